@@ -1,0 +1,1 @@
+"""Write large arrays to HDF5 in parallel, with dask."""

@@ -1,0 +1,206 @@
+"""Geometry: how an array is cut into chunks, and chunks are gathered into buffers.
+
+Pure integers.  Both grids are frozen and give random access: cell ``k`` is computed from
+its number, in C order, and nothing is ever stored for a cell.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dask_chunkio.errors import AlignmentError, ArgumentError
+
+__all__ = ["BufferGrid", "ChunkGrid", "Selection", "Shape", "selection_shape"]
+
+Shape = tuple[int, ...]
+Selection = tuple[slice, ...]
+
+
+def selection_shape(selection: Selection) -> Shape:
+    """Return the shape of what a selection selects.
+
+    Examples
+    --------
+    >>> selection_shape((slice(2, 5), slice(0, 1)))
+    (3, 1)
+    """
+    return tuple(axis.stop - axis.start for axis in selection)
+
+
+def _check_same_rank(what: str, cell: Shape, shape: Shape) -> None:
+    if len(cell) != len(shape):
+        raise AlignmentError(
+            f"{what} {cell} has {len(cell)} axes, but the array of shape {shape} has {len(shape)}; "
+            f"give one length for each axis of the array"
+        )
+
+
+def _check_positive(what: str, cell: Shape) -> None:
+    for axis, length in enumerate(cell):
+        if length < 1:
+            raise AlignmentError(f"{what} {cell} is {length} along axis {axis}; it must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkGrid:
+    """An array cut into chunks of one shape; those at the far edges may be cut short.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the array, in elements; may have axes of length 0, or no axes at all.
+    chunk_shape : tuple of int
+        Shape of a chunk, in elements, at least 1 along each axis.  It may exceed the array,
+        as HDF5 allows where an axis can grow.
+
+    Raises
+    ------
+    AlignmentError
+        If the two differ in rank, or a chunk has no elements.
+
+    Examples
+    --------
+    >>> grid = ChunkGrid((5, 4), (2, 4))
+    >>> len(grid), grid.cells
+    (3, (3, 1))
+    >>> grid[2]
+    (slice(4, 5, None), slice(0, 4, None))
+    """
+
+    shape: Shape
+    chunk_shape: Shape
+
+    def __post_init__(self) -> None:
+        _check_same_rank("chunk shape", self.chunk_shape, self.shape)
+        _check_positive("chunk shape", self.chunk_shape)
+        for axis, length in enumerate(self.shape):
+            if length < 0:
+                raise ArgumentError(f"shape {self.shape} is {length} along axis {axis}; lengths are 0 or more")
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def cells(self) -> Shape:
+        """Number of chunks along each axis."""
+        return tuple(-(-n // c) for n, c in zip(self.shape, self.chunk_shape, strict=True))
+
+    def __len__(self) -> int:
+        return math.prod(self.cells)
+
+    def __getitem__(self, number: int) -> Selection:
+        """Return the selection of chunk `number`, clipped to the array."""
+        origin = self.origin(number)
+        return tuple(
+            slice(start, min(start + length, end))
+            for start, length, end in zip(origin, self.chunk_shape, self.shape, strict=True)
+        )
+
+    def __iter__(self) -> Iterator[Selection]:
+        return (self[number] for number in range(len(self)))
+
+    def index(self, number: int) -> Shape:
+        """Return the position of chunk `number` in the grid, along each axis.
+
+        Raises
+        ------
+        IndexError
+            If there is no such chunk.
+        """
+        if not 0 <= number < len(self):
+            raise IndexError(f"chunk {number} of a grid of {len(self)} chunks")
+        reverse = []
+        for cells in reversed(self.cells):
+            number, along = divmod(number, cells)
+            reverse.append(along)
+        return tuple(reversed(reverse))
+
+    def number(self, index: Shape) -> int:
+        """Return the number of the chunk at position `index`: the inverse of `index`."""
+        number = 0
+        for along, cells in zip(index, self.cells, strict=True):
+            number = number * cells + along
+        return number
+
+    def origin(self, number: int) -> Shape:
+        """Return the first element of chunk `number`, as HDF5 addresses chunks."""
+        return tuple(i * c for i, c in zip(self.index(number), self.chunk_shape, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class BufferGrid:
+    """An array cut into buffers of whole chunks; only the array's far edge may cut a chunk.
+
+    Parameters
+    ----------
+    chunks : ChunkGrid
+        The chunks of the array.
+    buffer_shape : tuple of int
+        Shape of a buffer, in elements: along each axis a multiple of the chunk, or at least
+        the whole axis.
+
+    Raises
+    ------
+    AlignmentError
+        If a buffer would cut a chunk; the message names the axis.
+
+    Examples
+    --------
+    >>> buffers = BufferGrid(ChunkGrid((10, 4), (2, 4)), (4, 4))
+    >>> len(buffers)
+    3
+    >>> buffers[2]
+    (slice(8, 10, None), slice(0, 4, None))
+    >>> list(buffers.chunk_numbers(1))
+    [2, 3]
+    """
+
+    chunks: ChunkGrid
+    buffer_shape: Shape
+
+    def __post_init__(self) -> None:
+        _check_same_rank("buffer shape", self.buffer_shape, self.shape)
+        _check_positive("buffer shape", self.buffer_shape)
+        rows = zip(self.buffer_shape, self.chunks.chunk_shape, self.shape, strict=True)
+        for axis, (buffer, chunk, length) in enumerate(rows):
+            if buffer % chunk and buffer < length:
+                raise AlignmentError(
+                    f"buffer shape {self.buffer_shape} is {buffer} along axis {axis}, which is no multiple of the "
+                    f"chunk's {chunk} nor the whole axis of {length}; chunks would be cut. Use a multiple of {chunk}"
+                )
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the array."""
+        return self.chunks.shape
+
+    @property
+    def cells(self) -> Shape:
+        """Number of buffers along each axis."""
+        return tuple(-(-n // b) for n, b in zip(self.shape, self.buffer_shape, strict=True))
+
+    def __len__(self) -> int:
+        return math.prod(self.cells)
+
+    def __getitem__(self, number: int) -> Selection:
+        """Return the selection of buffer `number`, clipped to the array."""
+        return self._as_grid()[number]
+
+    def __iter__(self) -> Iterator[Selection]:
+        return iter(self._as_grid())
+
+    def chunk_numbers(self, number: int) -> Iterator[int]:
+        """Return the numbers of the chunks in buffer `number`, in C order."""
+        spans = (
+            range(axis.start // chunk, -(-axis.stop // chunk))
+            for axis, chunk in zip(self[number], self.chunks.chunk_shape, strict=True)
+        )
+        return (self.chunks.number(index) for index in itertools.product(*spans))
+
+    def _as_grid(self) -> ChunkGrid:
+        return ChunkGrid(self.shape, self.buffer_shape)
