@@ -10,13 +10,17 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from dask_chunkio.errors import AlignmentError, ArgumentError
 
-__all__ = ["BufferGrid", "ChunkGrid", "Selection", "Shape", "selection_shape"]
+__all__ = ["Array", "BufferGrid", "ChunkGrid", "Selection", "Shape", "selection_shape"]
 
 Shape = tuple[int, ...]
 Selection = tuple[slice, ...]
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def selection_shape(selection: Selection) -> Shape:

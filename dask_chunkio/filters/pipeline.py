@@ -1,0 +1,143 @@
+"""What a stored chunk looks like, and the encoders that make it so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from dask_chunkio.filters.deflate import DEFLATE, deflate, engine_for
+from dask_chunkio.filters.fletcher32 import FLETCHER32, append_fletcher32
+from dask_chunkio.filters.shuffle import SHUFFLE, shuffle
+from dask_chunkio.grid import Array, Shape
+
+__all__ = ["ChunkFormat", "DirectEncoder", "Encoder", "Filter", "Payload", "direct_filters"]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One filter of a pipeline, as HDF5 records it in the dataset.
+
+    Parameters
+    ----------
+    code : int
+        HDF5's identifier, such as 1 for deflate.
+    flags : int
+        HDF5's flags; bit 0 says that the filter is optional.
+    options : tuple of int
+        HDF5's ``cd_values``, after the filter's own ``set_local``.
+    name : str
+        HDF5's name for it.
+    """
+
+    code: int
+    flags: int
+    options: tuple[int, ...]
+    name: str
+
+    def __str__(self) -> str:
+        options = "" if self.code in (SHUFFLE, FLETCHER32) else ",".join(map(str, self.options))
+        return f"{self.name}({options})" if options else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkFormat:
+    """Everything that decides how a chunk of one dataset is stored.
+
+    Parameters
+    ----------
+    chunk_shape : tuple of int
+        Shape of every chunk, in elements.
+    dtype : numpy.dtype
+        Type of the elements in the file.
+    filters : tuple of Filter
+        The pipeline, in the order in which it is applied to a chunk.
+    fillvalue : bytes or None
+        One element that pads a chunk at the far edge; None stands for HDF5's zeros.
+    """
+
+    chunk_shape: Shape
+    dtype: np.dtype[Any]
+    filters: tuple[Filter, ...]
+    fillvalue: bytes | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of an unfiltered chunk."""
+        return int(np.prod(self.chunk_shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A chunk's bytes as stored, and the mask of the filters that were skipped.
+
+    Bit ``k`` of the mask stands for position ``k`` of the pipeline.
+    """
+
+    data: bytes | memoryview
+    mask: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the payload."""
+        return len(self.data)
+
+
+class Encoder(Protocol):
+    """Makes the payload of one chunk; may be called from several threads at once."""
+
+    @property
+    def name(self) -> str:
+        """What `plan` calls it."""
+        ...
+
+    def encode(self, chunk: Array) -> Payload:
+        """Encode `chunk`: C-contiguous, of exactly the format's shape and dtype."""
+        ...
+
+
+class DirectEncoder:
+    """Runs shuffle, deflate and fletcher32 without HDF5 and without the GIL.
+
+    The payload of an empty pipeline is the chunk's own memory, not a copy.
+
+    Examples
+    --------
+    >>> chunk = np.arange(8, dtype="i2")
+    >>> payload = DirectEncoder(ChunkFormat((8,), chunk.dtype, ())).encode(chunk)
+    >>> payload.nbytes, payload.mask
+    (16, 0)
+    """
+
+    def __init__(self, form: ChunkFormat) -> None:
+        self._filters = form.filters
+
+    @property
+    def name(self) -> str:
+        """The engines in the order in which they run."""
+        return " > ".join(map(_engine, self._filters)) or "none"
+
+    def encode(self, chunk: Array) -> Payload:
+        """Encode one chunk."""
+        data: bytes | memoryview = chunk.reshape(-1).view(np.uint8).data
+        for step in self._filters:
+            data = _apply(step, data)
+        return Payload(data)
+
+
+def direct_filters() -> frozenset[int]:
+    """Return the codes of the filters that `DirectEncoder` runs."""
+    return frozenset((SHUFFLE, DEFLATE, FLETCHER32))
+
+
+def _apply(step: Filter, data: bytes | memoryview) -> bytes | memoryview:
+    if step.code == SHUFFLE:
+        return shuffle(data, step.options[0])
+    if step.code == DEFLATE:
+        return deflate(data, step.options[0])
+    return append_fletcher32(data)
+
+
+def _engine(step: Filter) -> str:
+    return f"deflate({step.options[0]}) by {engine_for(step.options[0])}" if step.code == DEFLATE else step.name

@@ -1,0 +1,197 @@
+"""The file as HDF5 sees it: metadata is staged, payloads are reserved and not written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+import h5py
+import numpy as np
+
+from dask_chunkio.errors import IntegrityError
+from dask_chunkio.grid import Shape
+from dask_chunkio.storage.files import pread_into
+from dask_chunkio.storage.hole import hole
+from dask_chunkio.storage.staging import StagedPages
+
+__all__ = ["StagedFile"]
+
+Callback = TypeVar("Callback", bound=Callable[..., Any])
+
+
+def _zero(*_: Any) -> int:
+    return 0
+
+
+def _length(buffer: Any) -> int:
+    return len(buffer)
+
+
+def _zeros(size: int = -1) -> bytes:
+    return bytes(max(size, 0))
+
+
+def _never_raises(answer: Callable[..., Any]) -> Callable[[Callback], Callback]:
+    """Turn any exception in a callback into a dead file, and return `answer` of its arguments.
+
+    HDF5 calls these methods while h5py holds its lock.  An exception there poisons the
+    handle, and leaving the interpreter with it ends in a crash.  So: take no lock, call no
+    h5py, raise nothing, Ctrl-C included.
+    """
+
+    def decorate(method: Callback) -> Callback:
+        @wraps(method)
+        def guarded(self: StagedFile, *args: Any) -> Any:
+            try:
+                if self.error is None:
+                    return method(self, *args)
+            except BaseException as error:
+                self.error = error
+            return answer(*args)
+
+        return cast(Callback, guarded)
+
+    return decorate
+
+
+class StagedFile:
+    """A binary file object for h5py's ``fileobj`` driver.
+
+    Reads show the file with what is staged on top.  Writes are staged.  A write of the hole
+    is a reservation: its offset is noted, and nothing is written.
+
+    After any error the file is *dead*: it accepts and discards everything, so that HDF5 can
+    close, and what is committed stays as it is.  `check` raises what happened.
+
+    Parameters
+    ----------
+    descriptor : int
+        Of the file, open for reading (and for writing, by whoever applies what is staged).
+
+    Attributes
+    ----------
+    size : int
+        Bytes of the file as HDF5 sees it.
+    staged : StagedPages
+        What a commit has to write.
+    error : BaseException or None
+        Why the file is dead.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._position = 0
+        self._expected: tuple[int, int] | None = None
+        self._reserved: list[int] = []
+        self.size = os.fstat(descriptor).st_size
+        self.staged = StagedPages()
+        self.error: BaseException | None = None
+
+    # What h5py calls
+
+    @_never_raises(_zero)
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to `offset` from the start, the position or the end."""
+        self._position = (0, self._position, self.size)[whence] + offset
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    @_never_raises(_length)
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer; beyond the end of the file with zeros (h5py ignores short counts)."""
+        view = memoryview(buffer).cast("B")
+        done = pread_into(self._descriptor, view, self._position)
+        view[done:] = bytes(len(view) - done)
+        self.staged.overlay(self._position, view)
+        self._position += len(view)
+        return len(view)
+
+    @_never_raises(_zeros)
+    def read(self, size: int = -1) -> bytes:
+        """Return `size` bytes."""
+        data = bytearray(self.size - self._position if size < 0 else size)
+        self.readinto(data)
+        return bytes(data)
+
+    @_never_raises(_length)
+    def write(self, buffer: Any) -> int:
+        """Stage the buffer, or note the place of the hole."""
+        view = memoryview(buffer).cast("B")
+        if self._is_hole(view):
+            self._reserved.append(self._position)
+            self.staged.erase(self._position, len(view))
+        else:
+            self.staged.write(self._position, view)
+        self._position += len(view)
+        self.size = max(self.size, self._position)
+        return len(view)
+
+    @_never_raises(_zero)
+    def truncate(self, size: int | None = None) -> int:
+        """Set the size as HDF5 sees it; the file itself is never cut before `finish`."""
+        self.size = self._position if size is None else size
+        return self.size
+
+    def flush(self) -> None:
+        """Do nothing: a commit decides what becomes durable."""
+
+    # What a turn calls
+
+    def reserve(self, dataset: h5py.h5d.DatasetID, origin: Shape, nbytes: int, mask: int) -> int:
+        """Have HDF5 allocate and index the place of one payload.
+
+        Parameters
+        ----------
+        dataset : h5py.h5d.DatasetID
+            A chunked dataset of this file.
+        origin : tuple of int
+            First element of the chunk.
+        nbytes : int
+            Length of the payload.
+        mask : int
+            Its filter mask.
+
+        Returns
+        -------
+        int
+            Offset of the place in the file.
+
+        Raises
+        ------
+        IntegrityError
+            If HDF5 did anything but one write of exactly this hole.
+        """
+        place = hole(nbytes)
+        self._expected, self._reserved = (place.__array_interface__["data"][0], nbytes), []
+        try:
+            dataset.write_direct_chunk(origin, place, mask)
+        finally:
+            self._expected = None
+        self.check()
+        if len(self._reserved) != 1:
+            raise IntegrityError(
+                f"HDF5 wrote the payload of the chunk at {origin} {len(self._reserved)} times instead of once; "
+                f"this file cannot be written by reservation"
+            )
+        return self._reserved[0]
+
+    def check(self) -> None:
+        """Raise what a callback met, if any did."""
+        if self.error is not None:
+            raise self.error
+
+    def abandon(self) -> None:
+        """Make the file dead: nothing staged is ever applied, and HDF5 can close it."""
+        self.error = self.error or IntegrityError("this transaction was abandoned")
+        self.staged.clear()
+
+    def _is_hole(self, view: memoryview) -> bool:
+        if self._expected is None or len(view) != self._expected[1]:
+            return False
+        address: int = np.frombuffer(view, np.uint8).__array_interface__["data"][0]
+        return address == self._expected[0]
