@@ -1,0 +1,350 @@
+"""The iterator that users subclass: hdmf's contract, kept by plain numpy.
+
+A subclass says how to read a selection, and what shape and dtype there is to read; buffers
+and chunks, their order, progress and pickling are settled here.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, Self, SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+from dask_chunkio.arguments import as_dtype, as_integer, as_shape, check_either, check_type, check_within, typed
+from dask_chunkio.data_chunk import DataChunk
+from dask_chunkio.errors import SourceError
+from dask_chunkio.grid import BufferGrid, ChunkGrid, Selection, selection_shape
+from dask_chunkio.selections import BufferSelections
+from dask_chunkio.sizing import default_buffer_shape, default_chunk_shape
+
+__all__ = ["GenericDataChunkIterator"]
+
+
+class _SeenByHdmf:
+    """Makes hdmf take an object for one of its iterators, without importing hdmf.
+
+    hdmf asks ``isinstance(data, AbstractDataChunkIterator)``, and any ABC answers that by
+    first reading ``data.__class__``.  That moment is the only one which always comes after
+    hdmf's import and before its question, whichever package was imported first and whenever
+    the object was made.  Until hdmf is there, nothing happens.
+    """
+
+    @property  # type: ignore[misc]  # read-only is enough
+    def __class__(self) -> type[Self]:
+        _register_with_hdmf()
+        return type(self)
+
+
+def _register_with_hdmf() -> None:
+    """Register our iterator as a virtual subclass of hdmf's, if hdmf is imported."""
+    # In a module that is half imported the class may be missing; the next call finds it.
+    abstract = getattr(sys.modules.get("hdmf.data_utils"), "AbstractDataChunkIterator", None)
+    if abstract is not None:
+        abstract.register(GenericDataChunkIterator)
+
+
+class GenericDataChunkIterator(_SeenByHdmf, ABC):
+    """An array that is read buffer by buffer; the base class for users' own sources.
+
+    A subclass gives `_get_data`, `_get_maxshape` and `_get_dtype`.  Its own attributes are
+    set before ``super().__init__()``, which calls the last two.
+
+    There are two ways through the buffers.  A loop (``for chunk in it``, ``iter(it)``,
+    ``list(it)``) is a pass of its own from the first buffer to the last, as often as it is
+    asked.  ``next(it)`` advances one place that belongs to the object: it goes on where the
+    last ``next(it)`` stopped, raises StopIteration ever after the last buffer, and after an
+    error gives the same buffer again.  hdmf's writer uses ``next``; to write one iterator
+    with it twice, pass ``copy.copy(it)``, which starts at the first buffer.
+
+    There is no ``len(it)``: numpy would take the object for a sequence and read it all.
+
+    Parameters
+    ----------
+    buffer_gb : float, optional
+        Size of a buffer in gigabytes of 1e9 bytes, from which `buffer_shape` is inferred;
+        1.0 if neither is given.  Not together with `buffer_shape`.
+    buffer_shape : tuple of int, optional
+        Shape of a buffer, in elements: along each axis a multiple of the chunk, or the
+        whole axis.
+    chunk_mb : float, optional
+        Size of a chunk in megabytes of 1e6 bytes, from which `chunk_shape` is inferred;
+        10.0 if neither is given.  Not together with `chunk_shape`.
+    chunk_shape : tuple of int, optional
+        Shape of a chunk, in elements.
+    display_progress : bool, default False
+        Show a progress bar while the buffers are read.
+    progress_bar_class : callable, optional
+        What makes the bar: called with ``total`` and `progress_bar_options`, it returns an
+        object with ``update(n=1)`` and, if need be, ``close()``.  ``tqdm.tqdm`` by default.
+    progress_bar_options : dict, optional
+        More keywords for it; ``total`` is ignored, with a warning.
+
+    Attributes
+    ----------
+    chunk_shape, buffer_shape : tuple of int
+        The shapes in use, in elements.
+    num_buffers : int
+        Number of buffers.
+    buffer_selection_generator : BufferSelections
+        The selections of the buffers; can be looped over again, and answers ``next``.
+    display_progress : bool
+        Whether a bar is shown.
+    progress_bar_class : callable or None
+    progress_bar_options : dict
+        As given, without ``total``.
+    progress_bar : object or None
+        The bar that ``next(it)`` moves, while there is one.
+
+    Raises
+    ------
+    IteratorArgumentError
+        If a shape and its budget are both given, a budget is not above 0 or holds no
+        element, or a chunk or buffer exceeds the array.  It is an AssertionError, as hdmf's.
+    AlignmentError
+        If a shape has not the array's rank, or a buffer would cut chunks.  It is an
+        AssertionError, too.
+    ArgumentTypeError
+        If an argument is of the wrong type, or `_get_maxshape` or `_get_dtype` returned
+        something else than a shape and a dtype.
+
+    Examples
+    --------
+    >>> class Squares(GenericDataChunkIterator):
+    ...     def _get_data(self, selection):
+    ...         return np.arange(10)[selection] ** 2
+    ...
+    ...     def _get_maxshape(self):
+    ...         return (10,)
+    ...
+    ...     def _get_dtype(self):
+    ...         return np.dtype("int64")
+    >>> squares = Squares(buffer_shape=(4,), chunk_shape=(2,))
+    >>> for chunk in squares:
+    ...     print(chunk.selection, chunk.data)
+    (slice(0, 4, None),) [0 1 4 9]
+    (slice(4, 8, None),) [16 25 36 49]
+    (slice(8, 10, None),) [64 81]
+    >>> squares[-1].data
+    array([64, 81])
+    """
+
+    progress_bar: Any = None
+
+    def __init__(  # noqa: PLR0917  # hdmf's order
+        self,
+        buffer_gb: float | None = None,
+        buffer_shape: tuple[int, ...] | None = None,
+        chunk_mb: float | None = None,
+        chunk_shape: tuple[int, ...] | None = None,
+        display_progress: bool = False,
+        progress_bar_class: Callable[..., Any] | None = None,
+        progress_bar_options: dict[str, Any] | None = None,
+    ) -> None:
+        check_either("buffer_gb", buffer_gb, "buffer_shape", buffer_shape)
+        check_either("chunk_mb", chunk_mb, "chunk_shape", chunk_shape)
+        self._set_progress(display_progress, progress_bar_class, progress_bar_options)
+        self._dtype = as_dtype("_get_dtype()", self._get_dtype())
+        self._maxshape = as_shape("_get_maxshape()", self._get_maxshape())
+        if chunk_shape is None:
+            chunk_shape = self._get_default_chunk_shape(chunk_mb=10.0 if chunk_mb is None else chunk_mb)
+        self.chunk_shape = as_shape("chunk_shape", chunk_shape)
+        chunks = ChunkGrid(self._maxshape, self.chunk_shape)
+        check_within("chunk_shape", self.chunk_shape, self._maxshape)
+        self.__buffer_shape_given = buffer_shape is not None
+        if buffer_shape is None:
+            buffer_shape = self._get_default_buffer_shape(buffer_gb=1.0 if buffer_gb is None else buffer_gb)
+        self.buffer_shape = as_shape("buffer_shape", buffer_shape)
+        self.buffer_selection_generator = BufferSelections(BufferGrid(chunks, self.buffer_shape))
+        check_within("buffer_shape", self.buffer_shape, self._maxshape)
+        self.num_buffers = len(self.buffer_selection_generator)
+
+    def _set_progress(self, display: bool, make: Callable[..., Any] | None, options: dict[str, Any] | None) -> None:
+        check_type("display_progress", display, isinstance(display, bool | np.bool_), "a bool")
+        check_type("progress_bar_class", make, make is None or callable(make), "callable")
+        check_type("progress_bar_options", options, options is None or isinstance(options, dict), "a dict")
+        self.display_progress = bool(display)
+        self.progress_bar_class = make
+        self.progress_bar_options = {name: value for name, value in (options or {}).items() if name != "total"}
+        if self.display_progress and options and "total" in options:
+            warnings.warn(
+                "'total' in progress_bar_options is ignored: it is the number of buffers. Leave it out", stacklevel=3
+            )
+
+    @abstractmethod
+    def _get_data(self, selection: Selection) -> npt.NDArray[Any]:
+        """Read what `selection` selects, into memory.
+
+        A parallel write calls this from several threads and in any order; it should depend
+        on nothing but `selection`.
+
+        Parameters
+        ----------
+        selection : tuple of slice
+            One slice for each axis, with start and stop inside the array.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of the selection's shape.
+        """
+
+    @abstractmethod
+    def _get_maxshape(self) -> tuple[int, ...]:
+        """Return the shape of the whole array, in elements."""
+
+    @abstractmethod
+    def _get_dtype(self) -> npt.DTypeLike:
+        """Return the dtype of the array, or a name or type that numpy takes for one."""
+
+    def _get_default_chunk_shape(self, chunk_mb: float) -> tuple[int, ...]:
+        """Return the chunk shape for a budget; see `dask_chunkio.sizing.default_chunk_shape`."""
+        return default_chunk_shape(self.maxshape, self.dtype.itemsize, chunk_mb)
+
+    def _get_default_buffer_shape(self, buffer_gb: float) -> tuple[int, ...]:
+        """Return the buffer shape for a budget; see `dask_chunkio.sizing.default_buffer_shape`."""
+        return default_buffer_shape(self.maxshape, self.chunk_shape, self.dtype.itemsize, buffer_gb)
+
+    @property
+    def maxshape(self) -> tuple[int, ...]:
+        """Shape of the whole array, in elements."""
+        return self._maxshape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Data type of the array."""
+        return self._dtype
+
+    @property
+    def buffer_shape_is_explicit(self) -> bool:
+        """Whether the user or the subclass chose `buffer_shape`, and no writer may change it."""
+        inferred = type(self)._get_default_buffer_shape is GenericDataChunkIterator._get_default_buffer_shape
+        return self.__buffer_shape_given or not inferred
+
+    def recommended_chunk_shape(self) -> tuple[int, ...]:
+        """Return the chunk shape for the dataset that this is written to."""
+        return self.chunk_shape
+
+    def recommended_data_shape(self) -> tuple[int, ...]:
+        """Return the shape for the dataset that this is written to."""
+        return self.maxshape
+
+    def __getitem__(self, number: int) -> DataChunk:
+        """Read buffer `number`; negative numbers count from the end.
+
+        Raises
+        ------
+        IndexError
+            If there is no such buffer.
+        SourceError
+            If `_get_data` returned something else than an array of the selection's shape.
+        """
+        number = as_integer("the number of a buffer", number)
+        if not -self.num_buffers <= number < self.num_buffers:
+            raise IndexError(f"there is no buffer {number}; there are {self.num_buffers}, numbered from 0")
+        return self._read(number % self.num_buffers)
+
+    def __iter__(self) -> Iterator[DataChunk]:
+        bar = self._new_progress_bar()
+        try:
+            for number in range(self.num_buffers):
+                chunk = self._read(number)
+                if bar is not None:
+                    bar.update(n=1)
+                yield chunk
+        finally:
+            _close(bar)
+
+    def __next__(self) -> DataChunk:
+        cursor = self.buffer_selection_generator
+        if cursor.position >= len(cursor):
+            raise StopIteration
+        if self.progress_bar is None:
+            self._begin_progress(cursor.position)
+        try:
+            chunk = self._read(cursor.position)
+        except BaseException:
+            self._end_progress()
+            raise
+        next(cursor)
+        if self.progress_bar is not None:
+            self.progress_bar.update(n=1)
+        if cursor.position >= len(cursor):
+            self._end_progress()
+        return chunk
+
+    def _read(self, number: int) -> DataChunk:
+        # Depends on no cursor: several threads read at once.
+        selection = self.buffer_selection_generator[number]
+        where = f"for buffer {number} of {self.num_buffers}, selection {selection}"
+        try:
+            data: Any = self._get_data(selection=selection)
+        except StopIteration as stop:
+            raise SourceError(
+                f"_get_data raised StopIteration {where}; that would leave out this buffer and all after it, "
+                f"silently. Return the data, or raise another error"
+            ) from stop
+        if isinstance(data, np.generic):
+            data = np.asarray(data)
+        if not isinstance(data, np.ndarray):
+            raise SourceError(f"_get_data returned {typed(data)} {where}; return a numpy.ndarray")
+        if data.shape != selection_shape(selection):
+            raise SourceError(
+                f"_get_data returned the shape {data.shape} {where}; return the shape {selection_shape(selection)}"
+            )
+        return DataChunk(data, selection)
+
+    def _new_progress_bar(self) -> Any:
+        if not self.display_progress:
+            return None
+        from tqdm import tqdm
+
+        return (self.progress_bar_class or tqdm)(total=self.num_buffers, **self.progress_bar_options)
+
+    def _begin_progress(self, done: int) -> None:
+        self.progress_bar = bar = self._new_progress_bar()
+        if bar is not None:
+            # The caller of next() may stop at any time; the bar goes with this object then.
+            self.__close_progress_bar = weakref.finalize(self, _close, bar)
+            if done:
+                bar.update(n=done)
+
+    def _end_progress(self) -> None:
+        if self.progress_bar is not None:
+            self.progress_bar = None
+            self.__close_progress_bar()
+
+    def _to_dict(self) -> dict[str, Any]:
+        """Return what `_from_dict` makes an equal iterator from; optional, as in hdmf."""
+        raise NotImplementedError("define _to_dict and _from_dict together, or neither")
+
+    @staticmethod
+    def _from_dict(dictionary: dict[str, Any]) -> GenericDataChunkIterator:
+        """Return the iterator that `_to_dict` described; optional, as in hdmf."""
+        raise NotImplementedError("define _to_dict and _from_dict together, or neither")
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        own, base = type(self), GenericDataChunkIterator
+        if own._to_dict is not base._to_dict and own._from_dict is not base._from_dict:
+            return self._from_dict, (self._to_dict(),)
+        return super().__reduce_ex__(protocol)
+
+    def __getstate__(self) -> Any:
+        # With slots in a subclass, the state is a pair of dicts.
+        state = super().__getstate__()
+        attributes, *slots = state if isinstance(state, tuple) else (state,)
+        left_out = ("progress_bar", "_GenericDataChunkIterator__close_progress_bar")
+        kept = {name: value for name, value in attributes.items() if name not in left_out}
+        return (kept, *slots) if slots else kept
+
+
+def _close(bar: Any) -> None:
+    # hdmf asks no bar for a close().
+    close = getattr(bar, "close", None)
+    if close is not None:
+        close()
