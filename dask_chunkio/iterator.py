@@ -6,6 +6,7 @@ and chunks, their order, progress and pickling are settled here.
 
 from __future__ import annotations
 
+import copy
 import sys
 import warnings
 import weakref
@@ -340,6 +341,8 @@ class GenericDataChunkIterator(_SeenByHdmf, ABC):
         attributes, *slots = state if isinstance(state, tuple) else (state,)
         left_out = ("progress_bar", "_GenericDataChunkIterator__close_progress_bar")
         kept = {name: value for name, value in attributes.items() if name not in left_out}
+        # A shallow copy must not share its place in the buffers.
+        kept["buffer_selection_generator"] = copy.copy(self.buffer_selection_generator)
         return (kept, *slots) if slots else kept
 
 

@@ -1,0 +1,388 @@
+"""Our iterator in hdmf's hands, and beside hdmf's own on the same input."""
+
+import copy
+import pickle
+import subprocess
+import sys
+import textwrap
+
+import h5py
+import numpy as np
+import pytest
+from hdmf.backends.hdf5 import H5DataIO
+from hdmf.backends.hdf5.h5tools import HDF5IO
+from hdmf.common import DynamicTable, ElementIdentifiers, VectorData, get_manager
+from hdmf.data_utils import AbstractDataChunkIterator, DataChunkIterator
+from hdmf.data_utils import GenericDataChunkIterator as HdmfIterator
+from hdmf.utils import get_data_shape
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dask_chunkio.iterator import GenericDataChunkIterator
+
+
+def from_array(base):
+    """hdmf's tutorial, with only the import changed."""
+
+    class NumpyArrayDataChunkIterator(base):
+        def __init__(self, array, **kwargs):
+            self.array = array
+            super().__init__(**kwargs)
+
+        def _get_data(self, selection):
+            return self.array[selection]
+
+        def _get_maxshape(self):
+            return self.array.shape
+
+        def _get_dtype(self):
+            return self.array.dtype
+
+    return NumpyArrayDataChunkIterator
+
+
+Ours, Theirs = from_array(GenericDataChunkIterator), from_array(HdmfIterator)
+both = pytest.mark.parametrize("kind", [Ours, Theirs], ids=["ours", "hdmf"])
+
+
+def seen(it):
+    """Everything that hdmf's users can see of an iterator, the buffers last."""
+    return (
+        it.chunk_shape,
+        it.buffer_shape,
+        it.num_buffers,
+        it.maxshape,
+        it.dtype,
+        it.recommended_chunk_shape(),
+        it.recommended_data_shape(),
+        [(chunk.selection, chunk.get_min_bounds(), chunk.dtype, len(chunk), chunk.data.tolist()) for chunk in it],
+    )
+
+
+# The tutorial
+
+
+def test_tutorial_prints_the_buffers(capsys):
+    array = np.arange(72, dtype="int16").reshape(12, 6)
+    printed = []
+    for kind in (Ours, Theirs):
+        for chunk in kind(array=array, chunk_shape=(2, 2), buffer_shape=(6, 6)):
+            print(chunk.selection, chunk.data)  # noqa: T201
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    assert printed[0].count("slice") == 4
+
+
+def test_tutorial_lists_the_selections():
+    array = np.broadcast_to(np.int32(0), (20000, 5000))
+    ours, theirs = Ours(array=array, buffer_gb=0.2), Theirs(array=array, buffer_gb=0.2)
+    assert (ours.chunk_shape, ours.buffer_shape) == (theirs.chunk_shape, theirs.buffer_shape)
+    listed = list(ours.buffer_selection_generator)
+    assert listed == list(theirs.buffer_selection_generator)
+    assert len(listed) == ours.num_buffers == 4
+
+
+def test_tutorial_writes_with_h5py(tmp_path):
+    # Rows and columns tell the elements apart without a (20000, 5000) array in memory.
+    class Pattern:
+        shape, dtype = (20000, 5000), np.dtype("int32")
+
+        def __getitem__(self, selection):
+            rows, columns = (np.arange(axis.start, axis.stop, dtype="int32") for axis in selection)
+            return rows[:, None] * 5000 + columns
+
+    ours = Ours(array=Pattern(), buffer_shape=(10000, 2500), chunk_shape=(1000, 250))
+    theirs = Theirs(array=Pattern(), buffer_shape=(10000, 2500), chunk_shape=(1000, 250))
+    with h5py.File(tmp_path / "tutorial.h5", "w", driver="core", backing_store=False) as file:
+        dataset = file.create_dataset("data", ours.maxshape, ours.dtype, chunks=ours.chunk_shape)
+        for chunk, other in zip(ours, theirs, strict=True):
+            assert chunk.selection == other.selection
+            np.testing.assert_array_equal(chunk.data, other.data)
+            dataset[chunk.selection] = chunk.data
+        assert dataset.id.get_num_chunks() == 400
+        for row in (0, 999, 1000, 9999, 10000, 19999):
+            np.testing.assert_array_equal(dataset[row], np.arange(row * 5000, (row + 1) * 5000))
+
+
+# Beside hdmf's
+
+
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=3).map(tuple),
+    st.sampled_from(["int8", "int16", "float32", "float64", "complex128", "S7", "i4,f8"]),
+    st.one_of(st.none(), st.floats(1e-6, 1e-2), st.integers(1, 20)),
+    st.one_of(st.none(), st.floats(1e-9, 1e-5), st.integers(1, 2)),
+)
+@settings(deadline=None, max_examples=200)
+def test_the_same_input_gives_the_same_buffers(shape, dtype, chunk_mb, buffer_gb):
+    array = np.arange(np.prod(shape)).reshape(shape).astype(dtype) if "," not in dtype else np.zeros(shape, dtype)
+    try:
+        theirs = Theirs(array, chunk_mb=chunk_mb, buffer_gb=buffer_gb)
+    except AssertionError:
+        with pytest.raises(AssertionError):
+            Ours(array, chunk_mb=chunk_mb, buffer_gb=buffer_gb)
+        return
+    if theirs.num_buffers <= 200:
+        assert seen(Ours(array, chunk_mb=chunk_mb, buffer_gb=buffer_gb)) == seen(theirs)
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=200)
+def test_the_same_shapes_are_taken_and_refused(data):
+    shape = data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=3).map(tuple))
+    lengths = [st.sampled_from([-1, 0, 1, 2, 3, 4, 6, 8, 12, n]) for n in shape]
+    keywords = {name: tuple(data.draw(axis) for axis in lengths) for name in ("chunk_shape", "buffer_shape")}
+    array = np.arange(np.prod(shape)).reshape(shape)
+    try:
+        theirs = Theirs(array, **keywords)
+    except (AssertionError, ZeroDivisionError):
+        with pytest.raises(AssertionError):
+            Ours(array, **keywords)
+    else:
+        if min(keywords["chunk_shape"]) > 0:
+            assert seen(Ours(array, **keywords)) == seen(theirs)
+        else:  # hdmf misses a negative chunk that divides the buffer
+            with pytest.raises(AssertionError, match="must be at least 1"):
+                Ours(array, **keywords)
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"buffer_gb": "1"},
+        {"chunk_mb": [1]},
+        {"buffer_shape": [6, 6]},
+        {"chunk_shape": 6},
+        {"display_progress": 1},
+        {"progress_bar_class": 3},
+        {"progress_bar_options": [3]},
+        {"no_such_keyword": 1},
+    ],
+)
+def test_the_same_types_are_refused(keywords):
+    for kind in (Ours, Theirs):
+        with pytest.raises(TypeError):
+            kind(np.zeros((12, 6)), **keywords)
+
+
+# Registration
+
+
+def python(script):
+    """Run a script in a new interpreter and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+DEFINE = """
+class Zeros(GenericDataChunkIterator):
+    def _get_data(self, selection): return numpy.zeros((12, 6))[selection]
+    def _get_maxshape(self): return (12, 6)
+    def _get_dtype(self): return "float64"
+"""
+
+ASK = """
+from hdmf.backends.hdf5 import H5DataIO
+assert H5DataIO(it).io_settings == {"chunks": (2, 2), "maxshape": (12, 6)}, H5DataIO(it).io_settings
+"""
+
+OURS = "import numpy\nfrom dask_chunkio.iterator import GenericDataChunkIterator\n"
+MAKE = "it = Zeros(chunk_shape=(2, 2))\n"
+HDMF = "import hdmf\n"
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        (HDMF, OURS, DEFINE, MAKE, ASK),
+        (OURS, HDMF, DEFINE, MAKE, ASK),
+        (OURS, DEFINE, HDMF, MAKE, ASK),
+        (OURS, DEFINE, MAKE, ASK),
+    ],
+    ids=["hdmf-first", "ours-first", "defined-first", "object-first"],
+)
+def test_hdmf_takes_it_in_every_order_of_imports(order):
+    assert python("".join(order) + "print('asked')\n") == ["asked"]
+
+
+def test_an_answer_that_hdmf_has_cached_is_not_kept():
+    python(
+        OURS
+        + DEFINE
+        + HDMF
+        + """
+from hdmf.data_utils import AbstractDataChunkIterator
+assert not issubclass(Zeros, AbstractDataChunkIterator)
+"""
+        + MAKE
+        + ASK
+    )
+
+
+def test_we_never_import_hdmf():
+    script = """
+        import sys
+        import dask_chunkio, dask_chunkio.iterator
+        print([name for name in sys.modules if name.split(".")[0] == "hdmf"])
+        class Zero(dask_chunkio.iterator.GenericDataChunkIterator):
+            def _get_data(self, selection): return 0
+            def _get_maxshape(self): return ()
+            def _get_dtype(self): return "int8"
+        isinstance(Zero(), (str, dask_chunkio.iterator.GenericDataChunkIterator))
+        print([name for name in sys.modules if name.split(".")[0] == "hdmf"])
+    """
+    assert python(script) == ["[]", "[]"]
+
+
+def test_a_half_imported_hdmf_does_no_harm():
+    script = (
+        OURS
+        + DEFINE
+        + MAKE
+        + """
+import sys, types
+sys.modules["hdmf.data_utils"] = types.ModuleType("hdmf.data_utils")
+print(it.__class__.__name__, isinstance(it, str))
+sys.modules["hdmf.data_utils"] = None
+print(it.__class__.__name__)
+del sys.modules["hdmf.data_utils"]
+"""
+        + ASK
+    )
+    assert python(script) == ["Zeros", "False", "Zeros"]
+
+
+def test_importing_the_integration_settles_it_at_once():
+    script = """
+        from dask_chunkio.integrations.hdmf import AbstractDataChunkIterator
+        from dask_chunkio.iterator import GenericDataChunkIterator
+        print(issubclass(GenericDataChunkIterator, AbstractDataChunkIterator))
+    """
+    assert python(script) == ["True"]
+
+
+def test_only_our_iterators_are_hdmfs():
+    it = Ours(np.zeros((12, 6)))
+    assert isinstance(it, AbstractDataChunkIterator)
+    assert it.__class__ is type(it) is Ours
+    assert not isinstance(it, (HdmfIterator, DataChunkIterator))
+    assert not isinstance(it.buffer_selection_generator, AbstractDataChunkIterator)
+    assert not isinstance(it[0], AbstractDataChunkIterator)
+
+
+# hdmf's writer
+
+
+def write(path, data, ids):
+    column = VectorData(name="column", description="a column", data=data)
+    table = DynamicTable(name="table", description="a table", columns=[column], id=ids)
+    with HDF5IO(str(path), manager=get_manager(), mode="w") as io:
+        io.write(table)
+
+
+def properties(path):
+    with h5py.File(path) as file:
+        dataset = file["column"]
+        return dataset[()], dataset.dtype, dataset.chunks, dataset.maxshape, dataset.compression, dataset.shape
+
+
+@pytest.fixture
+def array():
+    return np.random.default_rng(0).normal(size=(500, 30)).astype("float32")
+
+
+@pytest.mark.parametrize("keywords", [{}, {"chunks": (50, 3)}, {"maxshape": (None, 30)}, {"shuffle": True}])
+def test_hdmf_writes_it_as_its_own(tmp_path, array, keywords):
+    written = []
+    for kind in (Ours, Theirs):
+        it = kind(array, chunk_shape=(25, 15), buffer_shape=(100, 30))
+        path = tmp_path / f"{kind.__mro__[1].__module__}.h5"
+        write(path, H5DataIO(it, compression="gzip", **keywords), list(range(500)))
+        written.append(properties(path))
+    data, *settings_ = written[0]
+    np.testing.assert_array_equal(data, array)
+    assert tuple(settings_) == written[1][1:]
+    assert settings_[1] == keywords.get("chunks", (25, 15))
+    with HDF5IO(str(path), manager=get_manager(), mode="r") as io:
+        np.testing.assert_array_equal(io.read()["column"].data[:], array)
+
+
+@both
+def test_hdmf_writes_it_unwrapped(tmp_path, array, kind):
+    path = tmp_path / "plain.h5"
+    write(path, kind(array, chunk_shape=(25, 15), buffer_shape=(100, 30)), list(range(500)))
+    data, dtype, chunks, *_ = properties(path)
+    np.testing.assert_array_equal(data, array)
+    assert (dtype, chunks) == (np.dtype("float32"), (25, 15))
+
+
+@both
+def test_hdmf_asks_it_for_the_dtype_of_ids(kind):
+    assert ElementIdentifiers(name="id", data=kind(np.arange(5))).shape == (5,)
+    with pytest.raises(ValueError, match="must contain integers"):
+        ElementIdentifiers(name="id", data=kind(np.arange(5.0)))
+
+
+def test_hdmf_writes_it_again_after_a_loop_and_a_copy_after_a_write(tmp_path, array):
+    it = Ours(array, chunk_shape=(25, 15), buffer_shape=(100, 30))
+    assert len(list(it)) == 5
+    for name, data in (("first.h5", it), ("second.h5", copy.copy(it))):
+        write(tmp_path / name, H5DataIO(data), list(range(500)))
+        np.testing.assert_array_equal(properties(tmp_path / name)[0], array)
+
+
+def test_an_error_while_hdmf_reads_it_is_not_an_end(tmp_path, array):
+    class Failing(Ours):
+        def _get_data(self, selection):
+            if selection[0].start:
+                raise StopIteration
+            return super()._get_data(selection)
+
+    with pytest.raises(RuntimeError, match="raised StopIteration for buffer 1 of 5"):
+        write(tmp_path / "failing.h5", Failing(array, chunk_shape=(25, 30), buffer_shape=(100, 30)), list(range(500)))
+
+
+def test_hdmf_sees_the_shape_without_reading():
+    class Unread(Ours):
+        def _get_data(self, selection):
+            raise AssertionError(selection)
+
+    it = Unread(np.zeros((12, 6)))
+    data = H5DataIO(it)
+    assert get_data_shape(it) == get_data_shape(data) == (12, 6)
+    assert len(data) == 12
+    assert bool(data)
+    assert VectorData(name="a", description="b", data=data).shape == (12, 6)
+
+
+class Pickled(GenericDataChunkIterator):
+    """Pickles as hdmf's tutorial on pickling has it."""
+
+    def __init__(self, size, **kwargs):
+        self.size = size
+        self._base_kwargs = kwargs
+        super().__init__(**kwargs)
+
+    def _get_data(self, selection):
+        return np.arange(self.size)[selection]
+
+    def _get_maxshape(self):
+        return (self.size,)
+
+    def _get_dtype(self):
+        return np.dtype("int64")
+
+    def _to_dict(self):
+        return {"size": self.size, "kwargs": self._base_kwargs}
+
+    @staticmethod
+    def _from_dict(dictionary):
+        return Pickled(dictionary["size"], **dictionary["kwargs"])
+
+
+def test_hdmfs_way_of_pickling_works():
+    it = Pickled(10, buffer_shape=(4,), chunk_shape=(2,))
+    assert seen(pickle.loads(pickle.dumps(it))) == seen(it)

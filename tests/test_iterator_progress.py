@@ -1,0 +1,139 @@
+import copy
+import gc
+import io
+import pickle
+import threading
+
+import pytest
+from iterators import Describing, numbers, quarters, same
+
+
+class Bar:
+    """A progress bar that remembers what was done to it."""
+
+    made = None
+
+    def __init__(self, total, **options):
+        self.total, self.options, self.n, self.closed = total, options, 0, 0
+        if self.made is not None:
+            self.made.append(self)
+
+    def update(self, n=1):
+        assert not self.closed
+        self.n += n
+
+    def close(self):
+        self.closed += 1
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    made = []
+    monkeypatch.setattr(Bar, "made", made)
+    return made
+
+
+def test_a_loop_has_a_bar_from_its_first_buffer_to_its_end(bars):
+    it = quarters(display_progress=True, progress_bar_class=Bar, progress_bar_options={"desc": "x"})
+    running = iter(it)
+    assert bars == []
+    next(running)
+    assert [(bar.total, bar.n, bar.options, bar.closed) for bar in bars] == [(4, 1, {"desc": "x"}, 0)]
+    assert len(list(running)) == 3
+    assert [(bar.n, bar.closed) for bar in bars] == [(4, 1)]
+    list(it)
+    assert [(bar.n, bar.closed) for bar in bars] == [(4, 1), (4, 1)]
+
+
+def test_next_has_a_bar_that_is_closed_with_the_last_buffer(bars):
+    it = quarters(display_progress=True, progress_bar_class=Bar)
+    for _ in range(3):
+        next(it)
+    assert it.progress_bar is bars[0]
+    assert [(bar.n, bar.closed) for bar in bars] == [(3, 0)]
+    next(it)
+    assert it.progress_bar is None
+    assert next(it, None) is None
+    assert [(bar.n, bar.closed) for bar in bars] == [(4, 1)]
+
+
+def test_a_bar_is_closed_when_a_loop_is_left(bars):
+    for chunk in quarters(display_progress=True, progress_bar_class=Bar):
+        assert chunk.selection[0].start == 0
+        break
+    gc.collect()
+    assert [(bar.n, bar.closed) for bar in bars] == [(1, 1)]
+
+
+def test_a_bar_is_closed_when_its_object_goes(bars):
+    it = quarters(display_progress=True, progress_bar_class=Bar)
+    next(it)
+    del it
+    gc.collect()
+    assert [(bar.n, bar.closed) for bar in bars] == [(1, 1)]
+
+
+def test_a_bar_is_closed_on_an_error_and_the_next_one_goes_on(bars):
+    failing = []
+    base = numbers()
+
+    def data(selection):
+        if failing:
+            raise failing.pop()
+        return base[selection]
+
+    it = Describing(data=data, buffer_shape=(3, 6), chunk_shape=(3, 2), display_progress=True, progress_bar_class=Bar)
+    next(it)
+    for read in (lambda: next(it), lambda: list(it)):
+        failing.append(OSError("disk gone"))
+        with pytest.raises(OSError, match="disk gone"):
+            read()
+    assert [(bar.n, bar.closed) for bar in bars] == [(1, 1), (0, 1)]
+    next(it)
+    assert [(bar.n, bar.closed) for bar in bars] == [(1, 1), (0, 1), (2, 0)]
+
+
+def test_a_bar_needs_no_close():
+    class Least:
+        def __init__(self, total):
+            self.left = total
+
+        def update(self, n):
+            self.left -= n
+
+    assert len(list(quarters(display_progress=True, progress_bar_class=Least))) == 4
+
+
+def test_the_total_is_not_the_users_to_give(bars):
+    options = {"total": 99, "desc": "x"}
+    with pytest.warns(UserWarning, match="'total' in progress_bar_options is ignored"):
+        it = quarters(display_progress=True, progress_bar_class=Bar, progress_bar_options=options)
+    list(it)
+    assert (bars[0].total, bars[0].options) == (4, {"desc": "x"})
+    assert options == {"total": 99, "desc": "x"}
+
+
+def test_no_bar_unless_asked(bars):
+    it = quarters(progress_bar_class=Bar)
+    list(it)
+    next(it)
+    assert bars == []
+
+
+def test_the_bar_is_tqdms_by_default():
+    out = io.StringIO()
+    assert len(list(quarters(display_progress=True, progress_bar_options={"file": out, "desc": "reading"}))) == 4
+    assert "reading: 100%" in out.getvalue()
+    assert "4/4" in out.getvalue()
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
+def test_a_copy_leaves_the_running_bar_behind(bars, duplicate):
+    it = quarters(display_progress=True, progress_bar_class=Bar)
+    next(it)
+    other = duplicate(it)
+    assert other.progress_bar is None
+    del other
+    assert [(bar.n, bar.closed) for bar in bars] == [(1, 0)]
+    it.progress_bar.lock = threading.Lock()
+    assert same(duplicate(it), quarters())
