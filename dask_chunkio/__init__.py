@@ -1,1 +1,24 @@
-"""Write large arrays to HDF5 in parallel, with dask."""
+"""Write arrays larger than memory to one compressed HDF5 file, in parallel, with dask."""
+
+from dask_chunkio.data_chunk import DataChunk
+from dask_chunkio.grid import BufferGrid, ChunkGrid
+from dask_chunkio.iterator import GenericDataChunkIterator
+from dask_chunkio.plan import DatasetPlan, WritePlan
+from dask_chunkio.storage.target import discard_unfinished as discard
+from dask_chunkio.tasks import DatasetResult, WriteResult
+from dask_chunkio.write import plan, to_hdf5
+
+__all__ = [
+    "BufferGrid",
+    "ChunkGrid",
+    "DataChunk",
+    "DatasetPlan",
+    "DatasetResult",
+    "GenericDataChunkIterator",
+    "WritePlan",
+    "WriteResult",
+    "discard",
+    "plan",
+    "to_hdf5",
+]
+__version__ = "0.1.0.dev0"

@@ -12,7 +12,17 @@ import sys
 from dask_chunkio.errors import ArgumentError, IteratorArgumentError
 from dask_chunkio.grid import Shape
 
-__all__ = ["default_buffer_shape", "default_chunk_shape"]
+__all__ = [
+    "buffer_budget",
+    "buffer_within",
+    "default_buffer_shape",
+    "default_chunk_shape",
+    "projected_nbytes",
+    "readable_chunk_shape",
+    "split_buffer",
+]
+
+_READABLE_NBYTES = 1 << 20
 
 
 def default_chunk_shape(maxshape: Shape, itemsize: int, chunk_mb: float) -> Shape:
@@ -134,3 +144,112 @@ def _ratios_within(lengths: Shape, itemsize: int, nbytes: float) -> Shape:
 def _scale(budget: float, nbytes: int, ndim: int) -> int:
     """Return the number of times a box of `nbytes` goes into the budget, along each of `ndim` axes."""
     return math.floor((budget / nbytes) ** (1 / ndim)) if ndim else 1
+
+
+def readable_chunk_shape(shape: Shape, itemsize: int, block: Shape | None = None) -> Shape:
+    """Return a chunk of at most 1 MiB that divides the blocks of an array.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the array, in elements.
+    itemsize : int
+        Bytes in one element.
+    block : tuple of int, optional
+        Shape of the blocks in which the array is stored or computed.
+
+    Returns
+    -------
+    tuple of int
+        Elements along each axis, at least 1.  Sides shrink from the longest, in proportion to
+        the block, as h5py's own guess does.
+
+    Notes
+    -----
+    1 MiB is the chunk cache of every HDF5 library before 2.0: a larger chunk is read and
+    decoded again for each access that touches it (HDF5 documentation, `H5Pset_cache`).
+
+    Examples
+    --------
+    >>> readable_chunk_shape((20000, 5000), 4, block=(2000, 1000))
+    (500, 500)
+    """
+    start = tuple(min(b, max(n, 1)) for b, n in zip(block or shape, shape, strict=True)) if block else _lengths(shape)
+    chunk = start
+    while math.prod(chunk) * itemsize > _READABLE_NBYTES and max(chunk) > 1:
+        axis = chunk.index(max(chunk))
+        chunk = _replaced(chunk, axis, _smaller_divisor(start[axis], chunk[axis], exact=block is not None))
+    return chunk
+
+
+def _replaced(shape: Shape, axis: int, length: int) -> Shape:
+    return (*shape[:axis], length, *shape[axis + 1 :])
+
+
+def _smaller_divisor(whole: int, length: int, exact: bool) -> int:
+    """Return about half of `length`, a divisor of `whole` if there is one that is not far below."""
+    half = -(-length // 2)
+    if not exact:
+        return half
+    divisor = next((d for d in range(half, max(half // 8, 1) - 1, -1) if whole % d == 0), None)
+    return half if divisor is None else divisor
+
+
+def buffer_within(shape: Shape, chunk: Shape, itemsize: int, nbytes: int) -> Shape:
+    """Return the buffer of whole chunks, at most `nbytes` long, that is read in the longest pieces.
+
+    It grows from one chunk along the last axis first: in C order, that is contiguous.
+
+    Examples
+    --------
+    >>> buffer_within((1000, 64), (100, 16), itemsize=2, nbytes=40_000)
+    (300, 64)
+    """
+    buffer = tuple(chunk)
+    for axis in reversed(range(len(shape))):
+        room = int(nbytes // max(1, math.prod(buffer) * itemsize))
+        needed = -(-shape[axis] // chunk[axis])
+        buffer = _replaced(buffer, axis, chunk[axis] * max(1, min(room, needed)))
+        if room < needed:
+            break
+    return buffer
+
+
+def split_buffer(shape: Shape, chunk: Shape, buffer: Shape, itemsize: int, *, nbytes: int, count: int) -> Shape:
+    """Return a part of `buffer` in whole chunks, at most `nbytes` long and such that there are `count` of them.
+
+    One chunk is the least.  The first axes are split first, so that pieces stay contiguous.
+
+    Examples
+    --------
+    >>> split_buffer((1000, 64), (100, 64), (1000, 64), itemsize=2, nbytes=10**6, count=4)
+    (300, 64)
+    """
+    cells = [-(-min(b, max(n, 1)) // c) for b, c, n in zip(buffer, chunk, shape, strict=True)]
+    for axis in range(len(shape)):
+        while cells[axis] > 1:
+            current = tuple(n * c for n, c in zip(cells, chunk, strict=True))
+            buffers = math.prod(-(-n // b) for n, b in zip(shape, current, strict=True))
+            if math.prod(current) * itemsize <= nbytes and buffers >= count:
+                return current
+            cells[axis] = -(-cells[axis] // 2)
+    return tuple(n * c for n, c in zip(cells, chunk, strict=True))
+
+
+def buffer_budget(memory_nbytes: int, threads: int) -> int:
+    """Return how many bytes a buffer may have, so that all that threads hold fits into half of the memory.
+
+    A thread holds its buffer, the payloads (as long at worst), and a chunk.
+    """
+    return max(1, memory_nbytes // (2 * 2 * threads))
+
+
+def projected_nbytes(buffer_nbytes: int, chunk_nbytes: int, threads: int) -> int:
+    """Return the most that the running threads hold at once, in bytes: a buffer, its payloads and a chunk each.
+
+    A payload may be a little longer than its chunk: deflate adds 5 bytes for each 16 kB that
+    it cannot shrink (RFC 1951), and a checksum takes 4.
+    """
+    payloads = buffer_nbytes + buffer_nbytes // 1024 + 64
+    # A chunk is held twice while it is cut, cast and shuffled.
+    return threads * (buffer_nbytes + payloads + 2 * chunk_nbytes)

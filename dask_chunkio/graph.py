@@ -1,0 +1,157 @@
+"""A write as a dask graph: create, one chain for each buffer, finish.
+
+::
+
+    create-<name> ──► read-<name> ──► commit-<name> ──► finish-<name>
+
+The chain of a buffer is one task (``fuse=True``), so that no scheduler can store, move or
+pile up a buffer between its read and its commit.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dask.base import optimize
+from dask.core import flatten
+from dask.delayed import Delayed
+from dask.highlevelgraph import HighLevelGraph
+from dask.task_spec import DataNode, List, Task, TaskRef
+
+from dask_chunkio.sources.lazy import LazySource
+from dask_chunkio.sources.source import Source
+from dask_chunkio.tasks import (
+    Creation,
+    DatasetJob,
+    commit_block,
+    commit_buffer,
+    create_target,
+    finish_target,
+    read_buffer,
+    write_buffer,
+    write_in_order,
+)
+
+__all__ = ["build_graph"]
+
+Key = Any
+Layer = dict[Key, Any]
+
+
+@dataclass(slots=True)
+class _Layers:
+    """The layers of a graph while it is built."""
+
+    layers: dict[str, Layer]
+    dependencies: dict[str, set[str]]
+
+    def add(self, name: str, tasks: Layer, after: Iterable[str]) -> None:
+        if tasks:
+            self.layers[name] = tasks
+            self.dependencies[name] = {other for other in after if other in self.layers}
+
+
+def build_graph(creation: Creation, sources: Sequence[Source], fuse: bool = True) -> Delayed:
+    """Return the write as a `Delayed` whose value is the `WriteResult`.
+
+    Parameters
+    ----------
+    creation : Creation
+        The file and its datasets.
+    sources : sequence of Source
+        One for each dataset.
+    fuse : bool
+        Whether the chain of each buffer is one task.
+    """
+    token = creation.target.write_id
+    graph = _Layers({}, {})
+    label = _label(creation.jobs[0].layout.name) if len(creation.jobs) == 1 else "file"
+    create, finish = f"create-{label}-{token}", f"finish-{label}-{token}"
+    graph.add(create, {create: Task(create, create_target, creation)}, ())
+    commits: list[Key] = []
+    for number, (job, source) in enumerate(zip(creation.jobs, sources, strict=True)):
+        commits += _add_dataset(graph, create, (number, job), source, (token, fuse))
+    receipts = List(*map(TaskRef, commits))
+    graph.add(finish, {finish: Task(finish, finish_target, TaskRef(create), receipts)}, list(graph.layers))
+    return Delayed(finish, HighLevelGraph(graph.layers, graph.dependencies), layer=finish)
+
+
+def _label(name: str) -> str:
+    return name.strip("/").replace("/", ".")
+
+
+def _add_dataset(
+    graph: _Layers, create: Key, numbered: tuple[int, DatasetJob], source: Source, how: tuple[str, bool]
+) -> list[Key]:
+    number, job = numbered
+    token, fuse = how
+    suffix = f"{_label(job.layout.name)}-{token}"
+    if isinstance(source, LazySource):
+        return _add_blocks(graph, create, numbered, source.array, (suffix, fuse))
+    name, commit = f"source-{suffix}", f"commit-{suffix}"
+    if job.read == "ordered":
+        graph.add(name, {name: DataNode(name, source)}, ())
+        task = Task(commit, write_in_order, TaskRef(create), number, TaskRef(name))
+        graph.add(commit, {commit: task}, (create, name))
+        return [commit]
+    read, reads, commits = f"read-{suffix}", {}, {}
+    shared = False
+    for buffer, selection in enumerate(job.buffers):
+        part = source.part(selection)
+        shared |= part is None
+        arguments = (TaskRef(create), number, buffer, TaskRef(name) if part is None else DataNode(None, part))
+        if fuse:
+            commits[commit, buffer] = Task((commit, buffer), write_buffer, *arguments)
+        else:
+            reads[read, buffer] = Task((read, buffer), read_buffer, *arguments)
+            handed = (*arguments[:3], TaskRef((read, buffer)))
+            commits[commit, buffer] = Task((commit, buffer), commit_buffer, *handed)
+    if shared:
+        # Once in the graph: put into each task, it would be pickled once for each.
+        graph.add(name, {name: DataNode(name, source)}, ())
+    graph.add(read, reads, (create, name))
+    graph.add(commit, commits, (create, name, read))
+    return list(commits)
+
+
+def _add_blocks(
+    graph: _Layers, create: Key, numbered: tuple[int, DatasetJob], array: Any, how: tuple[str, bool]
+) -> list[Key]:
+    """Hang a commit on each block of a dask array, in place of reads of our own."""
+    number, job = numbered
+    suffix, fuse = how
+    commit = f"commit-{suffix}"
+    if not len(job.buffers):
+        return []
+    tasks, keys = _block_tasks(array, job)
+    single = _used_once(tasks, keys) if fuse else set()
+    commits = {}
+    for buffer, key in enumerate(keys):
+        own = Task((commit, buffer), commit_block, TaskRef(create), number, buffer, TaskRef(key))
+        commits[commit, buffer] = Task.fuse(tasks.pop(key), own, key=(commit, buffer)) if key in single else own
+    blocks = f"blocks-{suffix}"
+    graph.add(blocks, tasks, ())
+    graph.add(commit, commits, (create, blocks))
+    return list(commits)
+
+
+def _block_tasks(array: Any, job: DatasetJob) -> tuple[Layer, list[Key]]:
+    """Return the array's optimized tasks and the keys of its blocks, one for each buffer, in C order."""
+    buffers = job.buffers
+    wanted = tuple(
+        tuple(min(length, end - start) for start in range(0, end, length))
+        for length, end in zip(buffers.buffer_shape, buffers.shape, strict=True)
+    )
+    if array.chunks != wanted:
+        array = array.rechunk(wanted)
+    (array,) = optimize(array)
+    return dict(array.__dask_graph__()), list(flatten(array.__dask_keys__()))
+
+
+def _used_once(tasks: Layer, keys: list[Key]) -> set[Key]:
+    """Return the blocks that are tasks, and that no other task of the array needs."""
+    needed = set(itertools.chain.from_iterable(getattr(task, "dependencies", ()) for task in tasks.values()))
+    return {key for key in keys if key not in needed and isinstance(tasks.get(key), Task)}

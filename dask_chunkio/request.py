@@ -1,0 +1,203 @@
+"""What a user asks for: the arguments of `to_hdf5` and `plan`, checked and made uniform."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dask_chunkio.errors import ArgumentError, ArgumentTypeError
+from dask_chunkio.grid import Shape
+from dask_chunkio.sources.adapt import as_source
+from dask_chunkio.sources.source import Source, check_read_mode
+
+__all__ = ["DatasetRequest", "parse_filename", "parse_requests"]
+
+# Keywords of h5py.Group.create_dataset that pass through under their own names.
+_H5PY = frozenset(
+    {
+        "allow_unknown_filter",
+        "compression",
+        "compression_opts",
+        "fill_time",
+        "fillvalue",
+        "fletcher32",
+        "maxshape",
+        "scaleoffset",
+        "shuffle",
+        "track_order",
+        "track_times",
+    }
+)
+_OWN = frozenset({"attrs", "buffer_shape", "chunks", "dtype", "read"})
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRequest:
+    """One dataset as the user asks for it.
+
+    Parameters
+    ----------
+    name : str
+        Absolute path in the file.
+    source : Source
+        What to read.
+    chunks : tuple of int or None
+        Chunk shape; None to have one chosen.
+    buffer_shape : tuple of int or None
+        Buffer shape; None to have one chosen.
+    dtype : numpy.dtype
+        Type of the elements in the file.
+    read : str or None
+        How the source may be read; None for what the source says.
+    attrs : mapping
+        Attributes.
+    options : mapping
+        Keywords for `h5py.Group.create_dataset`.
+    """
+
+    name: str
+    source: Source
+    chunks: Shape | None
+    buffer_shape: Shape | None
+    dtype: np.dtype[Any]
+    read: Any = None
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def parse_filename(filename: Any) -> str:
+    """Return the absolute path.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it is not a path.
+    """
+    if isinstance(filename, bytes) or not isinstance(filename, (str, os.PathLike)):
+        hint = "; pass its .filename, and close it first" if hasattr(filename, "filename") else ""
+        raise ArgumentTypeError(f"filename is a {type(filename).__name__}, not a path{hint}")
+    return os.path.abspath(os.fspath(filename))
+
+
+def parse_requests(
+    args: tuple[Any, ...], encoding: Mapping[str, Mapping[str, Any]] | None, keywords: Mapping[str, Any]
+) -> list[DatasetRequest]:
+    """Make the forms of dask's signature one.
+
+    Parameters
+    ----------
+    args : tuple
+        ``(name, source)``, or one mapping of names to sources.
+    encoding : mapping, optional
+        Keywords for single datasets.
+    keywords : mapping
+        Keywords for all datasets.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        For anything that cannot be meant.
+    """
+    data = _data(args)
+    of_each = {_absolute(name): options for name, options in (encoding or {}).items()}
+    if strange := sorted(of_each.keys() - data.keys()):
+        raise ArgumentError(f"encoding= names {', '.join(strange)}, but the datasets are {', '.join(data)}")
+    common = dict(keywords)
+    if len(args) == 1 and common.get("attrs"):
+        raise ArgumentError("attrs= goes with one dataset; for several use encoding={'/x': {'attrs': {...}}}")
+    return [_request(name, value, {**common, **of_each.get(name, {})}) for name, value in data.items()]
+
+
+def _data(args: tuple[Any, ...]) -> dict[str, Any]:
+    if len(args) == 1 and isinstance(args[0], Mapping):
+        pairs = list(args[0].items())
+    elif len(args) == 2 and isinstance(args[0], str):
+        pairs = [(args[0], args[1])]
+    else:
+        raise ArgumentTypeError("give a name and a source, as to_hdf5(filename, '/x', source), or {'/x': source, ...}")
+    data = {_absolute(name): value for name, value in pairs}
+    if len(data) != len(pairs) or not data:
+        raise ArgumentError(f"{len(pairs)} datasets were given, with {len(data)} different names")
+    return data
+
+
+def _absolute(name: Any) -> str:
+    if not isinstance(name, str):
+        raise ArgumentTypeError(f"the name of a dataset is a str, not {name!r}")
+    parts = [part for part in name.split("/") if part]
+    if not parts or "\0" in name or "." in parts:
+        raise ArgumentError(f"{name!r} cannot be the name of a dataset; use a path such as '/x' or '/group/x'")
+    return "/" + "/".join(parts)
+
+
+def _request(name: str, value: Any, keywords: dict[str, Any]) -> DatasetRequest:
+    _refuse_unknown(name, keywords)
+    source = as_source(value, name)
+    check_read_mode(keywords.get("read"), name)
+    options = {key: option for key, option in keywords.items() if key in _H5PY and option is not None}
+    return DatasetRequest(
+        name,
+        source,
+        _chunks(name, keywords.get("chunks", True), source),
+        _shape(name, "buffer_shape", keywords.get("buffer_shape")),
+        _dtype(name, keywords.get("dtype"), source),
+        keywords.get("read"),
+        dict(keywords.get("attrs") or {}),
+        options,
+    )
+
+
+def _refuse_unknown(name: str, keywords: Mapping[str, Any]) -> None:
+    for keyword in keywords:
+        if keyword not in _H5PY | _OWN:
+            near = difflib.get_close_matches(keyword, _H5PY | _OWN, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(_H5PY | _OWN))}"
+            raise ArgumentTypeError(f"{name}: unknown keyword {keyword!r}{hint}")
+
+
+def _chunks(name: str, chunks: Any, source: Source) -> Shape | None:
+    if chunks is True:
+        return None
+    if chunks is None or chunks is False:
+        raise ArgumentError(
+            f"{name}: chunks={chunks} asks for a dataset without chunks, which is not written in parallel; "
+            f"use True or a tuple"
+        )
+    shape = _shape(name, "chunks", chunks)
+    if shape is not None and len(shape) != len(source.shape):
+        raise ArgumentError(f"{name}: chunks={shape} has {len(shape)} axes, the source {len(source.shape)}")
+    return shape
+
+
+def _shape(name: str, keyword: str, value: Any) -> Shape | None:
+    if value is None:
+        return None
+    values = (value,) if isinstance(value, (int, np.integer)) else value
+    try:
+        shape = tuple(map(_length, values))
+    except TypeError as error:
+        raise ArgumentTypeError(f"{name}: {keyword}={value!r} is not a tuple of whole numbers") from error
+    if any(length < 1 for length in shape):
+        raise ArgumentError(f"{name}: {keyword}={shape} has a length below 1")
+    return shape
+
+
+def _length(value: Any) -> int:
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError("a truth value")
+    return int(value.__index__())
+
+
+def _dtype(name: str, dtype: Any, source: Source) -> np.dtype[Any]:
+    if dtype is None:
+        return source.dtype
+    try:
+        found: np.dtype[Any] = np.dtype(dtype)
+    except TypeError as error:
+        raise ArgumentTypeError(f"{name}: dtype={dtype!r} is not one of numpy's") from error
+    return found

@@ -1,0 +1,4 @@
+"""What a buffer can be read from.
+
+`as_source` takes whatever a user brings and returns the adapter that fits it.
+"""

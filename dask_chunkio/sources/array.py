@@ -1,0 +1,197 @@
+"""Sources that are indexed: numpy, memory maps, h5py, zarr and whatever is like them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dask_chunkio.errors import ArgumentTypeError, PicklingError
+from dask_chunkio.grid import Array, Selection, Shape
+from dask_chunkio.sources.source import Reader, ReadMode, Shapes
+
+__all__ = ["ArraySource", "is_array_like"]
+
+# The packages whose arrays may be read from several threads at once.
+_CONCURRENT = ("numpy", "h5py", "zarr", "xarray", "tensorstore")
+
+
+def is_array_like(value: Any) -> bool:
+    """Say whether `value` has a shape and a dtype and can be indexed."""
+    return all(hasattr(value, name) for name in ("shape", "dtype", "__getitem__"))
+
+
+class ArraySource:
+    """Adapter for anything with ``shape``, ``dtype`` and ``__getitem__``.
+
+    In the process that made it, it reads from the object itself.  To other processes a
+    memory map travels as file name and offset, an h5py dataset as file name and path,
+    and an array in memory as the part that is read there.
+
+    Parameters
+    ----------
+    array : array-like
+        What to read.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If its dtype is not one of numpy's.
+
+    Examples
+    --------
+    >>> source = ArraySource(np.arange(6).reshape(2, 3))
+    >>> source.read((slice(0, 1), slice(1, 3)))
+    array([[1, 2]])
+    """
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self._shape = tuple(int(length) for length in array.shape)
+        try:
+            self._dtype = np.dtype(array.dtype)
+        except TypeError as error:
+            raise ArgumentTypeError(f"the source's dtype {array.dtype!r} is not one of numpy's") from error
+
+    @property
+    def shape(self) -> Shape:
+        """Its shape, in elements."""
+        return self._shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of its elements."""
+        dtype: np.dtype[Any] = self._dtype
+        return dtype
+
+    @property
+    def shapes(self) -> Shapes:
+        """Its own chunks, where it is stored in some."""
+        block = getattr(self._array, "chunks", None)
+        if not isinstance(block, tuple) or len(block) != len(self.shape):
+            return Shapes()
+        return Shapes(block=block if all(isinstance(length, int) for length in block) else None)
+
+    @property
+    def read_mode(self) -> ReadMode:
+        """Concurrent for arrays that are known to bear it, else one at a time."""
+        return "concurrent" if _package(self._array) in _CONCURRENT else "serial"
+
+    @property
+    def file_name(self) -> str | None:
+        """The HDF5 file that it is in, if it is an h5py dataset."""
+        return os.path.realpath(self._array.file.filename) if _is_h5py(self._array) else None
+
+    def read(self, selection: Selection) -> Array:
+        """Return the elements of `selection`."""
+        return np.asanyarray(self._array[selection])
+
+    def part(self, selection: Selection) -> Reader | None:
+        """Return the selected part of an array in memory; other arrays are small to send."""
+        return _InMemory(self._array[selection]) if _is_in_memory(self._array) else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_array": _portable(self._array), "_shape": self._shape, "_dtype": self._dtype}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+
+@dataclass(frozen=True, slots=True)
+class _InMemory:
+    """One selection of an array in memory: a view here, its elements when it is sent."""
+
+    data: Array
+
+    def read(self, selection: Selection) -> Array:  # noqa: ARG002
+        return self.data
+
+
+@dataclass(frozen=True, slots=True)
+class _MappedFile:
+    """A memory map, by file name."""
+
+    filename: str
+    offset: int
+    strides: tuple[int, ...]
+    shape: Shape
+    dtype: np.dtype[Any]
+
+    def __getitem__(self, selection: Selection) -> Array:
+        file = np.memmap(self.filename, np.uint8, mode="r")
+        return np.ndarray(self.shape, self.dtype, file, self.offset, self.strides)[selection]
+
+
+@dataclass(frozen=True, slots=True)
+class _Hdf5Dataset:
+    """An h5py dataset, by file name and path; opened for each read, so that no lock on the file outlives it."""
+
+    filename: str
+    name: str
+    shape: Shape
+    dtype: np.dtype[Any]
+
+    def __getitem__(self, selection: Selection) -> Array:
+        import h5py
+
+        with h5py.File(self.filename, "r") as file:
+            return np.asarray(file[self.name][selection])
+
+
+def _package(array: Any) -> str:
+    return type(array).__module__.partition(".")[0]
+
+
+def _is_h5py(array: Any) -> bool:
+    return _package(array) == "h5py" and hasattr(array, "file")
+
+
+def _root(array: Array) -> np.memmap[Any, Any] | None:
+    """Return the memory map that `array` is a view of, if its file shows what the array shows."""
+    base: Any = array
+    root = None
+    while isinstance(base, np.ndarray):
+        root = base if isinstance(base, np.memmap) else root
+        base = base.base
+    is_private = root is None or root.filename is None or root.mode == "c"
+    return None if is_private else root
+
+
+def _is_in_memory(array: Any) -> bool:
+    return isinstance(array, np.ndarray) and _root(array) is None
+
+
+def _portable(array: Any) -> Any:
+    if isinstance(array, np.ndarray):
+        return array if (root := _root(array)) is None else _mapped(array, root)
+    if _is_h5py(array):
+        return _by_name(array)
+    return array
+
+
+def _mapped(array: Array, root: np.memmap[Any, Any]) -> _MappedFile:
+    root.flush()
+    offset = root.offset + _address(array) - _address(root)
+    return _MappedFile(os.path.abspath(str(root.filename)), offset, array.strides, array.shape, array.dtype)
+
+
+def _address(array: Array) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+def _by_name(dataset: Any) -> _Hdf5Dataset:
+    file = dataset.file
+    name = os.path.abspath(file.filename)
+    if file.driver not in ("sec2", "stdio", "direct") or dataset.name is None:
+        raise PicklingError(
+            f"dataset {dataset.name} of {file.filename} cannot be read in another process, since the file is opened "
+            f"with driver {file.driver!r}; open it as an ordinary file, or use scheduler='threads'"
+        )
+    if file.mode != "r":
+        raise PicklingError(
+            f"{name} is open for writing in this process, so that no other process can read {dataset.name} from it; "
+            f"open it with mode 'r', or use scheduler='threads'"
+        )
+    return _Hdf5Dataset(name, dataset.name, tuple(dataset.shape), dataset.dtype)

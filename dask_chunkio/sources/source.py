@@ -1,0 +1,137 @@
+"""The seam between a user's array and the writer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+
+from dask_chunkio.errors import ArgumentError, ChunkIOError, SourceError
+from dask_chunkio.filters.cut import check_cast
+from dask_chunkio.grid import Array, Selection, Shape, selection_shape
+
+__all__ = ["ReadMode", "Reader", "Shapes", "Source", "check_read_mode", "read_checked"]
+
+ReadMode = Literal["concurrent", "serial", "ordered"]
+
+
+class Reader(Protocol):
+    """Reads selections; travels to where a buffer is read."""
+
+    def read(self, selection: Selection) -> Array:
+        """Return the elements of `selection`, in memory."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """What a source says of chunks and buffers.
+
+    Parameters
+    ----------
+    chunk : tuple of int or None
+        The chunk shape that it recommends.
+    buffer : tuple of int or None
+        The buffer shape that it recommends.
+    is_fixed : bool
+        Whether its user chose that buffer shape, so that it is kept.
+    block : tuple of int or None
+        Shape of the blocks in which it is stored or computed.
+    """
+
+    chunk: Shape | None = None
+    buffer: Shape | None = None
+    is_fixed: bool = False
+    block: Shape | None = None
+
+
+class Source(Reader, Protocol):
+    """Something with a shape and a dtype that can be read buffer by buffer."""
+
+    @property
+    def shape(self) -> Shape:
+        """Its shape, in elements."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of its elements."""
+        ...
+
+    @property
+    def shapes(self) -> Shapes:
+        """The shapes that it recommends."""
+        ...
+
+    @property
+    def read_mode(self) -> ReadMode:
+        """How it may safely be read if the user does not say otherwise.
+
+        ``"concurrent"``: any selections, from several threads at once.  ``"serial"``: any
+        selections, one at a time.  ``"ordered"``: every buffer once, in C order, in one place.
+        """
+        ...
+
+    def part(self, selection: Selection) -> Reader | None:
+        """Return what to send to the place where `selection` is read, if it is less than all."""
+        ...
+
+
+def check_read_mode(mode: str | None, dataset: str) -> None:
+    """Refuse a `read=` that is none of the three.
+
+    Raises
+    ------
+    ArgumentError
+        Naming the dataset and the value.
+    """
+    if mode is not None and mode not in get_args(ReadMode):
+        raise ArgumentError(f"{dataset}: read={mode!r} is not one of {', '.join(map(repr, get_args(ReadMode)))}")
+
+
+def read_checked(
+    reader: Reader, selection: Selection, dtypes: tuple[np.dtype[Any], np.dtype[Any]], where: str
+) -> Array:
+    """Read a selection and check what comes back.
+
+    Parameters
+    ----------
+    reader : Reader
+        What to read from.
+    selection : tuple of slice
+        What to read.
+    dtypes : tuple of numpy.dtype
+        What the source had announced, and what is stored.
+    where : str
+        Dataset, buffer and selection, for messages.
+
+    Raises
+    ------
+    SourceError
+        If the source raises, or returns another shape, or masked or non-numeric elements.
+    CastError
+        If it returns a dtype that cannot be stored under numpy's ``same_kind`` rule.
+    """
+    try:
+        found = reader.read(selection)
+    except ChunkIOError:
+        raise
+    except Exception as error:
+        raise SourceError(f"{where}: the source raised {type(error).__name__}: {error}") from error
+    return check_buffer(found, selection_shape(selection), dtypes, where)
+
+
+def check_buffer(found: Any, shape: Shape, dtypes: tuple[np.dtype[Any], np.dtype[Any]], where: str) -> Array:
+    """Return `found` as an array, if it is what a buffer has to be; otherwise raise as `read_checked`."""
+    if isinstance(found, np.ma.MaskedArray) and np.ma.is_masked(found):
+        raise SourceError(f"{where}: the source returned masked elements; fill them first, with .filled(value)")
+    data = np.asarray(found)
+    if data.shape != shape:
+        raise SourceError(
+            f"{where}: the source returned shape {data.shape} instead of {shape}; return exactly what is selected"
+        )
+    announced, stored = dtypes
+    if data.dtype not in (announced, stored):
+        check_cast(data.dtype, stored, f"{where}: the source announced {announced} but returned {data.dtype};")
+    return data

@@ -1,0 +1,303 @@
+"""What the tasks of a write do: create, read, commit, finish.
+
+These run on workers.  Everything that touches the target is here or below.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dask_chunkio.errors import IntegrityError
+from dask_chunkio.filters.cut import cut_chunk
+from dask_chunkio.filters.via_hdf5 import encoder_for
+from dask_chunkio.grid import Array, BufferGrid, Selection, Shape, selection_shape
+from dask_chunkio.locks import report, turn_lock, worker_threads
+from dask_chunkio.sources.source import Reader, ReadMode, check_buffer, read_checked
+from dask_chunkio.storage import turn
+from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec
+from dask_chunkio.storage.flock import locked
+from dask_chunkio.storage.target import Target
+
+__all__ = [
+    "Creation",
+    "DatasetJob",
+    "DatasetResult",
+    "Receipt",
+    "WriteLayout",
+    "WriteResult",
+    "commit_block",
+    "commit_buffer",
+    "create_target",
+    "finish_target",
+    "read_buffer",
+    "write_buffer",
+    "write_in_order",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetJob:
+    """How one dataset is written.
+
+    Parameters
+    ----------
+    layout : DatasetLayout
+        The dataset as HDF5 makes it.
+    buffer_shape : tuple of int
+        Shape of its buffers.
+    source_dtype : numpy.dtype
+        What its source announces.
+    read : str
+        How its source may be read.
+    """
+
+    layout: DatasetLayout
+    buffer_shape: Shape
+    source_dtype: np.dtype[Any]
+    read: ReadMode
+
+    @property
+    def buffers(self) -> BufferGrid:
+        """The grid of its buffers."""
+        return BufferGrid(self.layout.chunks, self.buffer_shape)
+
+    def where(self, buffer: int, selection: Selection) -> str:
+        """Return words for messages."""
+        ranges = ", ".join(f"{axis.start}:{axis.stop}" for axis in selection)
+        return f"{self.layout.name}, buffer {buffer}, selection [{ranges}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """What `create_target` makes."""
+
+    target: Target
+    specs: tuple[DatasetSpec, ...]
+    jobs: tuple[DatasetJob, ...]
+    exclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WriteLayout:
+    """What every task of a write needs to know: made by `create_target`, never changed."""
+
+    target: Target
+    jobs: tuple[DatasetJob, ...]
+    exclusive: bool
+    started: float
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Says that a buffer (or all of a dataset that is read in order) is committed."""
+
+    dataset: int
+    buffers: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetResult:
+    """What was written to one dataset.
+
+    Parameters
+    ----------
+    name : str
+        Absolute path in the file.
+    shape : tuple of int
+        Its shape, in elements.
+    dtype : numpy.dtype
+        Type of its elements.
+    nbytes, stored_nbytes : int
+        Bytes of its elements, and of its payloads in the file.
+    buffers, chunks : int
+        How many it has.
+    """
+
+    name: str
+    shape: Shape
+    dtype: np.dtype[Any]
+    nbytes: int
+    stored_nbytes: int
+    buffers: int
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """What a write did.
+
+    Parameters
+    ----------
+    path : str
+        Absolute path of the file.
+    datasets : tuple of DatasetResult
+        In the order in which they were given.
+    seconds : float
+        From the first task to the last.
+    """
+
+    path: str
+    datasets: tuple[DatasetResult, ...]
+    seconds: float
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return sum(dataset.nbytes for dataset in self.datasets)
+
+    @property
+    def stored_nbytes(self) -> int:
+        """Bytes of all payloads in the file."""
+        return sum(dataset.stored_nbytes for dataset in self.datasets)
+
+    @property
+    def buffers(self) -> int:
+        """Number of buffers."""
+        return sum(dataset.buffers for dataset in self.datasets)
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks."""
+        return sum(dataset.chunks for dataset in self.datasets)
+
+
+def create_target(creation: Creation) -> WriteLayout:
+    """Make file and datasets; found made by the same write, they are kept."""
+    started = time.time()
+    target = creation.target
+    layouts = turn.create(target, creation.specs, creation.exclusive, turn_lock(target.write_id))
+    for made, job in zip(layouts, creation.jobs, strict=True):
+        if made != job.layout:
+            raise IntegrityError(
+                f"{made.name}: HDF5 made it as {made.form} on the worker, but as {job.layout.form} where it was "
+                f"planned; use the same version of h5py on both"
+            )
+    return WriteLayout(target, creation.jobs, creation.exclusive, started)
+
+
+def read_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader) -> Array | Receipt:
+    """Read one buffer, unless its payloads are in place already."""
+    job = layout.jobs[dataset]
+    selection = job.buffers[buffer]
+    if _writer(layout).stored(dataset, buffer) is not None:
+        return _receipt(layout, dataset, selection)
+    dtypes = job.source_dtype, job.layout.form.dtype
+    where = job.where(buffer, selection)
+    if job.read == "concurrent":
+        return read_checked(reader, selection, dtypes, where)
+    with _reading(layout, dataset):
+        # The user's object may fill the same memory again as soon as the next call is let in.
+        return read_checked(reader, selection, dtypes, where).copy()
+
+
+def commit_buffer(layout: WriteLayout, dataset: int, buffer: int, data: Array | Receipt) -> Receipt:
+    """Encode a buffer and commit it."""
+    if isinstance(data, Receipt):
+        return data
+    return _commit(layout, (dataset, buffer), data, turn_lock(layout.target.write_id))
+
+
+def write_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader) -> Receipt:
+    """Read, encode and commit: the chain of a buffer as one task."""
+    return commit_buffer(layout, dataset, buffer, read_buffer(layout, dataset, buffer, reader))
+
+
+def commit_block(layout: WriteLayout, dataset: int, buffer: int, block: Any) -> Receipt:
+    """Commit a block that dask computed, if it is what the array announced."""
+    job = layout.jobs[dataset]
+    selection = job.buffers[buffer]
+    if _writer(layout).stored(dataset, buffer) is not None:
+        return _receipt(layout, dataset, selection)
+    dtypes = job.source_dtype, job.layout.form.dtype
+    data = check_buffer(block, selection_shape(selection), dtypes, job.where(buffer, selection))
+    return commit_buffer(layout, dataset, buffer, data)
+
+
+def write_in_order(layout: WriteLayout, dataset: int, reader: Reader) -> Receipt:
+    """Read every buffer in order, in this thread; encode and commit them in others.
+
+    At most one buffer is being read while each other thread holds one.
+    """
+    job, lock = layout.jobs[dataset], turn_lock(layout.target.write_id)
+    threads = max(2, worker_threads(os.cpu_count() or 2))
+    dtypes = job.source_dtype, job.layout.form.dtype
+    running: deque[Future[Receipt]] = deque()
+    with ThreadPoolExecutor(threads, "dask_chunkio-encode") as pool:
+        for buffer, selection in enumerate(job.buffers):
+            # Copied, since the user's object may fill the same memory again in its next call.
+            data = read_checked(reader, selection, dtypes, job.where(buffer, selection)).copy()
+            if len(running) == threads:
+                running.popleft().result()
+            running.append(pool.submit(_commit, layout, (dataset, buffer), data, lock))
+            del data
+        for future in running:
+            future.result()
+    return Receipt(dataset, len(job.buffers), job.layout.nbytes)
+
+
+def finish_target(layout: WriteLayout, receipts: Sequence[Receipt]) -> WriteResult:
+    """Check the whole file, give it its name, and say what was written."""
+    counts = [len(job.buffers) for job in layout.jobs]
+    got = [sum(receipt.buffers for receipt in receipts if receipt.dataset == n) for n in range(len(counts))]
+    if got != counts:
+        raise IntegrityError(f"{layout.target.path}: receipts for {got} buffers of {counts}")
+    lock = turn_lock(layout.target.write_id)
+    stored = turn.finish(layout.target, [job.layout for job in layout.jobs], counts, lock)
+    datasets = tuple(map(_result, layout.jobs, stored))
+    return WriteResult(layout.target.path, datasets, time.time() - layout.started)
+
+
+def _result(job: DatasetJob, stored: int) -> DatasetResult:
+    form, chunks = job.layout.form, len(job.layout.chunks) if job.layout.is_chunked else 0
+    return DatasetResult(
+        job.layout.name, job.layout.shape, form.dtype, job.layout.nbytes, stored, len(job.buffers), chunks
+    )
+
+
+def _commit(layout: WriteLayout, place: tuple[int, int], data: Array, lock: turn.Lock) -> Receipt:
+    job, writer = layout.jobs[place[0]], _writer(layout)
+    selection = job.buffers[place[1]]
+    if not job.layout.is_chunked:
+        writer.commit_whole(place, job.layout, data, lock)
+    elif writer.stored(*place) is None:
+        chunks = list(job.buffers.chunk_numbers(place[1]))
+        encoder, grid, form = encoder_for(job.layout.form), job.layout.chunks, job.layout.form
+        payloads = [encoder.encode(cut_chunk(data, selection, grid[chunk], form)) for chunk in chunks]
+        writer.commit(place, job.layout, chunks, payloads, lock)
+    receipt = _receipt(layout, place[0], selection)
+    report(layout.target.write_id, receipt.nbytes)
+    return receipt
+
+
+def _receipt(layout: WriteLayout, dataset: int, selection: Selection) -> Receipt:
+    elements = int(np.prod(selection_shape(selection), dtype=object))
+    return Receipt(dataset, 1, elements * layout.jobs[dataset].layout.form.dtype.itemsize)
+
+
+def _writer(layout: WriteLayout) -> turn.Writer:
+    return turn.writer_for(layout.target, layout.exclusive)
+
+
+class _reading:  # noqa: N801
+    """One reader at a time, over all threads and processes that see the folder."""
+
+    def __init__(self, layout: WriteLayout, dataset: int) -> None:
+        self._path = os.path.join(layout.target.folder, f"read-{dataset}")
+
+    def __enter__(self) -> None:
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._lock = locked(self._file)
+        self._lock.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.__exit__(None, None, None)
+        os.close(self._file)
