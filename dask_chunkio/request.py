@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import operator
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -190,7 +191,7 @@ def _shape(name: str, keyword: str, value: Any) -> Shape | None:
 def _length(value: Any) -> int:
     if isinstance(value, (bool, np.bool_)):
         raise TypeError("a truth value")
-    return int(value.__index__())
+    return operator.index(value)
 
 
 def _dtype(name: str, dtype: Any, source: Source) -> np.dtype[Any]:

@@ -13,7 +13,15 @@ import dask.base
 from dask.delayed import Delayed
 from distributed import KilledWorker
 
-from dask_chunkio.errors import AlignmentError, ArgumentError, WorkerError
+from dask_chunkio.errors import (
+    AlignmentError,
+    ArgumentError,
+    ArgumentTypeError,
+    CastError,
+    ChunkIOError,
+    TargetError,
+    WorkerError,
+)
 from dask_chunkio.filters.cut import check_cast
 from dask_chunkio.filters.via_hdf5 import encoder_for
 from dask_chunkio.graph import build_graph
@@ -125,7 +133,7 @@ def to_hdf5(
         return build_graph(write.creation(exclusive=False), write.sources, fuse)
     delayed = build_graph(write.creation(exclusive=write.workers.share_process), write.sources, fuse)
     bar = progress if progress is not None else True if write.asks_for_progress else None
-    with _errors_of_workers(), _shown(write, wants_progress(bar)):
+    with _kept_is_named(write.target), _errors_of_workers(), _shown(write, wants_progress(bar)):
         try:
             (result,) = dask.base.compute(delayed, scheduler=scheduler, **(compute_kwargs or {}))
         finally:
@@ -309,6 +317,27 @@ def _shown(write: _Write, show: bool) -> Iterator[None]:
     label = write.jobs[0].layout.name if len(write.jobs) == 1 else f"{len(write.jobs)} datasets"
     with progress_bar(write.target.write_id, nbytes, label, write.workers):
         yield
+
+
+@contextlib.contextmanager
+def _kept_is_named(target: Target) -> Iterator[None]:
+    """Say with an error that ends a write in its midst what it leaves behind."""
+    try:
+        yield
+    except (ArgumentError, ArgumentTypeError, TargetError) as error:
+        if isinstance(error, CastError):
+            error.add_note(_kept(target))
+        raise
+    except ChunkIOError as error:
+        error.add_note(_kept(target))
+        raise
+
+
+def _kept(target: Target) -> str:
+    return (
+        f"{target.path} was not written. If anything was committed, it is kept in {target.folder}: remove that with "
+        f"dask_chunkio.discard({target.path!r}) before the next write."
+    )
 
 
 @contextlib.contextmanager

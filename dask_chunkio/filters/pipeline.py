@@ -116,7 +116,7 @@ class DirectEncoder:
     @property
     def name(self) -> str:
         """The engines in the order in which they run."""
-        return " > ".join(map(_engine, self._filters)) or "none"
+        return " > ".join(map(_engine, self._filters)) or "copying"
 
     def encode(self, chunk: Array) -> Payload:
         """Encode one chunk."""

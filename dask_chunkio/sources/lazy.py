@@ -15,10 +15,12 @@ __all__ = ["LazySource", "lazy_array"]
 
 def lazy_array(value: Any) -> Any | None:
     """Return the dask array that `value` is or wraps (xarray), or None."""
-    if _is_lazy(value) and hasattr(value, "rechunk") and hasattr(value, "__dask_keys__"):
+    if not _is_lazy(value):
+        return None
+    if hasattr(value, "rechunk") and hasattr(value, "__dask_keys__"):
         return value
     inner = getattr(value, "data", None)
-    return inner if inner is not None and inner is not value and _is_lazy(value) and hasattr(inner, "rechunk") else None
+    return inner if _is_lazy(inner) and hasattr(inner, "rechunk") else None
 
 
 def _is_lazy(value: Any) -> bool:

@@ -7,8 +7,7 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from dask_chunkio.errors import ArgumentError, ChunkIOError, SourceError
-from dask_chunkio.filters.cut import check_cast
+from dask_chunkio.errors import ArgumentError, CastError, ChunkIOError, SourceError
 from dask_chunkio.grid import Array, Selection, Shape, selection_shape
 
 __all__ = ["ReadMode", "Reader", "Shapes", "Source", "check_read_mode", "read_checked"]
@@ -132,6 +131,9 @@ def check_buffer(found: Any, shape: Shape, dtypes: tuple[np.dtype[Any], np.dtype
             f"{where}: the source returned shape {data.shape} instead of {shape}; return exactly what is selected"
         )
     announced, stored = dtypes
-    if data.dtype not in (announced, stored):
-        check_cast(data.dtype, stored, f"{where}: the source announced {announced} but returned {data.dtype};")
+    if data.dtype not in (announced, stored) and not np.can_cast(data.dtype, stored, casting="same_kind"):
+        raise CastError(
+            f"{where}: the source announced dtype {announced} but returned {data.dtype}, which cannot be stored as "
+            f"{stored}; return the dtype that it announces"
+        )
     return data

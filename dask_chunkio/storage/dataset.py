@@ -137,8 +137,8 @@ def _require_plain_type(dataset: h5py.Dataset) -> None:
     # write_direct_chunk takes any bytes without a look at their type; so the bytes of this dtype must be the file's.
     if dataset.dtype.hasobject:
         raise ArgumentTypeError(
-            f"{dataset.name}: elements of dtype {h5py.check_string_dtype(dataset.dtype) or dataset.dtype} have no "
-            f"fixed length and cannot be written in chunks yet; use a fixed-length type such as 'S16'"
+            f"{dataset.name}: strings of variable length, references and Python objects have no fixed length and "
+            f"cannot be written in chunks yet; use a type of fixed length, such as 'S16'"
         )
     stored = dataset.id.get_type()
     if not stored.equal(h5py.h5t.py_create(dataset.dtype, logical=True)):

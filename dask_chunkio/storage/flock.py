@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 
-__all__ = ["locked"]
+__all__ = ["has_writer", "locked"]
 
 try:
     import fcntl
@@ -15,6 +16,10 @@ except ImportError:  # Windows: threads of one process only
     def locked(descriptor: int) -> Iterator[None]:  # noqa: ARG001
         """Do nothing: this system has no ``flock``."""
         yield
+
+    def has_writer(path: str) -> bool:  # noqa: ARG001
+        """Say no: this system has no ``flock``."""
+        return False
 
 else:
 
@@ -26,3 +31,16 @@ else:
             yield
         finally:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def has_writer(path: str) -> bool:
+        """Say whether somebody, in this process too, has the file open for writing through HDF5."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # a file system without locks
+            return False
+        finally:
+            os.close(descriptor)
+        return False

@@ -15,6 +15,7 @@ import h5py
 
 from dask_chunkio.errors import TargetBusyError, TargetError, TargetExistsError, UnfinishedWriteError
 from dask_chunkio.storage.files import write_whole_file
+from dask_chunkio.storage.flock import has_writer
 
 __all__ = ["Target", "discard_unfinished", "publish", "require_free"]
 
@@ -207,6 +208,10 @@ def require_free(target: Target, names: tuple[str, ...]) -> None:
 
 
 def _require_replaceable(target: Target, names: set[str]) -> None:
+    if has_writer(target.path):
+        raise TargetBusyError(
+            f"{target.path} is open for writing, in this or another program; close it there, or choose another name"
+        )
     try:
         with h5py.File(target.path, "r") as file:
             held = _objects(file)

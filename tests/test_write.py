@@ -1,0 +1,482 @@
+"""`to_hdf5` and `plan`, as a user meets them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import h5py
+import numpy as np
+import pytest
+
+import dask_chunkio
+from dask_chunkio import GenericDataChunkIterator, discard, plan, to_hdf5
+from dask_chunkio.errors import (
+    AlignmentError,
+    ArgumentError,
+    ArgumentTypeError,
+    CastError,
+    ChunkIOError,
+    FilterError,
+    PicklingError,
+    SourceError,
+    TargetBusyError,
+    TargetError,
+    TargetExistsError,
+    UnfinishedWriteError,
+    WorkerError,
+)
+
+DATA = np.arange(20_000, dtype="i4").reshape(1000, 20)
+LOCAL = ["synchronous", "threads", "processes"]
+
+
+class Rows(GenericDataChunkIterator):
+    def __init__(self, change: Any = None, **options: Any) -> None:
+        self.change = change
+        super().__init__(**options)
+
+    def _get_data(self, selection: tuple[slice, ...]) -> Any:
+        data = DATA[selection]
+        return data if self.change is None else self.change(data)
+
+    def _get_maxshape(self) -> tuple[int, ...]:
+        return DATA.shape
+
+    def _get_dtype(self) -> np.dtype[Any]:
+        return DATA.dtype
+
+
+def stored(path: Path, name: str = "/x") -> np.ndarray[Any, Any]:
+    with h5py.File(path, "r") as file:
+        return file[name][...]
+
+
+def assert_nothing_written(path: Path) -> None:
+    assert not path.exists()
+
+
+@pytest.fixture(params=[*LOCAL, "thread_client", "process_client"])
+def scheduler(request: pytest.FixtureRequest) -> Any:
+    return request.param if request.param in LOCAL else request.getfixturevalue(request.param)
+
+
+# The one code path on every scheduler
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize("kind", ["numpy", "iterator", "dask", "dask-misaligned"])
+def test_every_source_on_every_scheduler(target: Path, scheduler: Any, kind: str, fuse: bool) -> None:
+    source = {
+        "numpy": DATA,
+        "iterator": Rows(),
+        "dask": da.from_array(DATA, chunks=(200, 20)),
+        "dask-misaligned": da.from_array(DATA, chunks=(333, 7)) + 0,
+    }[kind]
+    result = to_hdf5(
+        target, "/g/x", source, chunks=(100, 10), compression="gzip", shuffle=True, scheduler=scheduler, fuse=fuse
+    )
+    np.testing.assert_array_equal(stored(target, "/g/x"), DATA)
+    assert (result.path, result.nbytes, result.chunks) == (str(target), DATA.nbytes, 20)
+    assert result.stored_nbytes < result.nbytes
+    assert os.listdir(target.parent) == ["out.h5"]
+
+
+def test_current_client_is_the_default(target: Path, process_client: Any) -> None:
+    with process_client.as_current():
+        assert plan(target, "/x", DATA).scheduler == "distributed"
+        to_hdf5(target, "/x", Rows())
+    np.testing.assert_array_equal(stored(target), DATA)
+
+
+@pytest.mark.parametrize("read", ["serial", "ordered"])
+def test_read_modes_on_every_scheduler(target: Path, scheduler: Any, read: str) -> None:
+    to_hdf5(target, "/x", Rows(buffer_shape=(100, 20), chunk_shape=(100, 20)), read=read, scheduler=scheduler)
+    np.testing.assert_array_equal(stored(target), DATA)
+
+
+def test_ordered_reads_in_order_in_one_thread(target: Path) -> None:
+    seen: list[tuple[int, int]] = []
+
+    class Ordered(Rows):
+        def _get_data(self, selection: tuple[slice, ...]) -> Any:
+            seen.append((selection[0].start, threading.get_ident()))
+            return DATA[selection]
+
+    to_hdf5(target, "/x", Ordered(buffer_shape=(100, 20), chunk_shape=(100, 20)), read="ordered")
+    assert [start for start, _ in seen] == list(range(0, 1000, 100))
+    assert len({thread for _, thread in seen}) == 1
+
+
+# The signature
+
+
+def test_several_datasets_each_with_its_encoding(target: Path) -> None:
+    result = to_hdf5(
+        target,
+        {"/a": DATA, "b/c": da.ones((10, 10), chunks=5), "/s": 3.5},
+        encoding={"/a": {"compression": "gzip", "chunks": (500, 20), "attrs": {"unit": "V"}}, "/b/c": {"dtype": "f4"}},
+    )
+    with h5py.File(target, "r") as file:
+        assert file["a"].compression == "gzip"
+        assert file["a"].chunks == (500, 20)
+        assert file["a"].attrs["unit"] == "V"
+        assert file["b/c"].dtype == np.float32
+        assert file["s"][()] == 3.5
+    assert [dataset.name for dataset in result.datasets] == ["/a", "/b/c", "/s"]
+
+
+def test_create_dataset_keywords_keep_their_names(target: Path) -> None:
+    to_hdf5(
+        target, "/x", DATA, chunks=(64, 20), fletcher32=True, fillvalue=-1, maxshape=(None, 20), attrs={"n": 3},
+        dtype="i8", track_times=True,
+    )  # fmt: skip
+    with h5py.File(target, "r") as file:
+        dataset = file["x"]
+        assert (dataset.fletcher32, dataset.fillvalue, dataset.maxshape) == (True, -1, (None, 20))
+        assert (dataset.dtype, dataset.attrs["n"]) == (np.int64, 3)
+        np.testing.assert_array_equal(dataset[...], DATA)
+
+
+def test_chunks_true_is_readable_and_divides_the_blocks_of_a_dask_array(target: Path) -> None:
+    source = da.zeros((4000, 1000), chunks=(2000, 500), dtype="f8")
+    (dataset,) = plan(target, "/x", source).datasets
+    assert dataset.chunk_nbytes <= 1 << 20
+    assert all(block % chunk == 0 for block, chunk in zip(source.chunksize, dataset.chunks.chunk_shape, strict=True))
+    assert dataset.buffers.buffer_shape == source.chunksize
+
+
+def test_compute_false_touches_nothing_until_it_is_computed(target: Path) -> None:
+    other = target.with_name("other.h5")
+    first = to_hdf5(target, "/x", da.from_array(DATA, chunks=(100, 20)), compute=False)
+    second = to_hdf5(other, "/x", Rows(), compute=False)
+    assert os.listdir(target.parent) == []
+    total, one, two = dask.compute(da.from_array(DATA, chunks=100).sum(), first, second)
+    assert total == DATA.sum()
+    assert (one.path, two.path) == (str(target), str(other))
+    np.testing.assert_array_equal(stored(target), stored(other))
+
+
+def test_compute_false_on_a_client(target: Path, process_client: Any) -> None:
+    delayed = to_hdf5(target, "/x", Rows(), compute=False)
+    assert process_client.compute(delayed).result().nbytes == DATA.nbytes
+    np.testing.assert_array_equal(stored(target), DATA)
+
+
+def test_a_failed_delayed_goes_on_where_it_stopped(target: Path) -> None:
+    reads: list[int] = []
+    broken = [True]
+
+    class Fragile(Rows):
+        def _get_data(self, selection: tuple[slice, ...]) -> Any:
+            if broken[0] and selection[0].start == 500:
+                raise OSError("the disk is asleep")
+            reads.append(selection[0].start)
+            return DATA[selection]
+
+    source = Fragile(buffer_shape=(100, 20), chunk_shape=(100, 20))
+    delayed = to_hdf5(target, "/x", source, compute=False, scheduler="synchronous")
+    with pytest.raises(SourceError, match="the disk is asleep"):
+        delayed.compute(scheduler="synchronous")
+    broken[0] = False
+    delayed.compute(scheduler="synchronous")
+    assert sorted(reads) == list(range(0, 1000, 100))
+    np.testing.assert_array_equal(stored(target), DATA)
+
+
+def test_no_task_keeps_a_result_over_1_kb(target: Path) -> None:
+    sizes: list[int] = []
+
+    class Sizes(dask.callbacks.Callback):
+        def _posttask(self, key: Any, result: Any, *_: Any) -> None:
+            if "source" not in str(key):
+                sizes.append(len(pickle.dumps(result)))
+
+    with Sizes():
+        to_hdf5(target, "/x", Rows(), compression="gzip", shuffle=True)
+    assert len(sizes) >= 3
+    assert max(sizes) < 1024
+
+
+def test_graph_has_the_layers_of_the_design(target: Path) -> None:
+    source = Rows(buffer_shape=(100, 20), chunk_shape=(100, 20))
+    delayed = to_hdf5(target, "/g/x", source, compute=False, fuse=False)
+    names = [name.rsplit("-", 1)[0] for name in delayed.dask.layers]
+    assert names == ["create-g.x", "source-g.x", "read-g.x", "commit-g.x", "finish-g.x"]
+
+
+def test_result_and_plan_are_frozen(target: Path) -> None:
+    result, planned = to_hdf5(target, "/x", DATA), plan(target, "/x", DATA)
+    for value in (result, planned):
+        with pytest.raises(AttributeError):
+            value.path = "elsewhere"
+    assert result.datasets[0].chunks == len(planned.datasets[0].chunks)
+
+
+def test_plan_says_what_will_be_done(target: Path) -> None:
+    text = repr(plan(target, "/x", Rows(), compression="lzf", compute=True))
+    assert "/x: (1000, 20) int32" in text
+    assert "lzf by HDF5" in text
+    assert "buffers" in text
+    assert_nothing_written(target)
+
+
+def test_an_inferred_buffer_of_a_gigabyte_fits_16_threads(target: Path) -> None:
+    class Big(Rows):
+        def _get_maxshape(self) -> tuple[int, ...]:
+            return (10**9, 384)
+
+    with dask.config.set(num_workers=16):
+        planned = plan(target, "/x", Big())
+        kept = plan(target, "/x", Big(buffer_shape=(100_000, 384), chunk_shape=(10_000, 384)))
+    assert planned.threads == 16
+    assert planned.projected_nbytes < planned.memory_nbytes
+    assert len(planned.datasets[0].buffers) >= 64
+    assert kept.datasets[0].buffers.buffer_shape == (100_000, 384)
+
+
+def test_progress_reaches_the_end_on_every_scheduler(
+    target: Path, scheduler: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to_hdf5(target, "/x", Rows(), progress=True, scheduler=scheduler)
+    shown = capsys.readouterr().err
+    assert "100%" in shown
+    assert "78.1k/78.1k" in shown
+
+
+def test_progress_is_silent_where_there_is_no_terminal(target: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    to_hdf5(target, "/x", Rows())
+    assert capsys.readouterr().err == ""
+
+
+def test_retries_are_dasks(target: Path, process_client: Any, tmp_path: Path) -> None:
+    mark = tmp_path / "failed-once"
+
+    def once(data: Any) -> Any:
+        if not mark.exists():
+            mark.touch()
+            raise OSError("once")
+        return data
+
+    to_hdf5(target, "/x", Rows(once), scheduler=process_client, compute_kwargs={"retries": 2})
+    np.testing.assert_array_equal(stored(target), DATA)
+
+
+# The first hour of a user
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "words"),
+    [
+        ({"compresion": "gzip"}, ArgumentTypeError, "did you mean 'compression'"),
+        ({"compression": "gzip", "compression_opts": 12}, ArgumentError, "0-9, not 12"),
+        ({"compression": "zstandard"}, ArgumentError, "/x: h5py cannot create"),
+        ({"compression": 31999}, FilterError, "HDF5 filter 31999"),
+        ({"chunks": (10,)}, ArgumentError, "1 axes, the source 2"),
+        ({"chunks": (2000, 20)}, ArgumentError, "must not be greater"),
+        ({"chunks": (0, 20)}, ArgumentError, "below 1"),
+        ({"chunks": "big"}, ArgumentTypeError, "chunks='big'"),
+        ({"chunks": None}, ArgumentError, "use True or a tuple"),
+        ({"chunks": (10, 20), "buffer_shape": (15, 20)}, AlignmentError, "/x: .*axis 0"),
+        ({"dtype": "i2", "scheduler": "bogus"}, ArgumentError, "'bogus'"),
+        ({"dtype": "u4"}, CastError, "'same_kind'"),
+        ({"dtype": "nonsense"}, ArgumentTypeError, "'nonsense'"),
+        ({"read": "backwards"}, ArgumentError, "'backwards'"),
+        ({"attrs": {"bad": object()}}, ArgumentTypeError, "/x"),
+    ],
+)
+def test_wrong_arguments_are_found_before_anything_is_touched(
+    target: Path, keywords: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    for function in (to_hdf5, plan):
+        with pytest.raises(error, match=words):
+            function(target, "/x", DATA, **keywords)
+    assert os.listdir(target.parent) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "error"),
+    [
+        (("/x",), ArgumentTypeError),
+        (({},), ArgumentError),
+        (({"/x": DATA, "x": DATA},), ArgumentError),
+        (("/", DATA), ArgumentError),
+        ((3, DATA), ArgumentTypeError),
+        (("/x", "text"), ArgumentTypeError),
+        (("/x", np.array(["a"], object)), ArgumentTypeError),
+        (("/x", np.array(["a"])), ArgumentTypeError),
+        (("/x", np.array(["2020-01-01"], "M8[s]")), ArgumentTypeError),
+        (({"/x": DATA, "/x/y": DATA},), ArgumentTypeError),
+        (("/x", da.from_array(DATA, chunks=100)[da.from_array(DATA, chunks=100)[:, 0] > 5]), ArgumentError),
+    ],
+)
+def test_what_cannot_be_written_is_refused(target: Path, args: tuple[Any, ...], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        to_hdf5(target, *args)
+    assert os.listdir(target.parent) == []
+
+
+def test_encoding_of_an_unknown_dataset(target: Path) -> None:
+    with pytest.raises(ArgumentError, match="/y"):
+        to_hdf5(target, {"/x": DATA}, encoding={"/y": {}})
+
+
+def test_an_open_h5py_file_is_not_a_name(target: Path) -> None:
+    with h5py.File(target, "w") as file, pytest.raises(ArgumentTypeError, match="filename"):
+        to_hdf5(file, "/x", DATA)
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (lambda data: data[1:], SourceError, r"/x, buffer \d+, selection \[\d+:\d+, 0:20\]: .*instead of"),
+        (lambda data: data * 0.5, CastError, "/x, buffer .*announced dtype int32 but returned float64"),
+        (lambda _: 1 / 0, SourceError, "/x, buffer .*ZeroDivisionError"),
+        (lambda data: np.ma.masked_less(data, 10**9), SourceError, "/x, buffer .*masked"),
+    ],
+)
+def test_a_bad_source_is_named_and_nothing_stands_under_the_name(
+    target: Path, scheduler: str, change: Any, error: type[ChunkIOError], words: str
+) -> None:
+    with pytest.raises(error, match=words) as caught:
+        to_hdf5(target, "/x", Rows(change), scheduler=scheduler)
+    assert any("discard" in note for note in caught.value.__notes__)
+    assert_nothing_written(target)
+
+
+def test_after_a_failed_run_what_is_left_is_named_and_can_be_removed(target: Path) -> None:
+    with pytest.raises(SourceError):
+        to_hdf5(target, "/x", Rows(lambda _: None))
+    with pytest.raises(UnfinishedWriteError, match=r"out\.h5\.writing.*discard"):
+        to_hdf5(target, "/x", Rows())
+    assert discard(target) == f"{target}.writing"
+    assert discard(target) is None
+    to_hdf5(target, "/x", Rows())
+    np.testing.assert_array_equal(stored(target), DATA)
+
+
+def test_missing_folder_and_directory(target: Path) -> None:
+    with pytest.raises(TargetError, match="create it first"):
+        to_hdf5(target / "no" / "x.h5", "/x", DATA)
+    with pytest.raises(TargetError, match="is a directory"):
+        to_hdf5(target.parent, "/x", DATA)
+    assert os.listdir(target.parent) == []
+
+
+def test_an_existing_file_is_kept(target: Path) -> None:
+    with h5py.File(target, "w") as file:
+        file["x"], file["other"] = [1, 2], [3]
+    for overwrite in (False, True):
+        with pytest.raises(TargetExistsError, match=r"/other|/x"):
+            to_hdf5(target, "/x", DATA, overwrite=overwrite)
+    np.testing.assert_array_equal(stored(target), [1, 2])
+    assert os.listdir(target.parent) == ["out.h5"]
+
+
+def test_overwrite_replaces_a_file_of_the_same_datasets(target: Path) -> None:
+    to_hdf5(target, "/g/x", DATA)
+    with pytest.raises(TargetExistsError, match="overwrite=True"):
+        to_hdf5(target, "/g/x", DATA)
+    to_hdf5(target, "/g/x", DATA + 1, overwrite=True)
+    np.testing.assert_array_equal(stored(target, "/g/x"), DATA + 1)
+
+
+def test_a_failed_overwrite_keeps_the_old_file(target: Path) -> None:
+    to_hdf5(target, "/x", DATA)
+    with pytest.raises(SourceError):
+        to_hdf5(target, "/x", Rows(lambda _: None), overwrite=True)
+    np.testing.assert_array_equal(stored(target), DATA)
+
+
+def test_a_target_open_for_writing_is_busy(target: Path) -> None:
+    to_hdf5(target, "/x", DATA)
+    with h5py.File(target, "r+"), pytest.raises(TargetBusyError, match="open for writing"):
+        to_hdf5(target, "/x", DATA, overwrite=True)
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+def test_a_source_inside_the_target_can_be_written_anew(target: Path, scheduler: str) -> None:
+    to_hdf5(target, "/x", DATA)
+    with h5py.File(target, "r") as file:
+        result = to_hdf5(target, "/x", file["x"], overwrite=True, compression="gzip", scheduler=scheduler)
+    assert result.stored_nbytes < DATA.nbytes
+    np.testing.assert_array_equal(stored(target), DATA)
+
+
+def test_a_lambda_travels_and_a_lock_does_not(target: Path) -> None:
+    to_hdf5(target, "/x", Rows(lambda data: data), scheduler="processes")
+    np.testing.assert_array_equal(stored(target), DATA)
+    source = Rows()
+    source.change = threading.Lock()
+    with pytest.raises(PicklingError, match=r"/x: the source cannot be sent.*_to_dict"):
+        to_hdf5(target.with_name("y.h5"), "/x", source, scheduler="processes")
+
+
+def run_script(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+    script = folder / "script.py"
+    script.write_text(textwrap.dedent(text))
+    return subprocess.run(
+        [sys.executable, script], cwd=folder, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_a_script_without_a_main_guard(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        """
+        import numpy as np, dask_chunkio
+        dask_chunkio.to_hdf5("out.h5", "/x", np.arange(1000), scheduler="processes")
+        """,
+    )
+    assert done.returncode == 1
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("dask_chunkio.errors.WorkerError: the")]
+    assert "__main__" in error
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_relative_paths_are_those_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert to_hdf5("rel.h5", "/x", DATA).path == str(tmp_path / "rel.h5")
+
+
+def test_the_file_has_the_users_umask(target: Path) -> None:
+    previous = os.umask(0o027)
+    try:
+        to_hdf5(target, "/x", DATA)
+    finally:
+        os.umask(previous)
+    assert target.stat().st_mode & 0o777 == 0o640
+
+
+def test_third_example_of_hdmfs_tutorial(target: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 2**31, (20000, 5000), "i4")
+
+    class Tutorial(GenericDataChunkIterator):
+        def _get_data(self, selection: tuple[slice, ...]) -> Any:
+            return array[selection]
+
+        def _get_maxshape(self) -> tuple[int, ...]:
+            return array.shape
+
+        def _get_dtype(self) -> np.dtype[Any]:
+            return array.dtype
+
+    result = to_hdf5(target, "/x", Tutorial(buffer_shape=(10000, 2500), chunk_shape=(1000, 250)))
+    assert (result.buffers, result.chunks) == (4, 400)
+    with h5py.File(target, "r") as file:
+        assert file["x"].chunks == (1000, 250)
+        assert np.array_equal(file["x"][...], array)
+
+
+def test_worker_errors_are_ours() -> None:
+    assert issubclass(WorkerError, ChunkIOError)
+    assert dask_chunkio.discard is discard
