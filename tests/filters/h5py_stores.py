@@ -1,0 +1,60 @@
+"""What h5py stores for the same array, chunk by chunk."""
+
+import contextlib
+
+import h5py
+import numpy as np
+
+from dask_chunkio.filters.cut import cut_chunk
+from dask_chunkio.filters.via_hdf5 import encoder_for
+from dask_chunkio.storage.dataset import describe
+
+
+@contextlib.contextmanager
+def dataset(shape, dtype, chunks, **keywords):
+    """A dataset of a file in memory."""
+    with h5py.File("oracle", "w", driver="core", backing_store=False) as file:
+        yield file.create_dataset("x", shape=shape, dtype=dtype, chunks=chunks, **keywords)
+
+
+def pipeline_dataset(file, data, *filters, name="x"):
+    """A dataset of one chunk with filters in the order given, each set on the property list."""
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_chunk(data.shape)
+    for install in filters:
+        install(plist)
+    space = h5py.h5s.create_simple(data.shape)
+    kind = h5py.h5t.py_create(data.dtype, logical=True)
+    return h5py.Dataset(h5py.h5d.create(file.id, name.encode(), kind, space, plist))
+
+
+def stored(dataset, data):
+    """Write `data` through HDF5, and return {origin: (mask, payload)}."""
+    dataset[...] = data
+    origins = [dataset.id.get_chunk_info(k).chunk_offset for k in range(dataset.id.get_num_chunks())]
+    return {origin: dataset.id.read_direct_chunk(origin) for origin in origins}
+
+
+def encoded(dataset, data):
+    """The same by our encoder, from one buffer that holds everything."""
+    layout = describe(dataset)
+    encoder, grid = encoder_for(layout.form), layout.chunks
+    buffer = tuple(slice(0, length) for length in data.shape)
+    found = {}
+    for number, chunk in enumerate(grid):
+        payload = encoder.encode(cut_chunk(data, buffer, chunk, layout.form))
+        found[grid.origin(number)] = payload.mask, bytes(payload.data)
+    return found
+
+
+def walk(shape, dtype="i2", seed=0):
+    """Numbers like a recording's: small steps."""
+    steps = np.random.default_rng(seed).normal(0, 20, int(np.prod(shape)))
+    return np.cumsum(steps).reshape(shape).astype(dtype)
+
+
+def noise(shape, dtype="u1", seed=0):
+    """Bytes that nothing compresses."""
+    dtype = np.dtype(dtype)
+    count = int(np.prod(shape))
+    return np.frombuffer(np.random.default_rng(seed).bytes(count * dtype.itemsize), dtype).reshape(shape)
