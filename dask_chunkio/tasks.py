@@ -21,10 +21,11 @@ from dask_chunkio.filters.via_hdf5 import encoder_for
 from dask_chunkio.grid import Array, BufferGrid, Selection, Shape, selection_shape
 from dask_chunkio.locks import report, turn_lock, worker_threads
 from dask_chunkio.sources.source import Reader, ReadMode, check_buffer, read_checked
-from dask_chunkio.storage import turn
+from dask_chunkio.storage import writers
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec
 from dask_chunkio.storage.flock import locked
 from dask_chunkio.storage.target import Target
+from dask_chunkio.storage.turn import Lock, Writer
 
 __all__ = [
     "Creation",
@@ -174,7 +175,7 @@ def create_target(creation: Creation) -> WriteLayout:
     """Make file and datasets; found made by the same write, they are kept."""
     started = time.time()
     target = creation.target
-    layouts = turn.create(target, creation.specs, creation.exclusive, turn_lock(target.write_id))
+    layouts = writers.create(target, creation.specs, creation.exclusive, turn_lock(target.write_id))
     for made, job in zip(layouts, creation.jobs, strict=True):
         if made != job.layout:
             raise IntegrityError(
@@ -251,7 +252,7 @@ def finish_target(layout: WriteLayout, receipts: Sequence[Receipt]) -> WriteResu
     if got != counts:
         raise IntegrityError(f"{layout.target.path}: receipts for {got} buffers of {counts}")
     lock = turn_lock(layout.target.write_id)
-    stored = turn.finish(layout.target, [job.layout for job in layout.jobs], counts, lock)
+    stored = writers.finish(layout.target, [job.layout for job in layout.jobs], counts, lock)
     datasets = tuple(map(_result, layout.jobs, stored))
     return WriteResult(layout.target.path, datasets, time.time() - layout.started)
 
@@ -263,7 +264,7 @@ def _result(job: DatasetJob, stored: int) -> DatasetResult:
     )
 
 
-def _commit(layout: WriteLayout, place: tuple[int, int], data: Array, lock: turn.Lock) -> Receipt:
+def _commit(layout: WriteLayout, place: tuple[int, int], data: Array, lock: Lock) -> Receipt:
     job, writer = layout.jobs[place[0]], _writer(layout)
     selection = job.buffers[place[1]]
     if not job.layout.is_chunked:
@@ -283,8 +284,8 @@ def _receipt(layout: WriteLayout, dataset: int, selection: Selection) -> Receipt
     return Receipt(dataset, 1, elements * layout.jobs[dataset].layout.form.dtype.itemsize)
 
 
-def _writer(layout: WriteLayout) -> turn.Writer:
-    return turn.writer_for(layout.target, layout.exclusive)
+def _writer(layout: WriteLayout) -> Writer:
+    return writers.writer_for(layout.target, layout.exclusive)
 
 
 class _reading:  # noqa: N801

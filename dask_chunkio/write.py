@@ -43,7 +43,7 @@ from dask_chunkio.sources.source import ReadMode, Source
 from dask_chunkio.sources.stream import StreamSource
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, preview
 from dask_chunkio.storage.target import Target
-from dask_chunkio.storage.turn import release
+from dask_chunkio.storage.writers import end
 from dask_chunkio.tasks import Creation, DatasetJob, WriteResult
 from dask_chunkio.workers import Workers, find_workers, refuse_import_by_spawn, require_picklable
 
@@ -137,7 +137,7 @@ def to_hdf5(
         try:
             (result,) = dask.base.compute(delayed, scheduler=scheduler, **(compute_kwargs or {}))
         finally:
-            release(write.target)
+            end(write.target)
     finished: WriteResult = result
     return finished
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -480,3 +481,32 @@ def test_third_example_of_hdmfs_tutorial(target: Path) -> None:
 def test_worker_errors_are_ours() -> None:
     assert issubclass(WorkerError, ChunkIOError)
     assert dask_chunkio.discard is discard
+
+
+def test_a_delayed_that_overwrites_can_be_computed_again(target: Path) -> None:
+    delayed = to_hdf5(target, "/x", Rows(), compute=False, overwrite=True)
+    assert delayed.compute().nbytes == delayed.compute().nbytes
+    np.testing.assert_array_equal(stored(target), DATA)
+
+
+def test_a_late_thread_commits_nothing_after_a_failed_write(target: Path) -> None:
+    """dask's threads go on with what they run when another task has failed."""
+    failed, late = threading.Event(), threading.Event()
+
+    class OneFails(Rows):
+        def _get_data(self, selection: tuple[slice, ...]) -> Any:
+            if selection[0].start == 0:
+                late.wait(30)
+                raise OSError("gone")
+            late.set()
+            assert failed.wait(30)
+            return DATA[selection]
+
+    source = OneFails(buffer_shape=(500, 20), chunk_shape=(100, 20))
+    with ThreadPoolExecutor(2) as pool:
+        with dask.config.set(pool=pool), pytest.raises(SourceError, match="gone"):
+            to_hdf5(target, "/x", source)
+        failed.set()
+    journal = (target.with_name("out.h5.writing") / "journal").read_bytes()
+    assert journal.count(b"DCIO") == 1
+    assert_nothing_written(target)

@@ -7,7 +7,6 @@ is known to be the sole writer (`exclusive`) it keeps the file open.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import threading
@@ -18,7 +17,7 @@ from typing import Any
 
 import h5py
 
-from dask_chunkio.errors import IntegrityError, TargetError
+from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetError
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.grid import Array
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, describe, make_dataset, verify_index
@@ -26,9 +25,9 @@ from dask_chunkio.storage.files import pread_into, pwrite_all
 from dask_chunkio.storage.flock import locked
 from dask_chunkio.storage.hdf5_file import StagedFile
 from dask_chunkio.storage.log import CREATED, Journal, Reservations, Turn, checksum, pack_record, read_turn
-from dask_chunkio.storage.target import Target, discard_unfinished, publish, require_free
+from dask_chunkio.storage.target import Target
 
-__all__ = ["Lock", "Writer", "create", "finish", "release", "writer_for"]
+__all__ = ["Lock", "Writer"]
 
 Lock = Callable[[], AbstractContextManager[object]]
 Place = tuple[int, int]
@@ -66,6 +65,9 @@ class Writer:
         self.target = target
         self.exclusive = exclusive
         self._turns = threading.RLock()
+        self._counting = threading.Lock()
+        self._users = 0
+        self._ended = False
         self._open: _Open | None = None
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
         self._file = os.open(target.file, flags, 0o666)
@@ -77,15 +79,12 @@ class Writer:
 
     def create(self, specs: Sequence[DatasetSpec], lock: Lock) -> tuple[DatasetLayout, ...]:
         """Make the file and its datasets, or find them made."""
-        with self._turns, lock(), locked(self._file):
-            self._replay()
-            self._journal.refresh()
-            with self._opened("r+" if self._journal.created else "w") as state:
-                if self._journal.created:
-                    return tuple(describe(state.h5[spec.name]) for spec in specs)
-                layouts = tuple(describe(make_dataset(state.h5, spec)) for spec in specs)
-                self._commit(state, pack_record(CREATED, b""))
-                return layouts
+        with self._turn(lock), self._opened("r+" if self._journal.created else "w") as state:
+            if self._journal.created:
+                return tuple(describe(state.h5[spec.name]) for spec in specs)
+            layouts = tuple(describe(make_dataset(state.h5, spec)) for spec in specs)
+            self._commit(state, pack_record(CREATED, b""))
+            return layouts
 
     def stored(self, dataset: int, buffer: int) -> Reservations | None:
         """Return the reservations of a buffer whose payloads are all in place.
@@ -93,10 +92,11 @@ class Writer:
         Compares each payload in the file with its recorded checksum: a retry, a duplicate
         and a resumed write find out here that there is nothing left to do.
         """
-        with self._turns:
-            self._journal.refresh()
-            found = self._journal.find(dataset, buffer)
-        return found if found is not None and self._is_placed(found) else None
+        with self._used():
+            with self._turns:
+                self._journal.refresh()
+                found = self._journal.find(dataset, buffer)
+            return found if found is not None and self._is_placed(found) else None
 
     def commit(
         self, place: Place, layout: DatasetLayout, chunks: Sequence[int], payloads: Sequence[Payload], lock: Lock
@@ -123,18 +123,17 @@ class Writer:
         """
         _require_payloads(layout, payloads)
         encoded = [Encoded(*pair, checksum(pair[1].data)) for pair in zip(chunks, payloads, strict=True)]
-        with self._turns, lock(), locked(self._file):
-            reserved = self._reserve(place, layout, encoded)
-        # Placed only now: until the turn is durable, the last commit may still own these bytes.
-        for offset, payload in zip(reserved.entries["offset"].tolist(), payloads, strict=True):
-            pwrite_all(self._file, payload.data, offset)
+        with self._used():
+            with self._turn(lock):
+                reserved = self._reserve(place, layout, encoded)
+            # Placed only now: until the turn is durable, the last commit may still own these bytes.
+            for offset, payload in zip(reserved.entries["offset"].tolist(), payloads, strict=True):
+                pwrite_all(self._file, payload.data, offset)
         return reserved
 
     def commit_whole(self, place: Place, layout: DatasetLayout, data: Array, lock: Lock) -> Reservations:
         """Write a dataset that has no chunks, by HDF5 itself, in a turn of its own."""
-        with self._turns, lock(), locked(self._file):
-            self._replay()
-            self._journal.refresh()
+        with self._turn(lock):
             reserved = Reservations.of(*place, [])
             with self._opened() as state:
                 state.h5[layout.name][()] = data
@@ -163,9 +162,7 @@ class Writer:
         IntegrityError
             If the file does not hold every chunk as it was committed.
         """
-        with self._turns, lock(), locked(self._file):
-            self._replay()
-            self._journal.refresh()
+        with self._turn(lock):
             with self._opened() as state:
                 counted = enumerate(zip(layouts, buffers, strict=True))
                 stored = [self._verify(state, number, layout, count) for number, (layout, count) in counted]
@@ -179,18 +176,54 @@ class Writer:
         return stored
 
     def close(self) -> None:
-        """Abandon what is staged, and let go of the files."""
+        """Abandon what is staged, and let go of the files when the last call has left them.
+
+        A scheduler may give up a write while other threads still place: were a descriptor
+        closed under them, its number could stand for another file when they use it.
+        """
         with self._turns:
             self._abandon()
-            for descriptor in (self._file, self._journal_file, self._log):
-                with contextlib.suppress(OSError):
-                    os.close(descriptor)
+        with self._counting:
+            self._ended, was_ended = True, self._ended
+            is_free = self._users == 0 and not was_ended
+        if is_free:
+            self._close_descriptors()
+
+    @contextlib.contextmanager
+    def _used(self) -> Iterator[None]:
+        """Keep the descriptors open; an error of the file system leaves as ours."""
+        with self._counting:
+            if self._ended:
+                raise TargetError(f"the write of {self.target.path} has ended; nothing more is committed to it")
+            self._users += 1
+        try:
+            yield
+        except ChunkIOError:
+            raise
+        except OSError as error:
+            raise TargetError(f"cannot write {self.target.path}: {error.strerror or error}") from error
+        finally:
+            with self._counting:
+                self._users -= 1
+                is_last = self._ended and self._users == 0
+            if is_last:
+                self._close_descriptors()
+
+    def _close_descriptors(self) -> None:
+        for descriptor in (self._file, self._journal_file, self._log):
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _turn(self, lock: Lock) -> Iterator[None]:
+        """Hold every lock, with the log replayed and the journal read."""
+        with self._used(), self._turns, lock(), locked(self._file):
+            self._replay()
+            self._journal.refresh()
+            yield
 
     # Inside a turn
 
     def _reserve(self, place: Place, layout: DatasetLayout, encoded: Sequence[Encoded]) -> Reservations:
-        self._replay()
-        self._journal.refresh()
         before = self._journal.find(*place)
         if before is not None:
             return self._reserve_again(before, layout, encoded)
@@ -319,77 +352,3 @@ def _require_other_length(layout: DatasetLayout, was: Any, one: Encoded) -> None
             f"{layout.name}: the chunk at {layout.chunks.origin(one.chunk)} was encoded again with another filter mask "
             f"and the same length, which HDF5 cannot record; discard the write and start it again"
         )
-
-
-_writers: dict[tuple[int, str, str], Writer] = {}
-_registry = threading.Lock()
-
-
-def writer_for(target: Target, exclusive: bool = False) -> Writer:
-    """Return this process's writer of a write, opening it the first time.
-
-    Raises
-    ------
-    TargetError
-        If the write was finished or discarded meanwhile.
-    """
-    key = (os.getpid(), target.folder, target.write_id)
-    with _registry:
-        if key not in _writers:
-            _forget_stale()
-            try:
-                _writers[key] = Writer(target, exclusive)
-            except OSError as error:
-                raise TargetError(
-                    f"{target.folder} cannot be used ({error.strerror}): the write was finished or discarded "
-                    f"meanwhile, or this machine does not see that folder"
-                ) from error
-        return _writers[key]
-
-
-def release(target: Target) -> None:
-    """Let go of a write in this process; what is not committed is abandoned."""
-    with _registry:
-        writer = _writers.pop((os.getpid(), target.folder, target.write_id), None)
-    if writer is not None:
-        writer.close()
-
-
-def _forget_stale() -> None:
-    for key in [key for key in _writers if key[0] != os.getpid() or not os.path.isdir(key[1])]:
-        writer = _writers.pop(key)
-        # A forked child must not close HDF5 objects of its parent.
-        if key[0] == os.getpid():
-            writer.close()
-
-
-def create(target: Target, specs: Sequence[DatasetSpec], exclusive: bool, lock: Lock) -> tuple[DatasetLayout, ...]:
-    """Begin a write: make its folder, its file and its datasets.
-
-    Run again for the same write it finds them made and changes nothing.
-    """
-    if not os.path.isdir(target.folder):
-        require_free(target, tuple(spec.name for spec in specs))
-    is_new = target.open_folder()
-    try:
-        return writer_for(target, exclusive).create(specs, lock)
-    except BaseException:
-        if is_new:
-            release(target)
-            discard_unfinished(target.path)
-        raise
-
-
-def finish(target: Target, layouts: Sequence[DatasetLayout], buffers: Sequence[int], lock: Lock) -> list[int]:
-    """End a write: check the file and give it its final name; return stored bytes of each dataset."""
-    stored = writer_for(target).finish(layouts, buffers, lock)
-    release(target)
-    publish(target)
-    return stored
-
-
-@atexit.register
-def _close_all() -> None:
-    for key, writer in list(_writers.items()):
-        if key[0] == os.getpid():
-            writer.close()
