@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -58,12 +58,15 @@ class DatasetJob:
         What its source announces.
     read : str
         How its source may be read.
+    options : mapping
+        The keywords of `h5py.Group.create_dataset` that it is made with.
     """
 
     layout: DatasetLayout
     buffer_shape: Shape
     source_dtype: np.dtype[Any]
     read: ReadMode
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def buffers(self) -> BufferGrid:
@@ -271,7 +274,7 @@ def _commit(layout: WriteLayout, place: tuple[int, int], data: Array, lock: Lock
         writer.commit_whole(place, job.layout, data, lock)
     elif writer.stored(*place) is None:
         chunks = list(job.buffers.chunk_numbers(place[1]))
-        encoder, grid, form = encoder_for(job.layout.form), job.layout.chunks, job.layout.form
+        encoder, grid, form = encoder_for(job.layout.form, job.options), job.layout.chunks, job.layout.form
         payloads = [encoder.encode(cut_chunk(data, selection, grid[chunk], form)) for chunk in chunks]
         writer.commit(place, job.layout, chunks, payloads, lock)
     receipt = _receipt(layout, place[0], selection)

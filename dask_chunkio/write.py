@@ -210,7 +210,7 @@ class _Write:
 
 def _dataset_plan(job: DatasetJob) -> DatasetPlan:
     form = job.layout.form
-    encoder = encoder_for(form).name if job.layout.is_chunked else "HDF5, in one piece"
+    encoder = encoder_for(form, job.options).name if job.layout.is_chunked else "HDF5, in one piece"
     filters = tuple(map(str, form.filters))
     return DatasetPlan(job.layout.name, form.dtype, job.source_dtype, job.buffers, filters, encoder, job.read)
 
@@ -256,7 +256,7 @@ def _job(request: DatasetRequest, layout: DatasetLayout, workers: Workers) -> Da
         BufferGrid(layout.chunks, buffer)
     except AlignmentError as error:
         raise AlignmentError(f"{request.name}: {error}") from error
-    return DatasetJob(layout, buffer, source.dtype, read)
+    return DatasetJob(layout, buffer, source.dtype, read, request.options)
 
 
 def _read_mode(request: DatasetRequest) -> ReadMode:

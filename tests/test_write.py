@@ -510,3 +510,19 @@ def test_a_late_thread_commits_nothing_after_a_failed_write(target: Path) -> Non
     journal = (target.with_name("out.h5.writing") / "journal").read_bytes()
     assert journal.count(b"DCIO") == 1
     assert_nothing_written(target)
+
+
+@pytest.mark.parametrize("how", ["object", "keywords", "number"])
+@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+def test_plugins_reach_the_workers(target: Path, scheduler: str, how: str) -> None:
+    hdf5plugin = pytest.importorskip("hdf5plugin")
+    keywords = {
+        "object": {"compression": hdf5plugin.Bitshuffle()},
+        "keywords": dict(hdf5plugin.Bitshuffle()),
+        "number": {"compression": 32015, "compression_opts": (3,)},
+    }[how]
+    to_hdf5(target, "/x", DATA, chunks=(100, 20), scheduler=scheduler, **keywords)
+    np.testing.assert_array_equal(stored(target), DATA)
+    with h5py.File(target.with_name("h5py.h5"), "w") as other, h5py.File(target, "r") as file:
+        dataset = other.create_dataset("x", data=DATA, chunks=(100, 20), **keywords)
+        assert dataset.id.read_direct_chunk((100, 0)) == file["x"].id.read_direct_chunk((100, 0))

@@ -6,9 +6,10 @@ Exact for every filter, one chunk at a time in a process: HDF5 has one lock.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
+from typing import Any
 
 import h5py
-import numpy as np
 
 from dask_chunkio.errors import FilterError
 from dask_chunkio.filters.pipeline import ChunkFormat, DirectEncoder, Encoder, Filter, Payload, direct_filters
@@ -17,10 +18,21 @@ from dask_chunkio.grid import Array
 __all__ = ["Hdf5Encoder", "encoder_for", "read_filters", "require_filter"]
 
 _numbers = itertools.count()
+# What decides how a chunk is stored, of all that a dataset is made with.
+_OF_CHUNKS = frozenset(
+    {"allow_unknown_filter", "compression", "compression_opts", "fillvalue", "fletcher32", "scaleoffset", "shuffle"}
+)
 
 
-def encoder_for(form: ChunkFormat) -> Encoder:
+def encoder_for(form: ChunkFormat, options: Mapping[str, Any]) -> Encoder:
     """Return the encoder for chunks of a dataset.
+
+    Parameters
+    ----------
+    form : ChunkFormat
+        How its chunks are stored.
+    options : mapping
+        The keywords of `h5py.Group.create_dataset` that it was made with.
 
     Raises
     ------
@@ -29,7 +41,7 @@ def encoder_for(form: ChunkFormat) -> Encoder:
     """
     if all(step.code in direct_filters() for step in form.filters):
         return DirectEncoder(form)
-    return Hdf5Encoder(form)
+    return Hdf5Encoder(form, options)
 
 
 def require_filter(code: int) -> None:
@@ -73,6 +85,9 @@ class Hdf5Encoder:
     ----------
     form : ChunkFormat
         How chunks are stored.
+    options : mapping
+        The keywords that the dataset was made with.  The recorded pipeline is not enough:
+        some plugins (bitshuffle) add to their options each time a dataset is made with them.
 
     Raises
     ------
@@ -80,8 +95,9 @@ class Hdf5Encoder:
         If a filter is missing here, or would not be set up as it is in the dataset.
     """
 
-    def __init__(self, form: ChunkFormat) -> None:
+    def __init__(self, form: ChunkFormat, options: Mapping[str, Any]) -> None:
         self._form = form
+        self._options = {name: value for name, value in options.items() if name in _OF_CHUNKS}
         for step in form.filters:
             require_filter(step.code)
         with self._open() as file:
@@ -103,7 +119,7 @@ class Hdf5Encoder:
         with self._open() as file:
             dataset = self._dataset(file)
             try:
-                dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, chunk, self._type())
+                dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, chunk, h5py.h5t.py_create(chunk.dtype, logical=True))
                 mask, data = dataset.read_direct_chunk((0,) * chunk.ndim)
             except (OSError, RuntimeError, ValueError) as error:
                 raise FilterError(f"HDF5's {self.name} failed on a chunk: {error}") from error
@@ -114,20 +130,7 @@ class Hdf5Encoder:
         block = self._form.nbytes + 65536
         return h5py.File(name, "w", driver="core", backing_store=False, block_size=block)
 
-    def _type(self) -> h5py.h5t.TypeID:
-        return h5py.h5t.py_create(self._form.dtype, logical=True)
-
     def _dataset(self, file: h5py.File) -> h5py.h5d.DatasetID:
         form = self._form
-        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        plist.set_chunk(form.chunk_shape)
-        for step in form.filters:
-            plist.set_filter(step.code, step.flags, step.options)
-        if form.fillvalue is not None:
-            plist.set_fill_value(_one(form))
-        space = h5py.h5s.create_simple(form.chunk_shape)
-        return h5py.h5d.create(file.id, b"chunk", self._type(), space, plist)
-
-
-def _one(form: ChunkFormat) -> Array:
-    return np.frombuffer(form.fillvalue or b"", form.dtype).reshape(())
+        shape = form.chunk_shape
+        return file.create_dataset("chunk", shape=shape, dtype=form.dtype, chunks=shape, **self._options).id
