@@ -35,10 +35,10 @@ def stored(dataset, data):
     return {origin: dataset.id.read_direct_chunk(origin) for origin in origins}
 
 
-def encoded(dataset, data):
-    """The same by our encoder, from one buffer that holds everything."""
+def encoded(dataset, data, **keywords):
+    """The same by our encoder, from one buffer; `keywords` are those that the dataset was made with."""
     layout = describe(dataset)
-    encoder, grid = encoder_for(layout.form), layout.chunks
+    encoder, grid = encoder_for(layout.form, keywords), layout.chunks
     buffer = tuple(slice(0, length) for length in data.shape)
     found = {}
     for number, chunk in enumerate(grid):

@@ -1,0 +1,48 @@
+"""Processes that end while a write is open.
+
+Usage: ending_processes.py forked|left|uncaught FOLDER
+"""
+
+import os
+import sys
+from pathlib import Path
+from unittest import mock
+
+from writes import Write
+
+from dask_chunkio.storage import hdf5_file
+
+
+def forked(folder):
+    with Write(folder / "out.h5", exclusive=True, compression="gzip") as write:
+        write.commit(0)
+        for ending in (sys.exit, os._exit):
+            child = os.fork()
+            if child == 0:
+                with Write(folder / f"{ending.__name__}{os.getpid()}.h5", exclusive=True) as other:
+                    other.commit_missing()
+                    other.finish()
+                    other.check()
+                ending(0)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            write.commit(1)
+        write.commit_missing()
+        write.finish()
+        write.check()
+
+
+def left(folder):
+    left.write = Write(folder / "out.h5", exclusive=True, compression="gzip")
+    left.write.commit(0)
+    left.write.writer._open.h5["x"].attrs["staged"] = 1
+    left.dataset = left.write.writer._open.h5["x"]
+
+
+def uncaught(folder):
+    write = Write(folder / "out.h5", compression="gzip")
+    with mock.patch.object(hdf5_file, "pread_into", side_effect=OSError("injected")):
+        write.commit(0)
+
+
+{"forked": forked, "left": left, "uncaught": uncaught}[sys.argv[1]](Path(sys.argv[2]))
+sys.stdout.write("done\n")

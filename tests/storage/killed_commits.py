@@ -1,0 +1,75 @@
+"""Kills a process at every write to the disk in turn, halfway through it, and goes on in another.
+
+Usage: killed_commits.py exclusive|shared FOLDER
+"""
+
+import itertools
+import os
+import sys
+from pathlib import Path
+
+from writes import Write
+
+KILLED = 9
+
+
+def kill_at(number):
+    calls = itertools.count()
+    pwrite, ftruncate = os.pwrite, os.ftruncate
+
+    def dying_pwrite(descriptor, data, offset):
+        if next(calls) == number:
+            pwrite(descriptor, bytes(data)[: len(data) // 2], offset)
+            os._exit(KILLED)
+        return pwrite(descriptor, data, offset)
+
+    def dying_ftruncate(descriptor, size):
+        if next(calls) == number:
+            os._exit(KILLED)
+        return ftruncate(descriptor, size)
+
+    os.pwrite, os.ftruncate = dying_pwrite, dying_ftruncate
+
+
+def first_process(path, exclusive, number):
+    write = Write(path, exclusive=exclusive, write_id="same", compression="gzip")
+    write.commit(0)
+    kill_at(number)
+    write.commit(1)
+    os._exit(0)
+
+
+def second_process(path, exclusive):
+    write = Write(path, exclusive=exclusive, write_id="same", compression="gzip")
+    assert write.writer.stored(0, 0) is not None, "what was committed before is lost"
+    write.commit_missing()
+    write.finish()
+    write.check()
+
+
+def run_in_child(function, *arguments):
+    child = os.fork()
+    if child == 0:
+        try:
+            function(*arguments)
+        except BaseException as error:
+            sys.stderr.write(f"{function.__name__}{arguments}: {error!r}\n")
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def main():
+    exclusive, folder = sys.argv[1] == "exclusive", Path(sys.argv[2])
+    for number in itertools.count():
+        path = folder / f"{number}.h5"
+        ended = run_in_child(first_process, path, exclusive, number)
+        assert ended in (0, KILLED)
+        assert not os.path.lexists(path)
+        assert run_in_child(second_process, path, exclusive) == 0
+        if ended == 0:
+            break
+    sys.stdout.write(f"{number} kills\n")
+
+
+main()

@@ -1,0 +1,58 @@
+import os
+
+import pytest
+
+from dask_chunkio.storage import files
+from dask_chunkio.storage.files import pread_into, pwrite_all, write_whole_file
+
+
+@pytest.fixture
+def descriptor(tmp_path):
+    opened = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    yield opened
+    os.close(opened)
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """A system that moves at most three bytes in a call, as Linux does at most 2 GiB."""
+    pwrite, preadv = os.pwrite, os.preadv
+    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: pwrite(file, bytes(data)[:3], offset))
+    monkeypatch.setattr(os, "preadv", lambda file, views, offset: preadv(file, [views[0][:3]], offset))
+
+
+@pytest.mark.usefixtures("short")
+def test_short_counts_are_gone_on_with(descriptor):
+    pwrite_all(descriptor, b"0123456789", 5)
+    found = bytearray(10)
+    assert pread_into(descriptor, memoryview(found), 5) == 10
+    assert found == b"0123456789"
+
+
+def test_more_than_the_system_moves_at_once(descriptor, monkeypatch):
+    monkeypatch.setattr(files, "_MOST", 4)
+    pwrite_all(descriptor, memoryview(b"0123456789"), 0)
+    found = bytearray(10)
+    assert pread_into(descriptor, memoryview(found), 0) == 10
+    assert found == b"0123456789"
+
+
+def test_the_end_of_the_file_ends_a_read(descriptor):
+    pwrite_all(descriptor, b"abc", 0)
+    found = bytearray(b"......")
+    assert pread_into(descriptor, memoryview(found), 1) == 2
+    assert found == b"bc...."
+    assert pread_into(descriptor, memoryview(found), 10) == 0
+
+
+def test_nothing_can_be_written(descriptor):
+    pwrite_all(descriptor, b"", 100)
+    assert os.fstat(descriptor).st_size == 0
+
+
+def test_a_whole_file_takes_the_place_of_another(tmp_path):
+    path = tmp_path / "manifest.json"
+    for content in (b"a long first content", b"short"):
+        write_whole_file(str(path), content)
+        assert path.read_bytes() == content
+    assert os.listdir(tmp_path) == ["manifest.json"]

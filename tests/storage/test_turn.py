@@ -1,0 +1,391 @@
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from writes import Write, longer, no_lock
+
+from dask_chunkio.errors import IntegrityError, TargetError
+from dask_chunkio.filters.pipeline import Payload
+from dask_chunkio.storage import turn, writers
+from dask_chunkio.storage.dataset import DatasetSpec
+from dask_chunkio.storage.target import Target
+from dask_chunkio.storage.turn import Writer
+
+both = pytest.mark.parametrize("exclusive", [False, True], ids=["shared", "exclusive"])
+
+
+@pytest.fixture(params=[False, True], ids=["shared", "exclusive"])
+def write(request, target):
+    with Write(target, exclusive=request.param, compression="gzip") as made:
+        yield made
+
+
+@pytest.fixture
+def shared(target):
+    with Write(target, exclusive=False, compression="gzip") as made:
+        yield made
+
+
+def index(write):
+    """HDF5's own index of the unfinished file."""
+    found = {}
+    with h5py.File(write.target.file, "r", locking=False) as file:
+        file["x"].id.chunk_iter(lambda c: found.update({c.chunk_offset: (c.byte_offset, c.size, c.filter_mask)}))
+    return found
+
+
+def test_a_write(write, target):
+    for buffer in (2, 0, 1):
+        write.commit(buffer)
+        assert not os.path.lexists(target)
+    stored = write.finish()
+    write.check()
+    assert os.listdir(target.parent) == ["out.h5"]
+    with h5py.File(target) as file:
+        assert stored == [file["x"].id.get_storage_size()]
+        assert file["x"].id.get_num_chunks() == 12
+
+
+def test_reservations_agree_with_hdf5s_index_after_each_commit(write):
+    expected = {}
+    for buffer in range(3):
+        reserved = write.commit(buffer)
+        for chunk, offset, nbytes, _, mask in reserved.entries.tolist():
+            expected[write.layout.chunks.origin(chunk)] = offset, nbytes, mask
+        assert index(write) == expected
+
+
+def test_the_file_is_trimmed_and_nothing_overlaps(write, target):
+    for buffer in range(3):
+        write.commit(buffer)
+    write.finish()
+    with h5py.File(target) as file:
+        size = file.id.get_filesize()
+        ends = []
+        file["x"].id.chunk_iter(lambda c: ends.append((c.byte_offset, c.byte_offset + c.size)))
+    assert size == os.path.getsize(target)
+    ends.sort()
+    assert all(end <= start for (_, end), (start, _) in zip(ends, [*ends[1:], (size, size)], strict=True))
+
+
+def test_two_datasets_and_one_without_axes(target):
+    with Write(target, exclusive=True) as write:
+        write.commit_missing()
+        write.finish()
+    specs = [DatasetSpec("/g/x", (4,), np.dtype("i2"), (2,)), DatasetSpec("/g/y", (), np.dtype("f8"), ())]
+    other = Target(str(target) + "2", "id")
+    layouts = writers.create(other, specs, True, no_lock)
+    writer = writers.writer_for(other, True)
+    writer.commit((0, 0), layouts[0], [0, 1], [Payload(b"\1\0\2\0"), Payload(b"\3\0\4\0")], no_lock)
+    writer.commit_whole((1, 0), layouts[1], np.array(2.5), no_lock)
+    assert writers.finish(other, layouts, [1, 1], no_lock) == [8, 8]
+    with h5py.File(other.path) as file:
+        assert file["g/x"][...].tolist() == [1, 2, 3, 4]
+        assert file["g/y"][()] == 2.5
+
+
+# What is in place, and what is not
+
+
+def test_what_is_committed_is_found_by_any_writer(shared):
+    other = Writer(shared.target, exclusive=False)
+    assert other.stored(0, 1) is None
+    reserved = shared.commit(1)
+    assert other.stored(0, 1).entries.tolist() == reserved.entries.tolist()
+    assert other.stored(0, 0) is None
+    other.close()
+
+
+def test_writers_take_turns_on_one_file(shared):
+    other = Writer(shared.target, exclusive=False)
+    shared.commit(0)
+    shared.commit(1, writer=other)
+    shared.commit(2)
+    other.close()
+    shared.finish()
+    shared.check()
+
+
+def test_a_payload_that_was_never_placed_is_found_out(write, monkeypatch):
+    """A worker that died between its turn and its payloads."""
+    monkeypatch.setattr(turn, "pwrite_all", _only_the_log(write.writer._log))
+    with pytest.raises(DiedError):
+        write.commit(1)
+    monkeypatch.undo()
+    assert write.writer._journal.find(0, 1) is not None
+    assert write.writer.stored(0, 1) is None
+    write.commit_missing()
+    assert write.writer.stored(0, 1) is not None
+    write.finish()
+    write.check()
+
+
+class DiedError(BaseException):
+    """The end of a process, as far as its files can tell."""
+
+
+def _only_the_log(log):
+    pwrite_all = turn.pwrite_all
+
+    def place(descriptor, data, offset):
+        if descriptor != log:
+            raise DiedError
+        pwrite_all(descriptor, data, offset)
+
+    return place
+
+
+@pytest.mark.parametrize("position", [0, -1])
+def test_a_payload_with_another_byte_is_found_out(write, position):
+    reserved = write.commit(1)
+    *_, (_, offset, nbytes, _, _) = reserved.entries.tolist()
+    at = offset + position % nbytes
+    with open(write.target.file, "r+b", buffering=0) as file:
+        (byte,) = os.pread(file.fileno(), 1, at)
+        os.pwrite(file.fileno(), bytes([byte ^ 1]), at)
+    assert write.writer.stored(0, 1) is None
+
+
+def test_payloads_beyond_the_end_of_the_file_are_not_in_place(shared):
+    reserved = shared.commit(0)
+    os.truncate(shared.target.file, int(reserved.entries["offset"][-1]))
+    assert shared.writer.stored(0, 0) is None
+
+
+# The same buffer again
+
+
+def test_the_same_payload_again_changes_nothing(write):
+    first = write.commit(1)
+    assert write.commit(1).entries.tolist() == first.entries.tolist()
+    write.commit_missing()
+    write.finish()
+    write.check()
+
+
+def test_another_payload_of_the_same_length_is_placed_again(target):
+    """Where an encoder gives other bytes each time, or the source has changed."""
+    with Write(target, shuffle=True) as write:
+        first = write.commit(0)
+        write.data = write.data + 1
+        second = write.commit(0)
+        assert second.entries["offset"].tolist() == first.entries["offset"].tolist()
+        assert second.entries["checksum"].tolist() != first.entries["checksum"].tolist()
+        assert second.epoch > first.epoch
+        assert write.writer.stored(0, 0) is not None
+        write.commit_missing()
+        write.finish()
+        write.check()
+
+
+@pytest.mark.parametrize("rows", [(0,), (3,), (0, 1, 2, 3)])
+def test_another_payload_of_another_length_gets_another_place(write, rows):
+    write.commit(0)
+    write.commit(1)
+    payloads = write.payloads(0)
+    for row in rows:
+        payloads = longer(payloads, row)
+    second = write.commit(0, payloads)
+    assert second.entries["nbytes"].tolist() == [payload.nbytes for payload in payloads]
+    assert write.writer.stored(0, 0).entries.tolist() == second.entries.tolist()
+    assert write.writer.stored(0, 1) is not None
+    found = index(write)
+    for chunk, offset, nbytes, _, mask in second.entries.tolist():
+        assert found[write.layout.chunks.origin(chunk)] == (offset, nbytes, mask)
+    write.commit_missing()
+    write.finish()
+    write.check()
+
+
+def test_a_late_writer_of_the_old_payload_hits_no_other_chunk(shared):
+    """HDF5 frees the old place; handed out again, a worker that comes late would write over another's payload."""
+    first = shared.commit(0).entries
+    old = shared.payloads(0)
+    shared.commit(0, longer(old, 0))
+    shared.commit(1)
+    shared.commit(2)
+    with open(shared.target.file, "r+b", buffering=0) as file:
+        os.pwrite(file.fileno(), old[0].data, int(first["offset"][0]))
+    assert all(shared.writer.stored(0, buffer) is not None for buffer in range(3))
+    shared.finish()
+    shared.check()
+
+
+def test_another_mask_with_the_same_length_is_refused(target):
+    """HDF5 would keep the old mask without a word."""
+    data = np.frombuffer(np.random.default_rng(0).bytes(512), "u1")
+    with Write(target, data, chunks=(512,), buffer=(512,), compression="lzf") as write:
+        (payload,) = write.payloads(0)
+        assert payload.mask == 1
+        write.commit(0)
+        with pytest.raises(IntegrityError, match=r"chunk at \(0,\) was encoded again with another filter mask"):
+            write.commit(0, [Payload(payload.data, 0)])
+        assert write.writer.stored(0, 0) is not None
+        write.finish()
+        write.check()
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("nbytes", [0, 15, 17])
+def test_a_payload_of_the_wrong_length_is_refused(target, nbytes):
+    with Write(target) as write:
+        payloads = write.payloads(0)
+        assert payloads[1].nbytes == 16
+        payloads[1] = Payload(bytes(nbytes))
+        with pytest.raises(IntegrityError, match=f"/x: a payload of {nbytes} bytes for 16 of chunk"):
+            write.commit(0, payloads)
+        assert write.writer.stored(0, 0) is None
+        write.commit_missing()
+        write.finish()
+        write.check()
+
+
+def test_finish_refuses_missing_buffers(write, target):
+    write.commit(0)
+    write.commit(2)
+    with pytest.raises(IntegrityError, match="/x: 2 of 3 buffers are committed"):
+        write.finish()
+    assert not os.path.lexists(target)
+    write.commit(1)
+    write.finish()
+    write.check()
+
+
+@pytest.mark.parametrize("nbytes", [5, 4000])
+def test_finish_refuses_an_index_that_others_changed(shared, target, nbytes):
+    for buffer in range(3):
+        shared.commit(buffer)
+    with h5py.File(shared.target.file, "r+") as file:
+        file["x"].id.write_direct_chunk((4, 4), bytes(nbytes))
+    with pytest.raises(IntegrityError, match=r"index and the journal disagree on the chunk at \(4, 4\)"):
+        shared.finish()
+    assert not os.path.lexists(target)
+
+
+def test_finish_refuses_chunks_that_no_journal_knows(target):
+    with Write(target, maxshape=(None, 8)) as write:
+        write.commit_missing()
+        with h5py.File(write.target.file, "r+") as file:
+            file["x"].resize(14, 0)
+            file["x"][12:] = 1
+        with pytest.raises((IntegrityError, IndexError)):
+            write.finish()
+    assert not os.path.lexists(target)
+
+
+def test_an_error_in_the_middle_of_a_turn_leaves_the_last_commit(write):
+    write.commit(0)
+    chunks = [*write.chunks(1)[:3], 999]
+    with pytest.raises(IndexError):
+        write.writer.commit((0, 1), write.layout, chunks, write.payloads(1), no_lock)
+    assert write.writer.stored(0, 0) is not None
+    assert write.writer.stored(0, 1) is None
+    assert set(index(write)) == {(0, 0), (0, 4), (2, 0), (2, 4)}
+    write.commit_missing()
+    write.finish()
+    write.check()
+
+
+def test_a_write_that_is_gone_is_named(shared):
+    folder = shared.target.folder
+    shared.release()
+    for name in os.listdir(folder):
+        os.unlink(os.path.join(folder, name))
+    os.rmdir(folder)
+    with pytest.raises(TargetError, match=r"out\.h5\.writing cannot be used \(No such file.*finished or discarded"):
+        shared.commit(0)
+
+
+# Again from the start
+
+
+def test_creating_again_finds_everything_made(write):
+    write.commit(1)
+    again = Write(write.target.path, exclusive=write.exclusive, write_id=write.target.write_id, compression="gzip")
+    assert again.layout == write.layout
+    assert again.writer.stored(0, 1) is not None
+    again.commit_missing()
+    again.finish()
+    again.check()
+
+
+def test_what_could_not_be_created_leaves_nothing(target):
+    with pytest.raises(ValueError, match="/x: h5py cannot create this dataset"):
+        Write(target, compression="gzip", compression_opts=77)
+    assert os.listdir(target.parent) == []
+
+
+# Killed
+
+
+@both
+def test_killed_between_any_two_writes_to_the_disk_the_next_process_goes_on(exclusive, tmp_path):
+    script = Path(__file__).with_name("killed_commits.py")
+    command = [sys.executable, script, "exclusive" if exclusive else "shared", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout.removesuffix(" kills\n")) > 8
+
+
+@both
+def test_a_turn_that_could_not_be_applied_is_applied_by_the_next(exclusive, target, monkeypatch):
+    """In one process, such as where the disk was full."""
+    count = 0
+    while _apply_with_fault(target.with_name(f"{count}.h5"), exclusive, count, monkeypatch):
+        count += 1
+    assert count > 2
+
+
+def _apply_with_fault(path, exclusive, number, monkeypatch):
+    calls = iter(range(10**6))
+
+    def place(descriptor, data, offset):
+        if next(calls) == number:
+            os.pwrite(descriptor, bytes(data)[: len(data) // 2], offset)
+            raise OSError(28, "No space left on device")
+        turn.pwrite_all(descriptor, data, offset)
+
+    with Write(path, exclusive=exclusive, compression="gzip") as write:
+        write.commit(0)
+        monkeypatch.setattr("dask_chunkio.storage.log.pwrite_all", place)
+        failed = True
+        with contextlib.suppress(TargetError):
+            write.commit(1)
+            failed = False
+        monkeypatch.undo()
+        write.commit_missing()
+        write.finish()
+        write.check()
+    return failed
+
+
+def test_a_fork_of_a_process_that_writes_harms_nothing(tmp_path):
+    _run("forked", tmp_path)
+
+
+def test_leaving_with_a_write_open_ends_well_and_leaves_no_file(tmp_path):
+    _run("left", tmp_path)
+    assert os.listdir(tmp_path) == ["out.h5.writing"]
+
+
+def test_ends_with_the_error_that_nobody_caught(tmp_path):
+    done = _process("uncaught", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("injected")
+
+
+def _run(what, folder):
+    done = _process(what, folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+def _process(what, folder):
+    script = Path(__file__).with_name("ending_processes.py")
+    return subprocess.run([sys.executable, script, what, folder], capture_output=True, text=True, check=False)

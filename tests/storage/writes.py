@@ -1,0 +1,100 @@
+"""One write, step by step, as the tasks of a graph do it."""
+
+import contextlib
+import uuid
+import zlib
+
+import h5py
+import numpy as np
+
+from dask_chunkio.filters.cut import cut_chunk
+from dask_chunkio.filters.pipeline import Payload
+from dask_chunkio.filters.via_hdf5 import encoder_for
+from dask_chunkio.grid import BufferGrid
+from dask_chunkio.storage import writers
+from dask_chunkio.storage.dataset import DatasetSpec
+from dask_chunkio.storage.target import Target
+
+no_lock = contextlib.nullcontext
+
+
+def numbers(shape=(12, 8), dtype="i2"):
+    return np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+
+
+class Write:
+    """Writes `data` under ``/x``.
+
+    Made again with the same path and the same `write_id` it is the same write, as another process would see it.
+    """
+
+    def __init__(
+        self,
+        path,
+        data=None,
+        *,
+        chunks=(2, 4),
+        buffer=(4, 8),
+        exclusive=False,
+        write_id=None,
+        overwrite=False,
+        libver=None,
+        **options,
+    ):
+        self.data = numbers() if data is None else data
+        self.exclusive = exclusive
+        self.target = Target(str(path), write_id or uuid.uuid4().hex, overwrite, libver)
+        self.spec = DatasetSpec("/x", self.data.shape, self.data.dtype, chunks, options)
+        (self.layout,) = writers.create(self.target, [self.spec], exclusive, no_lock)
+        self.buffers = BufferGrid(self.layout.chunks, buffer)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.release()
+
+    @property
+    def writer(self):
+        return writers.writer_for(self.target, self.exclusive)
+
+    def chunks(self, buffer):
+        return list(self.buffers.chunk_numbers(buffer))
+
+    def payloads(self, buffer):
+        encoder, form = encoder_for(self.layout.form, self.spec.options), self.layout.form
+        whole = tuple(slice(0, length) for length in self.data.shape)
+        cut = (cut_chunk(self.data, whole, self.layout.chunks[chunk], form) for chunk in self.chunks(buffer))
+        return [encoder.encode(chunk) for chunk in cut]
+
+    def commit(self, buffer, payloads=None, writer=None):
+        payloads = self.payloads(buffer) if payloads is None else payloads
+        return (writer or self.writer).commit((0, buffer), self.layout, self.chunks(buffer), payloads, no_lock)
+
+    def commit_missing(self):
+        """What a retry does."""
+        for buffer in range(len(self.buffers)):
+            if self.writer.stored(0, buffer) is None:
+                self.commit(buffer)
+
+    def finish(self):
+        return writers.finish(self.target, [self.layout], [len(self.buffers)], no_lock)
+
+    def release(self):
+        writers.release(self.target)
+
+    def read(self):
+        with h5py.File(self.target.path) as file:
+            return file["x"][...]
+
+    def check(self):
+        """The final file holds the data, and nothing else is left."""
+        np.testing.assert_array_equal(self.read(), self.data, strict=True)
+
+
+def longer(payloads, row=0):
+    """The same chunks, one of them in a zlib stream of two blocks."""
+    raw, packer = zlib.decompress(payloads[row].data), zlib.compressobj(0)
+    stream = packer.compress(raw[:3]) + packer.flush(zlib.Z_FULL_FLUSH) + packer.compress(raw[3:]) + packer.flush()
+    assert len(stream) > payloads[row].nbytes
+    return [*payloads[:row], Payload(stream), *payloads[row + 1 :]]
