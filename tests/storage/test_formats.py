@@ -1,0 +1,76 @@
+"""Every file format and every index of chunks that HDF5 has; and programs older than ours that read them."""
+
+import shutil
+import subprocess
+
+import h5py
+import numpy as np
+import pyfive
+import pytest
+
+import dask_chunkio as dcio
+
+DATA = np.random.default_rng(1).integers(0, 100, (40, 30)).astype("i2")
+INDEXES = {
+    "single": {"chunks": (40, 30)},
+    "fixed": {"chunks": (3, 4)},
+    "extensible": {"chunks": (3, 4), "maxshape": (None, 30)},
+    "B-tree 2": {"chunks": (3, 4), "maxshape": (None, None)},
+    "larger than the array": {"chunks": (64, 64), "maxshape": (None, None)},
+}
+FILTERS = {
+    "none": {},
+    "gzip": {"compression": "gzip", "shuffle": True, "fletcher32": True},
+    "lzf": {"compression": "lzf"},
+}
+VERSIONS = [None, "earliest", "v110", "v112", ("earliest", "v110"), ("v108", "v114"), "latest"]
+
+tools = pytest.mark.skipif(shutil.which("h5dump") is None, reason="Debian's hdf5-tools is not installed")
+every_index = pytest.mark.parametrize("index", INDEXES.values(), ids=INDEXES)
+every_filter = pytest.mark.parametrize("filters", FILTERS.values(), ids=FILTERS)
+every_version = pytest.mark.parametrize("libver", VERSIONS, ids=str)
+
+
+@every_version
+@every_index
+@every_filter
+def test_h5py_reads_it_and_can_go_on_with_it(target, libver, index, filters):
+    dcio.to_hdf5(target, "/x", DATA, libver=libver, scheduler="synchronous", **index, **filters)
+    with h5py.File(target, "r+", libver=libver) as file:
+        dataset = file["x"]
+        np.testing.assert_array_equal(dataset[...], DATA)
+        dataset[5:9] = 7
+        if dataset.maxshape[0] is None:
+            dataset.resize(50, 0)
+            dataset[40:] = 9
+        file["y"] = DATA
+    with h5py.File(target) as file:
+        assert (file["x"][5:9] == 7).all()
+        assert (file["x"][40:] == 9).all()
+        np.testing.assert_array_equal(file["x"][9:40], DATA[9:])
+
+
+@tools
+@every_version
+@every_index
+def test_hdf5_1_10_reads_it(target, libver, index):
+    dcio.to_hdf5(target, "/x", DATA, libver=libver, scheduler="synchronous", **index, compression="gzip", shuffle=True)
+    dump = subprocess.run(["h5dump", "-H", target], capture_output=True, text=True, check=False)
+    stat = subprocess.run(["h5stat", target], capture_output=True, text=True, check=False)
+    if libver == "latest":  # of HDF5 2.0: nothing older reads it
+        assert dump.returncode != 0
+        return
+    assert dump.returncode == stat.returncode == 0, dump.stderr + stat.stderr
+    assert "H5T_STD_I16LE" in dump.stdout
+    values = subprocess.run(["h5dump", "-y", "-w", "0", "-d", "/x", target], capture_output=True, text=True, check=True)
+    body = values.stdout.split("DATA {")[1].split("}")[0]
+    np.testing.assert_array_equal(np.array(body.replace(",", " ").split(), int).reshape(DATA.shape), DATA)
+
+
+@pytest.mark.parametrize("libver", [None, "earliest"], ids=str)
+@every_index
+@pytest.mark.parametrize("filters", [FILTERS["none"], FILTERS["gzip"]], ids=["none", "gzip"])
+def test_a_reader_without_hdf5_reads_it(target, libver, index, filters):
+    dcio.to_hdf5(target, "/x", DATA, libver=libver, scheduler="synchronous", **index, **filters)
+    with pyfive.File(str(target)) as file:
+        np.testing.assert_array_equal(file["x"][...], DATA)

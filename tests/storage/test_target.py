@@ -1,0 +1,258 @@
+import contextlib
+import json
+import os
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from writes import Write, numbers
+
+import dask_chunkio as dcio
+from dask_chunkio.errors import TargetBusyError, TargetError, TargetExistsError, UnfinishedWriteError
+from dask_chunkio.storage.target import Target, discard_unfinished, publish, require_free
+
+
+def hdf5(path, *names, attribute=False):
+    with h5py.File(path, "w") as file:
+        for name in names:
+            file[name] = [1, 2]
+        if attribute:
+            file.attrs["title"] = "mine"
+    return path.read_bytes()
+
+
+def refused(path, error, match, *names, overwrite=False):
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(error, match=match):
+        require_free(Target(str(path), "id", overwrite), names or ("/x",))
+    assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def test_a_free_name_is_free(target):
+    require_free(Target(str(target), "id"), ("/x",))
+    assert os.listdir(target.parent) == []
+
+
+def test_a_folder_that_does_not_exist(tmp_path):
+    refused(tmp_path / "none" / "out.h5", TargetError, "no folder .*none; create it first")
+
+
+def test_a_file_where_a_folder_should_be(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    refused(tmp_path / "file" / "out.h5", TargetError, "no folder .*file; create it first")
+
+
+def test_a_directory(target):
+    target.mkdir()
+    refused(target, TargetError, "is a directory; give the name of a file", overwrite=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"not HDF5", b"\x89HDF"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_of_another_kind_is_never_replaced(target, content, overwrite):
+    target.write_bytes(content)
+    refused(target, TargetExistsError, "exists and is not an HDF5 file", overwrite=overwrite)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_link_to_nothing_is_something(target, overwrite):
+    target.symlink_to("nowhere.h5")
+    refused(target, TargetExistsError, "exists and is not", overwrite=overwrite)
+    assert target.is_symlink()
+
+
+def test_the_same_dataset_needs_overwrite(target):
+    hdf5(target, "x")
+    refused(target, TargetExistsError, "already has /x; pass overwrite=True to replace")
+    require_free(Target(str(target), "id", overwrite=True), ("/x",))
+
+
+def test_groups_above_the_dataset_are_no_obstacle(target):
+    hdf5(target, "a/b/x")
+    require_free(Target(str(target), "id", overwrite=True), ("/a/b/x",))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("others", "named"), [(("y",), "/y"), (("a/y",), "/a, /a/y"), (("a/x", "a/z"), "/a, /a/x, /a/z")]
+)
+def test_other_peoples_datasets_are_never_replaced(target, overwrite, others, named):
+    hdf5(target, *others)
+    refused(target, TargetExistsError, f"cannot be written: it holds {named}, and datasets", overwrite=overwrite)
+
+
+def test_attributes_and_links_are_not_lost_either(target):
+    hdf5(target, "x", attribute=True)
+    refused(target, TargetExistsError, "cannot be written", overwrite=True)
+    hdf5(target, "x")
+    with h5py.File(target, "a") as file:
+        file["broken"] = h5py.SoftLink("/nowhere")
+        file["outside"] = h5py.ExternalLink("other.h5", "/x")
+    refused(target, TargetExistsError, "it holds /broken, /outside", overwrite=True)
+
+
+def test_an_empty_hdf5_file_needs_overwrite(target):
+    hdf5(target)
+    refused(target, TargetExistsError, "it exists")
+    require_free(Target(str(target), "id", overwrite=True), ("/x",))
+
+
+@contextlib.contextmanager
+def open_elsewhere(path, mode):
+    """Another program that has a file open."""
+    script = "import h5py, sys; f = h5py.File(*sys.argv[1:]); print('open', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", script, str(path), mode]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "open\n"
+        yield
+        other.stdin.close()
+        assert other.wait() == 0
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_that_another_program_writes_is_busy(target, overwrite):
+    hdf5(target, "x")
+    with open_elsewhere(target, "r+"):
+        refused(target, TargetBusyError, "open", overwrite=overwrite)
+        with pytest.raises(TargetBusyError):
+            dcio.to_hdf5(target, "/x", numbers(), overwrite=overwrite, scheduler="synchronous")
+    assert os.listdir(target.parent) == ["out.h5"]
+
+
+def test_a_file_that_this_program_writes_is_busy(target):
+    hdf5(target, "x")
+    with h5py.File(target, "r+"):
+        refused(target, TargetBusyError, "open for writing, in this or another program", overwrite=True)
+
+
+def test_a_file_that_others_read_may_be_replaced(target):
+    """They keep what they have open; the new file stands under the name."""
+    hdf5(target, "x")
+    with open_elsewhere(target, "r"), Write(target, overwrite=True) as write:
+        write.commit_missing()
+        write.finish()
+        write.check()
+
+
+# The folder
+
+
+def test_the_folder_says_who_writes(target):
+    with Write(target) as write:
+        manifest = json.loads((target.with_name("out.h5.writing") / "manifest.json").read_text())
+        assert manifest["write_id"] == write.target.write_id
+        assert manifest["target"] == str(target)
+        assert manifest["pid"] == os.getpid()
+        assert {"host", "user", "started", "version"} <= manifest.keys()
+
+
+def test_another_write_to_the_same_target_is_refused_and_harms_nothing(target):
+    with Write(target) as first:
+        first.commit(0)
+        with pytest.raises(
+            UnfinishedWriteError, match=rf"unfinished write of {target}, started .*process {os.getpid()}"
+        ):
+            Write(target)
+        first.commit_missing()
+        first.finish()
+        first.check()
+
+
+def test_the_remedy_that_the_message_gives_works(target):
+    with Write(target) as first:
+        first.commit(0)
+    with pytest.raises(UnfinishedWriteError) as caught:
+        Write(target)
+    remedy = f"dask_chunkio.discard({str(target)!r})"
+    assert remedy in str(caught.value)
+    assert dcio.discard(target) == str(target) + ".writing"
+    with Write(target) as second:
+        second.commit_missing()
+        second.finish()
+        second.check()
+    assert dcio.discard(target) is None
+    second.check()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"\xff" * 9])
+def test_a_folder_without_a_readable_manifest_belongs_to_somebody_else(target, content):
+    folder = target.with_name("out.h5.writing")
+    folder.mkdir()
+    if content is not None:
+        (folder / "manifest.json").write_bytes(content)
+    with pytest.raises(UnfinishedWriteError, match="unfinished write"):
+        Write(target)
+    assert folder.exists()
+
+
+def test_discarding_touches_no_file_under_the_name(target):
+    before = hdf5(target, "x")
+    Write(target, overwrite=True).release()
+    discard_unfinished(target)
+    assert target.read_bytes() == before
+    assert os.listdir(target.parent) == ["out.h5"]
+
+
+@pytest.mark.parametrize("strange", ["notes.txt", "data.h5.backup", "sub"])
+def test_a_foreign_file_in_the_folder_is_not_deleted(target, strange):
+    Write(target).release()
+    folder = target.with_name("out.h5.writing")
+    (folder / strange).mkdir() if strange == "sub" else (folder / strange).write_text("mine")
+    before = sorted(os.listdir(folder))
+    with pytest.raises(TargetError, match=f"holds .*{strange}.*, which no write leaves there"):
+        discard_unfinished(target)
+    assert sorted(os.listdir(folder)) == before
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(TargetError, match=r"cannot write .*: Not a directory"):
+        Target(str(tmp_path / "file" / "out.h5"), "id").open_folder()
+    long = Target(str(tmp_path / ("x" * 250)), "id")
+    with pytest.raises(TargetError, match="File name too long"):
+        long.open_folder()
+
+
+# The final name
+
+
+def test_a_name_that_was_taken_during_the_write_is_not_clobbered(target):
+    with Write(target) as write:
+        write.commit_missing()
+        before = hdf5(target, "theirs")
+        with pytest.raises(
+            TargetExistsError, match=r"created by another program during the write.*whole in .*data\.h5"
+        ):
+            write.finish()
+        assert target.read_bytes() == before
+        with h5py.File(write.target.file) as file:
+            np.testing.assert_array_equal(file["x"][...], write.data)
+
+
+def test_neither_without_hard_links(target, monkeypatch):
+    def no_links(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    with Write(target) as write:
+        write.commit_missing()
+        before = hdf5(target, "theirs")
+        with pytest.raises(TargetExistsError, match="whole in"):
+            write.finish()
+        assert target.read_bytes() == before
+        target.unlink()
+        publish(write.target)
+        write.check()
+    assert os.listdir(target.parent) == ["out.h5"]
+
+
+def test_overwriting_replaces_at_the_end_and_not_before(target):
+    before = hdf5(target, "x")
+    with Write(target, overwrite=True) as write:
+        write.commit_missing()
+        assert target.read_bytes() == before
+        write.finish()
+        write.check()
+    assert os.listdir(target.parent) == ["out.h5"]
