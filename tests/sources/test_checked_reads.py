@@ -1,0 +1,130 @@
+"""Whatever comes out of a source that is not what a buffer has to be."""
+
+import dask.array as da
+import h5py
+import numpy as np
+import pytest
+from iterators import Describing, numbers
+
+import dask_chunkio as dcio
+from dask_chunkio.errors import CastError, SourceError
+from dask_chunkio.sources.source import check_buffer, read_checked
+
+I2, F4 = np.dtype("i2"), np.dtype("f4")
+WHERE = r"^/x, buffer 1, selection \[3:6, 0:6\]: "
+SHAPES = {"buffer_shape": (3, 6), "chunk_shape": (3, 2)}
+
+
+def second(wrong):
+    """An iterator whose second buffer is `wrong` of what is right."""
+
+    def data(selection):
+        right = numbers()[selection]
+        return wrong(right) if selection[0].start == 3 else right
+
+    return Describing(data=data, **SHAPES)
+
+
+def raising(error):
+    def wrong(_):
+        raise error
+
+    return wrong
+
+
+def masked(right):
+    return np.ma.masked_less(right, 20)
+
+
+WRONG = {
+    "too few rows": (lambda right: right[1:], SourceError, r"returned shape \(2, 6\) instead of \(3, 6\)"),
+    "a row": (lambda right: right[0], SourceError, r"shape \(6,\) instead of"),
+    "one axis more": (lambda right: right[None], SourceError, r"shape \(1, 3, 6\) instead of"),
+    "transposed": (lambda right: right.T, SourceError, r"shape \(6, 3\) instead of"),
+    "nothing": (lambda _: None, SourceError, r"shape \(\) instead of"),
+    "floats": (
+        lambda right: right / 2,
+        CastError,
+        "announced dtype int16 but returned float64.*cannot be stored as int16",
+    ),
+    "text": (lambda right: right.astype("S5"), CastError, "announced dtype int16 but returned "),
+    "objects": (lambda right: right.astype(object), CastError, "announced dtype int16 but returned object"),
+    "masked": (masked, SourceError, r"masked elements; fill them first, with \.filled"),
+    "ragged": (lambda _: [[1, 2], [3]], SourceError, "the source returned "),
+    "StopIteration": (raising(StopIteration()), SourceError, "the source raised StopIteration"),
+    "an error": (raising(KeyError("channel 7")), SourceError, "the source raised KeyError: 'channel 7'"),
+    "an error of the system": (raising(OSError(5, "Input/output error")), SourceError, "Input/output error"),
+}
+
+
+@pytest.mark.parametrize(("wrong", "error", "message"), WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize("read", ["concurrent", "serial", "ordered"])
+def test_what_is_wrong_is_named_with_dataset_buffer_and_selection(target, wrong, error, message, read):
+    with pytest.raises(error, match=WHERE + ".*" + message):
+        dcio.to_hdf5(target, "/x", second(wrong), read=read, scheduler="synchronous")
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(("wrong", "error", "message"), list(WRONG.values())[:3], ids=list(WRONG)[:3])
+def test_it_comes_whole_out_of_a_process(target, wrong, error, message):
+    with pytest.raises(error, match=WHERE + ".*" + message):
+        dcio.to_hdf5(target, "/x", second(wrong), scheduler="processes")
+
+
+RIGHT = {
+    "a list": lambda right: right.tolist(),
+    "another byte order": lambda right: right.astype(">i2"),
+    "Fortran order": np.asfortranarray,
+    "a smaller type": lambda right: right.astype("i1"),
+    "a wider type of the same kind": lambda right: right.astype("i8"),
+    "nothing masked": lambda right: np.ma.masked_less(right, -1),
+    "a mask of nothing": np.ma.asarray,
+    "read only": lambda right: np.frombuffer(right.tobytes(), "i2").reshape(right.shape),
+}
+
+
+@pytest.mark.parametrize("other", RIGHT.values(), ids=RIGHT)
+@pytest.mark.parametrize("read", ["concurrent", "ordered"])
+def test_what_means_the_same_is_written(target, other, read):
+    dcio.to_hdf5(target, "/x", second(other), read=read, scheduler="synchronous")
+    with h5py.File(target) as file:
+        np.testing.assert_array_equal(file["x"][...], numbers(), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("block", "error", "message"),
+    [
+        (lambda data: data[1:], SourceError, "returned shape"),
+        (lambda data: data.astype("f8"), CastError, "announced dtype int16 but returned float64"),
+        (masked, SourceError, "masked"),
+    ],
+)
+def test_blocks_of_a_dask_array_are_checked_too(target, block, error, message):
+    array = da.from_array(numbers(), chunks=(3, 6)).map_blocks(
+        lambda data, block_info=None: block(data) if block_info[0]["chunk-location"] == (1, 0) else data,
+        dtype="i2",
+        meta=np.empty((0, 0), "i2"),
+    )
+    with pytest.raises(error, match=WHERE + ".*" + message):
+        dcio.to_hdf5(target, "/x", array, chunks=(3, 2), scheduler="synchronous")
+
+
+def test_masked_arrays_given_whole(target):
+    with pytest.raises(SourceError, match="masked elements"):
+        dcio.to_hdf5(target, "/x", masked(numbers()), scheduler="synchronous")
+
+
+def test_a_source_error_of_the_users_own_is_left_as_it_is():
+    class Reader:
+        def read(self, _):
+            raise SourceError("mine")
+
+    with pytest.raises(SourceError, match=r"^mine$"):
+        read_checked(Reader(), (slice(0, 1),), (I2, I2), "/x")
+
+
+def test_what_was_announced_and_what_is_stored_are_both_welcome():
+    for dtype in (I2, F4):
+        assert check_buffer(np.zeros(3, dtype), (3,), (I2, F4), "/x").dtype == dtype
+    with pytest.raises(CastError):
+        check_buffer(np.zeros(3, "c8"), (3,), (I2, F4), "/x")
