@@ -87,10 +87,9 @@ def test_what_a_file_does_not_show_travels_as_its_elements(raw):
         file.write(DATA.tobytes())
         file.flush()
         nameless = np.memmap(file, "<i4", "r", 0, SHAPE)
-        for array in (private, private[:, 1:], copy, mapped(raw) + 1, nameless, DATA):
-            source = ArraySource(array)
-            part = source.part(SELECTION)
-            (found,) = in_another_process([part])
+        arrays = private, private[:, 1:], copy, mapped(raw) + 1, nameless, DATA
+        parts = [ArraySource(array).part(SELECTION) for array in arrays]
+        for array, part, found in zip(arrays, parts, in_another_process(parts), strict=True):
             np.testing.assert_array_equal(found, array[SELECTION], strict=True)
             assert len(pickle.dumps(part)) < SMALL + array[SELECTION].nbytes
 

@@ -65,7 +65,7 @@ def test_what_is_wrong_is_named_with_dataset_buffer_and_selection(target, wrong,
     assert not target.exists()
 
 
-@pytest.mark.parametrize(("wrong", "error", "message"), list(WRONG.values())[:3], ids=list(WRONG)[:3])
+@pytest.mark.parametrize(("wrong", "error", "message"), [WRONG["a row"], WRONG["floats"]], ids=["a row", "floats"])
 def test_it_comes_whole_out_of_a_process(target, wrong, error, message):
     with pytest.raises(error, match=WHERE + ".*" + message):
         dcio.to_hdf5(target, "/x", second(wrong), scheduler="processes")
