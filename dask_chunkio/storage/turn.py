@@ -21,7 +21,7 @@ from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetError
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.grid import Array
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, describe, make_dataset, verify_index
-from dask_chunkio.storage.files import pread_into, pwrite_all
+from dask_chunkio.storage.files import pread_into, pwrite_all, pwrite_each
 from dask_chunkio.storage.flock import locked
 from dask_chunkio.storage.hdf5_file import StagedFile
 from dask_chunkio.storage.log import CREATED, Journal, Reservations, Turn, checksum, pack_record, read_turn
@@ -127,8 +127,8 @@ class Writer:
             with self._turn(lock):
                 reserved = self._reserve(place, layout, encoded)
             # Placed only now: until the turn is durable, the last commit may still own these bytes.
-            for offset, payload in zip(reserved.entries["offset"].tolist(), payloads, strict=True):
-                pwrite_all(self._file, payload.data, offset)
+            offsets = reserved.entries["offset"].tolist()
+            pwrite_each(self._file, [(at, payload.data) for at, payload in zip(offsets, payloads, strict=True)])
         return reserved
 
     def commit_whole(self, place: Place, layout: DatasetLayout, data: Array, lock: Lock) -> Reservations:

@@ -1,0 +1,82 @@
+"""Which engine and level stands for each of zlib's levels: python -m benchmarks.deflate_levels.
+
+Prints, for each kind of data, zlib's size and speed at each level beside those of the engine
+that `dask_chunkio.filters.deflate` chooses for it; with --all, of every engine and level.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import zlib
+from collections.abc import Callable, Sequence
+
+import deflate as libdeflate
+from isal import isal_zlib
+
+from benchmarks.data import KINDS, make
+from dask_chunkio.filters.deflate import deflate, engine_for
+from dask_chunkio.filters.shuffle import shuffle
+
+CHUNK = 1 << 20
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run, print the tables, and say whether level 4 and up stay within 1 %."""
+    parser = argparse.ArgumentParser(prog="benchmarks.deflate_levels", description=__doc__)
+    parser.add_argument("--chunks", type=int, default=8, help="of 1 MiB, of each kind of data")
+    parser.add_argument("--all", action="store_true", help="every engine and level")
+    parser.add_argument("--tiny", action="store_true", help="a run of seconds, to see that it works")
+    options = parser.parse_args(argv)
+    count, size = (1, 1 << 15) if options.tiny else (options.chunks, CHUNK)
+    worst = 0.0
+    for kind in KINDS:
+        chunks = shuffled(kind, count, size)
+        print(f"\n{kind}\n\n| level | zlib: size, MB/s | engine | size, MB/s | larger | faster |")
+        print("| ---: | ---: | --- | ---: | ---: | ---: |")
+        for level in range(1, 10):
+            size_zlib, speed_zlib = measure(lambda data, level=level: zlib.compress(data, level), chunks)
+            size_own, speed_own = measure(lambda data, level=level: deflate(data, level), chunks)
+            larger = size_own / size_zlib
+            worst = max(worst, larger) if level >= 4 else worst
+            print(
+                f"| {level} | {size_zlib:.4f}, {speed_zlib:.0f} | {engine_for(level)} | {size_own:.4f}, {speed_own:.0f} "
+                f"| {larger:.3f} | {speed_own / speed_zlib:.1f} x |"
+            )
+        if options.all:
+            print_all(chunks)
+    print(f"\n{'PASS' if worst <= 1.01 else 'MISS'}  from level 4 up at most {worst:.4f} of zlib's size (1.01)")
+    return 0 if options.tiny or worst <= 1.01 else 1
+
+
+def shuffled(kind: str, count: int, size: int) -> list[bytes]:
+    """Return shuffled chunks."""
+    array = make(kind, count * size)
+    raw = array.reshape(-1).view("u1").tobytes()
+    return [bytes(shuffle(raw[at : at + size], array.itemsize)) for at in range(0, len(raw), size)]
+
+
+def measure(compress: Callable[[bytes], bytes], chunks: list[bytes]) -> tuple[float, float]:
+    """Return stored bytes for each byte, and MB/s of one core."""
+    started = time.perf_counter()
+    stored = sum(len(compress(chunk)) for chunk in chunks)
+    seconds = time.perf_counter() - started
+    raw = sum(map(len, chunks))
+    return stored / raw, raw / seconds / 1e6
+
+
+def print_all(chunks: list[bytes]) -> None:
+    """Print every level of every engine."""
+    print("\n| engine | size, MB/s |\n| --- | ---: |")
+    for name, compress, levels in (
+        ("isal", isal_zlib.compress, range(4)),
+        ("libdeflate", libdeflate.zlib_compress, range(1, 13)),
+    ):
+        for level in levels:
+            size, speed = measure(lambda data, level=level, compress=compress: compress(data, level), chunks)
+            print(f"| {name} {level} | {size:.4f}, {speed:.0f} |")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
