@@ -1,0 +1,320 @@
+"""The promise: what is written is what h5py writes for the same input, to the bit, and each chunk is there once."""
+
+import itertools
+import math
+import os
+import tempfile
+from dataclasses import dataclass, field
+
+import dask
+import dask.array as da
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from iterators import FromArray
+
+import dask_chunkio as dcio
+
+INTEGERS = [order + kind for order in "<>" for kind in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")]
+FLOATS = ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8"]
+OTHERS = ["<c8", ">c8", "<c16", "?", "S1", "S7", "S16", "compound"]
+COMPOUND = np.dtype([("t", "<f8"), ("channel", ">u2"), ("label", "S3")])
+
+
+@dataclass(frozen=True)
+class Case:
+    """One write."""
+
+    shape: tuple
+    chunks: tuple
+    buffer_shape: tuple
+    dtype: np.dtype
+    content: str = "small"
+    source: str = "array"
+    blocks: tuple = ()
+    stored_dtype: np.dtype | None = None
+    options: dict = field(default_factory=dict)
+    read: str | None = None
+    fuse: bool = True
+
+    @property
+    def data(self):
+        return content(self.content, self.shape, self.dtype)
+
+    def make_source(self):
+        data = self.data
+        if self.source == "dask":
+            return da.from_array(data, chunks=self.blocks)
+        if self.source == "iterator":
+            within = [
+                tuple(map(min, shape, (max(n, 1) for n in self.shape))) for shape in (self.chunks, self.buffer_shape)
+            ]
+            return FromArray(data, chunk_shape=within[0], buffer_shape=within[1])
+        return np.array(data, order="F") if self.source == "Fortran" else data
+
+    @property
+    def has_free_chunks(self):
+        """Whether h5py chooses the chunks, since it takes none along an axis of no length that cannot grow."""
+        return 0 in self.shape and "maxshape" not in self.options
+
+    @property
+    def keywords(self):
+        """For both h5py and us."""
+        return {"dtype": self.stored_dtype, **self.options}
+
+
+def content(kind, shape, dtype):
+    rng = np.random.default_rng(len(shape) + sum(shape))
+    count = math.prod(shape)
+    if dtype.names is not None:
+        data = np.zeros(shape, dtype)
+        for name in dtype.names:
+            data[name] = content(kind, shape, dtype[name])
+        return data
+    if kind == "zeros":
+        return np.zeros(shape, dtype)
+    if kind == "noise":  # every bit pattern, NaNs with payloads too
+        raw = np.frombuffer(rng.bytes(count * dtype.itemsize), "u1")
+        raw = raw & 1 if dtype.kind == "b" else np.maximum(raw, 1) if dtype.kind == "S" else raw
+        return raw.view(dtype).reshape(shape)
+    return rng.integers(0, 2 if dtype.kind == "b" else 50, shape).astype(dtype)
+
+
+@st.composite
+def cases(draw):
+    shape = draw(st.lists(st.one_of(st.integers(1, 9), st.integers(0, 14)), max_size=4).map(tuple))
+    while math.prod(shape) > 700:
+        shape = shape[:-1]
+    maxshape = draw(maxshapes(shape))
+    chunks = tuple(
+        draw(st.integers(max(1, -(-length // 4)), max(1, length) + (5 if limit is None else 0)))
+        for length, limit in zip(shape, maxshape or shape, strict=True)
+    )
+    buffer_shape = tuple(draw(aligned(*axis)) for axis in zip(chunks, shape, strict=True))
+    name = draw(st.sampled_from(INTEGERS + FLOATS + OTHERS))
+    dtype = COMPOUND if name == "compound" else np.dtype(name)
+    kind = draw(st.sampled_from(["small", "noise", "zeros"]))
+    source = draw(st.sampled_from(["array", "Fortran", "iterator", "dask"]))
+    stored = draw(st.sampled_from([None, dtype.newbyteorder("S")])) if dtype.kind in "iuf" else None
+    options = {**draw(filters(shape, dtype, kind)), **draw(fillvalues(dtype))}
+    if maxshape is not None:
+        options["maxshape"] = maxshape
+    return Case(
+        shape,
+        chunks,
+        buffer_shape,
+        dtype,
+        kind,
+        source,
+        tuple(draw(cuts(length)) for length in shape) if source == "dask" else (),
+        stored,
+        options,
+        None if source == "dask" else draw(st.sampled_from([None, "concurrent", "serial", "ordered"])),
+        draw(st.booleans()),
+    )
+
+
+def maxshapes(shape):
+    if not shape:
+        return st.none()
+    axes = [st.just(None) if not length else st.sampled_from([None, length, length + 3]) for length in shape]
+    return st.one_of(st.none(), st.tuples(*axes))
+
+
+def aligned(chunk, length):
+    return st.one_of(st.integers(1, 3).map(lambda times: times * chunk), st.integers(max(length, 1), length + 2))
+
+
+def cuts(length):
+    """Blocks of any lengths, as dask takes them along one axis."""
+    if not length:
+        return st.just((0,))
+    borders = st.lists(st.integers(1, max(length - 1, 1)), max_size=3).map(lambda found: sorted({0, length, *found}))
+    return borders.map(lambda found: tuple(b - a for a, b in itertools.pairwise(found)))
+
+
+@st.composite
+def filters(draw, shape, dtype, kind):
+    if not shape:
+        return {}
+    found = {}
+    compression = draw(st.sampled_from([None, "gzip", "gzip", "lzf"]))
+    if compression:
+        found["compression"] = compression
+    if compression == "gzip":
+        found["compression_opts"] = draw(st.integers(0, 9))
+    if draw(st.booleans()):
+        found["shuffle"] = True
+    if dtype.kind in "iu" and draw(st.integers(0, 3)) == 0:
+        found["scaleoffset"] = draw(st.sampled_from([0, 0, 7])) if kind != "noise" else 0
+    elif dtype.kind == "f" and dtype.itemsize > 2 and kind != "noise" and draw(st.integers(0, 3)) == 0:
+        found["scaleoffset"] = draw(st.integers(0, 3))
+    elif draw(st.booleans()):
+        found["fletcher32"] = True
+    return found
+
+
+def fillvalues(dtype):
+    values = content("small", (9,), dtype)
+    return st.one_of(st.just({}), st.integers(0, 8).map(lambda number: {"fillvalue": values[number]}))
+
+
+def by_h5py(case):
+    """What h5py makes of the same input, in memory."""
+    file = h5py.File("oracle", "w", driver="core", backing_store=False)
+    keywords = dict(case.keywords)
+    if case.shape:
+        keywords["chunks"] = True if case.has_free_chunks else case.chunks
+    dataset = file.create_dataset("x", case.shape, keywords.pop("dtype") or case.dtype, **keywords)
+    dataset[...] = case.data
+    file.flush()
+    return file
+
+
+def written(case, path, scheduler):
+    layout = {"chunks": case.chunks, "buffer_shape": case.buffer_shape} if case.shape else {}
+    if case.has_free_chunks:
+        del layout["buffer_shape"]
+    with dask.config.set(num_workers=2):
+        return dcio.to_hdf5(
+            path,
+            "/x",
+            case.make_source(),
+            scheduler=scheduler,
+            read=case.read,
+            fuse=case.fuse,
+            **layout,
+            **case.keywords,
+        )
+
+
+def bits(value):
+    return np.asarray(value).tobytes()
+
+
+def pipeline(dataset):
+    plist = dataset.id.get_create_plist()
+    return [plist.get_filter(number) for number in range(plist.get_nfilters())]
+
+
+def chunks_of(dataset, whole):
+    """(origin, mask, payload) of each chunk; the payload where it is not a matter of taste, as deflate's is."""
+    found = []
+    for number in range(dataset.id.get_num_chunks()):
+        info = dataset.id.get_chunk_info(number)
+        payload = dataset.id.read_direct_chunk(info.chunk_offset) if whole else None
+        found.append((info.chunk_offset, info.filter_mask, payload))
+    return sorted(found)
+
+
+def assert_same(ours, theirs, result):
+    assert (ours.shape, ours.dtype, ours.maxshape, ours.chunks) == (
+        theirs.shape,
+        theirs.dtype,
+        theirs.maxshape,
+        theirs.chunks,
+    )
+    assert bits(ours.fillvalue) == bits(theirs.fillvalue)
+    assert pipeline(ours) == pipeline(theirs)
+    if theirs.chunks is not None:
+        whole = theirs.compression != "gzip"
+        assert chunks_of(ours, whole) == chunks_of(theirs, whole)
+        assert result.stored_nbytes == ours.id.get_storage_size()
+        assert result.chunks == theirs.id.get_num_chunks()
+    assert bits(ours[...]) == bits(theirs[...])
+    assert result.nbytes == theirs.nbytes
+
+
+def check(case, scheduler):
+    with tempfile.TemporaryDirectory() as folder, by_h5py(case) as oracle:
+        path = os.path.join(folder, "out.h5")
+        result = written(case, path, scheduler)
+        with h5py.File(path) as file:
+            assert_same(file["x"], oracle["x"], result)
+        assert os.listdir(folder) == ["out.h5"]
+
+
+FAST = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+LONG = settings(FAST, max_examples=1500)
+MEDIUM = settings(FAST, max_examples=150)
+FEW = settings(FAST, max_examples=12)
+
+
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
+@given(case=cases())
+@example(Case((512,), (512,), (512,), np.dtype("u1"), "noise", options={"compression": "lzf", "shuffle": True}))
+@example(Case((), (), (), COMPOUND, "noise"))
+@example(Case((5, 0), (2, 3), (4, 3), np.dtype("<i2"), options={"maxshape": (5, None)}))
+@example(Case((5, 0), (2, 3), (4, 3), np.dtype("<i2"), source="dask", blocks=((2, 3), (0,))))
+@FAST
+def test_everything_is_as_h5py_writes_it(scheduler, case):
+    check(case, scheduler)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
+@given(case=cases())
+@LONG
+def test_everything_is_as_h5py_writes_it_at_length(scheduler, case):
+    check(case, scheduler)
+
+
+@pytest.mark.heavy
+@given(case=cases())
+@FEW
+def test_everything_is_as_h5py_writes_it_from_processes(case):
+    check(case, "processes")
+
+
+@pytest.mark.heavy
+@given(case=cases())
+@MEDIUM
+def test_everything_is_as_h5py_writes_it_from_a_client_on_threads(thread_client, case):
+    check(case, thread_client)
+
+
+@pytest.mark.heavy
+@given(case=cases())
+@MEDIUM
+def test_everything_is_as_h5py_writes_it_from_a_client_on_processes(process_client, case):
+    check(case, process_client)
+
+
+def test_chunks_and_buffers_that_fit_one_another_fit_an_array_without_elements_too(target):
+    """No buffer is read; that h5py takes no such chunks, and others are made, is nothing to the user."""
+    dcio.to_hdf5(target, "/x", np.zeros((5, 0)), chunks=(2, 3), buffer_shape=(4, 3), scheduler="synchronous")
+    with h5py.File(target) as file:
+        assert file["x"].shape == (5, 0)
+
+
+def test_the_comparison_finds_a_difference():
+    """In a value, in a mask, and in a chunk that is not there."""
+    case = Case((512,), (256,), (256,), np.dtype("u1"), "noise", options={"compression": "lzf"})
+    for spoil in (_another_value, _another_mask, _fewer_chunks):
+        with tempfile.TemporaryDirectory() as folder, by_h5py(case) as oracle:
+            path = os.path.join(folder, "out.h5")
+            result = written(case, path, "synchronous")
+            with h5py.File(path, "r+") as file:
+                spoil(file)
+                with pytest.raises(AssertionError):
+                    assert_same(file["x"], oracle["x"], result)
+
+
+def _another_value(file):
+    file["x"][3] ^= 1
+
+
+def _another_mask(file):
+    raw = file["x"][:256]
+    del file["x"]
+    dataset = file.create_dataset("x", (512,), "u1", chunks=(256,), compression="lzf")
+    dataset[256:] = content("noise", (512,), np.dtype("u1"))[256:]
+    dataset.id.write_direct_chunk((0,), raw.tobytes(), 0)
+
+
+def _fewer_chunks(file):
+    data = file["x"][:256]
+    del file["x"]
+    file.create_dataset("x", (512,), "u1", chunks=(256,), compression="lzf")[:256] = data
