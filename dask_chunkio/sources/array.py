@@ -155,8 +155,10 @@ def _root(array: Array) -> np.memmap[Any, Any] | None:
     while isinstance(base, np.ndarray):
         root = base if isinstance(base, np.memmap) else root
         base = base.base
+    # A subclass may know more than its memory: a mask, a unit.
+    is_plain = type(array) in (np.ndarray, np.memmap)
     is_private = root is None or root.filename is None or root.mode == "c"
-    return None if is_private else root
+    return root if is_plain and not is_private else None
 
 
 def _is_in_memory(array: Any) -> bool:
