@@ -1,0 +1,193 @@
+"""The house stands: floors, names, sizes, and what comes in through the door."""
+
+import ast
+import collections
+import graphlib
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dask_chunkio
+from dask_chunkio import errors
+
+PACKAGE = Path(dask_chunkio.__file__).parent
+TESTS = Path(__file__).parent
+
+# From the ground up; a name that ends in a dot stands for a folder.
+FLOORS = (
+    {"errors", "grid", "sizing", "plan", "arguments"},
+    {"iterator", "data_chunk", "selections", "sources.", "filters."},
+    {"storage."},
+    {"graph", "tasks", "locks", "workers"},
+    {"request", "write", "progress"},
+    {
+        "__init__",
+        "__main__",
+        "cli",
+        "demo",
+        "input_files",
+        "integrations.",
+        "locations",
+        "recording",
+        "schedulers",
+    },
+)
+STANDARD = sys.stdlib_module_names
+# Who may import what is not in Python, and is not numpy.
+GUESTS = {
+    "h5py": {"storage.", "filters.via_hdf5", "sources.array", "demo", "input_files"},
+    "dask": {"graph", "locks", "progress", "workers", "write", "demo", "schedulers", "cli"},
+    "distributed": {"locks", "workers", "write", "schedulers", "cli", "demo"},
+    "hdf5plugin": {"filters.via_hdf5"},
+    "hdmf": {"integrations.hdmf"},
+    "isal": {"filters.deflate"},
+    "deflate": {"filters.deflate"},
+    "xxhash": {"storage.log"},
+    "cloudpickle": {"workers"},
+    "psutil": {"workers", "cli", "demo", "schedulers"},
+    "tqdm": {"progress", "iterator"},
+    "click": {"cli", "demo", "schedulers", "locations", "input_files"},
+}
+LAZY = {("sources.array", "h5py"), ("filters.via_hdf5", "hdf5plugin"), ("iterator", "tqdm")}
+
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+
+def stands_in(module, names):
+    return module in names or f"{module.partition('.')[0]}." in names
+
+
+def floor(module):
+    found = [number for number, names in enumerate(FLOORS) if stands_in(module, names)]
+    assert len(found) == 1, f"{module} needs a place in FLOORS"
+    return found[0]
+
+
+def imports(path):
+    """(name, whether it is imported at the top) of everything that a file imports."""
+    tree = ast.parse(path.read_text())
+    top = set(map(id, tree.body))
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        yield from ((name, id(node) in top) for name in names)
+
+
+def own(name):
+    """The module of ours that an import means, or None."""
+    parts = name.split(".")
+    if parts[0] != "dask_chunkio":
+        return None
+    for end in (len(parts), len(parts) - 1):
+        if (module := ".".join(parts[1:end])) in MODULES:
+            return module
+    return "__init__"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module):
+    for name, _ in imports(MODULES[module]):
+        if (other := own(name)) is not None:
+            assert floor(other) <= floor(module), f"{module} is below {other}"
+
+
+def test_no_two_modules_import_one_another():
+    graph = {m: {other for name, _ in imports(path) if (other := own(name))} - {m} for m, path in MODULES.items()}
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_guests_come_in_where_they_are_expected(module):
+    for name, is_top in imports(MODULES[module]):
+        guest = name.partition(".")[0]
+        if guest in STANDARD or guest in ("numpy", "dask_chunkio"):
+            continue
+        assert stands_in(module, GUESTS.get(guest, ())), f"{module} imports {guest}"
+        assert is_top == ((module, guest) not in LAZY), f"{module} imports {guest} in the wrong place"
+
+
+def test_dask_begins_on_the_third_floor():
+    for guest in ("dask", "distributed"):
+        assert all(floor(module) >= 3 for module in GUESTS[guest] & MODULES.keys())
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_file_can_be_read_in_one_sitting(module):
+    assert len(MODULES[module].read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if not m.startswith("_")])
+def test_every_module_says_what_it_is(module):
+    assert ast.get_docstring(ast.parse(MODULES[module].read_text()))
+
+
+def test_public_names():
+    assert dask_chunkio.__all__ == [
+        "BufferGrid",
+        "ChunkGrid",
+        "DataChunk",
+        "DatasetPlan",
+        "DatasetResult",
+        "GenericDataChunkIterator",
+        "WritePlan",
+        "WriteResult",
+        "discard",
+        "plan",
+        "to_hdf5",
+    ]
+    for name in dask_chunkio.__all__:
+        assert getattr(dask_chunkio, name).__doc__
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_errors_arrive_whole_from_another_process(name):
+    kind = getattr(errors, name)
+    error = kind("what was wrong; what to do")
+    error.add_note("where")
+    found = pickle.loads(pickle.dumps(error))
+    assert type(found) is kind
+    assert str(found) == "what was wrong; what to do"
+    assert found.args == error.args
+    assert found.__notes__ == ["where"]
+
+
+def test_the_tree_of_errors_is_as_drawn():
+    kinds = {name: value for name, value in vars(errors).items() if isinstance(value, type)}
+    assert set(errors.__all__) == kinds.keys()
+    drawn, parents = {}, ["ChunkIOError"]
+    for line in errors.__doc__.splitlines():
+        branch, _, words = line.partition("── ")
+        if words:
+            depth = len(branch) // 4  # 4 columns a level, behind the margin
+            name = words.split()[0]
+            builtin = words.partition("(")[2].partition(")")[0]
+            drawn[name] = parents[depth - 1], builtin
+            parents[depth:] = [name]
+    assert drawn.keys() == kinds.keys() - {"ChunkIOError"}
+    for name, (parent, builtin) in drawn.items():
+        assert [base.__name__ for base in kinds[name].__bases__] == [parent, *([builtin] if builtin else [])]
+
+
+def test_importing_us_imports_no_package_that_is_not_needed():
+    script = "import sys, dask_chunkio; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert {"numpy", "h5py", "dask", "distributed"} <= loaded
+    assert not loaded & {"hdmf", "pynwb", "zarr", "xarray", "hdf5plugin", "matplotlib", "bokeh", "pyfive"}
+
+
+def test_the_names_of_test_files_are_unique():
+    """Pytest imports them flat: tests/ is no package."""
+    names = collections.Counter(path.name for path in TESTS.rglob("*.py"))
+    assert not names["__init__.py"]
+    assert [name for name, count in names.items() if count > 1] == []
