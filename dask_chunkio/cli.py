@@ -1,0 +1,316 @@
+"""The command line, ``dask-chunkio``.
+
+Exit codes: 0 done, 1 one of our errors (one line on standard error), 2 a command that cannot
+be understood, 130 interrupted by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import click
+import numpy as np
+
+from dask_chunkio import __version__
+from dask_chunkio.demo import run_demo
+from dask_chunkio.errors import ArgumentError, ChunkIOError, UnfinishedWriteError
+from dask_chunkio.input_files import RawLayout, open_source
+from dask_chunkio.locations import Location, parse_location
+from dask_chunkio.progress import wants_progress
+from dask_chunkio.schedulers import LOCAL, describe, running_scheduler, thread_count
+from dask_chunkio.storage.target import Target, discard_unfinished
+from dask_chunkio.tasks import WriteResult
+from dask_chunkio.write import plan, to_hdf5
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130
+_LEFTOVERS = "dask_chunkio.leftovers"
+
+
+class _Commands(click.Group):
+    """Turns our errors and Ctrl-C into a line on standard error and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ChunkIOError, OSError, MemoryError) as error:
+            words = str(error) or type(error).__name__
+            raise click.ClickException(_in_one_line(words, ctx)) from error
+        except KeyboardInterrupt:
+            raise _interrupted(ctx) from None
+        except click.Abort as error:
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise _interrupted(ctx) from None
+            raise click.ClickException("there was no answer on standard input; give --yes") from error
+
+
+def _interrupted(ctx: click.Context) -> click.exceptions.Exit:
+    click.echo(_in_one_line("Interrupted", ctx), err=True)
+    return click.exceptions.Exit(_INTERRUPTED)
+
+
+def _in_one_line(words: str, ctx: click.Context) -> str:
+    return ". ".join((" ".join(words.split("\n")), *ctx.meta.get(_LEFTOVERS, ())))
+
+
+_Values = Callable[[click.Context, click.Parameter, Any], Any]
+
+
+def _location(_ctx: click.Context, _param: click.Parameter, value: str) -> Location:
+    try:
+        return parse_location(value)
+    except ArgumentError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _lengths(least: int = 1, may_be_open: bool = False, words: tuple[str, ...] = ()) -> _Values:
+    """Return what parses lengths between commas; where it `may_be_open`, one of them is -1."""
+
+    def parse(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
+        if value is None or value in words:
+            return value
+        try:
+            shape = tuple(int(length) for length in value.removesuffix(",").split(","))
+        except ValueError as error:
+            raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 1000,64") from error
+        is_open = may_be_open and shape.count(-1) == 1
+        if any(length < least for length in shape if not (is_open and length == -1)):
+            once = ", except for one -1" if may_be_open else ""
+            raise click.BadParameter(f"{value!r}: lengths are at least {least}{once}")
+        return shape
+
+    return parse
+
+
+def _dtype(_ctx: click.Context, _param: click.Parameter, value: str | None) -> np.dtype[Any] | None:
+    try:
+        dtype: np.dtype[Any] | None = None if value is None else np.dtype(value)
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise click.BadParameter(f"{value!r} is not one of numpy's, such as int16, <f4 or >u2") from error
+    return dtype
+
+
+def _compression(_ctx: click.Context, _param: click.Parameter, value: str) -> str | int | None:
+    if value in ("gzip", "lzf", "szip", "none"):
+        return None if value == "none" else value
+    if value.isdecimal():
+        return int(value)
+    raise click.BadParameter(f"{value!r} is not gzip, lzf, szip, none, or the number of an HDF5 filter")
+
+
+_workers = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many workers: threads, or processes with --scheduler processes.  [default: one a core]",
+)
+_threads = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Threads of each worker process; with --scheduler threads the same as --workers.  [default: 1]",
+)
+_scheduler = click.option(
+    "--scheduler",
+    default="threads",
+    show_default=True,
+    metavar="threads|processes|synchronous|ADDRESS",
+    help="What runs the write; ADDRESS is that of a running dask scheduler, as tcp://host:8786.",
+)
+_progress = click.option("--progress/--no-progress", default=None, help="Show a bar.  [default: on a terminal]")
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="dask-chunkio")
+def main() -> None:
+    """Write large arrays to one compressed HDF5 file, in parallel."""
+
+
+@main.command(short_help="Write an array from a file to an HDF5 file.")
+@click.argument("src", callback=_location)
+@click.argument("dst", metavar="DST[:/PATH]", callback=_location)
+@click.option(
+    "--dtype",
+    callback=_dtype,
+    metavar="DTYPE",
+    help="Of a raw binary SRC: type of its elements, such as int16 or '>f4'.",
+)
+@click.option(
+    "--shape",
+    callback=_lengths(0, may_be_open=True),
+    metavar="N,N...",
+    help="Of a raw binary SRC: 1000,64; -1 for the length it has.",
+)
+@click.option(
+    "--offset",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Of a raw binary SRC: bytes before the elements.",
+)
+@click.option(
+    "--chunks",
+    callback=_lengths(words=("auto",)),
+    metavar="N,N...|auto",
+    default="auto",
+    show_default=True,
+    help="Chunk shape: 1000,64.",
+)
+@click.option(
+    "--buffer-shape",
+    callback=_lengths(),
+    metavar="N,N...",
+    help="What one task reads: whole chunks.  [default: chosen]",
+)
+@click.option(
+    "--compression", callback=_compression, metavar="gzip|lzf|szip|none|ID", default="none", show_default=True,
+    help="Filter, by name or by its HDF5 number.",
+)  # fmt: skip
+@click.option("--compression-opts", metavar="N[,N...]", help="Options of the filter: 4 for gzip; nn,8 for szip.")
+@click.option("--shuffle/--no-shuffle", default=False, help="Shuffle bytes before compression.")
+@click.option("--fletcher32", is_flag=True, help="Store a checksum with each chunk.")
+@click.option(
+    "--out-dtype", callback=_dtype, metavar="DTYPE", help="Type of the elements in DST.  [default: as in SRC]"
+)
+@_workers
+@_threads
+@_scheduler
+@click.option("--overwrite", is_flag=True, help="Replace a DST that holds nothing but this dataset.")
+@_progress
+@click.option("--plan", "only_plan", is_flag=True, help="Print what would be done, and stop.")
+def write(src: Location, dst: Location, **options: Any) -> None:
+    """Write the array SRC to the dataset PATH of the HDF5 file DST.
+
+    SRC is a .npy file, an HDF5 file (FILE or FILE:/dataset), a zarr store (STORE or STORE:/array),
+    or a raw binary file described by --dtype and --shape. PATH is SRC's own name by default.
+    DST appears when it is whole, and not before.
+    """
+    raw = RawLayout(options["dtype"], options["shape"], options["offset"])
+    scheduler = options["scheduler"], options["workers"], options["threads"]
+    keywords = _dataset_keywords(options)
+    with open_source(src, raw) as opened, running_scheduler(*scheduler) as running:
+        name = dst.path or f"/{opened.name}"
+        keywords |= {"scheduler": running, "overwrite": options["overwrite"]}
+        if options["only_plan"]:
+            click.echo(repr(plan(dst.file, name, opened.array, **keywords)))
+            return
+        with _leftovers_named(dst.file):
+            done = to_hdf5(dst.file, name, opened.array, progress=options["progress"], **keywords)
+    click.echo(_summary(dst.file, cast(WriteResult, done)))
+
+
+@main.command(short_help="Remove what an unfinished write left.")
+@click.argument("file", type=click.Path())
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def discard(file: str, yes: bool) -> None:
+    """Remove what an unfinished write of FILE left beside it; FILE itself is not touched."""
+    folder = Target(os.path.abspath(file), "").folder
+    if not os.path.isdir(folder):
+        click.echo(f"There is nothing to remove: no unfinished write of {file}.")
+        return
+    if not yes and not click.confirm(f"Remove {folder} ({_size(_folder_nbytes(folder))})?"):
+        raise click.ClickException("nothing was removed")
+    removed = discard_unfinished(file)
+    click.echo(f"Removed {removed}." if removed else f"There is nothing to remove: no unfinished write of {file}.")
+
+
+@main.command(short_help="Time a write of a made-up recording.")
+@click.option(
+    "--size-mb",
+    type=click.IntRange(min=1),
+    default=1024,
+    metavar="N",
+    show_default=True,
+    help="Size of the recording.",
+)
+@click.option(
+    "--compare-mb", type=click.IntRange(min=0), metavar="N",
+    help="How much of it dask.array.to_hdf5 writes; 0 for nothing.  [default: 256, or all if that is less]",
+)  # fmt: skip
+@click.option("--folder", type=click.Path(exists=True, file_okay=False), help="Where to write.  [default: temporary]")
+@click.option("--keep", is_flag=True, help="Keep the files, and say where they are.")
+@_workers
+@_threads
+@click.option(
+    "--scheduler",
+    type=click.Choice(LOCAL),
+    default="threads",
+    show_default=True,
+    help="What runs our writes.",
+)
+@_progress
+def demo(size_mb: int, compare_mb: int | None, folder: str | None, keep: bool, **options: Any) -> None:
+    """Write a made-up recording, and time dask.array.to_hdf5 on the same data."""
+    scheduler = options["scheduler"], options["workers"], options["threads"]
+    with running_scheduler(*scheduler) as running:
+        run_demo(
+            size_mb,
+            min(size_mb, 256 if compare_mb is None else compare_mb),
+            folder=folder,
+            keep=keep,
+            scheduler=running,
+            threads=thread_count(*scheduler),
+            workers=describe(*scheduler),
+            progress=wants_progress(options["progress"]),
+        )
+
+
+def _dataset_keywords(options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "chunks": True if options["chunks"] == "auto" else options["chunks"],
+        "buffer_shape": options["buffer_shape"],
+        "dtype": options["out_dtype"],
+        "compression": options["compression"],
+        "compression_opts": _compression_opts(options["compression"], options["compression_opts"]),
+        "shuffle": options["shuffle"] or None,
+        "fletcher32": options["fletcher32"] or None,
+    }
+
+
+def _compression_opts(compression: str | int | None, text: str | None) -> Any:
+    """Return the options in the form in which h5py wants them for this filter."""
+    if text is None:
+        return None
+    if compression is None:
+        raise click.UsageError("--compression-opts goes with --compression")
+    values = tuple(int(word) if word.lstrip("-").isdecimal() else word for word in text.split(","))
+    if isinstance(compression, int) and not all(isinstance(value, int) for value in values):
+        raise click.UsageError(f"--compression-opts {text}: the options of filter {compression} are whole numbers")
+    return values[0] if compression == "gzip" and len(values) == 1 else values
+
+
+@contextlib.contextmanager
+def _leftovers_named(file: str) -> Iterator[None]:
+    """Have the line on an error or Ctrl-C say what stays beside the file."""
+    try:
+        yield
+    except UnfinishedWriteError:
+        raise
+    except BaseException:
+        folder = Target(os.path.abspath(file), "").folder
+        if os.path.isdir(folder):
+            words = f"What was written is kept in {folder}; remove it with: dask-chunkio discard {file}"
+            click.get_current_context().meta[_LEFTOVERS] = [words]
+        raise
+
+
+def _summary(file: str, result: WriteResult) -> str:
+    (dataset,) = result.datasets
+    ratio = result.nbytes / result.stored_nbytes if result.stored_nbytes else 1.0
+    rate = result.nbytes / max(result.seconds, 1e-6) / 1e6
+    return (
+        f"{file}:{dataset.name}: {_size(result.nbytes)} stored in {_size(result.stored_nbytes)} "
+        f"(ratio {ratio:.2f}) in {result.seconds:.2f} s, {rate:.1f} MB/s"
+    )
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 1e6:.1f} MB" if nbytes >= 1_000_000 else f"{nbytes} bytes"
+
+
+def _folder_nbytes(folder: str) -> int:
+    return sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())

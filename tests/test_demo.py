@@ -1,0 +1,143 @@
+"""The demo's recording, and the demo."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dask_chunkio import demo
+from dask_chunkio.cli import main
+from dask_chunkio.recording import TILE, Recording
+
+FRAMES, CHANNELS = 2 * TILE[0] + 100, TILE[1] + 20
+WHOLE = Recording(FRAMES, CHANNELS)._get_data((slice(0, FRAMES), slice(0, CHANNELS)))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.data())
+def test_every_selection_is_a_part_of_the_same_recording(data: st.DataObject) -> None:
+    def within(length: int) -> slice:
+        start = data.draw(st.integers(0, length))
+        return slice(start, data.draw(st.integers(start, length)))
+
+    selection = within(FRAMES), within(CHANNELS)
+    np.testing.assert_array_equal(Recording(FRAMES, CHANNELS)._get_data(selection), WHOLE[selection])
+
+
+@pytest.mark.parametrize("buffer_shape", [TILE, (2 * TILE[0], CHANNELS)])
+def test_buffers_make_up_the_recording(buffer_shape: tuple[int, int]) -> None:
+    copied = np.zeros_like(WHOLE)
+    for chunk in pickle.loads(pickle.dumps(Recording(FRAMES, CHANNELS, buffer_shape=buffer_shape))):
+        copied[chunk.selection] = chunk.data
+    np.testing.assert_array_equal(copied, WHOLE)
+
+
+def test_a_longer_recording_begins_like_a_shorter_one() -> None:
+    longer = Recording(10 * FRAMES, CHANNELS)
+    np.testing.assert_array_equal(longer._get_data((slice(0, FRAMES), slice(0, CHANNELS))), WHOLE)
+
+
+def test_seeds_make_different_recordings() -> None:
+    other = Recording(FRAMES, CHANNELS, seed=1)._get_data((slice(0, FRAMES), slice(0, CHANNELS)))
+    assert np.mean(other == WHOLE) < 0.2
+
+
+def test_it_looks_like_a_recording() -> None:
+    voltages = WHOLE.astype("f8")
+    noise = np.diff(voltages, axis=0).std() / np.sqrt(2)
+    assert 1.5 < noise < 4
+    # No two tiles share their noise, as copies would flatter every compression.
+    assert abs(np.corrcoef(voltages[: TILE[0], 5], voltages[: TILE[0], TILE[1] + 5])[0, 1]) < 0.9
+    assert np.mean(np.diff(WHOLE[: TILE[0]], axis=0) == np.diff(WHOLE[TILE[0] : 2 * TILE[0]], axis=0)) < 0.2
+    baseline = np.median(voltages, axis=0)
+    assert (voltages - baseline).min() < -80  # spikes
+    assert np.ptp(baseline) > 20  # offsets of channels
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The system's place for temporary files, for this test."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def run(*words: str) -> Any:
+    result = CliRunner().invoke(main, ["demo", *words])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+    return result
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), ("--scheduler", "synchronous"), ("--scheduler", "processes", "--workers", "1")],
+    ids=" ".join,
+)
+def test_demo(temporary: Path, words: tuple[str, ...]) -> None:
+    result = run("--size-mb", "12", "--compare-mb", "4", *words)
+    assert (result.exit_code, result.stderr) == (0, "")
+    rows = re.findall(r"(dask\S+) +(\d+) MB +(\d+) MB +([\d.]+) +([\d.]+) s +(\d+) MB/s(.*)", result.stdout)
+    assert [row[:2] for row in rows] == 2 * [("dask_chunkio", "12"), ("dask.array.to_hdf5", "4")]
+    assert all(float(ratio) > 2 for _, _, _, ratio, *_ in rows)
+    assert all(row[-1].endswith("x as fast") for row in rows[1::2])
+    assert "writes its first 4 MB" in result.stdout
+    assert "are equal to the recording and to dask's." in result.stdout
+    assert not list(temporary.glob("dask-chunkio-demo*"))
+
+
+def test_demo_without_comparison(temporary: Path) -> None:
+    result = run("--size-mb", "1", "--compare-mb", "0", "--progress")
+    assert result.exit_code == 0
+    assert "dask.array" not in result.stdout
+    assert "/raw: 100%" in result.stderr
+    assert not list(temporary.glob("dask-chunkio-demo*"))
+
+
+def test_demo_keeps_its_files(tmp_path: Path) -> None:
+    result = run("--size-mb", "1", "--keep", "--folder", str(tmp_path))
+    (folder,) = tmp_path.iterdir()
+    assert f"Kept in {folder}: gzip-1-dask.h5, gzip-1.h5, gzip-4-dask.h5, gzip-4.h5" in result.stdout
+    recording = demo._recording(1)
+    everything = tuple(slice(0, length) for length in recording.maxshape)
+    for path in folder.iterdir():
+        with h5py.File(path, "r") as file:
+            dataset = file["raw"]
+            assert (dataset.chunks, dataset.compression, dataset.shuffle) == (recording.chunk_shape, "gzip", True)
+            assert dataset.compression_opts == int(path.name.split("-")[1].removesuffix(".h5"))
+            np.testing.assert_array_equal(dataset[()], recording._get_data(everything))
+
+
+def test_demo_finds_a_file_that_differs(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoiled(place: str, recording: Recording, write: Any) -> demo.Measured:
+        measured = timed(place, recording, write)
+        if place.endswith("gzip-1.h5"):
+            with h5py.File(place, "r+") as file:
+                file["raw"][...] = 0
+        return measured
+
+    timed = demo._timed
+    monkeypatch.setattr(demo, "_timed", spoiled)
+    result = run("--size-mb", "1")
+    assert result.exit_code == 1
+    assert "gzip-1.h5 differs from the recording" in result.stderr
+    assert not list(temporary.glob("dask-chunkio-demo*"))
+
+
+def test_demo_without_room(tmp_path: Path) -> None:
+    result = run("--size-mb", str(10**9), "--compare-mb", "0", "--folder", str(tmp_path))
+    assert result.exit_code == 1
+    assert "give a smaller --size-mb, or another --folder" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    assert run("--folder", str(tmp_path / "none")).exit_code == 2
