@@ -111,7 +111,8 @@ def require_picklable(value: Any, where: str) -> None:
         Naming the dataset and what cannot be sent.
     """
     try:
-        cloudpickle.dumps(value)
+        # Some can be pickled and not unpickled: hdmf's streams recurse without end.
+        cloudpickle.loads(cloudpickle.dumps(value))
     except PicklingError:
         raise
     except Exception as error:

@@ -125,7 +125,10 @@ def check_buffer(found: Any, shape: Shape, dtypes: tuple[np.dtype[Any], np.dtype
     """Return `found` as an array, if it is what a buffer has to be; otherwise raise as `read_checked`."""
     if isinstance(found, np.ma.MaskedArray) and np.ma.is_masked(found):
         raise SourceError(f"{where}: the source returned masked elements; fill them first, with .filled(value)")
-    data = np.asarray(found)
+    try:
+        data = np.asarray(found)
+    except ValueError as error:
+        raise SourceError(f"{where}: the source returned a {type(found).__name__} that is no array: {error}") from error
     if data.shape != shape:
         raise SourceError(
             f"{where}: the source returned shape {data.shape} instead of {shape}; return exactly what is selected"

@@ -29,6 +29,12 @@ def _length(buffer: Any) -> int:
     return len(buffer)
 
 
+def _fill_zeros(buffer: Any) -> int:
+    view = memoryview(buffer).cast("B")
+    view[:] = bytes(len(view))
+    return len(view)
+
+
 def _zeros(size: int = -1) -> bytes:
     return bytes(max(size, 0))
 
@@ -101,7 +107,7 @@ class StagedFile:
         """Return the position."""
         return self._position
 
-    @_never_raises(_length)
+    @_never_raises(_fill_zeros)
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer; beyond the end of the file with zeros (h5py ignores short counts)."""
         view = memoryview(buffer).cast("B")

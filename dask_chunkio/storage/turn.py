@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from dask_chunkio.storage.files import pread_into, pwrite_all, pwrite_each
 from dask_chunkio.storage.flock import locked
 from dask_chunkio.storage.hdf5_file import StagedFile
 from dask_chunkio.storage.log import CREATED, Journal, Reservations, Turn, checksum, pack_record, read_turn
+from dask_chunkio.storage.signals import deferred
 from dask_chunkio.storage.target import Target
 
 __all__ = ["Lock", "Writer"]
@@ -181,7 +183,7 @@ class Writer:
         A scheduler may give up a write while other threads still place: were a descriptor
         closed under them, its number could stand for another file when they use it.
         """
-        with self._turns:
+        with self._turns, deferred():
             self._abandon()
         with self._counting:
             self._ended, was_ended = True, self._ended
@@ -216,7 +218,7 @@ class Writer:
     @contextlib.contextmanager
     def _turn(self, lock: Lock) -> Iterator[None]:
         """Hold every lock, with the log replayed and the journal read."""
-        with self._used(), self._turns, lock(), locked(self._file):
+        with self._used(), self._turns, lock(), locked(self._file), deferred():
             self._replay()
             self._journal.refresh()
             yield
@@ -274,14 +276,28 @@ class Writer:
         """Open HDF5, or take it as it stands open; any error abandons what is staged."""
         try:
             if self._open is None:
-                staged = StagedFile(self._file)
-                self._open = _Open(staged, h5py.File(staged, mode, libver=self.target.libver))
+                self._open = self._open_hdf5(mode)
             yield self._open
-        except BaseException:
+        except BaseException as error:
+            reason = self._open.staged.error if self._open is not None else None
             self._abandon()
-            raise
+            if reason is None or reason is error:
+                raise
+            # What HDF5 says of zeros in place of its metadata is not what went wrong.
+            traceback.clear_frames(error.__traceback__)
+            raise reason from None
         if not self.exclusive:
             self._abandon()
+
+    def _open_hdf5(self, mode: str) -> _Open:
+        staged = StagedFile(self._file)
+        try:
+            return _Open(staged, h5py.File(staged, mode, libver=self.target.libver))
+        except Exception as error:
+            # h5py's frames hold property lists that point to `staged`: kept until the interpreter ends, they crash it.
+            traceback.clear_frames(error.__traceback__)
+            staged.check()
+            raise IntegrityError(f"HDF5 cannot open {self.target.file}: {error}") from None
 
     def _commit(self, state: _Open, records: bytes, close: bool = False) -> None:
         """Make everything staged, and the records, durable at once."""

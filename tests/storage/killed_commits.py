@@ -28,7 +28,13 @@ def kill_at(number):
             os._exit(KILLED)
         return ftruncate(descriptor, size)
 
-    os.pwrite, os.ftruncate = dying_pwrite, dying_ftruncate
+    def dying_pwritev(descriptor, views, offset):
+        for view in views:
+            dying_pwrite(descriptor, view, offset)
+            offset += len(view)
+        return sum(map(len, views))
+
+    os.pwrite, os.pwritev, os.ftruncate = dying_pwrite, dying_pwritev, dying_ftruncate
 
 
 def first_process(path, exclusive, number):

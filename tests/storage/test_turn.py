@@ -113,7 +113,7 @@ def test_writers_take_turns_on_one_file(shared):
 
 def test_a_payload_that_was_never_placed_is_found_out(write, monkeypatch):
     """A worker that died between its turn and its payloads."""
-    monkeypatch.setattr(turn, "pwrite_all", _only_the_log(write.writer._log))
+    monkeypatch.setattr(turn, "pwrite_each", _die)
     with pytest.raises(DiedError):
         write.commit(1)
     monkeypatch.undo()
@@ -129,15 +129,8 @@ class DiedError(BaseException):
     """The end of a process, as far as its files can tell."""
 
 
-def _only_the_log(log):
-    pwrite_all = turn.pwrite_all
-
-    def place(descriptor, data, offset):
-        if descriptor != log:
-            raise DiedError
-        pwrite_all(descriptor, data, offset)
-
-    return place
+def _die(*_):
+    raise DiedError
 
 
 @pytest.mark.parametrize("position", [0, -1])

@@ -1,0 +1,40 @@
+"""Signals wait while HDF5 is at work."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+__all__ = ["deferred"]
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Run the handlers of signals that come meanwhile at the end, not inside.
+
+    Python runs a handler at the next step of the main thread, which may be the entry of a
+    callback of HDF5's, before any ``try``: Ctrl-C would raise there, and HDF5 crash later.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = _handlers()
+    came: list[tuple[int, Any]] = []
+    for number in handlers:
+        signal.signal(number, lambda *arguments: came.append(arguments))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number, frame in came:
+            handlers[number](number, frame)
+
+
+def _handlers() -> dict[int, Callable[[int, Any], Any]]:
+    """Return the handlers that are written in Python."""
+    found = ((number, signal.getsignal(number)) for number in signal.valid_signals())
+    return {number: handler for number, handler in found if callable(handler)}
