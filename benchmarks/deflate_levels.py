@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             larger = size_own / size_zlib
             worst = max(worst, larger) if level >= 4 else worst
             print(
-                f"| {level} | {size_zlib:.4f}, {speed_zlib:.0f} | {engine_for(level)} | {size_own:.4f}, {speed_own:.0f} "
-                f"| {larger:.3f} | {speed_own / speed_zlib:.1f} x |"
+                f"| {level} | {size_zlib:.4f}, {speed_zlib:.0f} | {engine_for(level)} "
+                f"| {size_own:.4f}, {speed_own:.0f} | {larger:.3f} | {speed_own / speed_zlib:.1f} x |"
             )
         if options.all:
             print_all(chunks)

@@ -32,7 +32,7 @@ def draw(setting: str, rows: list[dict[str, Any]], path: str) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 4.4))
-    for row in (row for row in rows if "none" not in row["name"]):
+    for row in (row for row in rows if "gzip" in row["name"]):
         system, _, filters = row["name"].partition(" ")
         low, high = (row["seconds"] * row["mb_per_s"] / seconds for seconds in reversed(row["spread"]))
         error = [[row["mb_per_s"] - low], [high - row["mb_per_s"]]]
