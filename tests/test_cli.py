@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 from distributed import Client, LocalCluster
 
-from dask_chunkio import GenericDataChunkIterator, schedulers, to_hdf5
+from dask_chunkio import GenericDataChunkIterator, __version__, schedulers, to_hdf5
 from dask_chunkio.cli import main
 from dask_chunkio.errors import SourceError
 
@@ -324,6 +324,10 @@ def test_errors(run: Run, words: list[str], message: str) -> None:
 def test_commands_that_cannot_be_understood(run: Run, words: list[str], message: str) -> None:
     npy()
     failed(run("write", *words), message, code=2)
+
+
+def test_version(done: Run) -> None:
+    assert done("--version").stdout == f"dask-chunkio, version {__version__}\n"
 
 
 def test_zarr_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
