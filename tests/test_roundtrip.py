@@ -199,14 +199,30 @@ def pipeline(dataset):
     return [plist.get_filter(number) for number in range(plist.get_nfilters())]
 
 
-def chunks_of(dataset, whole):
-    """(origin, mask, payload) of each chunk; the payload where it is not a matter of taste, as deflate's is."""
-    found = []
+def chunks_of(dataset):
+    """{origin: (mask, payload)}; the masks are those of the index."""
+    found = {}
     for number in range(dataset.id.get_num_chunks()):
         info = dataset.id.get_chunk_info(number)
-        payload = dataset.id.read_direct_chunk(info.chunk_offset) if whole else None
-        found.append((info.chunk_offset, info.filter_mask, payload))
-    return sorted(found)
+        mask, payload = dataset.id.read_direct_chunk(info.chunk_offset)
+        assert (mask, len(payload)) == (info.filter_mask, info.size)
+        assert info.chunk_offset not in found
+        found[info.chunk_offset] = mask, payload
+    return found
+
+
+def assert_same_chunks(ours, theirs):
+    found, expected = chunks_of(ours), chunks_of(theirs)
+    assert found.keys() == expected.keys()
+    for origin, (mask, payload) in found.items():
+        if theirs.compression == "lzf":
+            # It starts on a table that nobody clears: h5py's own payloads for one chunk differ by a byte or so, and
+            # whether it has gained anything may hang on that byte.
+            assert mask == expected[origin][0] or 0 < abs(len(payload) - len(expected[origin][1])) <= 2
+        elif theirs.compression == "gzip":
+            assert mask == expected[origin][0]
+        else:
+            assert (mask, payload) == expected[origin]
 
 
 def assert_same(ours, theirs, result):
@@ -219,8 +235,7 @@ def assert_same(ours, theirs, result):
     assert bits(ours.fillvalue) == bits(theirs.fillvalue)
     assert pipeline(ours) == pipeline(theirs)
     if theirs.chunks is not None:
-        whole = theirs.compression != "gzip"
-        assert chunks_of(ours, whole) == chunks_of(theirs, whole)
+        assert_same_chunks(ours, theirs)
         assert result.stored_nbytes == ours.id.get_storage_size()
         assert result.chunks == theirs.id.get_num_chunks()
     assert bits(ours[...]) == bits(theirs[...])

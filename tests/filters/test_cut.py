@@ -57,7 +57,7 @@ def test_a_whole_chunk_of_contiguous_memory_is_not_copied():
 
 
 @given(st.sampled_from(INTEGERS), st.sampled_from(INTEGERS), st.data())
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_integers_out_of_range_become_what_hdf5_makes_of_them(source, target, draw):
     if not np.can_cast(source, target, "same_kind"):
         with pytest.raises(CastError):

@@ -3,6 +3,7 @@
 Usage: ending_processes.py forked|left|uncaught FOLDER
 """
 
+import ctypes
 import os
 import sys
 from pathlib import Path
@@ -35,7 +36,8 @@ def left(folder):
     left.write = Write(folder / "out.h5", exclusive=True, compression="gzip")
     left.write.commit(0)
     left.write.writer._open.h5["x"].attrs["staged"] = 1
-    left.dataset = left.write.writer._open.h5["x"]
+    # Somebody keeps an object of the file beyond the end of Python: then HDF5 closes it, and calls back into nothing.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(left.write.writer._open.h5["x"]))
 
 
 def uncaught(folder):

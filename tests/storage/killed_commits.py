@@ -8,7 +8,9 @@ import os
 import sys
 from pathlib import Path
 
-from writes import Write
+from writes import Write, numbers
+
+from dask_chunkio.storage.log import read_turn
 
 KILLED = 9
 
@@ -37,8 +39,14 @@ def kill_at(number):
     os.pwrite, os.pwritev, os.ftruncate = dying_pwrite, dying_pwritev, dying_ftruncate
 
 
+def the_write(path, exclusive):
+    """With an index of many blocks, each with a checksum: half of one is not to be read."""
+    shape = {"data": numbers((24, 8)), "chunks": (1, 4), "buffer": (8, 8), "maxshape": (None, 8), "libver": "v110"}
+    return Write(path, exclusive=exclusive, write_id="same", compression="gzip", **shape)
+
+
 def first_process(path, exclusive, number):
-    write = Write(path, exclusive=exclusive, write_id="same", compression="gzip")
+    write = the_write(path, exclusive)
     write.commit(0)
     kill_at(number)
     write.commit(1)
@@ -46,8 +54,11 @@ def first_process(path, exclusive, number):
 
 
 def second_process(path, exclusive):
-    write = Write(path, exclusive=exclusive, write_id="same", compression="gzip")
+    log = Path(f"{path}.writing", "log").read_bytes()
+    write = the_write(path, exclusive)
     assert write.writer.stored(0, 0) is not None, "what was committed before is lost"
+    if read_turn(log) is not None:
+        assert write.writer._journal.find(0, 1) is not None, "what was in the log is lost"
     write.commit_missing()
     write.finish()
     write.check()

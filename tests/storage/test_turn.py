@@ -195,18 +195,18 @@ def test_another_payload_of_another_length_gets_another_place(write, rows):
     write.check()
 
 
-def test_a_late_writer_of_the_old_payload_hits_no_other_chunk(shared):
+def test_a_late_writer_of_the_old_payload_hits_no_other_chunk(write):
     """HDF5 frees the old place; handed out again, a worker that comes late would write over another's payload."""
-    first = shared.commit(0).entries
-    old = shared.payloads(0)
-    shared.commit(0, longer(old, 0))
-    shared.commit(1)
-    shared.commit(2)
-    with open(shared.target.file, "r+b", buffering=0) as file:
+    first = write.commit(0).entries
+    old = write.payloads(0)
+    write.commit(0, longer(old, 0))
+    write.commit(1)
+    write.commit(2)
+    with open(write.target.file, "r+b", buffering=0) as file:
         os.pwrite(file.fileno(), old[0].data, int(first["offset"][0]))
-    assert all(shared.writer.stored(0, buffer) is not None for buffer in range(3))
-    shared.finish()
-    shared.check()
+    assert all(write.writer.stored(0, buffer) is not None for buffer in range(3))
+    write.finish()
+    write.check()
 
 
 def test_another_mask_with_the_same_length_is_refused(target):
