@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import click
 import numpy as np
@@ -200,7 +200,7 @@ def write(src: Location, dst: Location, **options: Any) -> None:
             return
         with _leftovers_named(dst.file):
             done = to_hdf5(dst.file, name, opened.array, progress=options["progress"], **keywords)
-    click.echo(_summary(dst.file, cast(WriteResult, done)))
+    click.echo(_summary(dst.file, done))
 
 
 @main.command(short_help="Remove what an unfinished write left.")

@@ -176,7 +176,7 @@ def readable_chunk_shape(shape: Shape, itemsize: int, block: Shape | None = None
     """
     start = tuple(min(b, max(n, 1)) for b, n in zip(block or shape, shape, strict=True)) if block else _lengths(shape)
     chunk = start
-    while math.prod(chunk) * itemsize > _READABLE_NBYTES and max(chunk) > 1:
+    while math.prod(chunk) * itemsize > _READABLE_NBYTES and max(chunk, default=1) > 1:
         axis = chunk.index(max(chunk))
         chunk = _replaced(chunk, axis, _smaller_divisor(start[axis], chunk[axis], exact=block is not None))
     return chunk
@@ -248,8 +248,8 @@ def projected_nbytes(buffer_nbytes: int, chunk_nbytes: int, threads: int) -> int
     """Return the most that the running threads hold at once, in bytes: a buffer, its payloads and a chunk each.
 
     A payload may be a little longer than its chunk: deflate adds 5 bytes for each 16 kB that
-    it cannot shrink (RFC 1951), and a checksum takes 4.
+    it cannot shrink and a few at both ends (RFC 1950, RFC 1951), and a checksum takes 4.
     """
-    payloads = buffer_nbytes + buffer_nbytes // 1024 + 64
+    payloads = buffer_nbytes + buffer_nbytes // 1024 + 64 * -(-buffer_nbytes // max(1, chunk_nbytes))
     # A chunk is held twice while it is cut, cast and shuffled.
     return threads * (buffer_nbytes + payloads + 2 * chunk_nbytes)

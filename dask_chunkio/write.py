@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, overload
 
 import dask.base
 from dask.delayed import Delayed
@@ -51,6 +51,14 @@ __all__ = ["plan", "to_hdf5"]
 
 _BUFFER_NBYTES = 64 << 20
 _BUFFERS_PER_THREAD = 4
+
+
+@overload
+def to_hdf5(filename: Any, *args: Any, compute: Literal[True] = True, **keywords: Any) -> WriteResult: ...
+
+
+@overload
+def to_hdf5(filename: Any, *args: Any, compute: Literal[False], **keywords: Any) -> Delayed: ...
 
 
 def to_hdf5(
@@ -168,7 +176,7 @@ def plan(
     >>> import numpy as np
     >>> planned = plan("out.h5", "/x", np.zeros((1000, 64), "i2"), chunks=(100, 64), compression="gzip")
     >>> planned.datasets[0].encoder
-    'deflate(4) by libdeflate 2'
+    'deflate(4) by libdeflate 4'
     """
     for keyword in ("compute", "progress", "fuse", "compute_kwargs"):
         keywords.pop(keyword, None)

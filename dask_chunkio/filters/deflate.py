@@ -33,7 +33,7 @@ _ENGINES = {
     1: (_ISAL, 1),
     2: (_ISAL, 2),
     3: (_LIBDEFLATE, 1),
-    4: (_LIBDEFLATE, 2),
+    4: (_LIBDEFLATE, 4),
     5: (_LIBDEFLATE, 5),
     6: (_LIBDEFLATE, 6),
     7: (_LIBDEFLATE, 7),

@@ -124,7 +124,7 @@ def test_direct_filters_need_no_hdf5():
         form = describe(made).form
     encoder = encoder_for(form, {"compression": "gzip", "shuffle": True, "fletcher32": True})
     assert isinstance(encoder, DirectEncoder)
-    assert encoder.name == "shuffle > deflate(4) by libdeflate 2 > fletcher32"
+    assert encoder.name == "shuffle > deflate(4) by libdeflate 4 > fletcher32"
 
 
 def test_its_name_says_who_runs_it():
