@@ -28,6 +28,7 @@ def packed(records):
 
 
 @given(bodies)
+@settings(deadline=None)
 def test_records_come_back(records):
     data = packed(records)
     found = list(read_records(data, "journal"))
@@ -36,6 +37,7 @@ def test_records_come_back(records):
 
 
 @given(bodies, st.tuples(st.integers(1, 3), st.binary(max_size=50)), st.data())
+@settings(deadline=None)
 def test_a_torn_last_record_never_happened(records, last, data):
     whole, torn = packed(records), pack_record(*last)
     cut = data.draw(st.integers(0, len(torn) - 1))
@@ -67,6 +69,7 @@ def test_the_checksum_of_parts_is_that_of_the_whole():
 
 
 @given(numbers, numbers, st.lists(st.tuples(*[numbers] * 5), max_size=5))
+@settings(deadline=None)
 def test_reservations_come_back(dataset, buffer, rows):
     reserved = Reservations.of(dataset, buffer, rows)
     ((kind, _, body),) = read_records(reserved.pack(), "journal")
@@ -92,6 +95,7 @@ runs = st.lists(st.tuples(st.integers(0, 2**40), st.binary(max_size=30)), max_si
 
 
 @given(st.binary(max_size=30), runs)
+@settings(deadline=None)
 def test_turns_come_back(journal, staged):
     turn = Turn(3, journal, 2**33, 2**34, staged)
     assert read_turn(turn.pack()) == turn
