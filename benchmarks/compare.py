@@ -23,6 +23,7 @@ import numpy as np
 from benchmarks import data
 from benchmarks.measure import (
     PeakMemory,
+    busy,
     interleaved,
     machine,
     markdown_table,
@@ -155,7 +156,7 @@ def _title(setting: Setting, job: Job) -> str:
     shape, chunks = ("x".join(map(str, lengths)) for lengths in (job.array.shape, job.chunks))
     return (
         f"{setting.kind}: {shape} {job.array.dtype}, {job.array.nbytes / 1e6:.0f} MB, in chunks of {chunks}; "
-        f"{setting.threads} threads, {setting.runs} interleaved runs.\n{machine()}."
+        f"{setting.threads} threads, {setting.runs} interleaved runs.\n{machine()}; {busy()}."
     )
 
 

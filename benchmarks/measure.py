@@ -22,6 +22,7 @@ import h5py
 
 __all__ = [
     "PeakMemory",
+    "busy",
     "interleaved",
     "machine",
     "markdown_table",
@@ -116,6 +117,13 @@ def machine() -> str:
         with contextlib.suppress(PackageNotFoundError):
             found.append(f"{package} {version(package)}")
     return f"{_processor()}, {cores} cores, {platform.system()}; {', '.join(found)}"
+
+
+def busy() -> str:
+    """Say how busy the machine was, these measurements included."""
+    if not hasattr(os, "getloadavg"):
+        return "load unknown"
+    return f"load {os.getloadavg()[1]:.1f} on average over five minutes"
 
 
 def _processor() -> str:
