@@ -41,7 +41,7 @@ def draw(setting: str, rows: list[dict[str, Any]], path: str) -> None:
         axes.annotate(
             f"{system} {filters}",
             (100 * row["of_raw"], row["mb_per_s"]),
-            xytext=(9 * side, 9 if system == "hdmf" else -12 if system == "h5py" else 0),
+            xytext=(9 * side, -10 if system == "dask" else 8 if system == "h5py" else 0),
             textcoords="offset points",
             ha="left" if side > 0 else "right",
             va="center",

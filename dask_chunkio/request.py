@@ -82,7 +82,9 @@ def parse_filename(filename: Any) -> str:
     if isinstance(filename, bytes) or not isinstance(filename, (str, os.PathLike)):
         hint = "; pass its .filename, and close it first" if hasattr(filename, "filename") else ""
         raise ArgumentTypeError(f"filename is a {type(filename).__name__}, not a path{hint}")
-    return os.path.abspath(os.fspath(filename))
+    path = os.path.abspath(os.fspath(filename))
+    # A link stays a link: what it points to is written.
+    return os.path.realpath(path) if os.path.islink(path) else path
 
 
 def parse_requests(

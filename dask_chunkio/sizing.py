@@ -191,8 +191,14 @@ def _smaller_divisor(whole: int, length: int, exact: bool) -> int:
     half = -(-length // 2)
     if not exact:
         return half
-    divisor = next((d for d in range(half, max(half // 8, 1) - 1, -1) if whole % d == 0), None)
-    return half if divisor is None else divisor
+    least = max(half // 8, 1)
+    quotients = range(-(-whole // half), whole // least + 1)
+    # Whichever are fewer to look through: of a length of 1e12, never more than some millions.
+    if len(quotients) < half - least:
+        found = (whole // quotient for quotient in quotients if whole % quotient == 0)
+    else:
+        found = (divisor for divisor in range(half, least - 1, -1) if whole % divisor == 0)
+    return next(found, half)
 
 
 def buffer_within(shape: Shape, chunk: Shape, itemsize: int, nbytes: int) -> Shape:

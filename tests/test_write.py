@@ -526,3 +526,12 @@ def test_plugins_reach_the_workers(target: Path, scheduler: str, how: str) -> No
     with h5py.File(target.with_name("h5py.h5"), "w") as other, h5py.File(target, "r") as file:
         dataset = other.create_dataset("x", data=DATA, chunks=(100, 20), **keywords)
         assert dataset.id.read_direct_chunk((100, 0)) == file["x"].id.read_direct_chunk((100, 0))
+
+
+def test_a_link_stays_a_link(target: Path) -> None:
+    real = target.with_name("real.h5")
+    to_hdf5(real, "/x", DATA)
+    target.symlink_to(real)
+    to_hdf5(target, "/x", DATA + 1, overwrite=True)
+    assert target.is_symlink()
+    np.testing.assert_array_equal(stored(real), DATA + 1)
