@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,8 @@ class ChunkGrid:
 
     shape: Shape
     chunk_shape: Shape
+    cells: Shape = field(init=False, repr=False, compare=False)
+    """Number of chunks along each axis."""
 
     def __post_init__(self) -> None:
         _check_same_rank("chunk shape", self.chunk_shape, self.shape)
@@ -83,16 +85,14 @@ class ChunkGrid:
         for axis, length in enumerate(self.shape):
             if length < 0:
                 raise ArgumentError(f"shape {self.shape} is {length} along axis {axis}; lengths are 0 or more")
+        # Kept, since it is asked for several times for each of very many chunks.
+        cells = tuple(-(-n // c) for n, c in zip(self.shape, self.chunk_shape, strict=True))
+        object.__setattr__(self, "cells", cells)
 
     @property
     def ndim(self) -> int:
         """Number of axes."""
         return len(self.shape)
-
-    @property
-    def cells(self) -> Shape:
-        """Number of chunks along each axis."""
-        return tuple(-(-n // c) for n, c in zip(self.shape, self.chunk_shape, strict=True))
 
     def __len__(self) -> int:
         return math.prod(self.cells)

@@ -22,7 +22,7 @@ __all__ = ["Kind", "Workers", "find_workers", "refuse_import_by_spawn", "require
 Kind = Literal["synchronous", "threads", "processes", "distributed", "other"]
 
 # What Python, numpy, h5py and distributed take in a worker before any data.
-_BASE_NBYTES = 200 << 20
+_BASE_NBYTES = 128 << 20
 # Where distributed starts to spill, by default: the share of a worker's limit that may be used.
 _USABLE = 0.6
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -65,7 +66,7 @@ class ChunkFormat:
     @property
     def nbytes(self) -> int:
         """Bytes of an unfiltered chunk."""
-        return int(np.prod(self.chunk_shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.chunk_shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from typing import Any
 
 __all__ = ["deferred"]
 
+_NUMBERS = tuple(map(int, signal.valid_signals()))
+
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
@@ -36,5 +38,5 @@ def deferred() -> Iterator[None]:
 
 def _handlers() -> dict[int, Callable[[int, Any], Any]]:
     """Return the handlers that are written in Python."""
-    found = ((number, signal.getsignal(number)) for number in signal.valid_signals())
+    found = ((number, signal.getsignal(number)) for number in _NUMBERS)
     return {number: handler for number, handler in found if callable(handler)}
