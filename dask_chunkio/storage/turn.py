@@ -68,6 +68,7 @@ class Writer:
         self.exclusive = exclusive
         self._turns = threading.RLock()
         self._counting = threading.Lock()
+        self._placing = threading.Lock()
         self._users = 0
         self._ended = False
         self._open: _Open | None = None
@@ -130,7 +131,9 @@ class Writer:
                 reserved = self._reserve(place, layout, encoded)
             # Placed only now: until the turn is durable, the last commit may still own these bytes.
             offsets = reserved.entries["offset"].tolist()
-            pwrite_each(self._file, [(at, payload.data) for at, payload in zip(offsets, payloads, strict=True)])
+            # The system lets one writer at a time into a file; threads that wait here sleep, there they spin.
+            with self._placing:
+                pwrite_each(self._file, [(at, payload.data) for at, payload in zip(offsets, payloads, strict=True)])
         return reserved
 
     def commit_whole(self, place: Place, layout: DatasetLayout, data: Array, lock: Lock) -> Reservations:
