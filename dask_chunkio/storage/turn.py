@@ -20,7 +20,7 @@ import h5py
 
 from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetError
 from dask_chunkio.filters.pipeline import Payload
-from dask_chunkio.grid import Array
+from dask_chunkio.grid import Array, ChunkGrid
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, describe, make_dataset, verify_index
 from dask_chunkio.storage.files import pread_into, pwrite_all, pwrite_each
 from dask_chunkio.storage.flock import locked
@@ -233,11 +233,11 @@ class Writer:
         if before is not None:
             return self._reserve_again(before, layout, encoded)
         with self._opened() as state:
-            dataset = state.h5[layout.name].id
+            dataset, grid = state.h5[layout.name].id, layout.chunks
             rows = [
                 (
                     one.chunk,
-                    self._reserve_one(state, dataset, layout, one),
+                    self._reserve_one(state, dataset, grid, one),
                     one.payload.nbytes,
                     one.sum,
                     one.payload.mask,
@@ -248,8 +248,8 @@ class Writer:
             self._commit(state, reserved.pack())
         return reserved
 
-    def _reserve_one(self, state: _Open, dataset: h5py.h5d.DatasetID, layout: DatasetLayout, one: Encoded) -> int:
-        return state.staged.reserve(dataset, layout.chunks.origin(one.chunk), one.payload.nbytes, one.payload.mask)
+    def _reserve_one(self, state: _Open, dataset: h5py.h5d.DatasetID, grid: ChunkGrid, one: Encoded) -> int:
+        return state.staged.reserve(dataset, grid.origin(one.chunk), one.payload.nbytes, one.payload.mask)
 
     def _reserve_again(self, before: Reservations, layout: DatasetLayout, encoded: Sequence[Encoded]) -> Reservations:
         """Adapt the reservations of a buffer that was encoded before, by a task that did not come to its end.
@@ -264,7 +264,7 @@ class Writer:
             if (was["nbytes"], was["mask"]) != (one.payload.nbytes, one.payload.mask):
                 _require_other_length(layout, was, one)
                 with self._opened() as state:
-                    offset = self._reserve_one(state, state.h5[layout.name].id, layout, one)
+                    offset = self._reserve_one(state, state.h5[layout.name].id, layout.chunks, one)
                     reserved = reserved.replaced(row, offset, one.payload.nbytes, one.sum, one.payload.mask)
                     self._commit(state, reserved.pack(), close=True)
             elif was["checksum"] != one.sum:
