@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,6 +134,14 @@ class ChunkGrid:
     def origin(self, number: int) -> Shape:
         """Return the first element of chunk `number`, as HDF5 addresses chunks."""
         return tuple(i * c for i, c in zip(self.index(number), self.chunk_shape, strict=True))
+
+    def origins(self, numbers: Sequence[int]) -> list[Shape]:
+        """Return the `origin` of each of many chunks, all in one step."""
+        if not self.shape:
+            return [self.origin(number) for number in numbers]
+        along = np.unravel_index(np.asarray(numbers, np.intp), self.cells)
+        firsts = [(index * length).tolist() for index, length in zip(along, self.chunk_shape, strict=True)]
+        return list(zip(*firsts, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,15 @@ _holes: list[Array] = []
 
 def hole(nbytes: int) -> Array:
     """Return a hole of exactly `nbytes` (a plain slice would shorten itself in silence)."""
+    found = _holes[-1] if _holes else None
+    return found[:nbytes] if found is not None and len(found) >= nbytes else _grown(nbytes)[:nbytes]
+
+
+def _grown(nbytes: int) -> Array:
     with _growing:
         if not _holes or len(_holes[-1]) < nbytes:
             _holes.append(_map(max(_SMALLEST, 1 << (nbytes - 1).bit_length())))
-        return _holes[-1][:nbytes]
+        return _holes[-1]
 
 
 def _map(nbytes: int) -> Array:

@@ -10,7 +10,8 @@ from typing import Any
 
 __all__ = ["deferred"]
 
-_NUMBERS = tuple(map(int, signal.valid_signals()))
+# Those above are the real-time signals: dozens, that nobody handles here.
+_NUMBERS = tuple(number for number in map(int, signal.valid_signals()) if number < 32)
 
 
 @contextlib.contextmanager

@@ -13,14 +13,14 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import h5py
 
 from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetError
 from dask_chunkio.filters.pipeline import Payload
-from dask_chunkio.grid import Array, ChunkGrid
+from dask_chunkio.grid import Array
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, describe, make_dataset, verify_index
 from dask_chunkio.storage.files import pread_into, pwrite_all, pwrite_each
 from dask_chunkio.storage.flock import locked
@@ -50,6 +50,13 @@ class _Open:
 
     staged: StagedFile
     h5: h5py.File
+    ids: dict[str, h5py.h5d.DatasetID] = field(default_factory=dict)
+
+    def id_of(self, name: str) -> h5py.h5d.DatasetID:
+        """Return a dataset's handle; looked up by name once, which takes longer than to reserve a place."""
+        if name not in self.ids:
+            self.ids[name] = self.h5[name].id
+        return self.ids[name]
 
 
 class Writer:
@@ -233,23 +240,14 @@ class Writer:
         if before is not None:
             return self._reserve_again(before, layout, encoded)
         with self._opened() as state:
-            dataset, grid = state.h5[layout.name].id, layout.chunks
-            rows = [
-                (
-                    one.chunk,
-                    self._reserve_one(state, dataset, grid, one),
-                    one.payload.nbytes,
-                    one.sum,
-                    one.payload.mask,
-                )
-                for one in encoded
-            ]
+            dataset, origins = state.id_of(layout.name), layout.chunks.origins([one.chunk for one in encoded])
+            rows = []
+            for one, origin in zip(encoded, origins, strict=True):
+                nbytes, mask = one.payload.nbytes, one.payload.mask
+                rows.append((one.chunk, state.staged.reserve(dataset, origin, nbytes, mask), nbytes, one.sum, mask))
             reserved = Reservations.of(*place, rows)
             self._commit(state, reserved.pack())
         return reserved
-
-    def _reserve_one(self, state: _Open, dataset: h5py.h5d.DatasetID, grid: ChunkGrid, one: Encoded) -> int:
-        return state.staged.reserve(dataset, grid.origin(one.chunk), one.payload.nbytes, one.payload.mask)
 
     def _reserve_again(self, before: Reservations, layout: DatasetLayout, encoded: Sequence[Encoded]) -> Reservations:
         """Adapt the reservations of a buffer that was encoded before, by a task that did not come to its end.
@@ -264,8 +262,9 @@ class Writer:
             if (was["nbytes"], was["mask"]) != (one.payload.nbytes, one.payload.mask):
                 _require_other_length(layout, was, one)
                 with self._opened() as state:
-                    offset = self._reserve_one(state, state.h5[layout.name].id, layout.chunks, one)
-                    reserved = reserved.replaced(row, offset, one.payload.nbytes, one.sum, one.payload.mask)
+                    origin, nbytes, mask = layout.chunks.origin(one.chunk), one.payload.nbytes, one.payload.mask
+                    offset = state.staged.reserve(state.id_of(layout.name), origin, nbytes, mask)
+                    reserved = reserved.replaced(row, offset, nbytes, one.sum, mask)
                     self._commit(state, reserved.pack(), close=True)
             elif was["checksum"] != one.sum:
                 reserved = reserved.replaced(row, was["offset"], one.payload.nbytes, one.sum, one.payload.mask)
