@@ -136,9 +136,17 @@ class ChunkGrid:
         return tuple(i * c for i, c in zip(self.index(number), self.chunk_shape, strict=True))
 
     def origins(self, numbers: Sequence[int]) -> list[Shape]:
-        """Return the `origin` of each of many chunks, all in one step."""
+        """Return the `origin` of each of many chunks, all in one step.
+
+        Raises
+        ------
+        IndexError
+            If there is no such chunk.
+        """
         if not self.shape:
             return [self.origin(number) for number in numbers]
+        if numbers and not 0 <= min(numbers) <= max(numbers) < len(self):
+            raise IndexError(f"chunks {min(numbers)} to {max(numbers)} of a grid of {len(self)} chunks")
         along = np.unravel_index(np.asarray(numbers, np.intp), self.cells)
         firsts = [(index * length).tolist() for index, length in zip(along, self.chunk_shape, strict=True)]
         return list(zip(*firsts, strict=True))

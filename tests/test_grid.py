@@ -63,6 +63,10 @@ def test_number_and_index_are_inverse_and_origin_is_where_the_chunk_begins(grid)
     for number in range(len(grid)):
         assert grid.number(grid.index(number)) == number
         assert grid.origin(number) == tuple(axis.start for axis in grid[number])
+    numbers = list(range(len(grid)))
+    assert grid.origins(numbers) == [grid.origin(number) for number in numbers]
+    with pytest.raises(IndexError, match=f"of a grid of {len(grid)} chunks"):
+        grid.origins([len(grid)])
 
 
 @given(buffer_grids())
