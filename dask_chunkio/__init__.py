@@ -4,7 +4,7 @@ from dask_chunkio.data_chunk import DataChunk
 from dask_chunkio.grid import BufferGrid, ChunkGrid
 from dask_chunkio.iterator import GenericDataChunkIterator
 from dask_chunkio.plan import DatasetPlan, WritePlan
-from dask_chunkio.storage.target import discard_unfinished as discard
+from dask_chunkio.storage.unfinished import DatasetState, Recovered, UnfinishedWrite, discard, recover, status
 from dask_chunkio.tasks import DatasetResult, WriteResult
 from dask_chunkio.write import plan, to_hdf5
 
@@ -14,11 +14,16 @@ __all__ = [
     "DataChunk",
     "DatasetPlan",
     "DatasetResult",
+    "DatasetState",
     "GenericDataChunkIterator",
+    "Recovered",
+    "UnfinishedWrite",
     "WritePlan",
     "WriteResult",
     "discard",
     "plan",
+    "recover",
+    "status",
     "to_hdf5",
 ]
 __version__ = "0.1.0.dev0"

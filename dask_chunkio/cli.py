@@ -21,7 +21,8 @@ from dask_chunkio.input_files import RawLayout, open_source
 from dask_chunkio.locations import Location, parse_location
 from dask_chunkio.progress import wants_progress
 from dask_chunkio.schedulers import LOCAL, describe, running_scheduler, thread_count
-from dask_chunkio.storage.target import Target, discard_unfinished
+from dask_chunkio.storage.target import Target
+from dask_chunkio.storage.unfinished import discard as discard_unfinished
 from dask_chunkio.tasks import WriteResult
 from dask_chunkio.write import plan, to_hdf5
 

@@ -5,6 +5,7 @@ These run on workers.  Everything that touches the target is here or below.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import deque
@@ -25,7 +26,7 @@ from dask_chunkio.storage import writers
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec
 from dask_chunkio.storage.flock import locked
 from dask_chunkio.storage.target import Target
-from dask_chunkio.storage.turn import Lock, Writer
+from dask_chunkio.storage.writer import Lock, Writer
 
 __all__ = [
     "Creation",
@@ -42,6 +43,8 @@ __all__ = [
     "write_buffer",
     "write_in_order",
 ]
+
+logger = logging.getLogger("dask_chunkio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,10 @@ class DatasetJob:
     def buffers(self) -> BufferGrid:
         """The grid of its buffers."""
         return BufferGrid(self.layout.chunks, self.buffer_shape)
+
+    def chunks_of(self, buffer: int) -> list[int]:
+        """Return the numbers of the chunks in a buffer; a dataset in one piece counts as one."""
+        return list(self.buffers.chunk_numbers(buffer)) if self.layout.is_chunked else [0]
 
     def where(self, buffer: int, selection: Selection) -> str:
         """Return words for messages."""
@@ -147,11 +154,14 @@ class WriteResult:
         In the order in which they were given.
     seconds : float
         From the first task to the last.
+    notes : tuple of str
+        What had to be repaired.
     """
 
     path: str
     datasets: tuple[DatasetResult, ...]
     seconds: float
+    notes: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -178,7 +188,7 @@ def create_target(creation: Creation) -> WriteLayout:
     """Make file and datasets; found made by the same write, they are kept."""
     started = time.time()
     target = creation.target
-    layouts = writers.create(target, creation.specs, creation.exclusive, turn_lock(target.write_id))
+    target, layouts = writers.create(target, creation.specs, creation.exclusive, turn_lock(target.write_id))
     for made, job in zip(layouts, creation.jobs, strict=True):
         if made != job.layout:
             raise IntegrityError(
@@ -190,40 +200,31 @@ def create_target(creation: Creation) -> WriteLayout:
 
 def read_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader) -> Array | Receipt:
     """Read one buffer, unless its payloads are in place already."""
-    job = layout.jobs[dataset]
-    selection = job.buffers[buffer]
-    if _writer(layout).stored(dataset, buffer) is not None:
-        return _receipt(layout, dataset, selection)
-    dtypes = job.source_dtype, job.layout.form.dtype
-    where = job.where(buffer, selection)
-    if job.read == "concurrent":
-        return read_checked(reader, selection, dtypes, where)
-    with _reading(layout, dataset):
-        # The user's object may fill the same memory again as soon as the next call is let in.
-        return read_checked(reader, selection, dtypes, where).copy()
+    with writers.engaged(layout.target, layout.exclusive):
+        return _read(layout, (dataset, buffer), reader)
 
 
 def commit_buffer(layout: WriteLayout, dataset: int, buffer: int, data: Array | Receipt) -> Receipt:
     """Encode a buffer and commit it."""
-    if isinstance(data, Receipt):
-        return data
-    return _commit(layout, (dataset, buffer), data, turn_lock(layout.target.write_id))
+    with writers.engaged(layout.target, layout.exclusive):
+        return _commit(layout, (dataset, buffer), data, turn_lock(layout.target.write_id))
 
 
 def write_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader) -> Receipt:
     """Read, encode and commit: the chain of a buffer as one task."""
-    return commit_buffer(layout, dataset, buffer, read_buffer(layout, dataset, buffer, reader))
+    with writers.engaged(layout.target, layout.exclusive):
+        data = _read(layout, (dataset, buffer), reader)
+        return _commit(layout, (dataset, buffer), data, turn_lock(layout.target.write_id))
 
 
 def commit_block(layout: WriteLayout, dataset: int, buffer: int, block: Any) -> Receipt:
     """Commit a block that dask computed, if it is what the array announced."""
     job = layout.jobs[dataset]
     selection = job.buffers[buffer]
-    if _writer(layout).stored(dataset, buffer) is not None:
-        return _receipt(layout, dataset, selection)
-    dtypes = job.source_dtype, job.layout.form.dtype
-    data = check_buffer(block, selection_shape(selection), dtypes, job.where(buffer, selection))
-    return commit_buffer(layout, dataset, buffer, data)
+    with writers.engaged(layout.target, layout.exclusive):
+        dtypes = job.source_dtype, job.layout.form.dtype
+        data = check_buffer(block, selection_shape(selection), dtypes, job.where(buffer, selection))
+        return _commit(layout, (dataset, buffer), data, turn_lock(layout.target.write_id))
 
 
 def write_in_order(layout: WriteLayout, dataset: int, reader: Reader) -> Receipt:
@@ -235,7 +236,10 @@ def write_in_order(layout: WriteLayout, dataset: int, reader: Reader) -> Receipt
     threads = max(2, worker_threads(os.cpu_count() or 2))
     dtypes = job.source_dtype, job.layout.form.dtype
     running: deque[Future[Receipt]] = deque()
-    with ThreadPoolExecutor(threads, "dask_chunkio-encode") as pool:
+    with (
+        writers.engaged(layout.target, layout.exclusive),
+        ThreadPoolExecutor(threads, "dask_chunkio-encode") as pool,
+    ):
         for buffer, selection in enumerate(job.buffers):
             # Copied, since the user's object may fill the same memory again in its next call.
             data = read_checked(reader, selection, dtypes, job.where(buffer, selection)).copy()
@@ -255,9 +259,11 @@ def finish_target(layout: WriteLayout, receipts: Sequence[Receipt]) -> WriteResu
     if got != counts:
         raise IntegrityError(f"{layout.target.path}: receipts for {got} buffers of {counts}")
     lock = turn_lock(layout.target.write_id)
-    stored = writers.finish(layout.target, [job.layout for job in layout.jobs], counts, lock)
-    datasets = tuple(map(_result, layout.jobs, stored))
-    return WriteResult(layout.target.path, datasets, time.time() - layout.started)
+    finished = writers.finish(layout.target, [job.layout for job in layout.jobs], lock)
+    for note in finished.notes:
+        logger.warning("%s: %s", layout.target.path, note)
+    datasets = tuple(map(_result, layout.jobs, finished.stored))
+    return WriteResult(layout.target.path, datasets, time.time() - layout.started, finished.notes)
 
 
 def _result(job: DatasetJob, stored: int) -> DatasetResult:
@@ -267,13 +273,29 @@ def _result(job: DatasetJob, stored: int) -> DatasetResult:
     )
 
 
-def _commit(layout: WriteLayout, place: tuple[int, int], data: Array, lock: Lock) -> Receipt:
+def _read(layout: WriteLayout, place: tuple[int, int], reader: Reader) -> Array | Receipt:
+    dataset, buffer = place
+    job = layout.jobs[dataset]
+    selection = job.buffers[buffer]
+    if _writer(layout).stored(dataset, job.chunks_of(buffer)):
+        return _receipt(layout, dataset, selection)
+    dtypes = job.source_dtype, job.layout.form.dtype
+    where = job.where(buffer, selection)
+    if job.read == "concurrent":
+        return read_checked(reader, selection, dtypes, where)
+    with _reading(layout, dataset):
+        # The user's object may fill the same memory again as soon as the next call is let in.
+        return read_checked(reader, selection, dtypes, where).copy()
+
+
+def _commit(layout: WriteLayout, place: tuple[int, int], data: Array | Receipt, lock: Lock) -> Receipt:
+    if isinstance(data, Receipt):
+        return data
     job, writer = layout.jobs[place[0]], _writer(layout)
     selection = job.buffers[place[1]]
     if not job.layout.is_chunked:
-        writer.commit_whole(place, job.layout, data, lock)
-    elif writer.stored(*place) is None:
-        chunks = list(job.buffers.chunk_numbers(place[1]))
+        writer.commit_whole(place, data, lock)
+    elif not writer.stored(place[0], chunks := job.chunks_of(place[1])):
         encoder, grid, form = encoder_for(job.layout.form, job.options), job.layout.chunks, job.layout.form
         payloads = [encoder.encode(cut_chunk(data, selection, grid[chunk], form)) for chunk in chunks]
         writer.commit(place, job.layout, chunks, payloads, lock)
@@ -299,7 +321,7 @@ class _reading:  # noqa: N801
 
     def __enter__(self) -> None:
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-        self._lock = locked(self._file)
+        self._lock = locked(self._file, self._path)
         self._lock.__enter__()
 
     def __exit__(self, *error: object) -> None:

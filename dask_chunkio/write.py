@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
 import dask.base
 from dask.delayed import Delayed
@@ -42,14 +44,16 @@ from dask_chunkio.sources.lazy import LazySource
 from dask_chunkio.sources.source import ReadMode, Source
 from dask_chunkio.sources.stream import StreamSource
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, preview
-from dask_chunkio.storage.target import Target
-from dask_chunkio.storage.writers import end
+from dask_chunkio.storage.target import Durability, Target
+from dask_chunkio.storage.writers import end, wait_for_others
 from dask_chunkio.tasks import Creation, DatasetJob, WriteResult
 from dask_chunkio.workers import Workers, find_workers, refuse_import_by_spawn, require_picklable
 
-__all__ = ["plan", "to_hdf5"]
+__all__ = ["command_line", "plan", "to_hdf5"]
 
 _BUFFER_NBYTES = 64 << 20
+# Kept beside the file, so that `dask-chunkio resume` can go on.
+command_line: ContextVar[tuple[str, ...]] = ContextVar("command_line", default=())
 _BUFFERS_PER_THREAD = 4
 
 
@@ -66,6 +70,9 @@ def to_hdf5(
     *args: Any,
     encoding: Mapping[str, Mapping[str, Any]] | None = None,
     overwrite: bool = False,
+    resume: bool = False,
+    wait: bool = False,
+    durability: Durability = "process",
     libver: str | tuple[str, str] | None = None,
     compute: bool = True,
     scheduler: Any = None,
@@ -86,8 +93,17 @@ def to_hdf5(
     encoding : mapping, optional
         Keywords for single datasets: ``{"/x": {"compression": "gzip"}}``.
     overwrite : bool
-        Replace a file that holds nothing but these datasets.  By default, and in every other
-        case, an existing file is an error.
+        Replace datasets that are there, and nothing else.  By default a dataset that is there
+        is an error; a file that is there gains the new ones.
+    resume : bool
+        Go on with a write of this file that was cut off, if there is one; the arguments must
+        be those with which it was begun, except for ``scheduler`` and ``buffer_shape``.
+    wait : bool
+        Where another call is writing this file, or another program has it open, wait instead of
+        raising.
+    durability : str
+        What a committed buffer survives: ``"process"`` for the death of any process,
+        ``"power"`` for that of the machine too, which waits for the disk at each commit.
     libver : str or tuple of str, optional
         File format, as `h5py.File` takes it.
     compute : bool
@@ -136,16 +152,26 @@ def to_hdf5(
     (8000, True)
     """
     refuse_import_by_spawn()
-    write = _prepare(filename, args, encoding, keywords, scheduler=scheduler, overwrite=overwrite, libver=libver)
+    options = _target_options(overwrite, resume, wait, durability, libver)
+    write = _prepare(filename, args, encoding, keywords, scheduler, options=options)
     if not compute:
         return build_graph(write.creation(exclusive=False), write.sources, fuse)
+    return _computed(write, scheduler, progress, fuse, compute_kwargs)
+
+
+def _computed(
+    write: _Write, scheduler: Any, progress: bool | None, fuse: bool, compute_kwargs: Mapping[str, Any] | None
+) -> WriteResult:
     delayed = build_graph(write.creation(exclusive=write.workers.share_process), write.sources, fuse)
     bar = progress if progress is not None else True if write.asks_for_progress else None
     with _kept_is_named(write.target), _errors_of_workers(), _shown(write, wants_progress(bar)):
         try:
             (result,) = dask.base.compute(delayed, scheduler=scheduler, **(compute_kwargs or {}))
+        except KeyboardInterrupt:
+            wait_for_others(write.target)
+            raise
         finally:
-            end(write.target)
+            end(write.target.write_id)
     finished: WriteResult = result
     return finished
 
@@ -178,9 +204,10 @@ def plan(
     >>> planned.datasets[0].encoder
     'deflate(4) by libdeflate 4'
     """
-    for keyword in ("compute", "progress", "fuse", "compute_kwargs"):
+    for keyword in ("compute", "progress", "fuse", "compute_kwargs", "resume", "wait", "durability"):
         keywords.pop(keyword, None)
-    return _prepare(filename, args, encoding, keywords, scheduler=scheduler, overwrite=overwrite, libver=libver).plan()
+    options = _target_options(overwrite, False, False, "process", libver)
+    return _prepare(filename, args, encoding, keywords, scheduler, options=options).plan()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +255,9 @@ def _prepare(
     args: tuple[Any, ...],
     encoding: Mapping[str, Mapping[str, Any]] | None,
     keywords: Mapping[str, Any],
-    *,
     scheduler: Any,
-    overwrite: bool,
-    libver: Any,
+    *,
+    options: Mapping[str, Any],
 ) -> _Write:
     path = parse_filename(filename)
     requests = parse_requests(args, encoding, keywords)
@@ -241,8 +267,21 @@ def _prepare(
     jobs = tuple(_job(request, layout, workers) for request, layout in zip(requests, layouts, strict=True))
     for request in requests:
         _require_portable(request, workers)
-    target = Target(path, uuid.uuid4().hex, overwrite, libver)
+    target = Target(path, uuid.uuid4().hex, **options)
     return _Write(target, workers, tuple(request.source for request in requests), specs, jobs)
+
+
+def _target_options(overwrite: bool, resume: bool, wait: bool, durability: str, libver: Any) -> dict[str, Any]:
+    if durability not in get_args(Durability):
+        raise ArgumentError(f"durability={durability!r} is none of {', '.join(map(repr, get_args(Durability)))}")
+    return {
+        "overwrite": overwrite,
+        "resume": resume,
+        "wait": wait,
+        "durability": durability,
+        "libver": libver,
+        "command": command_line.get(),
+    }
 
 
 def _spec(request: DatasetRequest) -> DatasetSpec:
@@ -251,7 +290,7 @@ def _spec(request: DatasetRequest) -> DatasetSpec:
     if chunks is None:
         chunks = readable_chunk_shape(source.shape, request.dtype.itemsize, source.shapes.block)
     check_cast(source.dtype, request.dtype, request.name)
-    return DatasetSpec(request.name, source.shape, request.dtype, chunks, request.options, request.attrs)
+    return DatasetSpec(request.name, source.shape, request.dtype, chunks, request.options, request.attrs, source.dtype)
 
 
 def _job(request: DatasetRequest, layout: DatasetLayout, workers: Workers) -> DatasetJob:
@@ -329,22 +368,22 @@ def _shown(write: _Write, show: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _kept_is_named(target: Target) -> Iterator[None]:
-    """Say with an error that ends a write in its midst what it leaves behind."""
+    """Say with what ends a write in its midst what it leaves behind, and how to go on."""
     try:
         yield
     except (ArgumentError, ArgumentTypeError, TargetError) as error:
-        if isinstance(error, CastError):
+        if isinstance(error, CastError) or (isinstance(error, TargetError) and os.path.isdir(target.folder)):
             error.add_note(_kept(target))
         raise
-    except ChunkIOError as error:
+    except (ChunkIOError, KeyboardInterrupt) as error:
         error.add_note(_kept(target))
         raise
 
 
 def _kept(target: Target) -> str:
     return (
-        f"{target.path} was not written. If anything was committed, it is kept in {target.folder}: remove that with "
-        f"dask_chunkio.discard({target.path!r}) before the next write."
+        f"{target.path} was not written. What was committed is kept in {target.folder}: go on with it by the same "
+        f"call with resume=True, or remove it with dask_chunkio.discard({target.path!r})."
     )
 
 

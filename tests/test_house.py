@@ -45,7 +45,7 @@ GUESTS = {
     "hdmf": {"integrations.hdmf"},
     "isal": {"filters.deflate"},
     "deflate": {"filters.deflate"},
-    "xxhash": {"storage.log"},
+    "xxhash": {"storage.records"},
     "cloudpickle": {"workers"},
     "psutil": {"workers", "cli", "demo", "schedulers"},
     "tqdm": {"progress", "iterator"},

@@ -10,13 +10,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from dask_chunkio.errors import ArgumentError, ArgumentTypeError, ChunkIOError, IntegrityError
+from dask_chunkio.errors import ArgumentError, ArgumentTypeError, ChunkIOError
 from dask_chunkio.filters.pipeline import ChunkFormat
 from dask_chunkio.filters.via_hdf5 import read_filters, require_filter
 from dask_chunkio.grid import ChunkGrid, Shape
-from dask_chunkio.storage.log import Reservations
+from dask_chunkio.storage.journal import Entries
 
-__all__ = ["DatasetLayout", "DatasetSpec", "describe", "make_dataset", "preview", "verify_index"]
+__all__ = ["DatasetLayout", "DatasetSpec", "describe", "index_differs", "make_dataset", "preview"]
 
 _counter = itertools.count()
 
@@ -39,6 +39,8 @@ class DatasetSpec:
         Further keywords of `h5py.Group.create_dataset`.
     attrs : mapping
         Its attributes.
+    source_dtype : numpy.dtype, optional
+        What the source announces; `dtype` by default.
     """
 
     name: str
@@ -47,6 +49,7 @@ class DatasetSpec:
     chunks: Shape
     options: Mapping[str, Any] = field(default_factory=dict)
     attrs: Mapping[str, Any] = field(default_factory=dict)
+    source_dtype: np.dtype[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,29 +158,41 @@ def preview(specs: Iterable[DatasetSpec]) -> tuple[DatasetLayout, ...]:
         return tuple(describe(make_dataset(file, spec)) for spec in specs)
 
 
-def verify_index(dataset: h5py.Dataset, layout: DatasetLayout, reserved: list[Reservations]) -> None:
+def index_differs(dataset: h5py.Dataset, layout: DatasetLayout, table: Entries) -> str | None:
     """Compare HDF5's index of chunks with the journal, chunk by chunk.
 
-    Raises
-    ------
-    IntegrityError
-        If a chunk is missing, or its place, length or mask differ.
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+        The dataset.
+    layout : DatasetLayout
+        As it was made.
+    table : numpy.ndarray
+        What the journal says of every chunk: ``offset``, ``nbytes``, ``mask``, ``state``.
+
+    Returns
+    -------
+    str or None
+        The first difference, in words.
     """
     if not layout.is_chunked or not len(layout.chunks):
-        return
+        return None
     grid = layout.chunks
-    indexed: dict[int, tuple[int, int, int]] = {}
+    indexed = np.zeros(len(grid), table.dtype)
+    count = 0
 
     def note(stored: Any) -> None:
+        nonlocal count
         index = tuple(at // length for at, length in zip(stored.chunk_offset, grid.chunk_shape, strict=True))
-        indexed[grid.number(index)] = (stored.byte_offset, stored.size, stored.filter_mask)
+        if all(along < cells for along, cells in zip(index, grid.cells, strict=True)):
+            indexed[grid.number(index)] = (stored.byte_offset, stored.size, 0, stored.filter_mask, 1)
+        count += 1
 
     dataset.id.chunk_iter(note)
-    for found in reserved:
-        for chunk, offset, nbytes, _, mask in found.entries.tolist():
-            if indexed.pop(chunk, None) != (offset, nbytes, mask):
-                raise IntegrityError(
-                    f"{layout.name}: HDF5's index and the journal disagree on the chunk at {grid.origin(chunk)}"
-                )
-    if indexed or sum(len(found.entries) for found in reserved) != len(grid):
-        raise IntegrityError(f"{layout.name}: HDF5's index has chunks that the journal lacks, or chunks are missing")
+    held = table["state"] != 0
+    fields = ("offset", "nbytes", "mask")
+    differs = np.any([(indexed[name] != table[name]) & held for name in fields], axis=0) | (indexed["state"] != held)
+    if differs.any():
+        chunk = int(np.argmax(differs))
+        return f"{layout.name}: HDF5's index and the journal disagree on the chunk at {grid.origin(chunk)}"
+    return f"{layout.name}: HDF5's index has chunks outside the dataset" if count != int(held.sum()) else None

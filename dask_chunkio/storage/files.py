@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 
-__all__ = ["pread_into", "pwrite_all", "pwrite_each", "write_whole_file"]
+__all__ = [
+    "open_side_file",
+    "open_to_read",
+    "pread_into",
+    "pwrite_all",
+    "pwrite_each",
+    "read_small_file",
+    "sync_folder",
+]
+__all__ += ["write_whole_file"]
 
 # Linux moves at most this many bytes in one call.
 _MOST = 0x7FFFF000
@@ -56,12 +66,48 @@ def pread_into(descriptor: int, view: memoryview, offset: int) -> int:
     return done
 
 
+def open_side_file(path: str, create: bool = True) -> int:
+    """Open a file for reading and writing, with the user's umask; a symbolic link is an error."""
+    flags = os.O_RDWR | (os.O_CREAT if create else 0)
+    for name in ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW"):
+        flags |= getattr(os, name, 0)
+    return os.open(path, flags, 0o666)
+
+
+def open_to_read(path: str) -> int:
+    """Open a file for reading."""
+    return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+
+
+def read_small_file(path: str, most: int) -> bytes | None:
+    """Return what a file holds, at most `most` bytes; None if it is not there."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(most)
+    except FileNotFoundError:
+        return None
+
+
 def write_whole_file(path: str, data: bytes) -> None:
     """Make `path` hold `data`: readers see the old content or the new."""
     temporary = f"{path}.{os.getpid()}"
-    with open(temporary, "wb") as file:
-        file.write(data)
+    descriptor = open_side_file(temporary)
+    try:
+        os.ftruncate(descriptor, 0)
+        pwrite_all(descriptor, data, 0)
+    finally:
+        os.close(descriptor)
     os.replace(temporary, path)
+
+
+def sync_folder(path: str) -> None:
+    """Have the names in a folder reach the disk."""
+    with contextlib.suppress(PermissionError):  # Windows opens no folders
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 if hasattr(os, "pwrite"):

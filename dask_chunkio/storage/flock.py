@@ -1,46 +1,130 @@
-"""A lock on an open file that the system releases when its holder dies."""
+"""Locks on open files that the system releases when their holder dies."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import time
 from collections.abc import Iterator
 
-__all__ = ["has_writer", "locked"]
+from dask_chunkio.errors import TargetBusyError, TargetError
+
+__all__ = ["has_writer", "locked", "share", "try_exclusive", "unlock"]
+
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+_POLL = 0.02
 
 try:
     import fcntl
 except ImportError:  # Windows: threads of one process only
 
-    @contextlib.contextmanager
-    def locked(descriptor: int) -> Iterator[None]:  # noqa: ARG001
-        """Do nothing: this system has no ``flock``."""
-        yield
+    def _lock(descriptor: int, is_exclusive: bool, waits: bool) -> bool:  # noqa: ARG001
+        return True
 
-    def has_writer(path: str) -> bool:  # noqa: ARG001
-        """Say no: this system has no ``flock``."""
-        return False
+    def unlock(descriptor: int) -> None:
+        """Do nothing: this system has no ``flock``."""
 
 else:
 
-    @contextlib.contextmanager
-    def locked(descriptor: int) -> Iterator[None]:
-        """Hold ``flock(LOCK_EX)`` on an open file; waits for other holders."""
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    def _lock(descriptor: int, is_exclusive: bool, waits: bool) -> bool:
+        """Take a lock, and say whether it was free; errors are the system's."""
+        kind = fcntl.LOCK_EX if is_exclusive else fcntl.LOCK_SH
         try:
-            yield
-        finally:
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-
-    def has_writer(path: str) -> bool:
-        """Say whether somebody, in this process too, has the file open for writing through HDF5."""
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind if waits else kind | fcntl.LOCK_NB)
         except BlockingIOError:
-            return True
-        except OSError:  # a file system without locks
             return False
-        finally:
-            os.close(descriptor)
+        return True
+
+    def unlock(descriptor: int) -> None:
+        """Let go of a lock."""
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def share(descriptor: int, name: str) -> None:
+    """Take a lock that others may share; waits for an exclusive holder.
+
+    Raises
+    ------
+    TargetError
+        If the file system has no locks.
+    """
+    with _named(name):
+        _lock(descriptor, is_exclusive=False, waits=True)
+
+
+def try_exclusive(descriptor: int, name: str) -> bool:
+    """Take a lock that nobody shares, if nobody has any.
+
+    Raises
+    ------
+    TargetError
+        If the file system has no locks.
+    """
+    with _named(name):
+        return _lock(descriptor, is_exclusive=True, waits=False)
+
+
+@contextlib.contextmanager
+def locked(descriptor: int, name: str, patience: float | None = None) -> Iterator[None]:
+    """Hold a lock that nobody shares.
+
+    Parameters
+    ----------
+    descriptor : int
+        Of an open file.
+    name : str
+        Its path, for messages.
+    patience : float, optional
+        Seconds to wait for other holders; without end by default.
+
+    Raises
+    ------
+    TargetBusyError
+        If others hold it for longer than that.
+    TargetError
+        If the file system has no locks.
+    """
+    with _named(name):
+        if patience is None:
+            _lock(descriptor, is_exclusive=True, waits=True)
+        else:
+            _lock_within(descriptor, name, patience)
+    try:
+        yield
+    finally:
+        unlock(descriptor)
+
+
+def _lock_within(descriptor: int, name: str, patience: float) -> None:
+    end = time.monotonic() + patience
+    while not _lock(descriptor, is_exclusive=True, waits=False):
+        if time.monotonic() > end:
+            raise TargetBusyError(f"{name} is open in another program; close it there, and run the write again")
+        time.sleep(_POLL)
+
+
+def has_writer(path: str) -> bool:
+    """Say whether somebody, in this process too, has the file open for writing through HDF5."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return not _lock(descriptor, is_exclusive=False, waits=False)
+    except OSError:  # a file system without locks
         return False
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    try:
+        yield
+    except TargetError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise TargetError(
+            f"the file system of {name} has no file locks (flock: {error.strerror}), without which two programs could "
+            f"write one file at once; write to another file system and move the file when it is whole"
+        ) from error

@@ -2,46 +2,65 @@
 
 from __future__ import annotations
 
-import contextlib
-import getpass
-import json
 import os
 import shutil
-import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import h5py
 
 from dask_chunkio.errors import TargetBusyError, TargetError, TargetExistsError, UnfinishedWriteError
-from dask_chunkio.storage.files import write_whole_file
+from dask_chunkio.storage.files import sync_folder
 from dask_chunkio.storage.flock import has_writer
+from dask_chunkio.storage.manifest import Manifest, read_manifest, require_real_folder
+from dask_chunkio.storage.superblock import require_closed
 
-__all__ = ["Target", "discard_unfinished", "publish", "require_free"]
+__all__ = ["SIDE_FILES", "Durability", "Mode", "Target", "publish", "remove_folder", "require_free"]
 
+Mode = Literal["", "new", "existing", "published"]
+Durability = Literal["process", "power"]
 _SUFFIX = ".writing"
+SIDE_FILES = ("data.h5", "journal", "log", "lock", "manifest.json")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The file to write and the folder that holds it until it is whole.
+    """The file to write and the folder that holds what is kept beside it.
 
     Parameters
     ----------
     path : str
         Absolute path of the file.
     write_id : str
-        Tells this write from any other to the same path.
+        Tells this call from any other for the same path.
     overwrite : bool
-        Whether a file that holds nothing but the same datasets may be replaced.
+        Whether datasets that are there may be replaced.
     libver : str, tuple of str or None
         As `h5py.File` takes it.
+    resume : bool
+        Whether to go on with a write that was cut off.
+    wait : bool
+        Whether to wait for another write to the same path to end.
+    durability : str
+        ``"process"`` or ``"power"``: what a committed buffer survives.
+    command : tuple of str
+        Arguments of the command line, for the manifest.
+    mode : str
+        ``"new"`` where the file is made in the folder and gets its name at the end;
+        ``"existing"`` where datasets are added to a file, hidden until the end; ``"published"``
+        where all that is left is to remove the folder; empty until it is found out.
     """
 
     path: str
     write_id: str
     overwrite: bool = False
     libver: str | tuple[str, str] | None = None
+    resume: bool = False
+    wait: bool = False
+    durability: Durability = "process"
+    command: tuple[str, ...] = ()
+    mode: Mode = ""
 
     @property
     def folder(self) -> str:
@@ -50,7 +69,12 @@ class Target:
 
     @property
     def file(self) -> str:
-        """The HDF5 file until it is whole."""
+        """The HDF5 file that is written to."""
+        return self.hidden_file if self.mode in ("", "new") else self.path
+
+    @property
+    def hidden_file(self) -> str:
+        """A new file until it is whole."""
         return os.path.join(self.folder, "data.h5")
 
     @property
@@ -64,120 +88,107 @@ class Target:
         return os.path.join(self.folder, "log")
 
     @property
+    def lock(self) -> str:
+        """The claim of those who write."""
+        return os.path.join(self.folder, "lock")
+
+    @property
     def manifest(self) -> str:
-        """Says who writes, since when."""
+        """Says what the folder is about."""
         return os.path.join(self.folder, "manifest.json")
 
-    def open_folder(self) -> bool:
-        """Make the folder, or find that this very write has made it before.
-
-        Returns
-        -------
-        bool
-            Whether it is new.
+    def located(self) -> Target:
+        """Return the target with links followed, as this machine sees them.
 
         Raises
         ------
-        UnfinishedWriteError
-            If another write owns it.
+        TargetExistsError
+            If the path is a link to nothing.
+        """
+        if os.path.islink(self.path) and not os.path.exists(self.path):
+            raise TargetExistsError(f"{self.path} exists and is not a file: it is a link to nothing; remove it first")
+        return replace(self, path=os.path.realpath(self.path))
+
+    def make_folder(self) -> bool:
+        """Make the folder, and say whether it was not there before.
+
+        Raises
+        ------
         TargetError
             If it cannot be made.
         """
         try:
             os.mkdir(self.folder)
         except FileExistsError:
-            self._require_own()
             return False
         except OSError as error:
             raise TargetError(f"cannot write {self.path}: {error.strerror} ({self.folder})") from error
-        write_whole_file(self.manifest, json.dumps(self._description()).encode())
+        try:
+            self.save_manifest()
+        except TargetError:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
         return True
 
-    def _description(self) -> dict[str, str | int]:
-        return {
-            "version": 1,
-            "write_id": self.write_id,
-            "target": self.path,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "user": _user(),
-            "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        }
+    def save_manifest(self) -> None:
+        """Say in the folder what it is about.
 
-    def _require_own(self) -> None:
-        found = _read_manifest(self.manifest)
-        if found.get("write_id") == self.write_id:
-            return
-        raise UnfinishedWriteError(
-            f"{self.folder} holds an unfinished write of {self.path}{_who(found)}. If it is still running, wait for "
-            f"it. If it was cut off, remove it with dask_chunkio.discard({self.path!r}) or 'dask-chunkio discard "
-            f"{self.path}', and write again"
-        )
+        Raises
+        ------
+        TargetError
+            If that cannot be written.
+        """
+        now = time.strftime("%Y-%m-%d %H:%M:%S %z")
+        try:
+            Manifest(self.path, self.mode, now, self.command, os.getcwd()).save(self.manifest)
+            if self.durability == "power":
+                sync_folder(self.folder)
+                sync_folder(os.path.dirname(self.path))
+        except OSError as error:
+            raise TargetError(f"cannot write {self.path}: {error.strerror} ({self.manifest})") from error
+
+    def found(self) -> Target | None:
+        """Return the target in the mode in which the folder beside it was begun; None without a folder.
+
+        Raises
+        ------
+        UnfinishedWriteError
+            If the folder does not say what it is about, or another version made it.
+        IntegrityError
+            If its manifest is damaged.
+        """
+        require_real_folder(self.folder)
+        if not os.path.isdir(self.folder):
+            return None
+        manifest = read_manifest(self.manifest)
+        if manifest is None:
+            raise UnfinishedWriteError(
+                f"{self.folder} is there and does not say what it is about: an unfinished write of {self.path} that "
+                f"was cut off as it began, or that is beginning now. {remedies(self.path)}"
+            )
+        mode: Mode = "new" if manifest.mode == "new" else "existing"
+        if mode == "new" and not os.path.exists(self.hidden_file) and _nbytes(self.journal):
+            mode = "published"
+        return replace(self, mode=mode)
 
 
-def _user() -> str:
+def _nbytes(path: str) -> int:
     try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        return "unknown"
+        return os.path.getsize(path)
+    except OSError:
+        return 0
 
 
-def _read_manifest(path: str) -> dict[str, object]:
-    try:
-        with open(path, "rb") as file:
-            found = json.loads(file.read(65536))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _who(found: dict[str, object]) -> str:
-    if not found:
-        return ""
+def remedies(path: str) -> str:
+    """Return in words what to do about an unfinished write."""
     return (
-        f", started {found.get('started')} by {found.get('user')} on {found.get('host')} (process {found.get('pid')})"
+        f"If it was cut off, go on with it (resume=True, with the same arguments), or remove it with "
+        f"dask_chunkio.discard({path!r}) or 'dask-chunkio discard {path}'"
     )
 
 
-def discard_unfinished(path: str | os.PathLike[str]) -> str | None:
-    """Remove what a write that was cut off left beside `path`; the file itself is not touched.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file that was to be written.
-
-    Returns
-    -------
-    str or None
-        The folder that was removed, or None if there was none.
-
-    Raises
-    ------
-    TargetError
-        If the folder is not one of ours, or cannot be removed.
-
-    Examples
-    --------
-    >>> discard_unfinished("no-such-file.h5") is None
-    True
-    """
-    target = Target(os.path.abspath(os.fspath(path)), "")
-    if not os.path.isdir(target.folder):
-        return None
-    strange = set(os.listdir(target.folder)) - {"data.h5", "journal", "log", "manifest.json"}
-    strange = {name for name in strange if not name.startswith(("manifest.json.", "read-"))}
-    if strange:
-        raise TargetError(f"{target.folder} holds {sorted(strange)}, which no write leaves there; look at it yourself")
-    try:
-        shutil.rmtree(target.folder)
-    except OSError as error:
-        raise TargetError(f"cannot remove {target.folder}: {error.strerror}") from error
-    return target.folder
-
-
-def require_free(target: Target, names: tuple[str, ...]) -> None:
-    """Make sure that nothing which would be lost stands under the target's name.
+def require_free(target: Target, names: tuple[str, ...]) -> Mode:
+    """Make sure that nothing which would be lost stands where the datasets are to be.
 
     Parameters
     ----------
@@ -186,12 +197,17 @@ def require_free(target: Target, names: tuple[str, ...]) -> None:
     names : tuple of str
         Absolute names of its datasets.
 
+    Returns
+    -------
+    str
+        ``"new"`` or ``"existing"``, as `Target.mode`.
+
     Raises
     ------
     TargetExistsError
-        If a file is there and may not be replaced.
+        If a dataset is there and may not be replaced.
     TargetBusyError
-        If another program has it open.
+        If another program has the file open for writing.
     TargetError
         If the folder does not exist, or the name is a directory's or a foreign file's.
     """
@@ -201,62 +217,114 @@ def require_free(target: Target, names: tuple[str, ...]) -> None:
     if os.path.isdir(target.path):
         raise TargetError(f"cannot write {target.path}: it is a directory; give the name of a file")
     if not os.path.lexists(target.path):
-        return
+        return "new"
+    if not os.access(target.path, os.R_OK | os.W_OK):
+        raise TargetError(f"cannot write {target.path}: Permission denied; make the file readable and writable first")
     if not h5py.is_hdf5(target.path):
         raise TargetExistsError(f"{target.path} exists and is not an HDF5 file; choose another name or move it away")
-    _require_replaceable(target, set(names))
+    return _mode_of(target, names)
 
 
-def _require_replaceable(target: Target, names: set[str]) -> None:
+def _mode_of(target: Target, names: tuple[str, ...]) -> Mode:
     if has_writer(target.path):
         raise TargetBusyError(
             f"{target.path} is open for writing, in this or another program; close it there, or choose another name"
         )
+    require_closed(target.path)
     try:
         with h5py.File(target.path, "r") as file:
-            held = _objects(file)
-            attributes = len(file.attrs)
+            for name in names:
+                require_replaceable(file, name, target)
+            return "new" if target.overwrite and _holds_only(file, set(names)) else "existing"
     except OSError as error:
+        if isinstance(error, TargetError):
+            raise
         raise TargetBusyError(
             f"{target.path} cannot be opened ({error}); close it in the program that has it open, "
             f"or choose another name"
         ) from error
-    if (clash := sorted(held & names)) and not target.overwrite:
-        raise TargetExistsError(
-            f"{target.path} already has {', '.join(clash)}; pass overwrite=True to replace, or choose another name"
-        )
-    others = sorted(name for name in held - names if not any(n.startswith(name + "/") for n in names))
-    if others or attributes or not target.overwrite:
-        what = f"it holds {', '.join(others[:5])}" if others else "it exists"
-        raise TargetExistsError(
-            f"{target.path} cannot be written: {what}, and datasets cannot be added to an existing file yet; "
-            f"write to a new file"
-        )
 
 
-def _objects(file: h5py.File) -> set[str]:
-    names: list[str] = []
-    file.visit_links(lambda name: names.append("/" + (name if isinstance(name, str) else name.decode())))
-    return set(names)
-
-
-def publish(target: Target) -> None:
-    """Give the whole file its final name, and remove the folder.
-
-    The bytes reach the disk before the name does: after a power failure the name stands for
-    the whole file or is not there.
+def require_replaceable(file: h5py.File, name: str, target: Target) -> None:
+    """Make sure that a dataset can stand under `name` without loss of anything but what it replaces.
 
     Raises
     ------
     TargetExistsError
-        If a file has come up under that name meanwhile, and may not be replaced.
+        If not.
     """
-    if target.overwrite:
-        os.replace(target.file, target.path)
-    else:
-        _rename_to_free_name(target)
-    _sync_folder(os.path.dirname(target.path))
+    parts = name.strip("/").split("/")
+    for end in range(1, len(parts) + 1):
+        path = "/" + "/".join(parts[:end])
+        link = file.get(path, getlink=True)
+        if link is None:
+            return
+        if end < len(parts):
+            if not isinstance(file.get(path), h5py.Group):
+                raise TargetExistsError(f"{target.path} has {path}, which is no group, so {name} cannot be in it")
+        elif not isinstance(link, h5py.HardLink) or not isinstance(file.get(path), h5py.Dataset):
+            raise TargetExistsError(f"{target.path} already has {name}, which is no dataset and is not replaced")
+        elif not target.overwrite:
+            raise TargetExistsError(
+                f"{target.path} already has {name}; pass overwrite=True to replace it, or choose another name"
+            )
+
+
+def _holds_only(file: h5py.File, names: set[str]) -> bool:
+    """Say whether nothing would be lost if the datasets stood in a new file in place of this one."""
+    others: list[str] = []
+
+    def note(name: str | bytes) -> None:
+        path = "/" + (name if isinstance(name, str) else name.decode("utf-8", "replace"))
+        is_above = any(wanted.startswith(path + "/") for wanted in names)
+        if path not in names and not (is_above and not len(file[path].attrs)):
+            others.append(path)
+
+    file.visit_links(note)
+    return not others and not len(file.attrs) and not file.userblock_size
+
+
+def publish(target: Target, names: tuple[str, ...]) -> None:
+    """Give a new file its final name, and remove the folder.
+
+    The bytes have reached the disk before the name does: after a power failure the name
+    stands for the whole file or is not there.
+
+    Raises
+    ------
+    TargetExistsError
+        If something has come up under that name meanwhile that may not be replaced.
+    """
+    if target.mode == "new" and not _is_published(target):
+        if target.overwrite and os.path.lexists(target.path):
+            _replace(target, names)
+        else:
+            _rename_to_free_name(target)
+        sync_folder(os.path.dirname(target.path))
+    remove_folder(target)
+
+
+def _is_published(target: Target) -> bool:
+    """Say whether a write that was cut off in `publish` has given the file its name already."""
+    return os.path.exists(target.path) and os.path.samefile(target.file, target.path)
+
+
+def remove_folder(target: Target) -> None:
+    """Remove the folder: its manifest last, so that what is left of it can be removed again."""
+    for name in os.listdir(target.folder):
+        if name != "manifest.json":
+            os.unlink(os.path.join(target.folder, name))
     shutil.rmtree(target.folder, ignore_errors=True)
+
+
+def _replace(target: Target, names: tuple[str, ...]) -> None:
+    if require_free(target, names) != "new":
+        raise TargetExistsError(
+            f"{target.path} was changed by another program during the write; the new data are whole in "
+            f"{target.file}: move that file where you want it"
+        )
+    shutil.copymode(target.path, target.file)
+    os.replace(target.file, target.path)
 
 
 def _rename_to_free_name(target: Target) -> None:
@@ -271,12 +339,3 @@ def _rename_to_free_name(target: Target) -> None:
         if os.path.lexists(target.path):
             raise TargetExistsError(f"{target.path} exists; the new data are whole in {target.file}") from None
         os.rename(target.file, target.path)
-
-
-def _sync_folder(path: str) -> None:
-    with contextlib.suppress(OSError):  # Windows opens no folders
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

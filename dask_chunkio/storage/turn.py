@@ -1,191 +1,106 @@
-"""A turn: lock, replay, open, reserve, commit; and then, outside the lock, place.
+"""A turn: lock, replay, open, stage, commit.
 
-A `Writer` is what one process knows of one write.  It is stateless between turns, so that
-any process may die at any moment and any other may take the next turn; only where a process
-is known to be the sole writer (`exclusive`) it keeps the file open.
+`Turns` is what one process knows of the files of one write.  It is stateless between turns,
+so that any process may die at any moment and any other may take the next turn; only where a
+process is known to be the sole writer of a new file it keeps HDF5 open.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
 
 import h5py
 
-from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetError
-from dask_chunkio.filters.pipeline import Payload
-from dask_chunkio.grid import Array
-from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, describe, make_dataset, verify_index
-from dask_chunkio.storage.files import pread_into, pwrite_all, pwrite_each
+from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetError, UnfinishedWriteError
+from dask_chunkio.storage.claim import Claim
+from dask_chunkio.storage.files import open_side_file, pread_into, pwrite_all, sync_folder
 from dask_chunkio.storage.flock import locked
 from dask_chunkio.storage.hdf5_file import StagedFile
-from dask_chunkio.storage.log import CREATED, Journal, Reservations, Turn, checksum, pack_record, read_turn
+from dask_chunkio.storage.journal import Journal
+from dask_chunkio.storage.log import Turn, read_turn
 from dask_chunkio.storage.signals import deferred
+from dask_chunkio.storage.staging import Run
+from dask_chunkio.storage.superblock import GUARD, find_superblock, keeps_status, require_closed
 from dask_chunkio.storage.target import Target
 
-__all__ = ["Lock", "Writer"]
+__all__ = ["Lock", "OpenFile", "Turns"]
 
 Lock = Callable[[], AbstractContextManager[object]]
-Place = tuple[int, int]
+# How long other programs may keep a file open that we add to, before a turn gives up.
+_PATIENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """A payload, the number of its chunk, and its checksum."""
-
-    chunk: int
-    payload: Payload
-    sum: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Open:
+class OpenFile:
     """The HDF5 file while it is open."""
 
     staged: StagedFile
     h5: h5py.File
     ids: dict[str, h5py.h5d.DatasetID] = field(default_factory=dict)
 
-    def id_of(self, name: str) -> h5py.h5d.DatasetID:
+    def id_of(self, path: str) -> h5py.h5d.DatasetID:
         """Return a dataset's handle; looked up by name once, which takes longer than to reserve a place."""
-        if name not in self.ids:
-            self.ids[name] = self.h5[name].id
-        return self.ids[name]
+        if path not in self.ids:
+            self.ids[path] = self.h5[path].id
+        return self.ids[path]
 
 
-class Writer:
-    """Commits buffers of one write, from any thread of this process.
+class Turns:
+    """Takes turns on the files of one write, from any thread of this process.
 
     Parameters
     ----------
     target : Target
-        What is written.
+        What is written, in the mode that was found out.
     exclusive : bool
-        Whether no other process takes turns, so that the file may stay open between them.
+        Whether this process takes all turns.
+    holds_claim : bool
+        Whether the caller has the claim on the write, alone.
+
+    Attributes
+    ----------
+    file : int
+        Descriptor of the HDF5 file, to place payloads by.
+    journal : Journal
+        As it was at the end of the last turn.
+    claim : Claim
+        Held while `used`.
     """
 
-    def __init__(self, target: Target, exclusive: bool) -> None:
+    def __init__(self, target: Target, exclusive: bool, holds_claim: bool = False) -> None:
         self.target = target
         self.exclusive = exclusive
+        self._shares_by_use = not exclusive and not holds_claim
         self._turns = threading.RLock()
-        self._counting = threading.Lock()
-        self._placing = threading.Lock()
+        self._counting = threading.Condition()
         self._users = 0
         self._ended = False
-        self._open: _Open | None = None
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-        self._file = os.open(target.file, flags, 0o666)
-        self._journal_file = os.open(target.journal, flags, 0o666)
-        self._log = os.open(target.log, flags, 0o666)
-        self._journal = Journal(self._journal_file, target.journal)
+        self._open: OpenFile | None = None
+        self._is_named = False
+        self._opened_descriptors: list[int] = []
+        try:
+            self.file = self._descriptor(target.file, create=target.mode == "new")
+            self._journal_file = self._descriptor(target.journal)
+            self._log = self._descriptor(target.log)
+            self.claim = Claim(target.lock)
+        except BaseException:
+            self._close_descriptors()
+            raise
+        self.journal = Journal(self._journal_file, target.journal)
+        if exclusive:
+            self.claim.share()
 
-    # What tasks call
-
-    def create(self, specs: Sequence[DatasetSpec], lock: Lock) -> tuple[DatasetLayout, ...]:
-        """Make the file and its datasets, or find them made."""
-        with self._turn(lock), self._opened("r+" if self._journal.created else "w") as state:
-            if self._journal.created:
-                return tuple(describe(state.h5[spec.name]) for spec in specs)
-            layouts = tuple(describe(make_dataset(state.h5, spec)) for spec in specs)
-            self._commit(state, pack_record(CREATED, b""))
-            return layouts
-
-    def stored(self, dataset: int, buffer: int) -> Reservations | None:
-        """Return the reservations of a buffer whose payloads are all in place.
-
-        Compares each payload in the file with its recorded checksum: a retry, a duplicate
-        and a resumed write find out here that there is nothing left to do.
-        """
-        with self._used():
-            with self._turns:
-                self._journal.refresh()
-                found = self._journal.find(dataset, buffer)
-            return found if found is not None and self._is_placed(found) else None
-
-    def commit(
-        self, place: Place, layout: DatasetLayout, chunks: Sequence[int], payloads: Sequence[Payload], lock: Lock
-    ) -> Reservations:
-        """Reserve, make the metadata durable, and place.
-
-        Parameters
-        ----------
-        place : tuple of int
-            Numbers of the dataset and of the buffer.
-        layout : DatasetLayout
-            The dataset.
-        chunks : sequence of int
-            Numbers of the buffer's chunks.
-        payloads : sequence of Payload
-            One for each chunk.
-        lock : callable
-            Returns the scheduler's lock, entered around the turn.
-
-        Returns
-        -------
-        Reservations
-            Where the payloads are.
-        """
-        _require_payloads(layout, payloads)
-        encoded = [Encoded(*pair, checksum(pair[1].data)) for pair in zip(chunks, payloads, strict=True)]
-        with self._used():
-            with self._turn(lock):
-                reserved = self._reserve(place, layout, encoded)
-            # Placed only now: until the turn is durable, the last commit may still own these bytes.
-            offsets = reserved.entries["offset"].tolist()
-            # The system lets one writer at a time into a file; threads that wait here sleep, there they spin.
-            with self._placing:
-                pwrite_each(self._file, [(at, payload.data) for at, payload in zip(offsets, payloads, strict=True)])
-        return reserved
-
-    def commit_whole(self, place: Place, layout: DatasetLayout, data: Array, lock: Lock) -> Reservations:
-        """Write a dataset that has no chunks, by HDF5 itself, in a turn of its own."""
-        with self._turn(lock):
-            reserved = Reservations.of(*place, [])
-            with self._opened() as state:
-                state.h5[layout.name][()] = data
-                self._commit(state, reserved.pack())
-        return reserved
-
-    def finish(self, layouts: Sequence[DatasetLayout], buffers: Sequence[int], lock: Lock) -> list[int]:
-        """Check index against journal, trim the file and make it durable.
-
-        Parameters
-        ----------
-        layouts : sequence of DatasetLayout
-            The datasets.
-        buffers : sequence of int
-            How many buffers each has.
-        lock : callable
-            As for `commit`.
-
-        Returns
-        -------
-        list of int
-            Stored bytes of each dataset.
-
-        Raises
-        ------
-        IntegrityError
-            If the file does not hold every chunk as it was committed.
-        """
-        with self._turn(lock):
-            with self._opened() as state:
-                counted = enumerate(zip(layouts, buffers, strict=True))
-                stored = [self._verify(state, number, layout, count) for number, (layout, count) in counted]
-                self._commit(state, b"", close=True)
-                os.ftruncate(self._file, state.staged.size)
-            # Our own lock would refuse HDF5's; nobody else can have this file open for writing.
-            with h5py.File(self.target.file, "r", locking=False) as plain:
-                for layout in layouts:
-                    plain[layout.name].id.get_space_status()
-            os.fsync(self._file)
-        return stored
+    @property
+    def is_durable(self) -> bool:
+        """Whether a commit waits for the disk."""
+        return self.target.durability == "power"
 
     def close(self) -> None:
         """Abandon what is staged, and let go of the files when the last call has left them.
@@ -194,128 +109,202 @@ class Writer:
         closed under them, its number could stand for another file when they use it.
         """
         with self._turns, deferred():
-            self._abandon()
+            self.abandon()
         with self._counting:
             self._ended, was_ended = True, self._ended
             is_free = self._users == 0 and not was_ended
         if is_free:
-            self._close_descriptors()
+            self._close_files()
 
     @contextlib.contextmanager
-    def _used(self) -> Iterator[None]:
-        """Keep the descriptors open; an error of the file system leaves as ours."""
+    def used(self) -> Iterator[None]:
+        """Hold the claim and keep the descriptors open; an error of the file system leaves as ours."""
         with self._counting:
             if self._ended:
                 raise TargetError(f"the write of {self.target.path} has ended; nothing more is committed to it")
+            if self._users == 0 and self._shares_by_use:
+                self.claim.share()
             self._users += 1
         try:
             yield
         except ChunkIOError:
             raise
         except OSError as error:
-            raise TargetError(f"cannot write {self.target.path}: {error.strerror or error}") from error
+            raise TargetError(_words(self.target, error)) from error
         finally:
             with self._counting:
                 self._users -= 1
+                self._counting.notify_all()
                 is_last = self._ended and self._users == 0
+                if self._users == 0 and self._shares_by_use and not is_last:
+                    self.claim.release()
             if is_last:
-                self._close_descriptors()
+                self._close_files()
 
-    def _close_descriptors(self) -> None:
-        for descriptor in (self._file, self._journal_file, self._log):
-            os.close(descriptor)
+    def wait_unused(self) -> None:
+        """Wait until no task of this process uses the write."""
+        with self._counting:
+            self._counting.wait_for(lambda: self._users == 0)
 
     @contextlib.contextmanager
-    def _turn(self, lock: Lock) -> Iterator[None]:
-        """Hold every lock, with the log replayed and the journal read."""
-        with self._used(), self._turns, lock(), locked(self._file), deferred():
+    def turn(self, lock: Lock, anybody: bool = False, patience: float = _PATIENCE) -> Iterator[None]:
+        """Hold every lock, with the log replayed and the journal read.
+
+        Parameters
+        ----------
+        lock : callable
+            Returns the scheduler's lock.
+        anybody : bool
+            Whether the turn may be taken by a call that does not own the write.
+        patience : float
+            Seconds to wait for other programs that have the file open.
+
+        Raises
+        ------
+        TargetError
+            If another call has taken the write over, or the file was moved away.
+        TargetBusyError
+            If another program keeps the file open.
+        IntegrityError
+            If another program has changed what a turn that was cut off was changing.
+        """
+        waits = self.target.mode != "existing" or self.target.wait
+        with (
+            self.used(),
+            self._turns,
+            lock(),
+            locked(self._log, self.target.log),
+            locked(self.file, self.target.file, None if waits else patience),
+            deferred(),
+        ):
+            self._require_in_place()
             self._replay()
-            self._journal.refresh()
+            self.journal.refresh()
+            if not anybody:
+                self._require_ownership()
             yield
 
-    # Inside a turn
-
-    def _reserve(self, place: Place, layout: DatasetLayout, encoded: Sequence[Encoded]) -> Reservations:
-        before = self._journal.find(*place)
-        if before is not None:
-            return self._reserve_again(before, layout, encoded)
-        with self._opened() as state:
-            dataset, origins = state.id_of(layout.name), layout.chunks.origins([one.chunk for one in encoded])
-            rows = []
-            for one, origin in zip(encoded, origins, strict=True):
-                nbytes, mask = one.payload.nbytes, one.payload.mask
-                rows.append((one.chunk, state.staged.reserve(dataset, origin, nbytes, mask), nbytes, one.sum, mask))
-            reserved = Reservations.of(*place, rows)
-            self._commit(state, reserved.pack())
-        return reserved
-
-    def _reserve_again(self, before: Reservations, layout: DatasetLayout, encoded: Sequence[Encoded]) -> Reservations:
-        """Adapt the reservations of a buffer that was encoded before, by a task that did not come to its end.
-
-        A payload of another length takes a turn of its own, after which the file is closed:
-        HDF5 frees the old place, and must not hand it out to a chunk on which a late writer
-        of the old payload could land.
-        """
-        reserved = before
-        for row, one in enumerate(encoded):
-            was = reserved.entries[row]
-            if (was["nbytes"], was["mask"]) != (one.payload.nbytes, one.payload.mask):
-                _require_other_length(layout, was, one)
-                with self._opened() as state:
-                    origin, nbytes, mask = layout.chunks.origin(one.chunk), one.payload.nbytes, one.payload.mask
-                    offset = state.staged.reserve(state.id_of(layout.name), origin, nbytes, mask)
-                    reserved = reserved.replaced(row, offset, nbytes, one.sum, mask)
-                    self._commit(state, reserved.pack(), close=True)
-            elif was["checksum"] != one.sum:
-                reserved = reserved.replaced(row, was["offset"], one.payload.nbytes, one.sum, one.payload.mask)
-        if reserved is not before:
-            with self._opened() as state:
-                self._commit(state, reserved.pack())
-        return reserved
-
     @contextlib.contextmanager
-    def _opened(self, mode: str = "r+") -> Iterator[_Open]:
-        """Open HDF5, or take it as it stands open; any error abandons what is staged."""
+    def opened(self, mode: str = "r+") -> Iterator[OpenFile]:
+        """Open HDF5 inside a turn, or take it as it stands open; any error abandons what is staged."""
         try:
             if self._open is None:
                 self._open = self._open_hdf5(mode)
             yield self._open
         except BaseException as error:
             reason = self._open.staged.error if self._open is not None else None
-            self._abandon()
+            self.abandon()
             if reason is None or reason is error:
                 raise
             # What HDF5 says of zeros in place of its metadata is not what went wrong.
             traceback.clear_frames(error.__traceback__)
             raise reason from None
-        if not self.exclusive:
-            self._abandon()
+        if not self._stays_open():
+            self.abandon()
 
-    def _open_hdf5(self, mode: str) -> _Open:
-        staged = StagedFile(self._file)
+    def commit(self, state: OpenFile, records: bytes, close: bool = False, durable: bool = False) -> None:
+        """Make everything staged, and the records, durable at once.
+
+        Parameters
+        ----------
+        state : OpenFile
+            The file.
+        records : bytes
+            What the journal gains.
+        close : bool
+            Whether to close the file in any case.
+        durable : bool
+            Whether to wait for the disk in any case, for the payloads too.
+        """
+        if self._stays_open() and not close:
+            state.h5.flush()
+        else:
+            state.h5.close()
+            self._open = None
+        state.staged.check()
+        runs = self._guarded(state.staged.staged.runs())
+        if durable:
+            os.fsync(self.file)
+        self._apply_whole(
+            Turn.on(self.file, self.journal.size, records, state.staged.size, runs), durable or self.is_durable
+        )
+        state.staged.staged.clear()
+        self.journal.refresh()
+
+    def refresh(self) -> None:
+        """Read what other processes have added to the journal."""
+        with self._turns:
+            self.journal.refresh()
+
+    def record(self, records: bytes) -> None:
+        """Add to the journal alone, inside a turn."""
+        size = os.fstat(self.file).st_size
+        self._apply_whole(Turn.on(self.file, self.journal.size, records, size, self._guarded([])), self.is_durable)
+        self.journal.refresh()
+
+    def abandon(self) -> None:
+        """Close HDF5 without a trace of what is staged."""
+        state, self._open = self._open, None
+        if state is not None:
+            state.staged.abandon()
+            # A dead file makes HDF5 complain about what it cannot read back; the committed state is not touched.
+            with contextlib.suppress(Exception):
+                state.h5.close()
+
+    def trim(self, size: int) -> None:
+        """Cut what is behind HDF5's end of the file, after the last commit, and wait for the disk."""
+        if os.fstat(self.file).st_size > size:
+            os.ftruncate(self.file, size)
+        os.fsync(self.file)
+
+    def sync_payloads(self) -> None:
+        """Wait for the disk where a commit is to survive a power failure."""
+        if self.is_durable:
+            os.fsync(self.file)
+
+    # Steps of a turn
+
+    def _open_hdf5(self, mode: str) -> OpenFile:
+        staged = StagedFile(self.file)
         try:
-            return _Open(staged, h5py.File(staged, mode, libver=self.target.libver))
+            return OpenFile(staged, h5py.File(staged, mode, libver=self.target.libver))
         except Exception as error:
             # h5py's frames hold property lists that point to `staged`: kept until the interpreter ends, they crash it.
             traceback.clear_frames(error.__traceback__)
             staged.check()
             raise IntegrityError(f"HDF5 cannot open {self.target.file}: {error}") from None
 
-    def _commit(self, state: _Open, records: bytes, close: bool = False) -> None:
-        """Make everything staged, and the records, durable at once."""
-        if self.exclusive and not close:
-            state.h5.flush()
-        else:
-            state.h5.close()
-            self._open = None
-        state.staged.check()
-        old_size = os.fstat(self._file).st_size
-        turn = Turn(self._journal.size, records, old_size, state.staged.size, state.staged.staged.runs())
+    def _stays_open(self) -> bool:
+        # Others may write an existing file between turns; and superblock 3 would say "open" if this process died.
+        return self.exclusive and self.target.mode == "new" and not keeps_status(self.file)
+
+    def _guarded(self, runs: list[Run]) -> list[Run]:
+        """Have the superblock among the runs, so that a replay sees whether others have moved the end of the file."""
+        at = find_superblock(self.file)
+        if at is None or any(offset <= at < offset + len(data) for offset, data in runs):
+            return runs
+        guard = bytearray(GUARD)
+        pread_into(self.file, memoryview(guard), at)
+        return [(at, bytes(guard)), *runs]
+
+    def _apply_whole(self, turn: Turn, durable: bool) -> None:
         pwrite_all(self._log, turn.pack(), 0)
-        turn.apply(self._file, self._journal_file)
+        if durable:
+            os.fsync(self._log)
+            if not self._is_named:
+                sync_folder(self.target.folder)
+                self._is_named = True
+        self._apply(turn, durable)
+
+    def _apply(self, turn: Turn, durable: bool) -> None:
+        turn.apply(self.file, self._journal_file)
+        if durable:
+            os.fsync(self.file)
+            os.fsync(self._journal_file)
         os.ftruncate(self._log, 0)
-        state.staged.staged.clear()
-        self._journal.refresh()
+        if durable and self.target.mode == "existing":
+            # Found again after a power failure, it would clash with what others have written since.
+            os.fsync(self._log)
 
     def _replay(self) -> None:
         """Apply the turn of a process that died in the middle of it."""
@@ -324,49 +313,54 @@ class Writer:
             return
         data = bytearray(size)
         pread_into(self._log, memoryview(data), 0)
-        turn = read_turn(bytes(data))
-        if turn is not None:
-            turn.apply(self._file, self._journal_file)
-        os.ftruncate(self._log, 0)
+        turn = read_turn(bytes(data), self.target.log)
+        if turn is None:
+            os.ftruncate(self._log, 0)
+            return
+        turn.require_applicable(self.file, self._journal_file, self.target.file)
+        self._apply(turn, self.is_durable)
 
-    def _abandon(self) -> None:
-        state, self._open = self._open, None
-        if state is not None:
-            state.staged.abandon()
-            # A dead file makes HDF5 complain about what it cannot read back; the committed state is not touched.
-            with contextlib.suppress(Exception):
-                state.h5.close()
-
-    def _verify(self, state: _Open, number: int, layout: DatasetLayout, buffers: int) -> int:
-        reserved = self._journal.of_dataset(number)
-        if len(reserved) != buffers:
-            raise IntegrityError(
-                f"{layout.name}: {len(reserved)} of {buffers} buffers are committed; run the write again"
-            )
-        verify_index(state.h5[layout.name], layout, reserved)
-        return sum(found.stored_nbytes for found in reserved) if layout.is_chunked else layout.nbytes
-
-    def _is_placed(self, found: Reservations) -> bool:
-        for _, offset, nbytes, expected, _ in found.entries.tolist():
-            data = bytearray(nbytes)
-            if pread_into(self._file, memoryview(data), offset) < nbytes or checksum(data) != expected:
-                return False
-        return True
-
-
-def _require_payloads(layout: DatasetLayout, payloads: Sequence[Payload]) -> None:
-    # HDF5 2.0 stores a payload of any length for an unfiltered chunk, and an empty one frees the chunk.
-    for payload in payloads:
-        if payload.nbytes == 0 or (not layout.form.filters and payload.nbytes != layout.form.nbytes):
-            raise IntegrityError(
-                f"{layout.name}: a payload of {payload.nbytes} bytes for {layout.form.nbytes} of chunk"
+    def _require_ownership(self) -> None:
+        owner = self.journal.owner
+        if owner is not None and owner.write_id != self.target.write_id:
+            raise UnfinishedWriteError(
+                f"the write of {self.target.path} was taken over by another, {owner}; this one gives up, and what "
+                f"it has committed is kept there"
             )
 
+    def _require_in_place(self) -> None:
+        if self.target.mode != "existing":
+            return
+        mine = os.fstat(self.file)
+        try:
+            found = os.stat(self.target.path)
+        except OSError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != (mine.st_dev, mine.st_ino):
+            raise TargetError(
+                f"{self.target.path} was moved away or replaced during the write; put it back and go on with "
+                f"resume=True, or discard the write"
+            )
+        require_closed(self.target.path)
 
-def _require_other_length(layout: DatasetLayout, was: Any, one: Encoded) -> None:
-    # HDF5 keeps the old mask where a chunk is overwritten with the same length.
-    if was["nbytes"] == one.payload.nbytes:
-        raise IntegrityError(
-            f"{layout.name}: the chunk at {layout.chunks.origin(one.chunk)} was encoded again with another filter mask "
-            f"and the same length, which HDF5 cannot record; discard the write and start it again"
-        )
+    # Descriptors
+
+    def _descriptor(self, path: str, create: bool = True) -> int:
+        descriptor = open_side_file(path, create)
+        self._opened_descriptors.append(descriptor)
+        return descriptor
+
+    def _close_files(self) -> None:
+        self.claim.close()
+        self._close_descriptors()
+
+    def _close_descriptors(self) -> None:
+        while self._opened_descriptors:
+            os.close(self._opened_descriptors.pop())
+
+
+def _words(target: Target, error: OSError) -> str:
+    remedy = ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "; make space, and go on with resume=True: what is committed is kept"
+    return f"cannot write {target.path}: {error.strerror or error}{remedy}"

@@ -6,18 +6,24 @@ The only state of the package that outlives a call.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from dask_chunkio.errors import TargetError
-from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec
-from dask_chunkio.storage.target import Target, discard_unfinished, publish, require_free
-from dask_chunkio.storage.turn import Lock, Writer
+import h5py
 
-__all__ = ["create", "end", "finish", "release", "writer_for"]
+from dask_chunkio.errors import IntegrityError, TargetBusyError, TargetError
+from dask_chunkio.storage.claim import Claim
+from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, describe
+from dask_chunkio.storage.target import Target, publish, remove_folder, require_free
+from dask_chunkio.storage.writer import Finished, Lock, Writer
 
-_writers: dict[tuple[int, str, str], Writer] = {}
+__all__ = ["create", "end", "engaged", "finish", "release", "wait_for_others"]
+__all__ += ["writer_for"]
+
+_writers: dict[tuple[int, str], Writer] = {}
 _ended: set[str] = set()
 _registry = threading.Lock()
 
@@ -30,15 +36,16 @@ def writer_for(target: Target, exclusive: bool = False) -> Writer:
     TargetError
         If the write was finished or discarded meanwhile.
     """
-    key = (os.getpid(), target.folder, target.write_id)
+    key = (os.getpid(), target.write_id)
     with _registry:
-        if target.write_id in _ended:
-            raise TargetError(f"the write of {target.path} has ended; nothing more is committed to it")
         if key not in _writers:
+            _require_open(target)
             _forget_stale()
             try:
                 _writers[key] = Writer(target, exclusive)
             except OSError as error:
+                if isinstance(error, TargetError):
+                    raise
                 raise TargetError(
                     f"{target.folder} cannot be used ({error.strerror}): the write was finished or discarded "
                     f"meanwhile, or this machine does not see that folder"
@@ -46,52 +53,148 @@ def writer_for(target: Target, exclusive: bool = False) -> Writer:
         return _writers[key]
 
 
-def end(target: Target) -> None:
-    """End a write in this process for good: tasks that come late are refused."""
+@contextlib.contextmanager
+def engaged(target: Target, exclusive: bool) -> Iterator[Writer]:
+    """Hold the claim on a write while a task of it runs.
+
+    Raises
+    ------
+    TargetError
+        If the write has ended in this process.
+    """
+    with contextlib.ExitStack() as stack:
+        writer = writer_for(target, exclusive)
+        with _registry:
+            _require_open(target)
+            stack.enter_context(writer.turns.used())
+        yield writer
+
+
+def _require_open(target: Target) -> None:
+    if target.write_id in _ended:
+        raise TargetError(f"the write of {target.path} has ended; nothing more is committed to it")
+
+
+def end(write_id: str) -> None:
+    """End a write in this process for good.
+
+    Tasks that come late are refused; those that run are waited for, and may commit.
+    """
     with _registry:
-        _ended.add(target.write_id)
-    release(target)
+        _ended.add(write_id)
+        writer = _writers.get((os.getpid(), write_id))
+    if writer is not None:
+        writer.turns.wait_unused()
+    release(write_id)
 
 
-def release(target: Target) -> None:
+def release(write_id: str) -> None:
     """Let go of a write in this process; what is not committed is abandoned."""
     with _registry:
-        writer = _writers.pop((os.getpid(), target.folder, target.write_id), None)
+        writer = _writers.pop((os.getpid(), write_id), None)
     if writer is not None:
         writer.close()
 
 
 def _forget_stale() -> None:
-    for key in [key for key in _writers if key[0] != os.getpid() or not os.path.isdir(key[1])]:
-        writer = _writers.pop(key)
-        # A forked child must not close HDF5 objects of its parent.
-        if key[0] == os.getpid():
-            writer.close()
+    for key, writer in list(_writers.items()):
+        if key[0] != os.getpid() or not os.path.isdir(writer.target.folder):
+            del _writers[key]
+            # A forked child must not close HDF5 objects of its parent.
+            if key[0] == os.getpid():
+                writer.close()
 
 
-def create(target: Target, specs: Sequence[DatasetSpec], exclusive: bool, lock: Lock) -> tuple[DatasetLayout, ...]:
-    """Begin a write: make its folder, its file and its datasets.
+def create(
+    target: Target, specs: Sequence[DatasetSpec], exclusive: bool, lock: Lock
+) -> tuple[Target, tuple[DatasetLayout, ...]]:
+    """Begin a write: make its folder, its file and its datasets; or go on with one.
 
     Run again for the same write it finds them made and changes nothing.
+
+    Returns
+    -------
+    target : Target
+        With its mode.
+    layouts : tuple of DatasetLayout
+        One for each dataset.
     """
-    if not os.path.isdir(target.folder):
-        require_free(target, tuple(spec.name for spec in specs))
-    is_new = target.open_folder()
+    names = tuple(spec.name for spec in specs)
+    target = target.located()
+    if target.wait:
+        wait_for_others(target)
+    found, is_new = _found(target, names), False
+    if found is None:
+        target = replace(target, mode=require_free(target, names))
+        is_new = target.make_folder()
+        target = target if is_new else _found(target, names) or target
+    else:
+        target = found
     try:
-        return writer_for(target, exclusive).create(specs, lock)
+        return target, writer_for(target, exclusive).create(specs, lock)
     except BaseException:
+        release(target.write_id)
         if is_new:
-            release(target)
-            discard_unfinished(target.path)
+            remove_folder(target)
         raise
 
 
-def finish(target: Target, layouts: Sequence[DatasetLayout], buffers: Sequence[int], lock: Lock) -> list[int]:
-    """End a write: check the file and give it its final name; return stored bytes of each dataset."""
-    stored = writer_for(target).finish(layouts, buffers, lock)
-    release(target)
-    publish(target)
-    return stored
+def _found(target: Target, names: tuple[str, ...]) -> Target | None:
+    """Return the target as its folder has it; a folder that was hardly begun is begun again."""
+    if target.resume and os.path.isdir(target.folder) and not os.path.lexists(target.manifest):
+        return _begun_again(target, names)
+    return target.found()
+
+
+def _begun_again(target: Target, names: tuple[str, ...]) -> Target:
+    claim = Claim(target.lock)
+    try:
+        if not claim.take_alone():
+            raise TargetBusyError(f"{target.path} is being written by another call")
+        target = replace(target, mode=require_free(target, names))
+        target.save_manifest()
+    finally:
+        claim.close()
+    return target
+
+
+def wait_for_others(target: Target) -> None:
+    """Wait until no process is at work on a write of this file, if this machine sees it."""
+    if os.path.isdir(target.folder):
+        with contextlib.suppress(FileNotFoundError):
+            claim = Claim(target.lock)
+            claim.wait_alone(lambda: not os.path.isdir(target.folder))
+            claim.close()
+
+
+def finish(target: Target, layouts: Sequence[DatasetLayout], lock: Lock) -> Finished:
+    """End a write: check the file, give file and datasets their final names, remove the folder."""
+    if not os.path.isdir(target.folder):
+        return _finished_before(target, layouts)
+    finished = writer_for(target).finish(layouts, lock)
+    if os.name == "nt":  # removes no file that is open
+        release(target.write_id)
+    publish(target, tuple(layout.name for layout in layouts))
+    release(target.write_id)
+    return finished
+
+
+def _finished_before(target: Target, layouts: Sequence[DatasetLayout]) -> Finished:
+    """Accept the whole file that a task has left which ended before it could say so."""
+    try:
+        with h5py.File(target.path, "r") as file:
+            datasets = [file[layout.name] for layout in layouts]
+            if [describe(dataset) for dataset in datasets] != list(layouts):
+                raise IntegrityError(f"{target.path} holds other datasets than this write made")
+            chunked = zip(datasets, layouts, strict=True)
+            if any(made.is_chunked and found.id.get_num_chunks() != len(made.chunks) for found, made in chunked):
+                raise IntegrityError(f"{target.path} does not hold every chunk")
+            return Finished(tuple(int(dataset.id.get_storage_size()) for dataset in datasets))
+    except (OSError, KeyError, IntegrityError) as error:
+        raise TargetError(
+            f"{target.folder} is gone: the write was finished or discarded meanwhile, and {target.path} is not what "
+            f"it would have made ({error})"
+        ) from error
 
 
 @atexit.register

@@ -39,13 +39,17 @@ class Write:
         write_id=None,
         overwrite=False,
         libver=None,
+        resume=False,
+        durability="process",
+        name="/x",
+        attrs=None,
         **options,
     ):
         self.data = numbers() if data is None else data
         self.exclusive = exclusive
-        self.target = Target(str(path), write_id or uuid.uuid4().hex, overwrite, libver)
-        self.spec = DatasetSpec("/x", self.data.shape, self.data.dtype, chunks, options)
-        (self.layout,) = writers.create(self.target, [self.spec], exclusive, no_lock)
+        target = Target(str(path), write_id or uuid.uuid4().hex, overwrite, libver, resume, durability=durability)
+        self.spec = DatasetSpec(name, self.data.shape, self.data.dtype, chunks, options, attrs or {})
+        self.target, (self.layout,) = writers.create(target, [self.spec], exclusive, no_lock)
         self.buffers = BufferGrid(self.layout.chunks, buffer)
 
     def __enter__(self):
@@ -69,23 +73,28 @@ class Write:
 
     def commit(self, buffer, payloads=None, writer=None):
         payloads = self.payloads(buffer) if payloads is None else payloads
-        return (writer or self.writer).commit((0, buffer), self.layout, self.chunks(buffer), payloads, no_lock)
+        writer = writer or self.writer
+        writer.commit((0, buffer), self.layout, self.chunks(buffer), payloads, no_lock)
+        return writer.turns.journal.rows(0, self.chunks(buffer))
+
+    def stored(self, buffer, writer=None):
+        return (writer or self.writer).stored(0, self.chunks(buffer))
 
     def commit_missing(self):
         """What a retry does."""
         for buffer in range(len(self.buffers)):
-            if self.writer.stored(0, buffer) is None:
+            if not self.stored(buffer):
                 self.commit(buffer)
 
     def finish(self):
-        return writers.finish(self.target, [self.layout], [len(self.buffers)], no_lock)
+        return writers.finish(self.target, [self.layout], no_lock)
 
     def release(self):
-        writers.release(self.target)
+        writers.release(self.target.write_id)
 
     def read(self):
         with h5py.File(self.target.path) as file:
-            return file["x"][...]
+            return file[self.spec.name][...]
 
     def check(self):
         """The final file holds the data, and nothing else is left."""

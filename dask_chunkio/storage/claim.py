@@ -1,0 +1,71 @@
+"""The claim on a write: a shared lock that says somebody is at work on it.
+
+Every process holds it while it runs a task of the write (or, where it is the only one, from
+beginning to end).  Whoever wants to resume, recover or discard the write needs it alone.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from dask_chunkio.storage.files import open_side_file
+from dask_chunkio.storage.flock import share, try_exclusive, unlock
+
+__all__ = ["Claim"]
+
+# Processes that take turns hold the claim task by task: only who finds it free again and again is alone.
+_LOOKS, _PAUSE = 6, 0.15
+
+
+class Claim:
+    """The lock file of a write.
+
+    Parameters
+    ----------
+    path : str
+        The file; made if it is not there.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor = open_side_file(path)
+
+    def share(self) -> None:
+        """Say that this process is at work."""
+        share(self._descriptor, self._path)
+
+    def release(self) -> None:
+        """Say that it is not."""
+        unlock(self._descriptor)
+
+    def take_alone(self, looks: int = _LOOKS) -> bool:
+        """Take the claim if nobody is at work on the write.
+
+        Parameters
+        ----------
+        looks : int
+            How often to look, over about a second: 1 where its owner never lets go.
+
+        Returns
+        -------
+        bool
+            Whether this process has it now, alone.
+        """
+        for look in range(looks):
+            if not try_exclusive(self._descriptor, self._path):
+                return False
+            if look + 1 < looks:
+                unlock(self._descriptor)
+                time.sleep(_PAUSE)
+        return True
+
+    def wait_alone(self, is_over: Callable[[], bool]) -> None:
+        """Wait until nobody is at work, or `is_over` says so."""
+        while not is_over() and not self.take_alone():
+            time.sleep(_PAUSE)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._descriptor)

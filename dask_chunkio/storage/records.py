@@ -1,0 +1,113 @@
+"""One form of record for everything that is kept beside the file.
+
+Little-endian, without any pickle::
+
+    magic  version kind  length  checksum  body
+    4s     u2      u2    u8      u8        length bytes
+
+``checksum`` is xxh3-64 of the header before it and of the body.  A record that is cut off at
+the end of a file never happened; one that is damaged before others is an error.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import xxhash
+
+from dask_chunkio.errors import IntegrityError
+
+__all__ = ["CREATED", "FINISHED", "OWNER", "RESERVED", "TURN", "VERSION", "VOIDED", "checksum", "pack_record"]
+__all__ += ["first_record", "read_records"]
+
+VERSION = 2
+CREATED, RESERVED, TURN, OWNER, VOIDED, FINISHED = range(1, 7)
+
+_MAGIC = b"DCIO"
+_HEADER = struct.Struct("<4sHHQ")
+_SUM = struct.Struct("<Q")
+_PREFIX = _HEADER.size + _SUM.size
+
+Record = tuple[int, int, bytes]
+
+
+def checksum(*parts: bytes | bytearray | memoryview) -> int:
+    """Return the xxh3-64 checksum of `parts`, one after the other."""
+    if len(parts) == 1:
+        return int(xxhash.xxh3_64_intdigest(parts[0]))
+    state = xxhash.xxh3_64()
+    for part in parts:
+        state.update(part)
+    return int(state.intdigest())
+
+
+def pack_record(kind: int, body: bytes) -> bytes:
+    """Return a whole record."""
+    return _pack(kind, body, VERSION)
+
+
+def _pack(kind: int, body: bytes, version: int) -> bytes:
+    header = _HEADER.pack(_MAGIC, version, kind, len(body))
+    return header + _SUM.pack(checksum(header, body)) + body
+
+
+def first_record(data: bytes, name: str) -> Record | None:
+    """Return (kind, end, body) of the record at the start of `data`, or None where it is torn.
+
+    Raises
+    ------
+    IntegrityError
+        If another version of this package wrote it.
+    """
+    return _record_at(data, 0, name)
+
+
+def read_records(data: bytes, name: str) -> Iterator[Record]:
+    """Return (kind, end, body) of the whole records at the start of `data`.
+
+    A torn last record ends the iteration.
+
+    Raises
+    ------
+    IntegrityError
+        If a record that others follow is damaged, or another version of this package wrote it.
+    """
+    at = 0
+    while (record := _record_at(data, at, name)) is not None:
+        yield record
+        at = record[1]
+    if _record_after(data, at, name):
+        raise IntegrityError(
+            f"{name} is damaged at byte {at}, before other records; what was written cannot be trusted. "
+            f"Discard it (dask-chunkio discard) and write again"
+        )
+
+
+def _record_at(data: bytes, at: int, name: str) -> Record | None:
+    if len(data) - at < _PREFIX:
+        return None
+    header = data[at : at + _HEADER.size]
+    magic, version, kind, length = _HEADER.unpack(header)
+    end = at + _PREFIX + length
+    if magic != _MAGIC or end > len(data):
+        return None
+    body = data[at + _PREFIX : end]
+    (expected,) = _SUM.unpack_from(data, at + _HEADER.size)
+    if checksum(header, body) != expected:
+        return None
+    if version != VERSION:
+        raise IntegrityError(
+            f"{name} was written in version {version} of its format, and this is a dask_chunkio that reads version "
+            f"{VERSION}; go on with the dask_chunkio that began the write, or discard it (dask-chunkio discard)"
+        )
+    return kind, end, body
+
+
+def _record_after(data: bytes, at: int, name: str) -> bool:
+    following = data.find(_MAGIC, at + 1)
+    while following != -1:
+        if _record_at(data, following, name) is not None:
+            return True
+        following = data.find(_MAGIC, following + 1)
+    return False

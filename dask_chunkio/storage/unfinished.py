@@ -1,0 +1,399 @@
+"""What a write that was cut off has left: looked at, brought into order, removed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import h5py
+import numpy as np
+
+from dask_chunkio.errors import ChunkIOError, TargetBusyError, TargetError
+from dask_chunkio.filters.pipeline import Payload
+from dask_chunkio.storage.claim import Claim
+from dask_chunkio.storage.dataset import DatasetLayout, describe
+from dask_chunkio.storage.journal import Journal, Owner
+from dask_chunkio.storage.manifest import read_manifest
+from dask_chunkio.storage.target import SIDE_FILES, Target, remove_folder
+from dask_chunkio.storage.turn import Turns
+from dask_chunkio.storage.writer import Writer
+
+__all__ = ["DatasetState", "Recovered", "UnfinishedWrite", "discard", "recover", "status"]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetState:
+    """How far one dataset of an unfinished write is.
+
+    Parameters
+    ----------
+    name : str
+        Absolute path in the file.
+    shape : tuple of int
+        In elements.
+    dtype : str
+        Of its elements.
+    committed, chunks : int
+        How many of its chunks are committed, and how many it has.
+    stored_nbytes : int
+        Bytes of the committed payloads.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    committed: int
+    chunks: int
+    stored_nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedWrite:
+    """What stands beside a file that is being written, or was until the writer died.
+
+    Parameters
+    ----------
+    path : str
+        The file to write.
+    folder : str
+        The folder of the side files.
+    mode : str
+        ``"new"`` for a file that is being made, ``"existing"`` for datasets that are being added to one.
+    running : bool
+        Whether a process is at work on it now.
+    owners : tuple of Owner
+        Who began it, and who resumed it, with host, process and time.
+    datasets : tuple of DatasetState
+        How far it is.
+    last_commit : str
+        When a buffer was committed last; empty if none was.
+    log_nbytes : int
+        Bytes of a turn that was cut off, and is applied or dropped by the next.
+    finished : bool
+        Whether everything is written, and all that is left is to remove the folder.
+    command : tuple of str
+        Arguments of the command line that began it; empty for a script.
+    command_folder : str
+        Working directory of that command.
+    """
+
+    path: str
+    folder: str
+    mode: str
+    running: bool
+    owners: tuple[Owner, ...]
+    datasets: tuple[DatasetState, ...]
+    last_commit: str
+    log_nbytes: int
+    finished: bool
+    command: tuple[str, ...] = ()
+    command_folder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What `recover` made of an unfinished write.
+
+    Parameters
+    ----------
+    path : str
+        The HDF5 file that opens.
+    datasets : mapping of str to str
+        Where each dataset is in it.
+    committed, chunks : int
+        How many chunks hold their data, and how many there are.
+    """
+
+    path: str
+    datasets: dict[str, str]
+    committed: int
+    chunks: int
+
+
+def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
+    """Look at what an unfinished write has left beside a file; touches nothing.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file that was to be written.
+
+    Returns
+    -------
+    UnfinishedWrite or None
+        None where there is nothing.
+
+    Raises
+    ------
+    IntegrityError
+        If the side files are damaged.
+
+    Examples
+    --------
+    >>> status("no-such-file.h5") is None
+    True
+    """
+    target = _target(path)
+    found = target.found()
+    if found is None:
+        return None
+    manifest = read_manifest(target.manifest)
+    with _journal(target) as journal:
+        tables = [journal.table(n) for n in range(len(journal.created.datasets))] if journal.created else []
+        made = journal.created.datasets if journal.created else ()
+        datasets = tuple(
+            DatasetState(
+                one.name,
+                one.shape,
+                one.dtype,
+                len(table) - journal.missing(number),
+                len(table),
+                int(table["nbytes"][table["state"] == 1].sum()),
+            )
+            for number, (one, table) in enumerate(zip(made, tables, strict=True))
+        )
+        last = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(journal.last_commit / 1e9))
+        return UnfinishedWrite(
+            target.path,
+            target.folder,
+            "existing" if found.mode == "existing" else "new",
+            _is_running(target, journal.owner),
+            tuple(journal.owners),
+            datasets,
+            last if journal.last_commit else "",
+            os.path.getsize(target.log) if os.path.exists(target.log) else 0,
+            journal.finished,
+            manifest.command if manifest else (),
+            manifest.folder if manifest else "",
+        )
+
+
+def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
+    """Remove what a write that was cut off has left; nothing that was there before it is touched.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file that was to be written.
+    force : bool
+        Remove the folder even if what the write has hidden in an existing file cannot be
+        removed from that, because the side files are damaged or the file was changed.
+
+    Returns
+    -------
+    str or None
+        The folder that was removed, or None if there was none.
+
+    Raises
+    ------
+    TargetBusyError
+        If the write is still running.
+    TargetError
+        If the folder is not one of ours, or cannot be removed.
+
+    Examples
+    --------
+    >>> discard("no-such-file.h5") is None
+    True
+    """
+    target = _target(path)
+    if not os.path.isdir(target.folder):
+        return None
+    _require_ours(target)
+    with _alone(target):
+        try:
+            found = target.found() if os.path.exists(target.manifest) else replace(target, mode="new")
+            if found is not None and found.mode == "existing":
+                _remove_hidden(found)
+        except ChunkIOError:
+            if not force:
+                raise
+        try:
+            remove_folder(target)
+        except OSError as error:
+            raise TargetError(f"cannot remove {target.folder}: {error.strerror}") from error
+    return target.folder
+
+
+def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> Recovered:
+    """Bring an unfinished write into order without its sources.
+
+    A turn that was cut off is applied or dropped; chunks that are not in place read as the
+    fill value.  The write can still be resumed, which writes them.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file that was to be written.
+    output : str or path-like, optional
+        Move the file that was being made to this path, which ends the write.  Not for
+        datasets that were being added to an existing file.
+
+    Returns
+    -------
+    Recovered
+        The file that opens, and what is in it.
+
+    Raises
+    ------
+    TargetError
+        If there is nothing to recover, or `output` cannot be used.
+    TargetBusyError
+        If the write is still running.
+    IntegrityError
+        If the side files are damaged.
+
+    Examples
+    --------
+    >>> recover("no-such-file.h5")
+    Traceback (most recent call last):
+    dask_chunkio.errors.TargetError: there is no unfinished write of no-such-file.h5
+    """
+    target = _target(path)
+    if not os.path.isdir(target.folder):
+        raise TargetError(f"there is no unfinished write of {os.fspath(path)}")
+    _require_ours(target)
+    with _alone(target):
+        found = target.found()
+        if found is None:
+            raise TargetError(f"there is no unfinished write of {os.fspath(path)}")
+        recovered = _recovered(found)
+        if output is not None:
+            recovered = replace(recovered, path=_moved(found, os.path.abspath(os.fspath(output))))
+    return recovered
+
+
+def _target(path: str | os.PathLike[str]) -> Target:
+    return Target(os.path.realpath(os.fspath(path)), "")
+
+
+def _require_ours(target: Target) -> None:
+    strange = {name for name in os.listdir(target.folder) if not _is_ours(name)}
+    if strange or os.path.islink(target.folder):
+        raise TargetError(f"{target.folder} holds {sorted(strange)}, which no write leaves there; look at it yourself")
+
+
+def _is_ours(name: str) -> bool:
+    return name in SIDE_FILES or name.startswith(("manifest.json.", "read-"))
+
+
+@contextlib.contextmanager
+def _journal(target: Target) -> Iterator[Journal]:
+    descriptor = os.open(target.journal if os.path.exists(target.journal) else os.devnull, os.O_RDONLY)
+    try:
+        journal = Journal(descriptor, target.journal)
+        journal.refresh()
+        yield journal
+    finally:
+        os.close(descriptor)
+
+
+def _is_running(target: Target, owner: Owner | None) -> bool:
+    if not os.path.exists(target.lock):
+        return False
+    claim = Claim(target.lock)
+    try:
+        return not claim.take_alone(1 if owner is not None and owner.exclusive else 6)
+    finally:
+        claim.close()
+
+
+@contextlib.contextmanager
+def _alone(target: Target) -> Iterator[None]:
+    try:
+        claim = Claim(target.lock)
+    except OSError as error:
+        raise TargetError(f"cannot use {target.folder}: {error.strerror}") from error
+    try:
+        if not claim.take_alone():
+            raise TargetBusyError(f"{target.path} is being written now; stop that write, or wait until it has ended")
+        yield
+    finally:
+        claim.close()
+
+
+@contextlib.contextmanager
+def _turns(target: Target) -> Iterator[Turns]:
+    writer = _writer(target)
+    try:
+        yield writer.turns
+    finally:
+        writer.close()
+
+
+def _writer(target: Target) -> Writer:
+    try:
+        # Exclusive would share the claim, which this process holds alone already.
+        return Writer(target, exclusive=False, holds_claim=True)
+    except OSError as error:
+        raise TargetError(f"cannot use {target.folder}: {error.strerror or error}") from error
+
+
+def _remove_hidden(target: Target) -> None:
+    if not os.path.exists(target.path):
+        return
+    with _turns(target) as turns, turns.turn(contextlib.nullcontext, anybody=True):
+        created = turns.journal.created
+        if created is None or turns.journal.finished:
+            return
+        with turns.opened() as state:
+            if created.group in state.h5:
+                del state.h5[created.group]
+            turns.commit(state, b"", close=True, durable=True)
+            turns.trim(state.staged.size)
+
+
+def _recovered(target: Target) -> Recovered:
+    writer = _writer(target)
+    try:
+        lock = contextlib.nullcontext
+        with writer.turns.turn(lock, anybody=True):
+            created = writer.turns.journal.created
+            if created is None:
+                raise TargetError(f"the write of {target.path} was cut off before it had made anything; discard it")
+            names = [made.name for made in created.datasets]
+            paths = names if writer.turns.journal.finished else [created.path(n) for n in range(len(names))]
+            with writer.turns.opened() as state:
+                layouts = [describe(state.h5[path]) for path in paths]
+        committed = [_void_unplaced(writer, number, layout) for number, layout in enumerate(layouts)]
+        total = sum(len(writer.turns.journal.table(number)) for number in range(len(layouts)))
+        os.fsync(writer.turns.file)
+    finally:
+        writer.close()
+    return Recovered(target.file, dict(zip(names, paths, strict=True)), sum(committed), total)
+
+
+def _void_unplaced(writer: Writer, number: int, layout: DatasetLayout) -> int:
+    """Give every chunk that is reserved and not in place a payload of the fill value; return how many are in place."""
+    table = writer.turns.journal.table(number).copy()
+    reserved = np.flatnonzero(table["state"])
+    placed = writer.placed(table[reserved])
+    chunks = [int(chunk) for chunk, is_placed in zip(reserved, placed, strict=True) if not is_placed]
+    if chunks:
+        form = layout.form
+        fill = np.zeros((), form.dtype) if form.fillvalue is None else np.frombuffer(form.fillvalue, form.dtype)[0]
+        data = np.full(form.chunk_shape, fill, form.dtype).tobytes()
+        # Past every filter: the mask says that none was applied.
+        payload = Payload(data, (1 << len(form.filters)) - 1)
+        writer.void(number, layout, chunks, [payload] * len(chunks), contextlib.nullcontext)
+    return int(np.count_nonzero(table["state"][reserved[placed]] == 1))
+
+
+def _moved(target: Target, output: str) -> str:
+    if target.mode != "new":
+        raise TargetError(
+            f"the datasets were being added to {target.path}, and are hidden in it until the write is resumed; "
+            f"copy them from there, or discard them"
+        )
+    if os.path.lexists(output):
+        raise TargetError(f"{output} exists; give another name to recover to")
+    try:
+        with h5py.File(target.file, "r", locking=False):
+            os.rename(target.file, output)
+    except OSError as error:
+        raise TargetError(f"cannot move {target.file} to {output}: {error}") from error
+    remove_folder(target)
+    return output

@@ -1,0 +1,414 @@
+"""The writer: commits the buffers of one write, from any process."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import h5py
+
+from dask_chunkio.errors import ArgumentError, IntegrityError, TargetBusyError, UnfinishedWriteError
+from dask_chunkio.filters.pipeline import Payload
+from dask_chunkio.grid import Array
+from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, describe, index_differs, make_dataset, preview
+from dask_chunkio.storage.files import pread_into, pwrite_each
+from dask_chunkio.storage.journal import Created, CreatedDataset, Entries, Owner, Reservations
+from dask_chunkio.storage.rebuild import rebuild_dataset
+from dask_chunkio.storage.records import FINISHED, VOIDED, checksum, pack_record
+from dask_chunkio.storage.target import Target, remedies, require_replaceable
+from dask_chunkio.storage.turn import Lock, OpenFile, Turns
+
+__all__ = ["Finished", "Lock", "Writer"]
+
+Place = tuple[int, int]
+_GROUP = "/.dask_chunkio-"
+_FIRST_PATIENCE = 5.0
+_ONE_PIECE = (0, 0, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """A payload, the number of its chunk, and its checksum."""
+
+    chunk: int
+    payload: Payload
+    sum: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What `Writer.finish` found.
+
+    Parameters
+    ----------
+    stored : tuple of int
+        Bytes of all payloads of each dataset.
+    notes : tuple of str
+        What had to be repaired.
+    """
+
+    stored: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+
+
+class Writer:
+    """Commits buffers of one write, from any thread of this process.
+
+    Parameters
+    ----------
+    target : Target
+        What is written, in the mode that was found out.
+    exclusive : bool
+        Whether no other process takes turns, so that the file may stay open between them.
+    holds_claim : bool
+        Whether the caller has the claim on the write, alone.
+    """
+
+    def __init__(self, target: Target, exclusive: bool, holds_claim: bool = False) -> None:
+        self.target = target
+        self.turns = Turns(target, exclusive, holds_claim)
+        self._placing = threading.Lock()
+
+    # What tasks call
+
+    def create(self, specs: Sequence[DatasetSpec], lock: Lock) -> tuple[DatasetLayout, ...]:
+        """Make the datasets, or find them made by this write or by one that is resumed.
+
+        Raises
+        ------
+        UnfinishedWriteError
+            If another call has begun the write, and `Target.resume` was not given.
+        TargetBusyError
+            If another call is at work on it.
+        ArgumentError
+            If what is resumed was begun with other arguments.
+        """
+        with self.turns.used():
+            with self.turns.turn(lock, anybody=True, patience=_FIRST_PATIENCE):
+                owner = self.turns.journal.owner
+                if owner is None or owner.write_id == self.target.write_id:
+                    return self._made(specs)
+            try:
+                self._require_alone(owner)
+                with self.turns.turn(lock, anybody=True, patience=_FIRST_PATIENCE):
+                    return self._taken_over(specs)
+            finally:
+                self.turns.claim.share()
+
+    def stored(self, dataset: int, chunks: Sequence[int]) -> bool:
+        """Say whether the payloads of these chunks are all in place.
+
+        Compares each payload in the file with its recorded checksum: a retry, a duplicate
+        and a resumed write find out here that there is nothing left to do.
+        """
+        with self.turns.used():
+            self.turns.refresh()
+            found = self.turns.journal.find(dataset, chunks)
+            return found is not None and all(map(self._is_placed, found))
+
+    def commit(
+        self, place: Place, layout: DatasetLayout, chunks: Sequence[int], payloads: Sequence[Payload], lock: Lock
+    ) -> None:
+        """Reserve, make the metadata durable, and place.
+
+        Parameters
+        ----------
+        place : tuple of int
+            Numbers of the dataset and of the buffer.
+        layout : DatasetLayout
+            The dataset.
+        chunks : sequence of int
+            Numbers of the buffer's chunks.
+        payloads : sequence of Payload
+            One for each chunk.
+        lock : callable
+            Returns the scheduler's lock, entered around the turn.
+        """
+        _require_payloads(layout, payloads)
+        encoded = [_Encoded(*pair, checksum(pair[1].data)) for pair in zip(chunks, payloads, strict=True)]
+        with self.turns.used():
+            with self.turns.turn(lock):
+                offsets = self._reserve(place, layout, encoded)
+            self._place(offsets, payloads)
+
+    def commit_whole(self, place: Place, data: Array, lock: Lock) -> None:
+        """Write a dataset that has no chunks, by HDF5 itself, in a turn of its own."""
+        with self.turns.turn(lock), self.turns.opened() as state:
+            state.h5[self._path(place[0])][()] = data
+            self.turns.commit(state, self._record(place, [_ONE_PIECE]))
+
+    def void(
+        self, dataset: int, layout: DatasetLayout, chunks: Sequence[int], payloads: Sequence[Payload], lock: Lock
+    ) -> None:
+        """Have chunks whose data are not in place hold other payloads; they still count as not written.
+
+        Each takes a turn of its own, or two where HDF5 would keep the old mask.
+        """
+        for chunk, payload in zip(chunks, payloads, strict=True):
+            with self.turns.used():
+                with self.turns.turn(lock, anybody=True):
+                    was = self.turns.journal.rows(dataset, [chunk])[0]
+                    one = _Encoded(chunk, payload, checksum(payload.data))
+                    if was["nbytes"] == payload.nbytes and was["mask"] != payload.mask:
+                        longer = replace(one, payload=Payload(bytes(payload.data) + b"\0", payload.mask))
+                        self._reserve_anew((dataset, 0), layout, longer, VOIDED)
+                    offset = self._reserve_anew((dataset, 0), layout, one, VOIDED)
+                self._place([offset], [payload])
+
+    def finish(self, layouts: Sequence[DatasetLayout], lock: Lock) -> Finished:
+        """Check index against journal, give the datasets their names, trim the file, make it durable.
+
+        Raises
+        ------
+        IntegrityError
+            If the file does not hold every chunk as it was committed, and this cannot be mended.
+        """
+        with self.turns.turn(lock):
+            self._require_all(layouts)
+            notes = [] if self.turns.journal.finished else self._mend(layouts)
+            with self.turns.opened() as state:
+                if not self.turns.journal.finished:
+                    self._name_datasets(state)
+                self.turns.commit(state, pack_record(FINISHED, b""), close=True, durable=True)
+                self.turns.trim(state.staged.size)
+            # Our own lock would refuse HDF5's; nobody else can have this file open for writing.
+            with h5py.File(self.target.file, "r", locking=False) as plain:
+                for layout in layouts:
+                    plain[layout.name].id.get_space_status()
+        tables = (self.turns.journal.table(number) for number in range(len(layouts)))
+        stored = (
+            int(table["nbytes"].sum()) if layout.is_chunked else layout.nbytes
+            for table, layout in zip(tables, layouts, strict=True)
+        )
+        return Finished(tuple(stored), tuple(notes))
+
+    def close(self) -> None:
+        """Abandon what is staged, and let go of the files when the last call has left them."""
+        self.turns.close()
+
+    # Create
+
+    def _made(self, specs: Sequence[DatasetSpec]) -> tuple[DatasetLayout, ...]:
+        journal = self.turns.journal
+        if journal.created is not None:
+            return self._described(journal.created)
+        existing = self.target.mode == "existing"
+        with self.turns.opened("r+" if existing else "w") as state:
+            group = f"{_GROUP}{self.target.write_id[:12]}" if existing else ""
+            created = Created(tuple(CreatedDataset(spec.name, (), (), "", "", "", "", False) for spec in specs), group)
+            layouts = tuple(
+                replace(describe(make_dataset(state.h5, replace(spec, name=created.path(number)))), name=spec.name)
+                for number, spec in enumerate(specs)
+            )
+            created = replace(created, datasets=tuple(map(_facts, specs, layouts)))
+            self.turns.commit(state, self._owner(1).pack() + created.pack())
+        return layouts
+
+    def _described(self, created: Created) -> tuple[DatasetLayout, ...]:
+        names = [made.name for made in created.datasets]
+        with self.turns.opened() as state:
+            paths = names if self.turns.journal.finished else [created.path(number) for number in range(len(names))]
+            missing = [name for name, path in zip(names, paths, strict=True) if path not in state.h5]
+            if missing:
+                raise IntegrityError(
+                    f"{self.target.path} no longer has {missing[0]}, which this write had begun; discard the write"
+                )
+            described = (describe(state.h5[path]) for path in paths)
+            return tuple(replace(layout, name=name) for layout, name in zip(described, names, strict=True))
+
+    def _require_alone(self, owner: Owner) -> None:
+        path = self.target.path
+        is_alone = self.turns.claim.take_alone(1 if owner.exclusive else 6)
+        if not is_alone:
+            raise TargetBusyError(
+                f"{path} is being written by another call, {owner}; wait for it (wait=True), or choose another name"
+            )
+        if not self.target.resume:
+            raise UnfinishedWriteError(
+                f"{self.target.folder} holds an unfinished write of {path}, {owner}. {remedies(path)}"
+            )
+
+    def _taken_over(self, specs: Sequence[DatasetSpec]) -> tuple[DatasetLayout, ...]:
+        journal = self.turns.journal
+        created, owner = journal.created, journal.owner
+        if created is None or owner is None:
+            return self._made(specs)
+        layouts = self._described(created)
+        wanted = tuple(spec.name for spec in specs)
+        if (begun := tuple(made.name for made in created.datasets)) != wanted:
+            raise ArgumentError(_cannot_resume(self.target, f"it writes {', '.join(begun)}, not {', '.join(wanted)}"))
+        for spec, made in zip(specs, created.datasets, strict=True):
+            expected = made.difference(_facts(spec, *preview([spec])))
+            if expected is not None:
+                raise ArgumentError(_cannot_resume(self.target, f"{made.name}: {expected}"))
+        self.turns.record(self._owner(owner.epoch + 1).pack())
+        return layouts
+
+    def _owner(self, epoch: int) -> Owner:
+        started = time.strftime("%Y-%m-%d %H:%M:%S %z")
+        exclusive = self.turns.exclusive
+        return Owner(self.target.write_id, epoch, socket.gethostname(), os.getpid(), _user(), started, exclusive)
+
+    # Commit
+
+    def _path(self, dataset: int) -> str:
+        created = self.turns.journal.created
+        if created is None:
+            raise IntegrityError(f"{self.target.journal} does not say what was made; discard the write")
+        return created.path(dataset)
+
+    def _record(self, place: Place, rows: Sequence[tuple[int, int, int, int, int]], kind: int | None = None) -> bytes:
+        owner = self.turns.journal.owner
+        epoch = owner.epoch if owner is not None else 0
+        reserved = Reservations.of(*place, rows, epoch, time.time_ns())
+        return reserved.pack() if kind is None else reserved.pack(kind)
+
+    def _reserve(self, place: Place, layout: DatasetLayout, encoded: Sequence[_Encoded]) -> list[int]:
+        """Give every payload a place, and return the offsets.
+
+        What was reserved before keeps its place, for a payload of the same length.
+        """
+        found = self.turns.journal.rows(place[0], [one.chunk for one in encoded])
+        offsets = found["offset"].tolist()
+        new = [row for row, state in enumerate(found["state"].tolist()) if not state]
+        changed = []
+        rows = []
+        for row, (one, was) in enumerate(zip(encoded, found, strict=True)):
+            if was["state"] and (was["nbytes"], was["mask"]) != (one.payload.nbytes, one.payload.mask):
+                changed.append(row)
+            elif was["state"]:
+                rows.append((one.chunk, offsets[row], one.payload.nbytes, one.sum, one.payload.mask))
+        if new or rows:
+            with self.turns.opened() as state:
+                dataset = state.id_of(self._path(place[0]))
+                origins = layout.chunks.origins([encoded[row].chunk for row in new])
+                for row, origin in zip(new, origins, strict=True):
+                    one = encoded[row]
+                    nbytes, mask = one.payload.nbytes, one.payload.mask
+                    offsets[row] = state.staged.reserve(dataset, origin, nbytes, mask)
+                    rows.append((one.chunk, offsets[row], nbytes, one.sum, mask))
+                self.turns.commit(state, self._record(place, rows))
+        for row in changed:
+            _require_other_length(layout, found[row], encoded[row])
+            offsets[row] = self._reserve_anew(place, layout, encoded[row])
+        return list(map(int, offsets))
+
+    def _reserve_anew(self, place: Place, layout: DatasetLayout, one: _Encoded, kind: int | None = None) -> int:
+        """Give a payload of another length a place, in a commit of its own, after which the file is closed.
+
+        HDF5 frees the old place, and must not hand it out to a chunk on which a late writer
+        of the old payload could land.
+        """
+        with self.turns.opened() as state:
+            origin, nbytes, mask = layout.chunks.origin(one.chunk), one.payload.nbytes, one.payload.mask
+            offset = state.staged.reserve(state.id_of(self._path(place[0])), origin, nbytes, mask)
+            entry = (one.chunk, offset, nbytes, one.sum, mask)
+            self.turns.commit(state, self._record(place, [entry], kind), close=True)
+        return offset
+
+    def _place(self, offsets: Sequence[int], payloads: Sequence[Payload]) -> None:
+        # Only now: until the turn is durable, the last commit may still own these bytes.
+        # The system lets one writer at a time into a file; threads that wait here sleep, there they spin.
+        with self._placing:
+            pieces = [(at, payload.data) for at, payload in zip(offsets, payloads, strict=True)]
+            pwrite_each(self.turns.file, pieces)
+        self.turns.sync_payloads()
+
+    def _is_placed(self, row: Any) -> bool:
+        nbytes = int(row["nbytes"])
+        if not nbytes:
+            return True
+        if nbytes > os.fstat(self.turns.file).st_size:
+            return False
+        data = bytearray(nbytes)
+        whole = pread_into(self.turns.file, memoryview(data), int(row["offset"])) == nbytes
+        return whole and checksum(data) == int(row["checksum"])
+
+    def placed(self, rows: Entries) -> list[bool]:
+        """Say of each row of the journal whether its payload is in place."""
+        with self.turns.used():
+            return [bool(row["state"]) and self._is_placed(row) for row in rows]
+
+    # Finish
+
+    def _require_all(self, layouts: Sequence[DatasetLayout]) -> None:
+        for number, layout in enumerate(layouts):
+            if missing := self.turns.journal.missing(number):
+                total = len(self.turns.journal.table(number))
+                raise IntegrityError(
+                    f"{layout.name}: {total - missing} of {total} chunks are committed; go on with resume=True"
+                )
+
+    def _mend(self, layouts: Sequence[DatasetLayout]) -> list[str]:
+        """Compare HDF5's indices with the journal; where one differs, make it anew from the journal."""
+        notes = []
+        for number, layout in enumerate(layouts):
+            with self.turns.opened() as state:
+                difference = index_differs(state.h5[self._path(number)], layout, self.turns.journal.table(number))
+            if difference is not None:
+                rebuild_dataset(self.turns, number, layout)
+                notes.append(f"{difference}: the index was rebuilt from the journal")
+        return notes
+
+    def _name_datasets(self, state: OpenFile) -> None:
+        created = self.turns.journal.created
+        if created is None or not created.group:
+            return
+        for number, made in enumerate(created.datasets):
+            require_replaceable(state.h5, made.name, self.target)
+            if made.name in state.h5:
+                del state.h5[made.name]
+            state.h5.move(created.path(number), made.name)
+        del state.h5[created.group]
+
+
+def _facts(spec: DatasetSpec, layout: DatasetLayout) -> CreatedDataset:
+    form = layout.form
+    return CreatedDataset(
+        spec.name,
+        layout.shape,
+        form.chunk_shape,
+        str(form.dtype),
+        str(spec.source_dtype or spec.dtype),
+        " > ".join(map(str, form.filters)),
+        "" if form.fillvalue is None else form.fillvalue.hex(),
+        layout.is_chunked,
+    )
+
+
+def _cannot_resume(target: Target, why: str) -> str:
+    return (
+        f"the unfinished write of {target.path} cannot be resumed with these arguments: {why}. Use the arguments "
+        f"with which it was begun, or discard it with dask_chunkio.discard({target.path!r})"
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return "unknown"
+
+
+def _require_payloads(layout: DatasetLayout, payloads: Sequence[Payload]) -> None:
+    # HDF5 2.0 stores a payload of any length for an unfiltered chunk, and an empty one frees the chunk.
+    for payload in payloads:
+        if payload.nbytes == 0 or (not layout.form.filters and payload.nbytes != layout.form.nbytes):
+            raise IntegrityError(
+                f"{layout.name}: a payload of {payload.nbytes} bytes for {layout.form.nbytes} of chunk"
+            )
+
+
+def _require_other_length(layout: DatasetLayout, was: Any, one: _Encoded) -> None:
+    # HDF5 keeps the old mask where a chunk is overwritten with the same length.
+    if was["nbytes"] == one.payload.nbytes:
+        raise IntegrityError(
+            f"{layout.name}: the chunk at {layout.chunks.origin(one.chunk)} was encoded again with another filter mask "
+            f"and the same length, which HDF5 cannot record; discard the write and start it again"
+        )
