@@ -5,6 +5,7 @@ from dask_chunkio.grid import BufferGrid, ChunkGrid
 from dask_chunkio.iterator import GenericDataChunkIterator
 from dask_chunkio.plan import DatasetPlan, WritePlan
 from dask_chunkio.storage.unfinished import DatasetState, Recovered, UnfinishedWrite, discard, recover, status
+from dask_chunkio.storage.verify import Verified, verify
 from dask_chunkio.tasks import DatasetResult, WriteResult
 from dask_chunkio.write import plan, to_hdf5
 
@@ -18,6 +19,7 @@ __all__ = [
     "GenericDataChunkIterator",
     "Recovered",
     "UnfinishedWrite",
+    "Verified",
     "WritePlan",
     "WriteResult",
     "discard",
@@ -25,5 +27,6 @@ __all__ = [
     "recover",
     "status",
     "to_hdf5",
+    "verify",
 ]
 __version__ = "0.1.0.dev0"

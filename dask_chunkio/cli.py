@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -16,20 +17,23 @@ import numpy as np
 
 from dask_chunkio import __version__
 from dask_chunkio.demo import run_demo
-from dask_chunkio.errors import ArgumentError, ChunkIOError, UnfinishedWriteError
+from dask_chunkio.errors import ArgumentError, ChunkIOError, IntegrityError, UnfinishedWriteError
 from dask_chunkio.input_files import RawLayout, open_source
-from dask_chunkio.locations import Location, parse_location
+from dask_chunkio.locations import Location, in_bytes, parse_location
 from dask_chunkio.progress import wants_progress
 from dask_chunkio.schedulers import LOCAL, describe, running_scheduler, thread_count
 from dask_chunkio.storage.target import Target
-from dask_chunkio.storage.unfinished import discard as discard_unfinished
+from dask_chunkio.storage.unfinished import UnfinishedWrite
+from dask_chunkio.storage.unfinished import status as status_of
 from dask_chunkio.tasks import WriteResult
-from dask_chunkio.write import plan, to_hdf5
+from dask_chunkio.upkeep import discard, recover, status, verify
+from dask_chunkio.write import command_line, plan, to_hdf5
 
 __all__ = ["main"]
 
 _INTERRUPTED = 130
 _LEFTOVERS = "dask_chunkio.leftovers"
+_ARGUMENTS = "dask_chunkio.arguments"
 
 
 class _Commands(click.Group):
@@ -47,6 +51,14 @@ class _Commands(click.Group):
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise _interrupted(ctx) from None
             raise click.ClickException("there was no answer on standard input; give --yes") from error
+
+
+class _Kept(click.Command):
+    """Keeps its arguments as they were typed, for `resume`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_ARGUMENTS] = tuple(args)
+        return super().parse_args(ctx, args)
 
 
 def _interrupted(ctx: click.Context) -> click.exceptions.Exit:
@@ -131,7 +143,7 @@ def main() -> None:
     """Write large arrays to one compressed HDF5 file, in parallel."""
 
 
-@main.command(short_help="Write an array from a file to an HDF5 file.")
+@main.command(cls=_Kept, short_help="Write an array from a file to an HDF5 file.")
 @click.argument("src", callback=_location)
 @click.argument("dst", metavar="DST[:/PATH]", callback=_location)
 @click.option(
@@ -180,7 +192,16 @@ def main() -> None:
 @_workers
 @_threads
 @_scheduler
-@click.option("--overwrite", is_flag=True, help="Replace a DST that holds nothing but this dataset.")
+@click.option("--overwrite", is_flag=True, help="Replace the dataset if DST has it already.")
+@click.option("--resume", is_flag=True, help="Go on with an unfinished write of DST, if there is one.")
+@click.option("--wait", is_flag=True, help="Wait while another program writes DST.")
+@click.option(
+    "--durability",
+    type=click.Choice(["process", "power"]),
+    default="process",
+    show_default=True,
+    help="What a committed buffer survives: the death of any process, or a power failure too.",
+)
 @_progress
 @click.option("--plan", "only_plan", is_flag=True, help="Print what would be done, and stop.")
 def write(src: Location, dst: Location, **options: Any) -> None:
@@ -190,6 +211,10 @@ def write(src: Location, dst: Location, **options: Any) -> None:
     or a raw binary file described by --dtype and --shape. PATH is SRC's own name by default.
     DST appears when it is whole, and not before.
     """
+    _run_write(src, dst, {**options, "kept": click.get_current_context().meta[_ARGUMENTS]})
+
+
+def _run_write(src: Location, dst: Location, options: dict[str, Any]) -> None:
     raw = RawLayout(options["dtype"], options["shape"], options["offset"])
     scheduler = options["scheduler"], options["workers"], options["threads"]
     keywords = _dataset_keywords(options)
@@ -199,24 +224,61 @@ def write(src: Location, dst: Location, **options: Any) -> None:
         if options["only_plan"]:
             click.echo(repr(plan(dst.file, name, opened.array, **keywords)))
             return
-        with _leftovers_named(dst.file):
+        keywords |= {word: options[word] for word in ("resume", "wait", "durability")}
+        with _leftovers_named(dst.file), _command_kept(options["kept"]):
             done = to_hdf5(dst.file, name, opened.array, progress=options["progress"], **keywords)
     click.echo(_summary(dst.file, done))
 
 
-@main.command(short_help="Remove what an unfinished write left.")
+@contextlib.contextmanager
+def _command_kept(arguments: tuple[str, ...]) -> Iterator[None]:
+    token = command_line.set(arguments)
+    try:
+        yield
+    finally:
+        command_line.reset(token)
+
+
+@main.command(short_help="Go on with a write that the command line began.")
 @click.argument("file", type=click.Path())
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def discard(file: str, yes: bool) -> None:
-    """Remove what an unfinished write of FILE left beside it; FILE itself is not touched."""
-    folder = Target(os.path.abspath(file), "").folder
-    if not os.path.isdir(folder):
-        click.echo(f"There is nothing to remove: no unfinished write of {file}.")
-        return
-    if not yes and not click.confirm(f"Remove {folder} ({_size(_folder_nbytes(folder))})?"):
-        raise click.ClickException("nothing was removed")
-    removed = discard_unfinished(file)
-    click.echo(f"Removed {removed}." if removed else f"There is nothing to remove: no unfinished write of {file}.")
+@_workers
+@_threads
+@_scheduler
+@_progress
+def resume(file: str, **options: Any) -> None:
+    """Go on with an unfinished write of FILE that was begun by 'dask-chunkio write', with the same arguments.
+
+    Who works on it may be another: --scheduler, --workers and --threads are not kept.
+    """
+    found = status_of(file)
+    if found is None:
+        raise ArgumentError(f"there is no unfinished write of {file}; begin one with 'dask-chunkio write'")
+    context = _kept_command(found)
+    src, dst = (_from_folder(context.params[name], found.command_folder) for name in ("src", "dst"))
+    if os.path.realpath(dst.file) != found.path:
+        raise IntegrityError(f"{found.folder} keeps the command of a write of {dst.file}, not of {file}; discard it")
+    _run_write(src, dst, {**context.params, **options, "resume": True, "only_plan": False, "kept": found.command})
+
+
+def _kept_command(found: UnfinishedWrite) -> click.Context:
+    if not found.command:
+        raise ArgumentError(
+            f"the unfinished write of {found.path} was begun by a script; run that again with resume=True in to_hdf5"
+        )
+    try:
+        return write.make_context("write", list(found.command))
+    except (click.ClickException, click.exceptions.Exit, click.Abort) as error:
+        raise IntegrityError(
+            f"{found.folder} keeps a command that cannot be understood ({error}); discard it"
+        ) from error
+
+
+def _from_folder(location: Location, folder: str) -> Location:
+    return location if "://" in location.file else replace(location, file=os.path.join(folder, location.file))
+
+
+for command in (status, verify, recover, discard):
+    main.add_command(command)
 
 
 @main.command(short_help="Time a write of a made-up recording.")
@@ -292,9 +354,12 @@ def _leftovers_named(file: str) -> Iterator[None]:
     except UnfinishedWriteError:
         raise
     except BaseException:
-        folder = Target(os.path.abspath(file), "").folder
+        folder = Target(os.path.realpath(file), "").folder
         if os.path.isdir(folder):
-            words = f"What was written is kept in {folder}; remove it with: dask-chunkio discard {file}"
+            words = (
+                f"What was committed is kept in {folder}; go on with: dask-chunkio resume {file}, "
+                f"or remove it with: dask-chunkio discard {file}"
+            )
             click.get_current_context().meta[_LEFTOVERS] = [words]
         raise
 
@@ -304,14 +369,6 @@ def _summary(file: str, result: WriteResult) -> str:
     ratio = result.nbytes / result.stored_nbytes if result.stored_nbytes else 1.0
     rate = result.nbytes / max(result.seconds, 1e-6) / 1e6
     return (
-        f"{file}:{dataset.name}: {_size(result.nbytes)} stored in {_size(result.stored_nbytes)} "
+        f"{file}:{dataset.name}: {in_bytes(result.nbytes)} stored in {in_bytes(result.stored_nbytes)} "
         f"(ratio {ratio:.2f}) in {result.seconds:.2f} s, {rate:.1f} MB/s"
     )
-
-
-def _size(nbytes: int) -> str:
-    return f"{nbytes / 1e6:.1f} MB" if nbytes >= 1_000_000 else f"{nbytes} bytes"
-
-
-def _folder_nbytes(folder: str) -> int:
-    return sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())

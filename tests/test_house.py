@@ -33,6 +33,7 @@ FLOORS = (
         "locations",
         "recording",
         "schedulers",
+        "upkeep",
     },
 )
 STANDARD = sys.stdlib_module_names
@@ -49,7 +50,7 @@ GUESTS = {
     "cloudpickle": {"workers"},
     "psutil": {"workers", "cli", "demo", "schedulers"},
     "tqdm": {"progress", "iterator"},
-    "click": {"cli", "demo", "schedulers", "locations", "input_files"},
+    "click": {"cli", "demo", "schedulers", "locations", "input_files", "upkeep"},
 }
 LAZY = {("sources.array", "h5py"), ("filters.via_hdf5", "hdf5plugin"), ("iterator", "tqdm")}
 

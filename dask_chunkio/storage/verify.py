@@ -1,0 +1,183 @@
+"""Does a file hold what was written: every payload compared, or every chunk decoded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+
+from dask_chunkio.errors import ChunkIOError, TargetError
+from dask_chunkio.grid import ChunkGrid, Selection
+from dask_chunkio.storage.files import open_to_read, pread_into
+from dask_chunkio.storage.journal import Journal
+from dask_chunkio.storage.records import checksum
+from dask_chunkio.storage.target import Target
+
+__all__ = ["Verified", "verify"]
+
+# Of a dataset without chunks, what is read at a time.
+_SLAB_NBYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What `verify` found.
+
+    Parameters
+    ----------
+    path : str
+        The file that was looked at: of an unfinished write, the one that is being written.
+    checked : int
+        How many chunks were compared with their checksum, or decoded.
+    problems : tuple of str
+        One line for each that is not as it should be.
+    by_checksum : bool
+        Whether there was a journal to compare with.
+    """
+
+    path: str
+    checked: int
+    problems: tuple[str, ...]
+    by_checksum: bool
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+def verify(path: str | os.PathLike[str]) -> Verified:
+    """Compare every payload of an unfinished write with its checksum; of any other file decode every chunk.
+
+    Parameters
+    ----------
+    path : str or path-like
+        An HDF5 file, or one that is being written.
+
+    Returns
+    -------
+    Verified
+        With one line for each chunk that is not as it should be.  A chunk that is reserved
+        and whose payload was never placed is one of them: a resumed write reads its source again.
+
+    Raises
+    ------
+    TargetError
+        If there is no such file, or it is not HDF5.
+    IntegrityError
+        If the side files of a write are damaged.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import h5py, numpy as np
+    >>> path = os.path.join(tempfile.mkdtemp(), "x.h5")
+    >>> with h5py.File(path, "w") as file:
+    ...     _ = file.create_dataset("x", data=np.arange(100), chunks=(10,), compression="gzip")
+    >>> verify(path).checked, verify(path).ok
+    (10, True)
+    """
+    target = Target(os.path.realpath(os.fspath(path)), "")
+    found = target.found()
+    return _decoded(target.path) if found is None else _compared(found)
+
+
+def _compared(target: Target) -> Verified:
+    problems, checked = [], 0
+    try:
+        file = open_to_read(target.file)
+    except OSError as error:
+        raise TargetError(f"cannot read {target.file}: {error.strerror}") from error
+    try:
+        journal = _journal(target)
+        for number, made in enumerate(journal.created.datasets if journal.created else ()):
+            grid = ChunkGrid(made.shape, made.chunks)
+            table = journal.table(number)
+            for chunk in np.flatnonzero(table["state"]):
+                checked += 1
+                if not _is_placed(file, table[chunk]):
+                    where = f"the chunk at {grid.origin(int(chunk))}" if made.is_chunked else "the data"
+                    problems.append(f"{made.name}: {where} is not what was committed")
+    finally:
+        os.close(file)
+    return Verified(target.file, checked, tuple(problems), True)
+
+
+def _journal(target: Target) -> Journal:
+    if not os.path.exists(target.journal):
+        return Journal(-1, target.journal)
+    descriptor = open_to_read(target.journal)
+    try:
+        journal = Journal(descriptor, target.journal)
+        journal.refresh()
+    finally:
+        os.close(descriptor)
+    return journal
+
+
+def _is_placed(file: int, row: Any) -> bool:
+    nbytes = int(row["nbytes"])
+    if nbytes > os.fstat(file).st_size:
+        return False
+    data = bytearray(nbytes)
+    whole = pread_into(file, memoryview(data), int(row["offset"])) == nbytes
+    return not nbytes or (whole and checksum(data) == int(row["checksum"]))
+
+
+def _decoded(path: str) -> Verified:
+    if not os.path.exists(path):
+        raise TargetError(f"there is no file {path}")
+    problems: list[str] = []
+    checked = 0
+    try:
+        with h5py.File(path, "r") as file:
+            for dataset in _datasets(file, problems):
+                for selection in _selections(dataset):
+                    checked += 1
+                    _read(dataset, selection, problems)
+    except OSError as error:
+        if isinstance(error, ChunkIOError):
+            raise
+        raise TargetError(f"{path} cannot be opened as an HDF5 file: {error}") from error
+    return Verified(path, checked, tuple(problems), False)
+
+
+def _datasets(file: h5py.File, problems: list[str]) -> Iterator[h5py.Dataset]:
+    names: list[str] = []
+    file.visit(names.append)
+    for name in names:
+        try:
+            found = file[name]
+        except (OSError, KeyError, RuntimeError) as error:
+            problems.append(f"/{name}: cannot be opened ({error})")
+            continue
+        if isinstance(found, h5py.Dataset):
+            yield found
+
+
+def _selections(dataset: h5py.Dataset) -> Iterator[Selection]:
+    """Return what is read at a time: each chunk that is stored, or slabs of what has no chunks."""
+    if dataset.shape is None or 0 in dataset.shape:
+        return
+    if dataset.chunks is None:
+        rows = max(1, _SLAB_NBYTES // max(1, dataset.nbytes // (dataset.shape[0] if dataset.shape else 1)))
+        slab = (rows, *dataset.shape[1:]) if dataset.shape else ()
+        yield from ChunkGrid(dataset.shape, slab)
+        return
+    origins: list[tuple[int, ...]] = []
+    dataset.id.chunk_iter(lambda stored: origins.append(stored.chunk_offset))
+    for origin in origins:
+        ends = (min(at + n, end) for at, n, end in zip(origin, dataset.chunks, dataset.shape, strict=True))
+        yield tuple(slice(at, end) for at, end in zip(origin, ends, strict=True))
+
+
+def _read(dataset: h5py.Dataset, selection: Selection, problems: list[str]) -> None:
+    try:
+        dataset[selection]
+    except (OSError, ValueError, RuntimeError) as error:
+        where = ", ".join(f"{axis.start}:{axis.stop}" for axis in selection)
+        problems.append(f"{dataset.name}: [{where}] cannot be read ({error})")

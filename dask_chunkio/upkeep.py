@@ -1,0 +1,99 @@
+"""Commands about writes that were cut off, and about files: status, recover, discard, verify."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from dask_chunkio.locations import in_bytes
+from dask_chunkio.storage import unfinished
+from dask_chunkio.storage.target import Target
+from dask_chunkio.storage.unfinished import UnfinishedWrite
+from dask_chunkio.storage.verify import verify as verify_file
+
+__all__ = ["discard", "recover", "status", "verify"]
+
+_PROBLEMS_SHOWN = 20
+
+
+@click.command(short_help="Say how far an unfinished write is.")
+@click.argument("file", type=click.Path())
+def status(file: str) -> None:
+    """Say what is committed of an unfinished write of FILE, when, and by whom."""
+    found = unfinished.status(file)
+    click.echo(f"No unfinished write of {file}." if found is None else "\n".join(_lines(file, found)))
+
+
+def _lines(file: str, found: UnfinishedWrite) -> list[str]:
+    state = "running" if found.running else "all is written, its folder is left" if found.finished else "cut off"
+    kind = "a new file" if found.mode == "new" else "datasets added to the file that is there"
+    lines = [f"{found.path}: {kind}; {state}", f"  side files  {found.folder}"]
+    for number, owner in enumerate(found.owners):
+        lines.append(f"  {'resumed' if number else 'begun':10s}  {str(owner).removeprefix('started ')}")
+    for dataset in found.datasets:
+        share = 100 * dataset.committed / dataset.chunks if dataset.chunks else 100.0
+        lines.append(
+            f"  {dataset.name}  {dataset.shape} {dataset.dtype}: {dataset.committed} of {dataset.chunks} chunks "
+            f"committed ({share:.1f} %), {in_bytes(dataset.stored_nbytes)}"
+        )
+    lines.append(f"  last commit {found.last_commit or 'none'}")
+    if found.log_nbytes:
+        lines.append(f"  a turn that was cut off is in the log ({in_bytes(found.log_nbytes)}); the next one ends it")
+    if not found.running:
+        again = f"dask-chunkio resume {file}" if found.command else "the same call of to_hdf5 with resume=True"
+        lines.append(f"  go on with {again}, or remove it with dask-chunkio discard {file}")
+    return lines
+
+
+@click.command(short_help="Bring an unfinished write into order without its source.")
+@click.argument("file", type=click.Path())
+@click.option("--output", type=click.Path(), metavar="PATH", help="Move the file there, and end the write.")
+def recover(file: str, output: str | None) -> None:
+    """Apply or drop a turn that was cut off, and leave an HDF5 file that opens.
+
+    What was not committed reads as the fill value. The write can still be resumed, unless the file was moved with
+    --output. Datasets that are being added to an existing FILE stay hidden in it.
+    """
+    done = unfinished.recover(file, output)
+    for name, path in done.datasets.items():
+        click.echo(f"{name}: in {done.path}:{path}")
+    click.echo(f"{done.committed} of {done.chunks} chunks hold their data; the others read as the fill value.")
+
+
+@click.command(short_help="Remove what an unfinished write left.")
+@click.argument("file", type=click.Path())
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--force", is_flag=True, help="Remove the side files even if they are damaged, or FILE was changed.")
+def discard(file: str, yes: bool, force: bool) -> None:
+    """Remove what an unfinished write of FILE left; nothing that was in FILE before is touched."""
+    folder = Target(os.path.realpath(file), "").folder
+    if not os.path.isdir(folder):
+        click.echo(f"There is nothing to remove: no unfinished write of {file}.")
+        return
+    if not yes and not click.confirm(f"Remove {folder} ({in_bytes(_nbytes(folder))})?"):
+        raise click.ClickException("nothing was removed")
+    removed = unfinished.discard(file, force=force)
+    click.echo(f"Removed {removed}." if removed else f"There is nothing to remove: no unfinished write of {file}.")
+
+
+def _nbytes(folder: str) -> int:
+    return sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(folder) if entry.is_file())
+
+
+@click.command(short_help="Check that every chunk can be trusted.")
+@click.argument("file", type=click.Path())
+def verify(file: str) -> None:
+    """Check every chunk of FILE: with its checksum while it is being written, else by decoding it.
+
+    Exit code 1 if something is wrong.
+    """
+    found = verify_file(file)
+    how = "compared with their checksums" if found.by_checksum else "decoded"
+    click.echo(f"{found.path}: {found.checked} chunks {how}, {len(found.problems) or 'no'} problems.")
+    for line in found.problems[:_PROBLEMS_SHOWN]:
+        click.echo(f"  {line}")
+    if len(found.problems) > _PROBLEMS_SHOWN:
+        click.echo(f"  and {len(found.problems) - _PROBLEMS_SHOWN} more")
+    if not found.ok:
+        raise click.exceptions.Exit(1)
