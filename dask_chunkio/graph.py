@@ -79,6 +79,15 @@ def build_graph(creation: Creation, sources: Sequence[Source], fuse: bool = True
     return Delayed(finish, HighLevelGraph(graph.layers, graph.dependencies), layer=finish)
 
 
+def _ranks(count: int) -> list[tuple[str, int]]:
+    """Return what makes dask run buffers in the order of the file, as far as it has a choice.
+
+    `dask.order` takes what stands side by side by its key, as text, from the last to the first.
+    """
+    width = len(str(count))
+    return [(f"{count - buffer:0{width}d}", buffer) for buffer in range(count)]
+
+
 def _label(name: str) -> str:
     return name.strip("/").replace("/", ".")
 
@@ -97,18 +106,19 @@ def _add_dataset(
         task = Task(commit, write_in_order, TaskRef(create), number, TaskRef(name))
         graph.add(commit, {commit: task}, (create, name))
         return [commit]
-    read, reads, commits = f"read-{suffix}", {}, {}
+    read, reads, commits, ranks = f"read-{suffix}", {}, {}, _ranks(len(job.buffers))
     shared = False
     for buffer, selection in enumerate(job.buffers):
         part = source.part(selection)
         shared |= part is None
         arguments = (TaskRef(create), number, buffer, TaskRef(name) if part is None else DataNode(None, part))
+        key = (commit, *ranks[buffer])
         if fuse:
-            commits[commit, buffer] = Task((commit, buffer), write_buffer, *arguments)
+            commits[key] = Task(key, write_buffer, *arguments)
         else:
-            reads[read, buffer] = Task((read, buffer), read_buffer, *arguments)
-            handed = (*arguments[:3], TaskRef((read, buffer)))
-            commits[commit, buffer] = Task((commit, buffer), commit_buffer, *handed)
+            of_read = (read, *ranks[buffer])
+            reads[of_read] = Task(of_read, read_buffer, *arguments)
+            commits[key] = Task(key, commit_buffer, *arguments[:3], TaskRef(of_read))
     if shared:
         # Once in the graph: put into each task, it would be pickled once for each.
         graph.add(name, {name: DataNode(name, source)}, ())
@@ -129,9 +139,10 @@ def _add_blocks(
     tasks, keys = _block_tasks(array, job)
     single = _used_once(tasks, keys) if fuse else set()
     commits = {}
-    for buffer, key in enumerate(keys):
-        own = Task((commit, buffer), commit_block, TaskRef(create), number, buffer, TaskRef(key))
-        commits[commit, buffer] = Task.fuse(tasks.pop(key), own, key=(commit, buffer)) if key in single else own
+    for buffer, (key, rank) in enumerate(zip(keys, _ranks(len(keys)), strict=True)):
+        mine = (commit, *rank)
+        own = Task(mine, commit_block, TaskRef(create), number, buffer, TaskRef(key))
+        commits[mine] = Task.fuse(tasks.pop(key), own, key=mine) if key in single else own
     blocks = f"blocks-{suffix}"
     graph.add(blocks, tasks, ())
     graph.add(commit, commits, (create, blocks))
