@@ -1,5 +1,6 @@
 """Write arrays larger than memory to one compressed HDF5 file, in parallel, with dask."""
 
+from dask_chunkio import errors
 from dask_chunkio.data_chunk import DataChunk
 from dask_chunkio.grid import BufferGrid, ChunkGrid
 from dask_chunkio.iterator import GenericDataChunkIterator
@@ -23,6 +24,7 @@ __all__ = [
     "WritePlan",
     "WriteResult",
     "discard",
+    "errors",
     "plan",
     "recover",
     "status",

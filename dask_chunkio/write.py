@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import uuid
 from collections.abc import Iterator, Mapping
-from concurrent.futures.process import BrokenProcessPool
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, overload
 
 import dask.base
 from dask.delayed import Delayed
-from distributed import KilledWorker
 
+from dask_chunkio.endings import errors_of_workers, kept_is_named
 from dask_chunkio.errors import (
     AlignmentError,
     ArgumentError,
-    ArgumentTypeError,
-    CastError,
-    ChunkIOError,
-    TargetError,
-    WorkerError,
 )
 from dask_chunkio.filters.cut import check_cast
 from dask_chunkio.filters.via_hdf5 import encoder_for
@@ -164,7 +157,7 @@ def _computed(
 ) -> WriteResult:
     delayed = build_graph(write.creation(exclusive=write.workers.share_process), write.sources, fuse)
     bar = progress if progress is not None else True if write.asks_for_progress else None
-    with _kept_is_named(write.target), _errors_of_workers(), _shown(write, wants_progress(bar)):
+    with kept_is_named(write.target), errors_of_workers(), _shown(write, wants_progress(bar)):
         try:
             (result,) = dask.base.compute(delayed, scheduler=scheduler, **(compute_kwargs or {}))
         except KeyboardInterrupt:
@@ -364,40 +357,3 @@ def _shown(write: _Write, show: bool) -> Iterator[None]:
     label = write.jobs[0].layout.name if len(write.jobs) == 1 else f"{len(write.jobs)} datasets"
     with progress_bar(write.target.write_id, nbytes, label, write.workers):
         yield
-
-
-@contextlib.contextmanager
-def _kept_is_named(target: Target) -> Iterator[None]:
-    """Say with what ends a write in its midst what it leaves behind, and how to go on."""
-    try:
-        yield
-    except (ArgumentError, ArgumentTypeError, TargetError) as error:
-        if isinstance(error, CastError) or (isinstance(error, TargetError) and os.path.isdir(target.folder)):
-            error.add_note(_kept(target))
-        raise
-    except (ChunkIOError, KeyboardInterrupt) as error:
-        error.add_note(_kept(target))
-        raise
-
-
-def _kept(target: Target) -> str:
-    return (
-        f"{target.path} was not written. What was committed is kept in {target.folder}: go on with it by the same "
-        f"call with resume=True, or remove it with dask_chunkio.discard({target.path!r})."
-    )
-
-
-@contextlib.contextmanager
-def _errors_of_workers() -> Iterator[None]:
-    try:
-        yield
-    except BrokenProcessPool as error:
-        raise WorkerError(
-            "the worker processes ended before the write did. If this is a script, put its work under "
-            "'if __name__ == \"__main__\":', as Python's multiprocessing needs; else they may have run out of memory"
-        ) from error
-    except KilledWorker as error:
-        raise WorkerError(
-            f"workers died again and again on the same buffer: {error}. They may have run out of memory: look at "
-            f"plan(...), and give a smaller buffer_shape or a larger memory_limit"
-        ) from error

@@ -22,7 +22,7 @@ FLOORS = (
     {"iterator", "data_chunk", "selections", "sources.", "filters."},
     {"storage."},
     {"graph", "tasks", "locks", "workers"},
-    {"request", "write", "progress"},
+    {"request", "write", "endings", "progress"},
     {
         "__init__",
         "__main__",
@@ -41,7 +41,7 @@ STANDARD = sys.stdlib_module_names
 GUESTS = {
     "h5py": {"storage.", "filters.via_hdf5", "sources.array", "demo", "input_files"},
     "dask": {"graph", "locks", "progress", "workers", "write", "demo", "schedulers", "cli"},
-    "distributed": {"locks", "workers", "write", "schedulers", "cli", "demo"},
+    "distributed": {"locks", "workers", "endings", "schedulers", "cli", "demo"},
     "hdf5plugin": {"filters.via_hdf5"},
     "hdmf": {"integrations.hdmf"},
     "isal": {"filters.deflate"},
@@ -139,12 +139,20 @@ def test_public_names():
         "DataChunk",
         "DatasetPlan",
         "DatasetResult",
+        "DatasetState",
         "GenericDataChunkIterator",
+        "Recovered",
+        "UnfinishedWrite",
+        "Verified",
         "WritePlan",
         "WriteResult",
         "discard",
+        "errors",
         "plan",
+        "recover",
+        "status",
         "to_hdf5",
+        "verify",
     ]
     for name in dask_chunkio.__all__:
         assert getattr(dask_chunkio, name).__doc__

@@ -35,6 +35,8 @@ from dask_chunkio.errors import (
     UnfinishedWriteError,
     WorkerError,
 )
+from dask_chunkio.storage.writers import end
+from dask_chunkio.tasks import commit_buffer
 
 DATA = np.arange(20_000, dtype="i4").reshape(1000, 20)
 LOCAL = ["synchronous", "threads", "processes"]
@@ -376,11 +378,28 @@ def test_missing_folder_and_directory(target: Path) -> None:
 def test_an_existing_file_is_kept(target: Path) -> None:
     with h5py.File(target, "w") as file:
         file["x"], file["other"] = [1, 2], [3]
-    for overwrite in (False, True):
-        with pytest.raises(TargetExistsError, match=r"/other|/x"):
-            to_hdf5(target, "/x", DATA, overwrite=overwrite)
+    with pytest.raises(TargetExistsError, match="already has /x; pass overwrite=True"):
+        to_hdf5(target, "/x", DATA)
     np.testing.assert_array_equal(stored(target), [1, 2])
+    to_hdf5(target, "/group/y", DATA)
+    to_hdf5(target, "/x", DATA, overwrite=True)
+    for name in ("/x", "/group/y"):
+        np.testing.assert_array_equal(stored(target, name), DATA)
+    np.testing.assert_array_equal(stored(target, "/other"), [3])
     assert os.listdir(target.parent) == ["out.h5"]
+
+
+def test_buffers_are_read_in_the_order_of_the_file(target: Path) -> None:
+    """So that neighbours are committed together, and payloads lie in order."""
+    read: list[int] = []
+
+    class Noting(Rows):
+        def _get_data(self, selection: tuple[slice, ...]) -> Any:
+            read.append(selection[0].start)
+            return DATA[selection]
+
+    to_hdf5(target, "/x", Noting(buffer_shape=(20, 20), chunk_shape=(20, 20)), scheduler="synchronous")
+    assert read == list(range(0, 1000, 20))
 
 
 def test_overwrite_replaces_a_file_of_the_same_datasets(target: Path) -> None:
@@ -489,27 +508,44 @@ def test_a_delayed_that_overwrites_can_be_computed_again(target: Path) -> None:
     np.testing.assert_array_equal(stored(target), DATA)
 
 
-def test_a_late_thread_commits_nothing_after_a_failed_write(target: Path) -> None:
+def test_what_other_threads_run_when_a_write_fails_is_waited_for_and_kept(target: Path) -> None:
     """dask's threads go on with what they run when another task has failed."""
     failed, late = threading.Event(), threading.Event()
+    ended = []
 
     class OneFails(Rows):
         def _get_data(self, selection: tuple[slice, ...]) -> Any:
             if selection[0].start == 0:
-                late.wait(30)
+                assert late.wait(30)
+                failed.set()
                 raise OSError("gone")
             late.set()
             assert failed.wait(30)
+            ended.append(selection[0].start)
             return DATA[selection]
 
     source = OneFails(buffer_shape=(500, 20), chunk_shape=(100, 20))
-    with ThreadPoolExecutor(2) as pool:
-        with dask.config.set(pool=pool), pytest.raises(SourceError, match="gone"):
+    with ThreadPoolExecutor(2) as pool, dask.config.set(pool=pool):
+        with pytest.raises(SourceError, match="gone"):
             to_hdf5(target, "/x", source)
-        failed.set()
-    journal = (target.with_name("out.h5.writing") / "journal").read_bytes()
-    assert journal.count(b"DCIO") == 1
-    assert_nothing_written(target)
+        assert ended == [500]
+    kept = dask_chunkio.status(target)
+    assert (kept.datasets[0].committed, kept.datasets[0].chunks, kept.running) == (5, 10, False)
+
+
+def test_no_task_begins_after_a_failed_write(target: Path) -> None:
+    class Fails(Rows):
+        def _get_data(self, selection: tuple[slice, ...]) -> Any:
+            raise OSError("gone")
+
+    write = to_hdf5(target, "/x", Fails(buffer_shape=(500, 20), chunk_shape=(100, 20)), compute=False)
+    with pytest.raises(SourceError, match="gone"):
+        write.compute(scheduler="synchronous")
+    (layout_key,) = (key for key in write.__dask_graph__() if str(key).startswith("create-"))
+    layout = write.__dask_graph__()[layout_key]()
+    end(layout.target.write_id)
+    with pytest.raises(TargetError, match="has ended; nothing more is committed"):
+        commit_buffer(layout, 0, 0, DATA[:500])
 
 
 @pytest.mark.parametrize("how", ["object", "keywords", "number"])

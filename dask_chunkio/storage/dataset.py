@@ -14,9 +14,9 @@ from dask_chunkio.errors import ArgumentError, ArgumentTypeError, ChunkIOError
 from dask_chunkio.filters.pipeline import ChunkFormat
 from dask_chunkio.filters.via_hdf5 import read_filters, require_filter
 from dask_chunkio.grid import ChunkGrid, Shape
-from dask_chunkio.storage.journal import Entries
+from dask_chunkio.storage.journal import CreatedDataset, Entries
 
-__all__ = ["DatasetLayout", "DatasetSpec", "describe", "index_differs", "make_dataset", "preview"]
+__all__ = ["DatasetLayout", "DatasetSpec", "describe", "describe_made", "index_differs", "make_dataset", "preview"]
 
 _counter = itertools.count()
 
@@ -134,6 +134,21 @@ def describe(dataset: h5py.Dataset) -> DatasetLayout:
     chunk_shape = tuple(map(int, dataset.chunks)) if is_chunked else tuple(map(int, dataset.shape))
     form = ChunkFormat(chunk_shape, dataset.dtype, read_filters(plist), fill)
     return DatasetLayout(dataset.name, tuple(map(int, dataset.shape)), form, is_chunked)
+
+
+def describe_made(spec: DatasetSpec, layout: DatasetLayout) -> CreatedDataset:
+    """Return what the journal says of a dataset, for whoever resumes the write."""
+    form = layout.form
+    return CreatedDataset(
+        spec.name,
+        layout.shape,
+        form.chunk_shape,
+        str(form.dtype),
+        str(spec.source_dtype or spec.dtype),
+        " > ".join(map(str, form.filters)),
+        "" if form.fillvalue is None else form.fillvalue.hex(),
+        layout.is_chunked,
+    )
 
 
 def _require_plain_type(dataset: h5py.Dataset) -> None:

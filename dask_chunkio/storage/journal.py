@@ -16,9 +16,12 @@ The last record of a chunk counts.
 from __future__ import annotations
 
 import dataclasses
+import getpass
 import json
 import os
+import socket
 import struct
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +69,12 @@ class Owner:
     user: str
     started: str
     exclusive: bool
+
+    @classmethod
+    def here(cls, write_id: str, epoch: int, exclusive: bool) -> Owner:
+        """Return this process as the owner."""
+        started = time.strftime("%Y-%m-%d %H:%M:%S %z")
+        return cls(write_id, epoch, socket.gethostname(), os.getpid(), _user(), started, exclusive)
 
     def __str__(self) -> str:
         return f"started {self.started} by {self.user} on {self.host} (process {self.pid})"
@@ -298,6 +307,13 @@ def _bounded(count: int) -> int:
     if count > _MOST_CHUNKS:
         raise ValueError(f"of a dataset with {count} chunks")
     return count
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return "unknown"
 
 
 def _owner(body: bytes) -> Owner:

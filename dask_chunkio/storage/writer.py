@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -16,7 +14,15 @@ import h5py
 from dask_chunkio.errors import ArgumentError, IntegrityError, TargetBusyError, UnfinishedWriteError
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.grid import Array
-from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, describe, index_differs, make_dataset, preview
+from dask_chunkio.storage.dataset import (
+    DatasetLayout,
+    DatasetSpec,
+    describe,
+    describe_made,
+    index_differs,
+    make_dataset,
+    preview,
+)
 from dask_chunkio.storage.files import pread_into, pwrite_each
 from dask_chunkio.storage.journal import Created, CreatedDataset, Entries, Owner, Reservations
 from dask_chunkio.storage.rebuild import rebuild_dataset
@@ -206,7 +212,7 @@ class Writer:
                 replace(describe(make_dataset(state.h5, replace(spec, name=created.path(number)))), name=spec.name)
                 for number, spec in enumerate(specs)
             )
-            created = replace(created, datasets=tuple(map(_facts, specs, layouts)))
+            created = replace(created, datasets=tuple(map(describe_made, specs, layouts)))
             self.turns.commit(state, self._owner(1).pack() + created.pack())
         return layouts
 
@@ -244,16 +250,14 @@ class Writer:
         if (begun := tuple(made.name for made in created.datasets)) != wanted:
             raise ArgumentError(_cannot_resume(self.target, f"it writes {', '.join(begun)}, not {', '.join(wanted)}"))
         for spec, made in zip(specs, created.datasets, strict=True):
-            expected = made.difference(_facts(spec, *preview([spec])))
+            expected = made.difference(describe_made(spec, *preview([spec])))
             if expected is not None:
                 raise ArgumentError(_cannot_resume(self.target, f"{made.name}: {expected}"))
         self.turns.record(self._owner(owner.epoch + 1).pack())
         return layouts
 
     def _owner(self, epoch: int) -> Owner:
-        started = time.strftime("%Y-%m-%d %H:%M:%S %z")
-        exclusive = self.turns.exclusive
-        return Owner(self.target.write_id, epoch, socket.gethostname(), os.getpid(), _user(), started, exclusive)
+        return Owner.here(self.target.write_id, epoch, self.turns.exclusive)
 
     # Commit
 
@@ -368,32 +372,11 @@ class Writer:
         del state.h5[created.group]
 
 
-def _facts(spec: DatasetSpec, layout: DatasetLayout) -> CreatedDataset:
-    form = layout.form
-    return CreatedDataset(
-        spec.name,
-        layout.shape,
-        form.chunk_shape,
-        str(form.dtype),
-        str(spec.source_dtype or spec.dtype),
-        " > ".join(map(str, form.filters)),
-        "" if form.fillvalue is None else form.fillvalue.hex(),
-        layout.is_chunked,
-    )
-
-
 def _cannot_resume(target: Target, why: str) -> str:
     return (
         f"the unfinished write of {target.path} cannot be resumed with these arguments: {why}. Use the arguments "
         f"with which it was begun, or discard it with dask_chunkio.discard({target.path!r})"
     )
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        return "unknown"
 
 
 def _require_payloads(layout: DatasetLayout, payloads: Sequence[Payload]) -> None:

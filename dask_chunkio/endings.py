@@ -1,0 +1,53 @@
+"""How a write ends before its time: in words that say what is left and how to go on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+
+from distributed import KilledWorker
+
+from dask_chunkio.errors import ArgumentError, ArgumentTypeError, CastError, ChunkIOError, TargetError, WorkerError
+from dask_chunkio.storage.target import Target
+
+__all__ = ["errors_of_workers", "kept_is_named"]
+
+
+@contextlib.contextmanager
+def kept_is_named(target: Target) -> Iterator[None]:
+    """Say with what ends a write in its midst what it leaves behind, and how to go on."""
+    try:
+        yield
+    except (ArgumentError, ArgumentTypeError, TargetError) as error:
+        if isinstance(error, CastError) or (isinstance(error, TargetError) and os.path.isdir(target.folder)):
+            error.add_note(_kept(target))
+        raise
+    except (ChunkIOError, KeyboardInterrupt) as error:
+        error.add_note(_kept(target))
+        raise
+
+
+def _kept(target: Target) -> str:
+    return (
+        f"{target.path} was not written. What was committed is kept in {target.folder}: go on with it by the same "
+        f"call with resume=True, or remove it with dask_chunkio.discard({target.path!r})."
+    )
+
+
+@contextlib.contextmanager
+def errors_of_workers() -> Iterator[None]:
+    """Say what ended the workers, where dask only says that they ended."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            "the worker processes ended before the write did. If this is a script, put its work under "
+            "'if __name__ == \"__main__\":', as Python's multiprocessing needs; else they may have run out of memory"
+        ) from error
+    except KilledWorker as error:
+        raise WorkerError(
+            f"workers died again and again on the same buffer: {error}. They may have run out of memory: look at "
+            f"plan(...), and give a smaller buffer_shape or a larger memory_limit"
+        ) from error
