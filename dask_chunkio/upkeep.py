@@ -90,7 +90,8 @@ def verify(file: str) -> None:
     """
     found = verify_file(file)
     how = "compared with their checksums" if found.by_checksum else "decoded"
-    click.echo(f"{found.path}: {found.checked} chunks {how}, {len(found.problems) or 'no'} problems.")
+    problems = f"{len(found.problems) or 'no'} problem{'' if len(found.problems) == 1 else 's'}"
+    click.echo(f"{found.path}: {found.checked} chunks {how}, {problems}.")
     for line in found.problems[:_PROBLEMS_SHOWN]:
         click.echo(f"  {line}")
     if len(found.problems) > _PROBLEMS_SHOWN:

@@ -24,7 +24,9 @@ __all__ = ["create", "end", "engaged", "finish", "release", "wait_for_others"]
 __all__ += ["writer_for"]
 
 _writers: dict[tuple[int, str], Writer] = {}
-_ended: set[str] = set()
+# In order, so that the oldest can be forgotten: no task of theirs is left.
+_ended: dict[str, None] = {}
+_MOST_ENDED = 10_000
 _registry = threading.Lock()
 
 
@@ -81,7 +83,9 @@ def end(write_id: str) -> None:
     Tasks that come late are refused; those that run are waited for, and may commit.
     """
     with _registry:
-        _ended.add(write_id)
+        _ended[write_id] = None
+        if len(_ended) > _MOST_ENDED:
+            del _ended[next(iter(_ended))]
         writer = _writers.get((os.getpid(), write_id))
     if writer is not None:
         writer.turns.wait_unused()

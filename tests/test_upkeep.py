@@ -1,0 +1,220 @@
+"""Commands about writes that were cut off, and about files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import dask_chunkio
+from dask_chunkio.cli import main
+from dask_chunkio.storage import writer
+
+DATA = np.random.default_rng(0).integers(0, 99, (300, 20)).astype("i2")
+WRITE = "write", "a.npy", "out.h5:/g/x", "--compression", "gzip", "--chunks", "30,20", "--buffer-shape", "30,20"
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    np.save("a.npy", DATA)
+
+    def run(*words: str, code: int = 0, stdin: str | None = None) -> Result:
+        result = CliRunner().invoke(main, words, input=stdin)
+        assert result.exit_code == code, result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+        return result
+
+    return run
+
+
+@pytest.fixture(params=["new", "existing"])
+def cut_off(request: pytest.FixtureRequest, run: Run, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A write whose disk is full as it places the fourth buffer."""
+    if request.param == "existing":
+        with h5py.File("out.h5", "w") as file:
+            file["old"] = [1, 2, 3]
+    place, calls = writer.pwrite_each, iter(range(100))
+
+    def full(*arguments: object) -> None:
+        if next(calls) == 3:
+            raise OSError(28, "No space left on device")
+        place(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(writer, "pwrite_each", full)
+        stderr = run(*WRITE, "--scheduler", "synchronous", code=1).stderr
+    assert "No space left on device; make space, and go on with resume=True" in stderr
+    assert "go on with: dask-chunkio resume out.h5, or remove it with: dask-chunkio discard out.h5" in stderr
+    return Path("out.h5").absolute()
+
+
+def check(path: Path) -> None:
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["g/x"][...], DATA)
+        assert set(file) <= {"g", "old"}
+        if "old" in file:
+            assert file["old"][...].tolist() == [1, 2, 3]
+    assert not path.with_name("out.h5.writing").exists()
+
+
+def test_status(run: Run, cut_off: Path) -> None:
+    text = run("status", "out.h5").stdout
+    assert text.startswith(f"{cut_off}: ")
+    assert "; cut off\n" in text
+    assert f"by {dask_chunkio.status(cut_off).owners[0].user} on " in text
+    assert f"(process {os.getpid()})" in text
+    assert "/g/x  (300, 20) int16: 4 of 10 chunks committed (40.0 %)" in text
+    assert "last commit 20" in text
+    assert "go on with dask-chunkio resume out.h5, or remove it with dask-chunkio discard out.h5" in text
+
+
+def test_status_where_there_is_nothing(run: Run) -> None:
+    assert run("status", "none.h5").stdout == "No unfinished write of none.h5.\n"
+
+
+def test_resume_keeps_the_arguments_and_the_folder(
+    run: Run, cut_off: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    run("resume", os.path.relpath(cut_off), "--workers", "2")
+    check(cut_off)
+    with h5py.File(cut_off) as file:
+        assert (file["g/x"].chunks, file["g/x"].compression) == ((30, 20), "gzip")
+    assert "there is no unfinished write" in run("resume", str(cut_off), code=1).stderr
+
+
+def test_the_write_itself_resumes_too(run: Run, cut_off: Path) -> None:
+    assert "holds an unfinished write" in run(*WRITE, code=1).stderr
+    run(*WRITE, "--resume", "--durability", "power")
+    check(cut_off)
+    with h5py.File("out.h5", "a") as file:
+        del file["g/x"]
+    run(*WRITE, "--resume")
+    check(cut_off)
+
+
+def test_resume_with_other_arguments_names_the_difference(run: Run, cut_off: Path) -> None:
+    result = run("write", "a.npy", "out.h5:/g/x", "--compression", "lzf", "--chunks", "30,20", "--resume", code=1)
+    assert "/g/x: filters was deflate(4) and is lzf" in result.stderr
+    run("resume", "out.h5")
+    check(cut_off)
+
+
+def test_a_write_of_a_script_is_not_resumed_from_here(run: Run) -> None:
+    class Broken(dask_chunkio.GenericDataChunkIterator):
+        def _get_data(self, selection: object) -> np.ndarray:  # type: ignore[type-arg]  # noqa: ARG002
+            raise OSError("gone")
+
+        def _get_maxshape(self) -> tuple[int, ...]:
+            return (10,)
+
+        def _get_dtype(self) -> np.dtype:  # type: ignore[type-arg]
+            return np.dtype("i2")
+
+    with pytest.raises(dask_chunkio.errors.SourceError):
+        dask_chunkio.to_hdf5("out.h5", "/x", Broken(), scheduler="synchronous")
+    assert "go on with the same call of to_hdf5 with resume=True" in run("status", "out.h5").stdout
+    assert "was begun by a script; run that again with resume=True" in run("resume", "out.h5", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["a.npy", "elsewhere.h5:/g/x"], "keeps the command of a write of"),
+        (["a.npy", "out.h5:/g/x", "--no-such-option"], "keeps a command that cannot be understood"),
+        (["--help"], "keeps a command that cannot be understood"),
+        (["a.npy"], "keeps a command that cannot be understood"),
+    ],
+)
+def test_a_manifest_that_was_tampered_with_writes_nothing_elsewhere(
+    run: Run, cut_off: Path, command: list[str], message: str
+) -> None:
+    manifest = cut_off.with_name("out.h5.writing") / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "command": command}))
+    before = sorted(os.listdir())
+    assert message in run("resume", "out.h5", code=1).stderr
+    assert sorted(os.listdir()) == before
+
+
+def test_recover_leaves_a_file_that_opens_and_can_be_resumed(run: Run, cut_off: Path) -> None:
+    assert "3 of 10 chunks hold their data; the others read as the fill value." in run("recover", "out.h5").stdout
+    found = dask_chunkio.recover("out.h5")
+    with h5py.File(found.path) as file:
+        values = file[found.datasets["/g/x"]][...]
+    np.testing.assert_array_equal(values, np.where(np.arange(300)[:, None] < 90, DATA, 0))
+    run("resume", "out.h5")
+    check(cut_off)
+
+
+def test_recover_to_another_name_ends_the_write(run: Run, cut_off: Path) -> None:
+    if cut_off.exists():
+        stderr = run("recover", "out.h5", "--output", "part.h5", code=1).stderr
+        assert "hidden in it until the write is resumed" in stderr
+        return
+    run("recover", "out.h5", "--output", "part.h5")
+    assert sorted(os.listdir()) == ["a.npy", "part.h5"]
+    with h5py.File("part.h5") as file:
+        np.testing.assert_array_equal(file["g/x"][:90], DATA[:90])
+    assert "there is no unfinished write" in run("recover", "out.h5", code=1).stderr
+
+
+def test_discard_leaves_what_was_there_before(run: Run, cut_off: Path) -> None:
+    was_there = cut_off.exists()
+    run("discard", "--yes", "out.h5")
+    assert sorted(os.listdir()) == (["a.npy", "out.h5"] if was_there else ["a.npy"])
+    if was_there:
+        with h5py.File("out.h5") as file:
+            assert list(file) == ["old"]
+    run(*WRITE)
+    check(cut_off)
+
+
+def test_verify_an_unfinished_write(run: Run, cut_off: Path) -> None:
+    text = run("verify", "out.h5", code=1).stdout
+    assert "4 chunks compared with their checksums, 1 problem." in text
+    assert "/g/x: the chunk at (90, 0) is not what was committed" in text
+    run("resume", "out.h5")
+    assert "chunks decoded, no problems." in run("verify", "out.h5").stdout
+    assert dask_chunkio.verify(cut_off).ok
+
+
+def test_verify_finds_every_chunk_that_cannot_be_decoded(run: Run) -> None:
+    run(*WRITE)
+    with h5py.File("out.h5") as file:
+        places = [file["g/x"].id.get_chunk_info(number).byte_offset for number in (2, 5)]
+    with open("out.h5", "r+b") as raw:
+        for place in places:
+            raw.seek(place)
+            raw.write(b"garbage!" * 4)
+    text = run("verify", "out.h5", code=1).stdout
+    assert "10 chunks decoded, 2 problems." in text
+    assert "/g/x: [60:90, 0:20] cannot be read" in text
+    assert "/g/x: [150:180, 0:20] cannot be read" in text
+
+
+def test_verify_what_is_no_hdf5_file(run: Run) -> None:
+    assert "there is no file" in run("verify", "none.h5", code=1).stderr
+    assert "cannot be opened as an HDF5 file" in run("verify", "a.npy", code=1).stderr
+
+
+def test_verify_reads_datasets_of_every_kind(run: Run) -> None:
+    with h5py.File("kinds.h5", "w") as file:
+        file["scalar"] = 3
+        file["words"] = ["a", "bcd"]
+        file["nothing"] = h5py.Empty("f4")
+        file.create_dataset("none", (0, 3), "i2", chunks=(1, 3), maxshape=(None, 3))
+        file["whole"] = np.zeros((5, 6))
+        file.create_dataset("chunks", data=np.zeros((5, 6)), chunks=(2, 4))
+        file["link"] = h5py.SoftLink("/nowhere")
+    text = run("verify", "kinds.h5").stdout
+    assert "no problems." in text
+    assert dask_chunkio.verify("kinds.h5").checked == 1 + 1 + 1 + 6
