@@ -6,6 +6,7 @@ its number, in C order, and nothing is ever stored for a cell.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,8 @@ import numpy as np
 
 from dask_chunkio.errors import AlignmentError, ArgumentError
 
-__all__ = ["Array", "BufferGrid", "ChunkGrid", "Selection", "Shape", "selection_shape"]
+__all__ = ["Array", "BufferGrid", "ChunkGrid", "Selection", "Shape", "buffer_grid", "chunk_grid"]
+__all__ += ["selection_shape"]
 
 Shape = tuple[int, ...]
 Selection = tuple[slice, ...]
@@ -152,6 +154,18 @@ class ChunkGrid:
         return list(zip(*firsts, strict=True))
 
 
+@functools.lru_cache(maxsize=256)
+def chunk_grid(shape: Shape, chunk_shape: Shape) -> ChunkGrid:
+    """Return the `ChunkGrid`; kept, since the same ones are asked for again and again."""
+    return ChunkGrid(shape, chunk_shape)
+
+
+@functools.lru_cache(maxsize=256)
+def buffer_grid(chunks: ChunkGrid, buffer_shape: Shape) -> BufferGrid:
+    """Return the `BufferGrid`; kept, as with `chunk_grid`."""
+    return BufferGrid(chunks, buffer_shape)
+
+
 @dataclass(frozen=True, slots=True)
 class BufferGrid:
     """An array cut into buffers of whole chunks; only the array's far edge may cut a chunk.
@@ -223,4 +237,4 @@ class BufferGrid:
         return (self.chunks.number(index) for index in itertools.product(*spans))
 
     def _as_grid(self) -> ChunkGrid:
-        return ChunkGrid(self.shape, self.buffer_shape)
+        return chunk_grid(self.shape, self.buffer_shape)

@@ -19,7 +19,7 @@ import numpy as np
 from dask_chunkio.errors import IntegrityError
 from dask_chunkio.filters.cut import cut_chunk
 from dask_chunkio.filters.via_hdf5 import encoder_for
-from dask_chunkio.grid import Array, BufferGrid, Selection, Shape, selection_shape
+from dask_chunkio.grid import Array, BufferGrid, Selection, Shape, buffer_grid, selection_shape
 from dask_chunkio.locks import report, turn_lock, worker_threads
 from dask_chunkio.sources.source import Reader, ReadMode, check_buffer, read_checked
 from dask_chunkio.storage import writers
@@ -74,7 +74,7 @@ class DatasetJob:
     @property
     def buffers(self) -> BufferGrid:
         """The grid of its buffers."""
-        return BufferGrid(self.layout.chunks, self.buffer_shape)
+        return buffer_grid(self.layout.chunks, self.buffer_shape)
 
     def chunks_of(self, buffer: int) -> list[int]:
         """Return the numbers of the chunks in a buffer; a dataset in one piece counts as one."""

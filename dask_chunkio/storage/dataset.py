@@ -13,7 +13,7 @@ import numpy as np
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, ChunkIOError
 from dask_chunkio.filters.pipeline import ChunkFormat
 from dask_chunkio.filters.via_hdf5 import read_filters, require_filter
-from dask_chunkio.grid import ChunkGrid, Shape
+from dask_chunkio.grid import ChunkGrid, Shape, chunk_grid
 from dask_chunkio.storage.journal import CreatedDataset, Entries
 
 __all__ = ["DatasetLayout", "DatasetSpec", "describe", "describe_made", "index_differs", "make_dataset", "preview"]
@@ -76,7 +76,7 @@ class DatasetLayout:
     @property
     def chunks(self) -> ChunkGrid:
         """The grid of its chunks."""
-        return ChunkGrid(self.shape, self.form.chunk_shape)
+        return chunk_grid(self.shape, self.form.chunk_shape)
 
     @property
     def nbytes(self) -> int:
@@ -193,21 +193,19 @@ def index_differs(dataset: h5py.Dataset, layout: DatasetLayout, table: Entries) 
     if not layout.is_chunked or not len(layout.chunks):
         return None
     grid = layout.chunks
+    infos: list[Any] = []
+    dataset.id.chunk_iter(infos.append)
+    cells = np.array([info.chunk_offset for info in infos], np.int64).reshape(-1, len(grid.shape))
+    cells //= np.array(grid.chunk_shape, np.int64)
+    inside = (cells < np.array(grid.cells, np.int64)).all(axis=1)
+    numbers = np.ravel_multi_index(tuple(cells[inside].T), grid.cells)
+    places = [(info.byte_offset, info.size, 0, info.filter_mask, 1) for info in infos]
     indexed = np.zeros(len(grid), table.dtype)
-    count = 0
-
-    def note(stored: Any) -> None:
-        nonlocal count
-        index = tuple(at // length for at, length in zip(stored.chunk_offset, grid.chunk_shape, strict=True))
-        if all(along < cells for along, cells in zip(index, grid.cells, strict=True)):
-            indexed[grid.number(index)] = (stored.byte_offset, stored.size, 0, stored.filter_mask, 1)
-        count += 1
-
-    dataset.id.chunk_iter(note)
+    indexed[numbers] = np.array(places, table.dtype)[inside]
     held = table["state"] != 0
     fields = ("offset", "nbytes", "mask")
     differs = np.any([(indexed[name] != table[name]) & held for name in fields], axis=0) | (indexed["state"] != held)
     if differs.any():
         chunk = int(np.argmax(differs))
         return f"{layout.name}: HDF5's index and the journal disagree on the chunk at {grid.origin(chunk)}"
-    return f"{layout.name}: HDF5's index has chunks outside the dataset" if count != int(held.sum()) else None
+    return f"{layout.name}: HDF5's index has chunks outside the dataset" if not inside.all() else None

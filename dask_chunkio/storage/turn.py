@@ -84,6 +84,7 @@ class Turns:
         self._ended = False
         self._open: OpenFile | None = None
         self._is_named = False
+        self._keeps_status: bool | None = None
         self._opened_descriptors: list[int] = []
         try:
             self.file = self._descriptor(target.file, create=target.mode == "new")
@@ -276,7 +277,9 @@ class Turns:
 
     def _stays_open(self) -> bool:
         # Others may write an existing file between turns; and superblock 3 would say "open" if this process died.
-        return self.exclusive and self.target.mode == "new" and not keeps_status(self.file)
+        if self._keeps_status is None and find_superblock(self.file) is not None:
+            self._keeps_status = keeps_status(self.file)
+        return self.exclusive and self.target.mode == "new" and self._keeps_status is False
 
     def _guarded(self, runs: list[Run]) -> list[Run]:
         """Have the superblock among the runs, so that a replay sees whether others have moved the end of the file."""
