@@ -161,7 +161,8 @@ def _computed(
         try:
             (result,) = dask.base.compute(delayed, scheduler=scheduler, **(compute_kwargs or {}))
         except KeyboardInterrupt:
-            wait_for_others(write.target)
+            if not write.workers.share_process:
+                wait_for_others(write.target)
             raise
         finally:
             end(write.target.write_id)

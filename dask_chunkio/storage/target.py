@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -310,11 +311,12 @@ def _is_published(target: Target) -> bool:
 
 
 def remove_folder(target: Target) -> None:
-    """Remove the folder: its manifest last, so that what is left of it can be removed again."""
-    for name in os.listdir(target.folder):
-        if name != "manifest.json":
+    """Remove the folder, the journal and the manifest last: cut off, the rest says that all is written."""
+    last = ("journal", "manifest.json")
+    for name in (*sorted(set(os.listdir(target.folder)) - set(last)), *last):
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(target.folder, name))
-    shutil.rmtree(target.folder, ignore_errors=True)
+    os.rmdir(target.folder)
 
 
 def _replace(target: Target, names: tuple[str, ...]) -> None:

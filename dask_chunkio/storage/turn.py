@@ -332,14 +332,11 @@ class Turns:
             )
 
     def _require_in_place(self) -> None:
+        if not _is_at(self._log, self.target.log):
+            raise TargetError(f"the write of {self.target.path} was finished or discarded meanwhile")
         if self.target.mode != "existing":
             return
-        mine = os.fstat(self.file)
-        try:
-            found = os.stat(self.target.path)
-        except OSError:
-            found = None
-        if found is None or (found.st_dev, found.st_ino) != (mine.st_dev, mine.st_ino):
+        if not _is_at(self.file, self.target.path):
             raise TargetError(
                 f"{self.target.path} was moved away or replaced during the write; put it back and go on with "
                 f"resume=True, or discard the write"
@@ -360,6 +357,16 @@ class Turns:
     def _close_descriptors(self) -> None:
         while self._opened_descriptors:
             os.close(self._opened_descriptors.pop())
+
+
+def _is_at(descriptor: int, path: str) -> bool:
+    """Say whether an open file still is what stands under its name."""
+    mine = os.fstat(descriptor)
+    try:
+        found = os.stat(path)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
 
 
 def _words(target: Target, error: OSError) -> str:

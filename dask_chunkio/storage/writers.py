@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ import h5py
 from dask_chunkio.errors import IntegrityError, TargetBusyError, TargetError
 from dask_chunkio.storage.claim import Claim
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, describe
+from dask_chunkio.storage.flock import has_writer
 from dask_chunkio.storage.target import Target, publish, remove_folder, require_free
 from dask_chunkio.storage.writer import Finished, Lock, Writer
 
@@ -27,6 +29,7 @@ _writers: dict[tuple[int, str], Writer] = {}
 # In order, so that the oldest can be forgotten: no task of theirs is left.
 _ended: dict[str, None] = {}
 _MOST_ENDED = 10_000
+_PAUSE = 0.1
 _registry = threading.Lock()
 
 
@@ -145,7 +148,7 @@ def create(
 
 def _found(target: Target, names: tuple[str, ...]) -> Target | None:
     """Return the target as its folder has it; a folder that was hardly begun is begun again."""
-    if target.resume and os.path.isdir(target.folder) and not os.path.lexists(target.manifest):
+    if target.resume and os.path.isdir(target.folder) and not os.path.lexists(target.journal):
         return _begun_again(target, names)
     return target.found()
 
@@ -164,6 +167,8 @@ def _begun_again(target: Target, names: tuple[str, ...]) -> Target:
 
 def wait_for_others(target: Target) -> None:
     """Wait until no process is at work on a write of this file, if this machine sees it."""
+    while os.path.isfile(target.path) and has_writer(target.path):
+        time.sleep(_PAUSE)
     if os.path.isdir(target.folder):
         with contextlib.suppress(FileNotFoundError):
             claim = Claim(target.lock)
