@@ -130,6 +130,8 @@ def create(
     target = target.located()
     if target.wait:
         wait_for_others(target)
+        while os.path.isfile(target.path) and has_writer(target.path):
+            time.sleep(_PAUSE)
     found, is_new = _found(target, names), False
     if found is None:
         target = replace(target, mode=require_free(target, names))
@@ -167,8 +169,6 @@ def _begun_again(target: Target, names: tuple[str, ...]) -> Target:
 
 def wait_for_others(target: Target) -> None:
     """Wait until no process is at work on a write of this file, if this machine sees it."""
-    while os.path.isfile(target.path) and has_writer(target.path):
-        time.sleep(_PAUSE)
     if os.path.isdir(target.folder):
         with contextlib.suppress(FileNotFoundError):
             claim = Claim(target.lock)
@@ -183,7 +183,15 @@ def finish(target: Target, layouts: Sequence[DatasetLayout], lock: Lock) -> Fini
     finished = writer_for(target).finish(layouts, lock)
     if os.name == "nt":  # removes no file that is open
         release(target.write_id)
-    publish(target, tuple(layout.name for layout in layouts))
+    try:
+        publish(target, tuple(layout.name for layout in layouts))
+    except OSError as error:
+        if isinstance(error, TargetError):
+            raise
+        raise TargetError(
+            f"all of {target.path} is written, but it cannot be given its name, or {target.folder} cannot be removed: "
+            f"{error}; mend that, and go on with resume=True"
+        ) from error
     release(target.write_id)
     return finished
 
