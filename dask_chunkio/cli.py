@@ -22,9 +22,9 @@ from dask_chunkio.input_files import RawLayout, open_source
 from dask_chunkio.locations import Location, in_bytes, parse_location
 from dask_chunkio.progress import wants_progress
 from dask_chunkio.schedulers import LOCAL, describe, running_scheduler, thread_count
+from dask_chunkio.storage.status import UnfinishedWrite
+from dask_chunkio.storage.status import status as status_of
 from dask_chunkio.storage.target import Target
-from dask_chunkio.storage.unfinished import UnfinishedWrite
-from dask_chunkio.storage.unfinished import status as status_of
 from dask_chunkio.tasks import WriteResult
 from dask_chunkio.upkeep import discard, recover, status, verify
 from dask_chunkio.write import command_line, plan, to_hdf5

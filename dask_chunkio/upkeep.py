@@ -8,8 +8,9 @@ import click
 
 from dask_chunkio.locations import in_bytes
 from dask_chunkio.storage import unfinished
+from dask_chunkio.storage.status import UnfinishedWrite
+from dask_chunkio.storage.status import status as status_of
 from dask_chunkio.storage.target import Target
-from dask_chunkio.storage.unfinished import UnfinishedWrite
 from dask_chunkio.storage.verify import verify as verify_file
 
 __all__ = ["discard", "recover", "status", "verify"]
@@ -21,7 +22,7 @@ _PROBLEMS_SHOWN = 20
 @click.argument("file", type=click.Path())
 def status(file: str) -> None:
     """Say what is committed of an unfinished write of FILE, when, and by whom."""
-    found = unfinished.status(file)
+    found = status_of(file)
     click.echo(f"No unfinished write of {file}." if found is None else "\n".join(_lines(file, found)))
 
 

@@ -6,14 +6,16 @@ beginning to end).  Whoever wants to resume, recover or discard the write needs 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from dask_chunkio.errors import TargetError
 from dask_chunkio.storage.files import open_side_file
 from dask_chunkio.storage.flock import share, try_exclusive, unlock
 
-__all__ = ["Claim"]
+__all__ = ["Claim", "claimed"]
 
 # Processes that take turns hold the claim task by task: only who finds it free again and again is alone.
 _LOOKS, _PAUSE = 6, 0.15
@@ -69,3 +71,22 @@ class Claim:
     def close(self) -> None:
         """Let go of the file."""
         os.close(self._descriptor)
+
+
+@contextlib.contextmanager
+def claimed(path: str) -> Iterator[Claim]:
+    """Open a lock file for a moment.
+
+    Raises
+    ------
+    TargetError
+        If that cannot be done.
+    """
+    try:
+        claim = Claim(path)
+    except OSError as error:
+        raise TargetError(f"cannot use {path}: {error.strerror or error}") from error
+    try:
+        yield claim
+    finally:
+        claim.close()

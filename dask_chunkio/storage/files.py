@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from collections.abc import Sequence
 
 __all__ = [
@@ -66,12 +68,22 @@ def pread_into(descriptor: int, view: memoryview, offset: int) -> int:
     return done
 
 
-def open_side_file(path: str, create: bool = True) -> int:
-    """Open a file for reading and writing, with the user's umask; a symbolic link is an error."""
-    flags = os.O_RDWR | (os.O_CREAT if create else 0)
-    for name in ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW"):
+def open_side_file(path: str, create: bool = True, write: bool = True) -> int:
+    """Open a file beside the target, with the user's umask.
+
+    Raises
+    ------
+    OSError
+        If it is a symbolic link, or anything else but a file: a pipe would hang, a device could do anything.
+    """
+    flags = (os.O_RDWR if write else os.O_RDONLY) | (os.O_CREAT if create and write else 0)
+    for name in ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"):
         flags |= getattr(os, name, 0)
-    return os.open(path, flags, 0o666)
+    descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return descriptor
 
 
 def open_to_read(path: str) -> int:
@@ -82,10 +94,14 @@ def open_to_read(path: str) -> int:
 def read_small_file(path: str, most: int) -> bytes | None:
     """Return what a file holds, at most `most` bytes; None if it is not there."""
     try:
-        with open(path, "rb") as file:
-            return file.read(most)
+        descriptor = open_side_file(path, write=False)
     except FileNotFoundError:
         return None
+    try:
+        data = bytearray(min(most, os.fstat(descriptor).st_size))
+        return bytes(data[: pread_into(descriptor, memoryview(data), 0)])
+    finally:
+        os.close(descriptor)
 
 
 def write_whole_file(path: str, data: bytes) -> None:

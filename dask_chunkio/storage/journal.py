@@ -39,6 +39,7 @@ _BUFFER = struct.Struct("<QQQQ")
 _ENTRY = np.dtype([("chunk", "<u8"), ("offset", "<u8"), ("nbytes", "<u8"), ("checksum", "<u8"), ("mask", "<u8")])
 _ROW = np.dtype([*((name, "<u8") for name in ("offset", "nbytes", "checksum", "mask")), ("state", "u1")])
 _MOST_CHUNKS = 1 << 40
+_UNREADABLE = (ValueError, TypeError, KeyError, OverflowError, RecursionError, MemoryError, struct.error)
 
 Entries = np.ndarray[Any, np.dtype[Any]]
 FREE, HELD, VOID = 0, 1, 2
@@ -248,7 +249,7 @@ class Journal:
         for kind, end, body in read_records(bytes(data[:count]), self._name):
             try:
                 self._add(kind, body)
-            except (ValueError, TypeError, KeyError, struct.error, MemoryError, ArgumentError) as error:
+            except (*_UNREADABLE, ArgumentError) as error:
                 raise IntegrityError(
                     f"{self._name} holds a record that cannot be read ({error}) before byte {base + end}; discard "
                     f"the write (dask-chunkio discard) and start it again"

@@ -1,30 +1,27 @@
 """The log: what one turn changes, whole or not at all.
 
 A file of at most one record (`dask_chunkio.storage.records`): what the journal gains and what
-HDF5 staged, with the checksum of what stood in each sector before.  Whoever finds a whole
-record applies it again, which changes nothing if it was applied before; a torn one never
-happened.
+HDF5 staged, with what stood there before.  Whoever finds a whole record applies it again,
+which changes nothing if it was applied before; a torn one never happened.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dask_chunkio.errors import IntegrityError
 from dask_chunkio.storage.files import pread_into, pwrite_all
-from dask_chunkio.storage.records import TURN, checksum, first_record, pack_record
+from dask_chunkio.storage.records import TURN, first_record, pack_record
 from dask_chunkio.storage.staging import Run
 
 __all__ = ["SECTOR", "Turn", "read_turn"]
 
-# What a disk writes whole or not at all, even when its power fails.
+# What a disk writes whole or not at all, even when its power fails.  A process that is killed may tear even that.
 SECTOR = 512
 _TURN = struct.Struct("<QQQQQQQ")
 _RUN = struct.Struct("<QQ")
-_SUM = struct.Struct("<Q")
 _MOST = 1 << 62
 
 
@@ -42,8 +39,8 @@ class Turn:
         Bytes of the file before and after the turn.
     runs : list of (int, bytes)
         What HDF5 staged.
-    before : list of int
-        Checksum of what stood, before the turn, under each sector's part of the runs.
+    before : list of bytes
+        What stood, before the turn, under each run, as far as the file reached.
     device, inode : int
         Of the file, for whoever looks for it.
     """
@@ -53,7 +50,7 @@ class Turn:
     old_size: int
     size: int
     runs: list[Run] = field(default_factory=list)
-    before: list[int] = field(default_factory=list)
+    before: list[bytes] = field(default_factory=list)
     device: int = 0
     inode: int = 0
 
@@ -61,7 +58,7 @@ class Turn:
     def on(cls, descriptor: int, journal_at: int, journal: bytes, size: int, runs: list[Run]) -> Turn:
         """Build the turn that changes a file as it stands."""
         found = os.fstat(descriptor)
-        before = [checksum(_read(descriptor, offset, len(data))) for offset, data in _sectors(runs)]
+        before = [_read(descriptor, offset, _covered(offset, data, found.st_size)) for offset, data in runs]
         return cls(journal_at, journal, found.st_size, size, runs, before, found.st_dev, found.st_ino)
 
     def pack(self) -> bytes:
@@ -70,7 +67,7 @@ class Turn:
         parts = [_TURN.pack(*head, self.device, self.inode, len(self.runs)), self.journal]
         for offset, data in self.runs:
             parts += (_RUN.pack(offset, len(data)), data)
-        parts += map(_SUM.pack, self.before)
+        parts += self.before
         return pack_record(TURN, b"".join(parts))
 
     @classmethod
@@ -92,28 +89,33 @@ class Turn:
                 raise ValueError(f"bytes {offset} to {offset + nbytes} of a file of {size}")
             runs.append((offset, data))
             at += _RUN.size + nbytes
-        before = [old for (old,) in _SUM.iter_unpack(body[at:])]
+        before = []
+        for offset, data in runs:
+            end = at + _covered(offset, data, old_size)
+            before.append(body[at:end])
+            at = end
         if len(journal) != length or max(journal_at, old_size, size) > _MOST:
             raise ValueError(f"sizes of {max(journal_at, old_size, size)} bytes")
-        if len(before) != sum(1 for _ in _sectors(runs)):
-            raise ValueError("checksums that do not match its sectors")
+        if at != len(body):
+            raise ValueError(f"{at} bytes, in a body of {len(body)}")
         return cls(journal_at, journal, old_size, size, runs, before, device, inode)
 
     def require_applicable(self, descriptor: int, journal: int, name: str) -> None:
         """Make sure that nobody else has changed what this turn changes.
 
-        Every sector must hold what stood there before the turn, or what it puts there.
+        Every sector must hold what stood there before the turn, or what it puts there, or, torn,
+        the beginning of the one and the end of the other.
 
         Raises
         ------
         IntegrityError
             If another program has; nothing is touched.
         """
-        for old, (offset, data) in zip(self.before, _sectors(self.runs), strict=True):
+        for (offset, data), old in zip(self.runs, self.before, strict=True):
             found = _read(descriptor, offset, len(data))
-            if found != data and checksum(found) != old:
+            if (at := _foreign(offset, found, data, old.ljust(len(data), b"\0"))) is not None:
                 raise IntegrityError(
-                    f"{name} was changed by another program at byte {offset} while a turn of this write was cut off "
+                    f"{name} was changed by another program at byte {at} while a turn of this write was cut off "
                     f"there; applied now, it would harm that change. Nothing was touched. If the file is good as it "
                     f"is, give the write up with 'dask-chunkio discard --force'; else restore the file first"
                 )
@@ -156,14 +158,29 @@ def read_turn(data: bytes, name: str = "the log") -> Turn | None:
         ) from error
 
 
-def _sectors(runs: list[Run]) -> Iterator[Run]:
-    """Cut runs where sectors meet."""
-    for offset, data in runs:
-        at = 0
-        while at < len(data):
-            end = min(len(data), at + SECTOR - (offset + at) % SECTOR)
-            yield offset + at, data[at:end]
-            at = end
+def _covered(offset: int, data: bytes, size: int) -> int:
+    """Return how much of a run lies inside a file of `size` bytes."""
+    return min(len(data), max(0, size - offset))
+
+
+def _foreign(offset: int, found: bytes, new: bytes, old: bytes) -> int | None:
+    """Return the first byte of a sector that holds neither `old` nor `new` nor a torn write of it; None without any."""
+    if found in (new, old):
+        return None
+    at = 0
+    while at < len(new):
+        end = min(len(new), at + SECTOR - (offset + at) % SECTOR)
+        parts = found[at:end], new[at:end], old[at:end]
+        if not _is_torn(*parts) and not _is_torn(parts[0], parts[2], parts[1]):
+            return offset + at
+        at = end
+    return None
+
+
+def _is_torn(found: bytes, first: bytes, last: bytes) -> bool:
+    """Say whether `found` begins as `first` and goes on as `last`."""
+    same = next((at for at, (one, other) in enumerate(zip(found, first, strict=True)) if one != other), len(found))
+    return found[same:] == last[same:]
 
 
 def _read(descriptor: int, offset: int, nbytes: int) -> bytes:

@@ -64,7 +64,10 @@ def read_manifest(path: str) -> Manifest | None:
     IntegrityError
         If it was written by another version, or is damaged.
     """
-    data = read_small_file(path, _MOST)
+    try:
+        data = read_small_file(path, _MOST)
+    except OSError as error:
+        raise IntegrityError(f"{path} cannot be read: {error.strerror or error}") from error
     if data is None:
         return None
     try:

@@ -1,10 +1,9 @@
-"""What a write that was cut off has left: looked at, brought into order, removed."""
+"""What a write that was cut off has left: brought into order, or removed."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -13,84 +12,13 @@ import numpy as np
 
 from dask_chunkio.errors import ChunkIOError, TargetBusyError, TargetError
 from dask_chunkio.filters.pipeline import Payload
-from dask_chunkio.storage.claim import Claim
+from dask_chunkio.storage.claim import claimed
 from dask_chunkio.storage.dataset import DatasetLayout, describe
-from dask_chunkio.storage.journal import Journal, Owner
-from dask_chunkio.storage.manifest import read_manifest
 from dask_chunkio.storage.target import SIDE_FILES, Target, remove_folder
 from dask_chunkio.storage.turn import Turns
 from dask_chunkio.storage.writer import Writer
 
-__all__ = ["DatasetState", "Recovered", "UnfinishedWrite", "discard", "recover", "status"]
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetState:
-    """How far one dataset of an unfinished write is.
-
-    Parameters
-    ----------
-    name : str
-        Absolute path in the file.
-    shape : tuple of int
-        In elements.
-    dtype : str
-        Of its elements.
-    committed, chunks : int
-        How many of its chunks are committed, and how many it has.
-    stored_nbytes : int
-        Bytes of the committed payloads.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    committed: int
-    chunks: int
-    stored_nbytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class UnfinishedWrite:
-    """What stands beside a file that is being written, or was until the writer died.
-
-    Parameters
-    ----------
-    path : str
-        The file to write.
-    folder : str
-        The folder of the side files.
-    mode : str
-        ``"new"`` for a file that is being made, ``"existing"`` for datasets that are being added to one.
-    running : bool
-        Whether a process is at work on it now.
-    owners : tuple of Owner
-        Who began it, and who resumed it, with host, process and time.
-    datasets : tuple of DatasetState
-        How far it is.
-    last_commit : str
-        When a buffer was committed last; empty if none was.
-    log_nbytes : int
-        Bytes of a turn that was cut off, and is applied or dropped by the next.
-    finished : bool
-        Whether everything is written, and all that is left is to remove the folder.
-    command : tuple of str
-        Arguments of the command line that began it; empty for a script.
-    command_folder : str
-        Working directory of that command.
-    """
-
-    path: str
-    folder: str
-    mode: str
-    running: bool
-    owners: tuple[Owner, ...]
-    datasets: tuple[DatasetState, ...]
-    last_commit: str
-    log_nbytes: int
-    finished: bool
-    command: tuple[str, ...] = ()
-    command_folder: str = ""
+__all__ = ["Recovered", "discard", "recover"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,64 +39,6 @@ class Recovered:
     datasets: dict[str, str]
     committed: int
     chunks: int
-
-
-def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
-    """Look at what an unfinished write has left beside a file; touches nothing.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file that was to be written.
-
-    Returns
-    -------
-    UnfinishedWrite or None
-        None where there is nothing.
-
-    Raises
-    ------
-    IntegrityError
-        If the side files are damaged.
-
-    Examples
-    --------
-    >>> status("no-such-file.h5") is None
-    True
-    """
-    target = _target(path)
-    found = target.found()
-    if found is None:
-        return None
-    manifest = read_manifest(target.manifest)
-    with _journal(target) as journal:
-        tables = [journal.table(n) for n in range(len(journal.created.datasets))] if journal.created else []
-        made = journal.created.datasets if journal.created else ()
-        datasets = tuple(
-            DatasetState(
-                one.name,
-                one.shape,
-                one.dtype,
-                len(table) - journal.missing(number),
-                len(table),
-                int(table["nbytes"][table["state"] == 1].sum()),
-            )
-            for number, (one, table) in enumerate(zip(made, tables, strict=True))
-        )
-        last = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(journal.last_commit / 1e9))
-        return UnfinishedWrite(
-            target.path,
-            target.folder,
-            "existing" if found.mode == "existing" else "new",
-            _is_running(target, journal.owner),
-            tuple(journal.owners),
-            datasets,
-            last if journal.last_commit else "",
-            os.path.getsize(target.log) if os.path.exists(target.log) else 0,
-            journal.finished,
-            manifest.command if manifest else (),
-            manifest.folder if manifest else "",
-        )
 
 
 def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
@@ -203,7 +73,8 @@ def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
     if not os.path.isdir(target.folder):
         return None
     _require_ours(target)
-    with _alone(target):
+    is_damaged = os.path.lexists(target.lock) and (os.path.islink(target.lock) or not os.path.isfile(target.lock))
+    with contextlib.nullcontext() if force and is_damaged else _alone(target):
         try:
             found = target.found() if os.path.exists(target.manifest) else replace(target, mode="new")
             if found is not None and found.mode == "existing":
@@ -281,38 +152,11 @@ def _is_ours(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def _journal(target: Target) -> Iterator[Journal]:
-    descriptor = os.open(target.journal if os.path.exists(target.journal) else os.devnull, os.O_RDONLY)
-    try:
-        journal = Journal(descriptor, target.journal)
-        journal.refresh()
-        yield journal
-    finally:
-        os.close(descriptor)
-
-
-def _is_running(target: Target, owner: Owner | None) -> bool:
-    if not os.path.exists(target.lock):
-        return False
-    claim = Claim(target.lock)
-    try:
-        return not claim.take_alone(1 if owner is not None and owner.exclusive else 6)
-    finally:
-        claim.close()
-
-
-@contextlib.contextmanager
 def _alone(target: Target) -> Iterator[None]:
-    try:
-        claim = Claim(target.lock)
-    except OSError as error:
-        raise TargetError(f"cannot use {target.folder}: {error.strerror}") from error
-    try:
+    with claimed(target.lock) as claim:
         if not claim.take_alone():
             raise TargetBusyError(f"{target.path} is being written now; stop that write, or wait until it has ended")
         yield
-    finally:
-        claim.close()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 
 from dask_chunkio.errors import ChunkIOError, TargetError
 from dask_chunkio.grid import ChunkGrid, Selection
-from dask_chunkio.storage.files import open_to_read, pread_into
+from dask_chunkio.storage.files import open_side_file, pread_into
 from dask_chunkio.storage.journal import Journal
 from dask_chunkio.storage.records import checksum
 from dask_chunkio.storage.target import Target
@@ -83,15 +83,19 @@ def verify(path: str | os.PathLike[str]) -> Verified:
     """
     target = Target(os.path.realpath(os.fspath(path)), "")
     found = target.found()
-    return _decoded(target.path) if found is None else _compared(found)
+    if found is None:
+        return _decoded(target.path)
+    try:
+        return _compared(found)
+    except OSError as error:
+        if isinstance(error, TargetError):
+            raise
+        raise TargetError(f"cannot read {found.folder}: {error.strerror or error}") from error
 
 
 def _compared(target: Target) -> Verified:
     problems, checked = [], 0
-    try:
-        file = open_to_read(target.file)
-    except OSError as error:
-        raise TargetError(f"cannot read {target.file}: {error.strerror}") from error
+    file = open_side_file(target.file, write=False)
     try:
         journal = _journal(target)
         for number, made in enumerate(journal.created.datasets if journal.created else ()):
@@ -108,9 +112,10 @@ def _compared(target: Target) -> Verified:
 
 
 def _journal(target: Target) -> Journal:
-    if not os.path.exists(target.journal):
+    try:
+        descriptor = open_side_file(target.journal, write=False)
+    except FileNotFoundError:
         return Journal(-1, target.journal)
-    descriptor = open_to_read(target.journal)
     try:
         journal = Journal(descriptor, target.journal)
         journal.refresh()

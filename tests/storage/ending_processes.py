@@ -35,9 +35,9 @@ def forked(folder):
 def left(folder):
     left.write = Write(folder / "out.h5", exclusive=True, compression="gzip")
     left.write.commit(0)
-    left.write.writer._open.h5["x"].attrs["staged"] = 1
+    left.write.writer.turns._open.h5["x"].attrs["staged"] = 1
     # Somebody keeps an object of the file beyond the end of Python: then HDF5 closes it, and calls back into nothing.
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(left.write.writer._open.h5["x"]))
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(left.write.writer.turns._open.h5["x"]))
 
 
 def uncaught(folder):

@@ -120,7 +120,7 @@ def commit_with_fault(folder, fault, number, exclusive):
             assert is_fault, f"{fault} in call {number} came out as {caught!r}"
         else:
             assert caught is None, f"{caught!r} without any fault"
-        assert write.writer.stored(0, 0) is not None
+        assert write.stored(0)
         write.commit_missing()
         write.finish()
         write.check()
@@ -131,7 +131,7 @@ def leave_open(folder):
     """End with a dead file that HDF5 has not closed."""
     write = Write(folder / "left.h5", exclusive=True, compression="gzip")
     write.commit(0)
-    write.writer._open.staged.error = InjectedError("injected")
+    write.writer.turns._open.staged.error = InjectedError("injected")
     return write
 
 

@@ -56,9 +56,9 @@ def first_process(path, exclusive, number):
 def second_process(path, exclusive):
     log = Path(f"{path}.writing", "log").read_bytes()
     write = the_write(path, exclusive)
-    assert write.writer.stored(0, 0) is not None, "what was committed before is lost"
+    assert write.stored(0), "what was committed before is lost"
     if read_turn(log) is not None:
-        assert write.writer._journal.find(0, 1) is not None, "what was in the log is lost"
+        assert write.writer.turns.journal.find(0, write.chunks(1)) is not None, "what was in the log is lost"
     write.commit_missing()
     write.finish()
     write.check()

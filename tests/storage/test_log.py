@@ -1,230 +1,172 @@
 import os
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dask_chunkio.errors import IntegrityError
-from dask_chunkio.storage.files import pwrite_all
-from dask_chunkio.storage.log import (
-    CREATED,
-    RESERVED,
-    Journal,
-    Reservations,
-    Turn,
-    checksum,
-    pack_record,
-    read_records,
-    read_turn,
-)
+from dask_chunkio.storage.log import SECTOR, Turn, read_turn
+from dask_chunkio.storage.records import RESERVED, TURN, pack_record
 
-bodies = st.lists(st.tuples(st.integers(1, 3), st.binary(max_size=50)), max_size=6)
-numbers = st.integers(0, 2**64 - 1)
-
-
-def packed(records):
-    return b"".join(pack_record(*record) for record in records)
-
-
-@given(bodies)
-@settings(deadline=None)
-def test_records_come_back(records):
-    data = packed(records)
-    found = list(read_records(data, "journal"))
-    assert [(kind, body) for kind, _, body in found] == records
-    assert [end for _, end, _ in found] == [len(packed(records[: n + 1])) for n in range(len(records))]
-
-
-@given(bodies, st.tuples(st.integers(1, 3), st.binary(max_size=50)), st.data())
-@settings(deadline=None)
-def test_a_torn_last_record_never_happened(records, last, data):
-    whole, torn = packed(records), pack_record(*last)
-    cut = data.draw(st.integers(0, len(torn) - 1))
-    for tail in (torn[:cut], torn[:cut] + bytes(len(torn) - cut - 1)):  # cut off, or lost in a sparse end
-        assert len(list(read_records(whole + tail, "journal"))) == len(records)
-
-
-def test_a_damaged_record_before_others_is_an_error():
-    records = [(CREATED, b""), (RESERVED, b"first"), (RESERVED, b"second")]
-    whole, last = packed(records), pack_record(*records[-1])
-    for position in range(len(whole) - len(last)):
-        damaged = bytearray(whole)
-        damaged[position] ^= 0x10
-        with pytest.raises(IntegrityError, match=r"journal is damaged at byte \d+, before other records.*discard"):
-            list(read_records(bytes(damaged), "journal"))
-
-
-def test_a_damaged_last_record_is_a_torn_one():
-    whole, first = packed([(CREATED, b""), (RESERVED, b"second")]), pack_record(CREATED, b"")
-    for position in range(len(first), len(whole)):
-        damaged = bytearray(whole)
-        damaged[position] ^= 0x10
-        assert len(list(read_records(bytes(damaged), "journal"))) == 1
-
-
-def test_the_checksum_of_parts_is_that_of_the_whole():
-    assert checksum(b"ab", b"", bytearray(b"cd"), memoryview(b"e")) == checksum(b"abcde")
-    assert checksum(b"abcde") != checksum(b"abcdf")
-
-
-@given(numbers, numbers, st.lists(st.tuples(*[numbers] * 5), max_size=5))
-@settings(deadline=None)
-def test_reservations_come_back(dataset, buffer, rows):
-    reserved = Reservations.of(dataset, buffer, rows)
-    ((kind, _, body),) = read_records(reserved.pack(), "journal")
-    assert kind == RESERVED
-    found = Reservations.unpack(body)
-    assert (found.dataset, found.buffer, found.epoch) == (dataset, buffer, 0)
-    assert found.entries.tolist() == rows
-    assert found.entries.dtype.names == ("chunk", "offset", "nbytes", "checksum", "mask")
-
-
-def test_a_place_that_is_replaced_is_the_next_epoch():
-    reserved = Reservations.of(1, 2, [(5, 100, 10, 77, 0), (6, 110, 20, 88, 1)])
-    found = reserved.replaced(1, 300, 25, 99, 0)
-    assert found.entries.tolist() == [(5, 100, 10, 77, 0), (6, 300, 25, 99, 0)]
-    assert (found.epoch, found.stored_nbytes) == (1, 35)
-    assert reserved.entries.tolist()[1] == (6, 110, 20, 88, 1)
-    ((_, _, body),) = read_records(found.pack(), "journal")
-    assert Reservations.unpack(body).epoch == 1
-
-
-TURN = Turn(24, b"journal", 5000, 9000, [(0, b"superblock"), (4096, b"x" * 40), (5100, b"new")])
-runs = st.lists(st.tuples(st.integers(0, 2**40), st.binary(max_size=30)), max_size=5)
-
-
-@given(st.binary(max_size=30), runs)
-@settings(deadline=None)
-def test_turns_come_back(journal, staged):
-    turn = Turn(3, journal, 2**33, 2**34, staged)
-    assert read_turn(turn.pack()) == turn
-    assert read_turn(turn.pack() + b"rest of an older log") == turn
-
-
-def test_a_turn_cut_off_anywhere_never_happened():
-    record = TURN.pack()
-    for length in range(len(record)):
-        assert read_turn(record[:length]) is None
-        assert read_turn(record[:length] + bytes(len(record) - length)) is None
-
-
-def test_a_turn_with_any_bit_changed_never_happened():
-    record = TURN.pack()
-    for position in range(len(record)):
-        damaged = bytearray(record)
-        damaged[position] ^= 1
-        assert read_turn(bytes(damaged)) is None
-
-
-def test_other_records_are_no_turn():
-    assert read_turn(pack_record(RESERVED, TURN.pack())) is None
+OLD = b"o" * 5000
+CHANGE = [(0, b"superblock"), (4096, b"x" * 40), (4800, b"y" * 600), (8990, b"new")]
+runs = st.lists(st.tuples(st.integers(0, 2**33), st.binary(min_size=1, max_size=30)), max_size=5)
 
 
 @pytest.fixture
 def opened(tmp_path):
     descriptors = [os.open(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in ("file", "journal")]
+    os.pwrite(descriptors[0], OLD, 0)
+    os.pwrite(descriptors[1], b"j" * 24, 0)
     yield descriptors
     for descriptor in descriptors:
         os.close(descriptor)
+
+
+@pytest.fixture
+def turn(opened):
+    return Turn.on(opened[0], 24, b"journal", 9000, CHANGE)
 
 
 def contents(descriptors):
     return [os.pread(descriptor, 1 << 20, 0) for descriptor in descriptors]
 
 
-def test_a_turn_applied_twice_changes_nothing(opened):
-    os.pwrite(opened[0], b"o" * 5000, 0)
-    os.pwrite(opened[1], b"j" * 24, 0)
-    TURN.apply(*opened)
-    once = contents(opened)
-    TURN.apply(*opened)
-    assert contents(opened) == once
-    file, journal = once
-    expected = bytearray(b"o" * 5000 + bytes(4000))
-    for offset, data in TURN.runs:
+def applied():
+    expected = bytearray(OLD + bytes(4000))
+    for offset, data in CHANGE:
         expected[offset : offset + len(data)] = data
-    assert file == expected
-    assert journal == b"j" * 24 + b"journal"
+    return bytes(expected)
 
 
-def test_applying_never_cuts_the_file(opened):
-    os.pwrite(opened[0], b"o" * 12000, 0)
-    TURN.apply(*opened)
+@given(st.binary(max_size=30), runs)
+@settings(deadline=None)
+def test_turns_come_back(journal, staged):
+    before = [bytes(min(len(data), max(0, 2**32 - offset))) for offset, data in staged]
+    turn = Turn(3, journal, 2**32, 2**34, staged, before, 7, 8)
+    assert read_turn(turn.pack()) == turn
+    assert read_turn(turn.pack() + b"rest of an older log") == turn
+
+
+def test_a_turn_cut_off_anywhere_never_happened(turn):
+    record = turn.pack()
+    for length in range(len(record)):
+        assert read_turn(record[:length]) is None
+        assert read_turn(record[:length] + bytes(len(record) - length)) is None
+
+
+def test_a_turn_with_any_bit_changed_never_happened(turn):
+    record = turn.pack()
+    for position in range(len(record)):
+        damaged = bytearray(record)
+        damaged[position] ^= 1
+        assert read_turn(bytes(damaged)) is None
+
+
+def test_other_records_are_no_turn(turn):
+    with pytest.raises(IntegrityError, match="holds what no turn can"):
+        read_turn(pack_record(RESERVED, turn.pack()))
+
+
+@pytest.mark.parametrize("cut", [0, 8, 55, 57, 80, 120, -1, -8])
+def test_a_whole_record_of_half_a_turn_is_an_error(turn, cut):
+    body = turn.pack()[24:]
+    with pytest.raises(IntegrityError, match="holds what no turn can"):
+        read_turn(pack_record(TURN, body[:cut]))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Turn(0, b"", 0, 10, [(8, b"beyond")], [b""]),
+        Turn(0, b"", 0, 2**63, [], []),
+        Turn(2**63, b"", 0, 10, [], []),
+        Turn(0, b"", 9, 10, [(0, b"one")], [b""]),
+        Turn(0, b"", 0, 10, [(0, b"one")], [b"more"]),
+    ],
+)
+def test_hostile_numbers_are_an_error(wrong):
+    with pytest.raises(IntegrityError, match="holds what no turn can"):
+        read_turn(wrong.pack())
+
+
+def test_a_turn_applied_twice_changes_nothing(opened, turn):
+    for _ in range(2):
+        turn.require_applicable(*opened, "out.h5")
+        turn.apply(*opened)
+        assert contents(opened) == [applied(), b"j" * 24 + b"journal"]
+
+
+def test_applying_never_cuts_the_file(opened, turn):
+    os.ftruncate(opened[0], 12000)
+    turn.apply(*opened)
     assert os.fstat(opened[0]).st_size == 12000
 
 
-def test_a_turn_extends_then_writes_what_is_new_then_the_superblock_then_the_rest(opened, monkeypatch):
+def test_a_turn_extends_then_writes_what_is_new_then_the_superblock_then_the_rest(opened, turn, monkeypatch):
     order = []
 
     def note(descriptor, _, offset):
         order.append((descriptor, offset, os.fstat(opened[0]).st_size))
 
     monkeypatch.setattr("dask_chunkio.storage.log.pwrite_all", note)
-    TURN.apply(*opened)
+    turn.apply(*opened)
     file, journal = opened
-    assert order == [(file, 5100, 9000), (file, 0, 9000), (file, 4096, 9000), (journal, 24, 9000)]
+    assert order == [(file, 8990, 9000), (file, 0, 9000), (file, 4096, 9000), (file, 4800, 9000), (journal, 24, 9000)]
 
 
-# The journal
-
-
-@pytest.fixture
-def journal(opened):
-    return Journal(opened[1], "journal")
-
-
-def append(descriptor, data):
-    pwrite_all(descriptor, data, os.fstat(descriptor).st_size)
-
-
-def test_the_journal_reads_what_others_add(opened, journal):
-    journal.refresh()
-    assert (journal.created, journal.size, journal.find(0, 0)) == (False, 0, None)
-    append(opened[1], pack_record(CREATED, b""))
-    append(opened[1], Reservations.of(0, 3, [(1, 2, 3, 4, 5)]).pack())
-    journal.refresh()
-    assert journal.created
-    assert journal.find(0, 3).entries.tolist() == [(1, 2, 3, 4, 5)]
-    append(opened[1], Reservations.of(1, 0, []).pack())
-    journal.refresh()
-    assert [found.buffer for found in journal.of_dataset(0)] == [3]
-    assert [found.buffer for found in journal.of_dataset(1)] == [0]
-    assert journal.size == os.fstat(opened[1]).st_size
-
-
-def test_the_last_reservation_of_a_buffer_counts(opened, journal):
-    first = Reservations.of(0, 0, [(0, 10, 1, 1, 0)])
-    append(opened[1], first.pack())
-    append(opened[1], first.replaced(0, 50, 2, 2, 0).pack())
-    journal.refresh()
-    assert journal.find(0, 0).entries.tolist() == [(0, 50, 2, 2, 0)]
-    assert len(journal.of_dataset(0)) == 1
+# Replay
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=40)
-def test_a_record_that_is_still_being_written_is_read_when_it_is_whole(data):
-    file = os.memfd_create("journal")
+@settings(deadline=None, max_examples=60)
+def test_any_mixture_of_old_and_new_sectors_is_applied_again(data):
+    """What a power failure leaves of a turn that was being applied; one sector may be torn by a process that died."""
+    file, journal = os.memfd_create("file"), os.memfd_create("journal")
     try:
-        journal = Journal(file, "journal")
-        record = Reservations.of(0, 1, [(0, 0, 9, 9, 0)] * 3).pack()
-        cut = data.draw(st.integers(0, len(record) - 1))
-        append(file, pack_record(CREATED, b"") + record[:cut])
-        journal.refresh()
-        assert journal.created
-        assert journal.find(0, 1) is None
-        append(file, record[cut:])
-        journal.refresh()
-        assert len(journal.find(0, 1).entries) == 3
+        os.pwrite(file, OLD, 0)
+        os.pwrite(journal, b"j" * 24, 0)
+        turn = Turn.on(file, 24, b"journal", 9000, CHANGE)
+        os.ftruncate(file, 9000)
+        torn, length = data.draw(st.integers(0, 8999 // SECTOR)), data.draw(st.integers(0, SECTOR))
+        for at in range(0, 9000, SECTOR):
+            if data.draw(st.booleans()):
+                os.pwrite(file, applied()[at : at + (length if at // SECTOR == torn else SECTOR)], at)
+        turn.require_applicable(file, journal, "out.h5")
+        turn.apply(file, journal)
+        assert os.pread(file, 1 << 20, 0) == applied()
     finally:
         os.close(file)
+        os.close(journal)
 
 
-def test_entries_have_room_for_any_file():
-    rows = [(2**63, 2**62, 2**33, 2**64 - 1, 2**32 - 1)]
-    found = Reservations.of(0, 0, rows)
-    assert found.entries.tolist() == rows
-    assert found.stored_nbytes == 2**33
-    assert found.entries.dtype.itemsize == 40
-    assert isinstance(found.entries, np.ndarray)
+@pytest.mark.parametrize("at", [0, 9, 4096, 4135, 4800, 5000, 5399, 8990])
+@pytest.mark.parametrize("was_applied", [False, True])
+def test_a_change_by_another_program_is_never_written_over(opened, turn, at, was_applied):
+    """Replayed blindly, a turn cut a file of 56 kB to 13 kB."""
+    if was_applied:
+        turn.apply(*opened)
+    os.pwrite(opened[0], b"T", at)
+    before = contents(opened)
+    with pytest.raises(IntegrityError, match=r"out\.h5 was changed by another program at byte \d+.*discard --force"):
+        turn.require_applicable(*opened, "out.h5")
+    assert contents(opened) == before
+
+
+@pytest.mark.parametrize("at", [10, 4095, 4136, 4799, 5400, 8989])
+def test_what_the_turn_does_not_touch_may_change(opened, turn, at):
+    """Payloads are placed beside metadata at any time."""
+    os.pwrite(opened[0], b"P", at)
+    turn.require_applicable(*opened, "out.h5")
+
+
+def test_a_journal_that_lost_its_end_is_an_error(opened, turn):
+    os.ftruncate(opened[1], 20)
+    with pytest.raises(IntegrityError, match=r"the journal of out\.h5 is shorter than it was"):
+        turn.require_applicable(*opened, "out.h5")
+
+
+def test_what_was_torn_behind_the_journal_is_cut(opened, turn):
+    os.pwrite(opened[1], b"torn record, longer than what is written now", 24)
+    turn.apply(*opened)
+    assert contents(opened)[1] == b"j" * 24 + b"journal"

@@ -1,5 +1,4 @@
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -10,8 +9,15 @@ import pytest
 from writes import Write, numbers
 
 import dask_chunkio as dcio
-from dask_chunkio.errors import TargetBusyError, TargetError, TargetExistsError, UnfinishedWriteError
-from dask_chunkio.storage.target import Target, discard_unfinished, publish, require_free
+from dask_chunkio.errors import (
+    IntegrityError,
+    TargetBusyError,
+    TargetError,
+    TargetExistsError,
+    UnfinishedWriteError,
+)
+from dask_chunkio.storage.manifest import read_manifest
+from dask_chunkio.storage.target import Target, publish, require_free
 
 
 def hdf5(path, *names, attribute=False):
@@ -31,7 +37,7 @@ def refused(path, error, match, *names, overwrite=False):
 
 
 def test_a_free_name_is_free(target):
-    require_free(Target(str(target), "id"), ("/x",))
+    assert require_free(Target(str(target), "id"), ("/x",)) == "new"
     assert os.listdir(target.parent) == []
 
 
@@ -56,47 +62,108 @@ def test_a_file_of_another_kind_is_never_replaced(target, content, overwrite):
     refused(target, TargetExistsError, "exists and is not an HDF5 file", overwrite=overwrite)
 
 
+def mode(path, *names, overwrite=False):
+    return require_free(Target(str(path), "id", overwrite), names or ("/x",))
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_link_to_nothing_is_something(target, overwrite):
     target.symlink_to("nowhere.h5")
-    refused(target, TargetExistsError, "exists and is not", overwrite=overwrite)
+    with pytest.raises(TargetExistsError, match="it is a link to nothing"):
+        Write(target, overwrite=overwrite)
+    assert target.is_symlink()
+    assert os.listdir(target.parent) == ["out.h5"]
+
+
+def test_a_link_stays_a_link(target):
+    hdf5(target.with_name("real.h5"), "y")
+    target.symlink_to("real.h5")
+    with Write(target) as write:
+        assert write.target.path == str(target.with_name("real.h5"))
+        write.commit_missing()
+        write.finish()
+        write.check()
     assert target.is_symlink()
 
 
 def test_the_same_dataset_needs_overwrite(target):
     hdf5(target, "x")
     refused(target, TargetExistsError, "already has /x; pass overwrite=True to replace")
-    require_free(Target(str(target), "id", overwrite=True), ("/x",))
+    assert mode(target, overwrite=True) == "new"
+
+
+def test_other_datasets_are_added_to_and_never_replaced(target):
+    hdf5(target, "y", "a/z")
+    assert mode(target) == mode(target, overwrite=True) == mode(target, "/a/x", "/b/x") == "existing"
+    hdf5(target, "x", "y")
+    assert mode(target, overwrite=True) == "existing"
 
 
 def test_groups_above_the_dataset_are_no_obstacle(target):
     hdf5(target, "a/b/x")
-    require_free(Target(str(target), "id", overwrite=True), ("/a/b/x",))
+    assert mode(target, "/a/b/x", overwrite=True) == "new"
+    assert mode(target, "/a/b/y") == "existing"
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize(
-    ("others", "named"), [(("y",), "/y"), (("a/y",), "/a, /a/y"), (("a/x", "a/z"), "/a, /a/x, /a/z")]
+    ("name", "match"),
+    [
+        ("/a", "already has /a, which is no dataset"),
+        ("/a/x/below", "has /a/x, which is no group, so /a/x/below cannot be in it"),
+        ("/soft", "already has /soft, which is no dataset"),
+        ("/broken", "already has /broken, which is no dataset"),
+        ("/outside", "already has /outside, which is no dataset"),
+        ("/type", "already has /type, which is no dataset"),
+        ("/broken/x", "has /broken, which is no group"),
+    ],
 )
-def test_other_peoples_datasets_are_never_replaced(target, overwrite, others, named):
-    hdf5(target, *others)
-    refused(target, TargetExistsError, f"cannot be written: it holds {named}, and datasets", overwrite=overwrite)
+def test_only_datasets_are_replaced(target, overwrite, name, match):
+    hdf5(target, "a/x")
+    with h5py.File(target, "a") as file:
+        file["soft"] = h5py.SoftLink("/a/x")
+        file["broken"] = h5py.SoftLink("/nowhere")
+        file["outside"] = h5py.ExternalLink("other.h5", "/x")
+        file["type"] = np.dtype("i2")
+    refused(target, TargetExistsError, match, name, overwrite=overwrite)
 
 
-def test_attributes_and_links_are_not_lost_either(target):
+def test_attributes_links_and_user_blocks_are_kept_by_adding(target):
     hdf5(target, "x", attribute=True)
-    refused(target, TargetExistsError, "cannot be written", overwrite=True)
+    assert mode(target, overwrite=True) == "existing"
     hdf5(target, "x")
     with h5py.File(target, "a") as file:
         file["broken"] = h5py.SoftLink("/nowhere")
-        file["outside"] = h5py.ExternalLink("other.h5", "/x")
-    refused(target, TargetExistsError, "it holds /broken, /outside", overwrite=True)
+    assert mode(target, overwrite=True) == "existing"
+    hdf5(target, "g/x")
+    with h5py.File(target, "a") as file:
+        file["g"].attrs["title"] = "mine"
+    assert mode(target, "/g/x", overwrite=True) == "existing"
+    target.unlink()
+    with h5py.File(target, "w", userblock_size=512) as file:
+        file["x"] = 1
+    assert mode(target, overwrite=True) == "existing"
 
 
-def test_an_empty_hdf5_file_needs_overwrite(target):
+def test_an_empty_hdf5_file_is_added_to(target):
     hdf5(target)
-    refused(target, TargetExistsError, "it exists")
-    require_free(Target(str(target), "id", overwrite=True), ("/x",))
+    assert mode(target) == "existing"
+
+
+def test_a_file_that_may_not_be_written(target, monkeypatch):
+    hdf5(target, "y")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    refused(target, TargetError, "Permission denied; make the file readable and writable first")
+
+
+def test_a_file_that_says_it_is_open_for_writing(target):
+    """Left by a program that died, or that uses SWMR: HDF5 would refuse it, and our driver would not see it."""
+    with h5py.File(target, "w", libver="v110") as file:
+        file["y"] = 1
+        file.flush()
+        copy = target.read_bytes()
+    target.write_bytes(copy)
+    refused(target, TargetBusyError, "marked as open for writing.*h5clear -s")
 
 
 @contextlib.contextmanager
@@ -139,13 +206,12 @@ def test_a_file_that_others_read_may_be_replaced(target):
 # The folder
 
 
-def test_the_folder_says_who_writes(target):
+def test_the_folder_says_what_it_is_about(target):
     with Write(target) as write:
-        manifest = json.loads((target.with_name("out.h5.writing") / "manifest.json").read_text())
-        assert manifest["write_id"] == write.target.write_id
-        assert manifest["target"] == str(target)
-        assert manifest["pid"] == os.getpid()
-        assert {"host", "user", "started", "version"} <= manifest.keys()
+        manifest = read_manifest(write.target.manifest)
+        assert (manifest.target, manifest.mode, manifest.command) == (str(target), "new", ())
+        owner = write.writer.turns.journal.owner
+        assert (owner.write_id, owner.epoch, owner.pid) == (write.target.write_id, 1, os.getpid())
 
 
 def test_another_write_to_the_same_target_is_refused_and_harms_nothing(target):
@@ -182,15 +248,39 @@ def test_a_folder_without_a_readable_manifest_belongs_to_somebody_else(target, c
     folder.mkdir()
     if content is not None:
         (folder / "manifest.json").write_bytes(content)
-    with pytest.raises(UnfinishedWriteError, match="unfinished write"):
+    with pytest.raises((UnfinishedWriteError, IntegrityError), match=r"does not say what it is about|is damaged"):
         Write(target)
     assert folder.exists()
+
+
+def test_a_folder_that_is_a_link_is_not_used(target, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    target.with_name("out.h5.writing").symlink_to(elsewhere)
+    with pytest.raises(UnfinishedWriteError, match="is a symbolic link"):
+        Write(target)
+    assert os.listdir(elsewhere) == []
+
+
+def test_side_files_that_are_links_are_not_followed(target, tmp_path_factory):
+    precious = tmp_path_factory.mktemp("elsewhere") / "thesis.h5"
+    for name in ("data.h5", "journal", "log", "lock"):
+        before = hdf5(precious, "mine")
+        with Write(target) as write:
+            write.commit(0)
+            side = os.path.join(write.target.folder, name)
+        os.unlink(side)
+        os.symlink(precious, side)
+        with pytest.raises(TargetError):
+            Write(target, resume=True)
+        assert precious.read_bytes() == before
+        dcio.discard(target, force=True)
+        assert precious.read_bytes() == before
 
 
 def test_discarding_touches_no_file_under_the_name(target):
     before = hdf5(target, "x")
     Write(target, overwrite=True).release()
-    discard_unfinished(target)
+    dcio.discard(target)
     assert target.read_bytes() == before
     assert os.listdir(target.parent) == ["out.h5"]
 
@@ -202,17 +292,17 @@ def test_a_foreign_file_in_the_folder_is_not_deleted(target, strange):
     (folder / strange).mkdir() if strange == "sub" else (folder / strange).write_text("mine")
     before = sorted(os.listdir(folder))
     with pytest.raises(TargetError, match=f"holds .*{strange}.*, which no write leaves there"):
-        discard_unfinished(target)
+        dcio.discard(target)
     assert sorted(os.listdir(folder)) == before
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(TargetError, match=r"cannot write .*: Not a directory"):
-        Target(str(tmp_path / "file" / "out.h5"), "id").open_folder()
-    long = Target(str(tmp_path / ("x" * 250)), "id")
+        Target(str(tmp_path / "file" / "out.h5"), "id", mode="new").make_folder()
+    long = Target(str(tmp_path / ("x" * 250)), "id", mode="new")
     with pytest.raises(TargetError, match="File name too long"):
-        long.open_folder()
+        long.make_folder()
 
 
 # The final name
@@ -243,9 +333,30 @@ def test_neither_without_hard_links(target, monkeypatch):
             write.finish()
         assert target.read_bytes() == before
         target.unlink()
-        publish(write.target)
+        publish(write.target, ("/x",))
         write.check()
     assert os.listdir(target.parent) == ["out.h5"]
+
+
+def test_a_file_that_others_changed_during_the_write_is_not_replaced(target):
+    hdf5(target, "x")
+    with Write(target, overwrite=True) as write:
+        write.commit_missing()
+        with h5py.File(target, "a") as file:
+            file["theirs"] = 1
+        before = target.read_bytes()
+        with pytest.raises(TargetExistsError, match=r"was changed by another program.*whole in .*data\.h5"):
+            write.finish()
+        assert target.read_bytes() == before
+
+
+def test_permissions_are_those_of_the_file_that_is_replaced(target):
+    hdf5(target, "x")
+    target.chmod(0o640)
+    with Write(target, overwrite=True) as write:
+        write.commit_missing()
+        write.finish()
+    assert target.stat().st_mode & 0o777 == 0o640
 
 
 def test_overwriting_replaces_at_the_end_and_not_before(target):

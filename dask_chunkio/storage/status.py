@@ -1,0 +1,169 @@
+"""How far an unfinished write is: what its side files say."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dask_chunkio.errors import TargetError
+from dask_chunkio.storage.claim import claimed
+from dask_chunkio.storage.files import open_side_file
+from dask_chunkio.storage.journal import Journal, Owner
+from dask_chunkio.storage.manifest import read_manifest
+from dask_chunkio.storage.target import Target
+
+__all__ = ["DatasetState", "UnfinishedWrite", "status"]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetState:
+    """How far one dataset of an unfinished write is.
+
+    Parameters
+    ----------
+    name : str
+        Absolute path in the file.
+    shape : tuple of int
+        In elements.
+    dtype : str
+        Of its elements.
+    committed, chunks : int
+        How many of its chunks are committed, and how many it has.
+    stored_nbytes : int
+        Bytes of the committed payloads.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    committed: int
+    chunks: int
+    stored_nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedWrite:
+    """What stands beside a file that is being written, or was until the writer died.
+
+    Parameters
+    ----------
+    path : str
+        The file to write.
+    folder : str
+        The folder of the side files.
+    mode : str
+        ``"new"`` for a file that is being made, ``"existing"`` for datasets that are being added to one.
+    running : bool
+        Whether a process is at work on it now.
+    owners : tuple of Owner
+        Who began it, and who resumed it, with host, process and time.
+    datasets : tuple of DatasetState
+        How far it is.
+    last_commit : str
+        When a buffer was committed last; empty if none was.
+    log_nbytes : int
+        Bytes of a turn that was cut off, and is applied or dropped by the next.
+    finished : bool
+        Whether everything is written, and all that is left is to remove the folder.
+    command : tuple of str
+        Arguments of the command line that began it; empty for a script.
+    command_folder : str
+        Working directory of that command.
+    """
+
+    path: str
+    folder: str
+    mode: str
+    running: bool
+    owners: tuple[Owner, ...]
+    datasets: tuple[DatasetState, ...]
+    last_commit: str
+    log_nbytes: int
+    finished: bool
+    command: tuple[str, ...] = ()
+    command_folder: str = ""
+
+
+def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
+    """Look at what an unfinished write has left beside a file; touches nothing.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file that was to be written.
+
+    Returns
+    -------
+    UnfinishedWrite or None
+        None where there is nothing.
+
+    Raises
+    ------
+    IntegrityError
+        If the side files are damaged.
+
+    Examples
+    --------
+    >>> status("no-such-file.h5") is None
+    True
+    """
+    target = Target(os.path.realpath(os.fspath(path)), "")
+    found = target.found()
+    if found is None:
+        return None
+    manifest = read_manifest(target.manifest)
+    with _journal(target) as journal:
+        tables = [journal.table(n) for n in range(len(journal.created.datasets))] if journal.created else []
+        made = journal.created.datasets if journal.created else ()
+        datasets = tuple(
+            DatasetState(
+                one.name,
+                one.shape,
+                one.dtype,
+                len(table) - journal.missing(number),
+                len(table),
+                int(table["nbytes"][table["state"] == 1].sum()),
+            )
+            for number, (one, table) in enumerate(zip(made, tables, strict=True))
+        )
+        last = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(journal.last_commit / 1e9))
+        return UnfinishedWrite(
+            target.path,
+            target.folder,
+            "existing" if found.mode == "existing" else "new",
+            _is_running(target, journal.owner),
+            tuple(journal.owners),
+            datasets,
+            last if journal.last_commit else "",
+            os.path.getsize(target.log) if os.path.exists(target.log) else 0,
+            journal.finished,
+            manifest.command if manifest else (),
+            manifest.folder if manifest else "",
+        )
+
+
+@contextlib.contextmanager
+def _journal(target: Target) -> Iterator[Journal]:
+    try:
+        descriptor = open_side_file(target.journal, write=False)
+    except FileNotFoundError:
+        yield Journal(-1, target.journal)
+        return
+    except OSError as error:
+        raise TargetError(f"cannot read {target.journal}: {error.strerror or error}") from error
+    try:
+        journal = Journal(descriptor, target.journal)
+        journal.refresh()
+        yield journal
+    finally:
+        os.close(descriptor)
+
+
+def _is_running(target: Target, owner: Owner | None) -> bool:
+    if not os.path.exists(target.lock):
+        return False
+    with claimed(target.lock) as claim:
+        return not claim.take_alone(1 if owner is not None and owner.exclusive else 6)

@@ -1,0 +1,176 @@
+import json
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dask_chunkio.errors import IntegrityError
+from dask_chunkio.storage.files import pwrite_all
+from dask_chunkio.storage.journal import Created, CreatedDataset, Journal, Owner, Reservations
+from dask_chunkio.storage.records import CREATED, FINISHED, OWNER, RESERVED, VOIDED, pack_record, read_records
+
+numbers = st.integers(0, 2**64 - 1)
+MADE = CreatedDataset("/x", (10,), (2,), "int16", "int16", "", "", True)
+SCALAR = CreatedDataset("/s", (), (), "int16", "int16", "", "", False)
+CREATION = Created((MADE, SCALAR), "/.hidden")
+ME = Owner("id", 1, "host", 7, "me", "now", False)
+
+
+@pytest.fixture
+def journal(tmp_path):
+    descriptor = os.open(tmp_path / "journal", os.O_RDWR | os.O_CREAT)
+    yield Journal(descriptor, "journal")
+    os.close(descriptor)
+
+
+def append(journal, data):
+    pwrite_all(journal._descriptor, data, os.fstat(journal._descriptor).st_size)
+
+
+def held(rows, **more):
+    return Reservations.of(0, 0, rows, **more).pack()
+
+
+@given(numbers, numbers, st.lists(st.tuples(*[numbers] * 5), max_size=5))
+@settings(deadline=None)
+def test_reservations_come_back(dataset, buffer, rows):
+    ((kind, _, body),) = read_records(Reservations.of(dataset, buffer, rows, 3, 4).pack(), "journal")
+    assert kind == RESERVED
+    found = Reservations.unpack(body)
+    assert (found.dataset, found.buffer, found.epoch, found.time) == (dataset, buffer, 3, 4)
+    assert found.entries.tolist() == rows
+    assert found.entries.dtype.names == ("chunk", "offset", "nbytes", "checksum", "mask")
+
+
+def test_entries_have_room_for_any_file():
+    rows = [(2**63, 2**62, 2**33, 2**64 - 1, 2**32 - 1)]
+    found = Reservations.of(0, 0, rows)
+    assert found.entries.tolist() == rows
+    assert found.entries.dtype.itemsize == 40
+
+
+def test_the_journal_reads_what_others_add(journal):
+    journal.refresh()
+    assert (journal.created, journal.owner, journal.size, journal.finished) == (None, None, 0, False)
+    append(journal, ME.pack() + CREATION.pack())
+    journal.refresh()
+    assert (journal.created, journal.owner) == (CREATION, ME)
+    assert [len(journal.table(number)) for number in (0, 1)] == [5, 1]
+    assert journal.find(0, [3]) is None
+    append(journal, held([(3, 20, 4, 99, 1)], time=5))
+    journal.refresh()
+    assert journal.find(0, [3]).tolist() == [(20, 4, 99, 1, 1)]
+    assert journal.find(0, [2, 3]) is None
+    assert (journal.missing(0), journal.missing(1), journal.last_commit) == (4, 1, 5)
+    append(journal, pack_record(FINISHED, b""))
+    journal.refresh()
+    assert journal.finished
+    assert journal.size == os.fstat(journal._descriptor).st_size
+
+
+def test_the_last_record_of_a_chunk_counts(journal):
+    append(journal, CREATION.pack() + held([(0, 10, 1, 1, 0), (1, 11, 1, 1, 0)]) + held([(0, 50, 2, 2, 0)]))
+    journal.refresh()
+    assert journal.find(0, [0, 1]).tolist() == [(50, 2, 2, 0, 1), (11, 1, 1, 0, 1)]
+
+
+def test_what_holds_the_fill_value_is_missing_and_has_a_place(journal):
+    append(journal, CREATION.pack() + held([(0, 10, 1, 1, 0)]) + Reservations.of(0, 0, [(0, 10, 1, 2, 7)]).pack(VOIDED))
+    journal.refresh()
+    assert journal.find(0, [0]) is None
+    assert journal.rows(0, [0]).tolist() == [(10, 1, 2, 7, 2)]
+    assert journal.missing(0) == 5
+    append(journal, held([(0, 10, 1, 1, 0)]))
+    journal.refresh()
+    assert journal.missing(0) == 4
+
+
+def test_the_last_owner_owns_the_write(journal):
+    append(journal, ME.pack() + Owner("other", 2, "there", 8, "you", "later", True).pack())
+    journal.refresh()
+    assert (journal.owner.write_id, journal.owner.epoch, journal.owner.exclusive) == ("other", 2, True)
+    assert [owner.user for owner in journal.owners] == ["me", "you"]
+    assert str(ME) == "started now by me on host (process 7)"
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=40)
+def test_a_record_that_is_still_being_written_is_read_when_it_is_whole(data):
+    file = os.memfd_create("journal")
+    try:
+        journal = Journal(file, "journal")
+        record = held([(chunk, 0, 9, 9, 0) for chunk in range(3)])
+        cut = data.draw(st.integers(0, len(record) - 1))
+        append(journal, CREATION.pack() + record[:cut])
+        journal.refresh()
+        assert journal.created
+        assert journal.find(0, [1]) is None
+        append(journal, record[cut:])
+        journal.refresh()
+        assert len(journal.find(0, [0, 1, 2])) == 3
+    finally:
+        os.close(file)
+
+
+def test_differences_are_named():
+    assert MADE.difference(MADE) is None
+    other = CreatedDataset("/x", (10,), (2,), "int16", "int32", "deflate(4)", "", True)
+    assert MADE.difference(other) == "source dtype was int16 and is int32 now"
+    assert other.difference(MADE) == "source dtype was int32 and is int16 now"
+
+
+def changed(**what):
+    body = json.loads(CREATION.pack()[24:])
+    body["datasets"][0].update(what)
+    return pack_record(CREATED, json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pack_record(77, b""),
+        pack_record(OWNER, b""),
+        pack_record(OWNER, b"[]"),
+        pack_record(OWNER, b"{}"),
+        pack_record(OWNER, ME.pack()[24:].replace(b"7", b'"7"')),
+        pack_record(OWNER, b"[" * 100_000),
+        pack_record(OWNER, b"\xff"),
+        pack_record(CREATED, b"null"),
+        pack_record(CREATED, b'{"datasets": 3, "group": ""}'),
+        pack_record(CREATED, b'{"datasets": [], "group": 1}'),
+        pack_record(CREATED, b'{"datasets": [3], "group": ""}'),
+        changed(shape="ab"),
+        changed(shape=[1.5]),
+        changed(shape=[-1]),
+        changed(shape=[2**62]),
+        changed(shape=[2**39]),
+        changed(chunks=[0]),
+        changed(chunks=[1, 1]),
+        changed(is_chunked="yes"),
+        changed(name=3),
+        changed(unknown=1),
+        CREATION.pack() + pack_record(RESERVED, b"short"),
+        CREATION.pack() + pack_record(RESERVED, bytes(32) + b"not a whole entry"),
+        CREATION.pack() + Reservations.of(2, 0, [(0, 0, 0, 0, 0)]).pack(),
+        CREATION.pack() + Reservations.of(0, 0, [(5, 0, 0, 0, 0)]).pack(),
+        CREATION.pack() + Reservations.of(0, 0, [(2**63, 0, 0, 0, 0)]).pack(),
+        CREATION.pack() + Reservations.of(0, 0, [(0, 2**63, 0, 0, 0)]).pack(),
+        CREATION.pack() + Reservations.of(0, 0, [(0, 0, 2**63, 0, 0)]).pack(),
+        held([(0, 0, 0, 0, 0)]),
+    ],
+)
+def test_whole_records_that_say_what_cannot_be_are_errors(journal, record):
+    append(journal, record)
+    with pytest.raises(IntegrityError, match=r"journal holds a record that cannot be read.*discard"):
+        journal.refresh()
+
+
+def test_a_table_takes_no_memory_until_it_is_used(journal):
+    append(journal, changed(shape=[2**24], chunks=[1]))
+    journal.refresh()
+    append(journal, held([(2**24 - 1, 5, 6, 7, 0)]))
+    journal.refresh()
+    assert journal.find(0, [2**24 - 1]).tolist() == [(5, 6, 7, 0, 1)]
+    assert isinstance(journal.table(0), np.ndarray)

@@ -1,0 +1,76 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dask_chunkio.errors import IntegrityError
+from dask_chunkio.storage import records
+from dask_chunkio.storage.records import CREATED, RESERVED, checksum, first_record, pack_record, read_records
+
+bodies = st.lists(st.tuples(st.integers(1, 3), st.binary(max_size=50)), max_size=6)
+
+
+def packed(found):
+    return b"".join(pack_record(*record) for record in found)
+
+
+@given(bodies)
+@settings(deadline=None)
+def test_records_come_back(records):
+    data = packed(records)
+    found = list(read_records(data, "journal"))
+    assert [(kind, body) for kind, _, body in found] == records
+    assert [end for _, end, _ in found] == [len(packed(records[: n + 1])) for n in range(len(records))]
+
+
+@given(bodies, st.tuples(st.integers(1, 3), st.binary(max_size=50)), st.data())
+@settings(deadline=None)
+def test_a_torn_last_record_never_happened(records, last, data):
+    whole, torn = packed(records), pack_record(*last)
+    cut = data.draw(st.integers(0, len(torn) - 1))
+    for tail in (torn[:cut], torn[:cut] + bytes(len(torn) - cut - 1)):  # cut off, or lost in a sparse end
+        assert len(list(read_records(whole + tail, "journal"))) == len(records)
+
+
+def test_a_damaged_record_before_others_is_an_error():
+    records = [(CREATED, b""), (RESERVED, b"first"), (RESERVED, b"second")]
+    whole, last = packed(records), pack_record(*records[-1])
+    for position in range(len(whole) - len(last)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0x10
+        with pytest.raises(IntegrityError, match=r"journal is damaged at byte \d+, before other records.*discard"):
+            list(read_records(bytes(damaged), "journal"))
+
+
+def test_a_damaged_last_record_is_a_torn_one():
+    whole, first = packed([(CREATED, b""), (RESERVED, b"second")]), pack_record(CREATED, b"")
+    for position in range(len(first), len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0x10
+        assert len(list(read_records(bytes(damaged), "journal"))) == 1
+
+
+def test_the_checksum_of_parts_is_that_of_the_whole():
+    assert checksum(b"ab", b"", bytearray(b"cd"), memoryview(b"e")) == checksum(b"abcde")
+    assert checksum(b"abcde") != checksum(b"abcdf")
+
+
+@pytest.mark.parametrize("version", [0, 1, 3, 65535])
+def test_another_version_is_an_error_that_says_so(version):
+    data = pack_record(CREATED, b"") + records._pack(RESERVED, b"body", version)
+    with pytest.raises(IntegrityError, match=rf"written in version {version} of its format.* reads version 2"):
+        list(read_records(data, "journal"))
+    with pytest.raises(IntegrityError, match=f"version {version}"):
+        first_record(records._pack(RESERVED, b"body", version), "log")
+
+
+@given(st.binary(max_size=200))
+@settings(deadline=None)
+def test_any_bytes_are_no_record(data):
+    assert first_record(data, "log") is None
+    assert list(read_records(data, "journal")) == []
+
+
+@pytest.mark.parametrize("length", [2**31, 2**40, 2**63, 2**64 - 1])
+def test_a_length_that_no_file_has_is_a_torn_record(length):
+    header = records._HEADER.pack(b"DCIO", records.VERSION, RESERVED, length)
+    assert first_record(header + records._SUM.pack(checksum(header, b"")) + b"body", "log") is None
