@@ -15,10 +15,10 @@ from dask_chunkio.errors import TargetError
 from dask_chunkio.storage.files import open_side_file
 from dask_chunkio.storage.flock import share, try_exclusive, unlock
 
-__all__ = ["Claim", "claimed"]
+__all__ = ["LOOKS", "Claim", "claimed"]
 
 # Processes that take turns hold the claim task by task: only who finds it free again and again is alone.
-_LOOKS, _PAUSE = 6, 0.15
+LOOKS, _PAUSE = 5, 0.1
 
 
 class Claim:
@@ -42,13 +42,13 @@ class Claim:
         """Say that it is not."""
         unlock(self._descriptor)
 
-    def take_alone(self, looks: int = _LOOKS) -> bool:
+    def take_alone(self, looks: int = LOOKS) -> bool:
         """Take the claim if nobody is at work on the write.
 
         Parameters
         ----------
         looks : int
-            How often to look, over about a second: 1 where its owner never lets go.
+            How often to look, over half a second: 1 where its owner never lets go.
 
         Returns
         -------

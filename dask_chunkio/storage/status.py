@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dask_chunkio.errors import TargetError
-from dask_chunkio.storage.claim import claimed
+from dask_chunkio.storage.claim import LOOKS, claimed
 from dask_chunkio.storage.files import open_side_file
 from dask_chunkio.storage.journal import Journal, Owner
 from dask_chunkio.storage.manifest import read_manifest
@@ -166,4 +166,4 @@ def _is_running(target: Target, owner: Owner | None) -> bool:
     if not os.path.exists(target.lock):
         return False
     with claimed(target.lock) as claim:
-        return not claim.take_alone(1 if owner is not None and owner.exclusive else 6)
+        return not claim.take_alone(1 if owner is not None and owner.exclusive else LOOKS)

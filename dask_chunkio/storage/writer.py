@@ -14,6 +14,7 @@ import h5py
 from dask_chunkio.errors import ArgumentError, IntegrityError, TargetBusyError, UnfinishedWriteError
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.grid import Array
+from dask_chunkio.storage.claim import LOOKS
 from dask_chunkio.storage.dataset import (
     DatasetLayout,
     DatasetSpec,
@@ -230,7 +231,7 @@ class Writer:
 
     def _require_alone(self, owner: Owner) -> None:
         path = self.target.path
-        is_alone = self.turns.claim.take_alone(1 if owner.exclusive else 6)
+        is_alone = self.turns.claim.take_alone(1 if owner.exclusive else LOOKS)
         if not is_alone:
             raise TargetBusyError(
                 f"{path} is being written by another call, {owner}; wait for it (wait=True), or choose another name"
