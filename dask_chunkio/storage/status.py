@@ -12,7 +12,7 @@ from dask_chunkio.errors import TargetError
 from dask_chunkio.storage.claim import LOOKS, claimed
 from dask_chunkio.storage.files import open_side_file
 from dask_chunkio.storage.journal import Journal, Owner
-from dask_chunkio.storage.manifest import read_manifest
+from dask_chunkio.storage.manifest import read_manifest, require_real_folder
 from dask_chunkio.storage.target import Target
 
 __all__ = ["DatasetState", "UnfinishedWrite", "status"]
@@ -111,10 +111,11 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
     True
     """
     target = Target(os.path.realpath(os.fspath(path)), "")
-    found = target.found()
-    if found is None:
+    if not os.path.lexists(target.folder):
         return None
+    # A write that was cut off as it began may have no manifest yet.
     manifest = read_manifest(target.manifest)
+    require_real_folder(target.folder)
     with _journal(target) as journal:
         tables = [journal.table(n) for n in range(len(journal.created.datasets))] if journal.created else []
         made = journal.created.datasets if journal.created else ()
@@ -133,7 +134,7 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
         return UnfinishedWrite(
             target.path,
             target.folder,
-            "existing" if found.mode == "existing" else "new",
+            manifest.mode if manifest else "new",
             _is_running(target, journal.owner),
             tuple(journal.owners),
             datasets,

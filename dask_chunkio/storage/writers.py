@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import h5py
 
-from dask_chunkio.errors import IntegrityError, TargetBusyError, TargetError
+from dask_chunkio.errors import IntegrityError, TargetBusyError, TargetError, TargetExistsError
 from dask_chunkio.storage.claim import Claim
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, describe
 from dask_chunkio.storage.flock import has_writer
@@ -160,7 +160,12 @@ def _begun_again(target: Target, names: tuple[str, ...]) -> Target:
     try:
         if not claim.take_alone():
             raise TargetBusyError(f"{target.path} is being written by another call")
-        target = replace(target, mode=require_free(target, names))
+        try:
+            target = replace(target, mode=require_free(target, names))
+        except TargetExistsError:
+            # All was written, and the folder nearly gone.
+            remove_folder(target)
+            raise
         target.save_manifest()
     finally:
         claim.close()
