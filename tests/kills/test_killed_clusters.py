@@ -1,0 +1,166 @@
+"""Workers, nannies, scheduler and client killed in the middle of a write, as processes of their own."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import psutil
+import pytest
+from cluster_writes import BUFFER, SHAPE, data, write
+from distributed import Client
+
+import dask_chunkio as dcio
+
+pytestmark = pytest.mark.heavy
+HERE = Path(__file__).parent
+# The first half of the buffers can be read at once.
+FREE = SHAPE[0] // BUFFER[0] // 2
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start Python processes that end with the test."""
+    started = []
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+
+    def start(*words):
+        process = subprocess.Popen(
+            [sys.executable, *map(str, words)],
+            env=environment,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def cluster(start, tmp_path):
+    """A scheduler and two workers with a nanny each: processes by name."""
+    file = tmp_path / "scheduler.json"
+    scheduler = start("-m", "distributed.cli.dask_scheduler", "--port", 0, "--host", "127.0.0.1", "--no-dashboard",
+                      "--scheduler-file", file)  # fmt: skip
+    until(lambda: file.exists() and "address" in json.loads(file.read_text() or "{}"))
+    nannies = [
+        start(
+            "-m",
+            "distributed.cli.dask_worker",
+            "--scheduler-file",
+            file,
+            "--nthreads",
+            1,
+            "--no-dashboard",
+            "--host",
+            "127.0.0.1",
+            "--memory-limit",
+            "0",
+            "--local-directory",
+            tmp_path,
+        )
+        for _ in range(2)
+    ]
+    return {"file": file, "scheduler": scheduler, "nanny": nannies[0]}
+
+
+@pytest.fixture(params=["new", "existing"])
+def path(request, tmp_path):
+    path = tmp_path / "out.h5"
+    if request.param == "existing":
+        with h5py.File(path, "w") as file:
+            file["old"] = np.arange(100)
+    return path
+
+
+def committed(path):
+    found = dcio.status(path)
+    return found.datasets[0].committed if found and found.datasets else 0
+
+
+def check(path):
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["new/x"][...], data())
+        assert set(file) <= {"new", "old"}
+        if "old" in file:
+            np.testing.assert_array_equal(file["old"][...], np.arange(100))
+    assert not path.with_name("out.h5.writing").exists()
+
+
+def half_written(start, cluster, path, gate):
+    """Start a write, and return its process when the first half is committed."""
+    client = start(HERE / "cluster_writes.py", cluster["file"], path, gate)
+    chunks = FREE * (BUFFER[0] // 5) * 2
+    until(lambda: committed(path) >= chunks - 8)
+    return client
+
+
+def worker_pids(cluster):
+    with Client(scheduler_file=str(cluster["file"])) as client:
+        return list(client.run(os.getpid).values())
+
+
+@pytest.mark.parametrize("victim", ["worker", "nanny"])
+def test_the_write_completes_by_itself(start, cluster, path, tmp_path, victim):
+    gate = tmp_path / "gate"
+    client = half_written(start, cluster, path, gate)
+    pid = worker_pids(cluster)[0] if victim == "worker" else cluster["nanny"].pid
+    os.kill(pid, signal.SIGKILL)
+    gate.touch()
+    out, _ = client.communicate(timeout=120)
+    assert out.endswith("done\n"), out
+    check(path)
+    read = [int(line) for line in Path(f"{gate}.log").read_text().split()]
+    assert len(read) <= SHAPE[0] // BUFFER[0] + 2, "more than the buffers in flight were read again"
+
+
+@pytest.mark.parametrize(
+    "ending", [("client", "threads"), ("client", "cluster"), ("scheduler", "threads"), ("everything", "threads")]
+)
+def test_the_write_is_resumed(start, cluster, path, tmp_path, ending):
+    (victim, again), gate = ending, tmp_path / "gate"
+    client = half_written(start, cluster, path, gate)
+    before = committed(path)
+    os.kill(client.pid, signal.SIGKILL)
+    if victim != "client":
+        os.kill(cluster["scheduler"].pid, signal.SIGKILL)
+    if victim == "everything":
+        for process in psutil.process_iter(["cmdline", "cwd"]):
+            if process.info["cwd"] == str(tmp_path):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+    gate.touch()
+    log = Path(f"{gate}.log")
+    log.unlink()
+    if again == "threads":
+        # Workers that lost their scheduler end what they run.
+        write(path, str(gate), resume=True, wait=True, scheduler="threads")
+    else:
+        with Client(scheduler_file=str(cluster["file"])):
+            write(path, str(gate), resume=True, wait=True)
+    check(path)
+    read = len(set(log.read_text().split()))
+    assert read <= SHAPE[0] // BUFFER[0] - before // (2 * BUFFER[0] // 5) + 2

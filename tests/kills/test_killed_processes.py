@@ -1,0 +1,28 @@
+"""SIGKILL at random calls to the system: nothing is lost, and the write goes on."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("killed_writes.py")
+
+
+def kills(runs, seed):
+    command = [sys.executable, SCRIPT, "--runs", str(runs), "--seed", str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = re.match(r"(\d+) kills, nothing lost", done.stdout)
+    assert int(found[1]) == runs
+
+
+def test_a_few_kills():
+    kills(12, seed=1)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("seed", [1000, 2000, 3000, 4000])
+def test_many_kills(seed):
+    kills(70, seed)
