@@ -33,7 +33,7 @@ from dask_chunkio.grid import ChunkGrid, Shape
 from dask_chunkio.storage.files import pread_into
 from dask_chunkio.storage.records import CREATED, FINISHED, OWNER, RESERVED, VOIDED, pack_record, read_records
 
-__all__ = ["Created", "CreatedDataset", "Entries", "Journal", "Owner", "Reservations"]
+__all__ = ["HELD", "VOID", "Created", "CreatedDataset", "Entries", "Journal", "Owner", "Reservations"]
 
 _BUFFER = struct.Struct("<QQQQ")
 _ENTRY = np.dtype([("chunk", "<u8"), ("offset", "<u8"), ("nbytes", "<u8"), ("checksum", "<u8"), ("mask", "<u8")])
@@ -42,7 +42,8 @@ _MOST_CHUNKS = 1 << 40
 _UNREADABLE = (ValueError, TypeError, KeyError, OverflowError, RecursionError, MemoryError, struct.error)
 
 Entries = np.ndarray[Any, np.dtype[Any]]
-FREE, HELD, VOID = 0, 1, 2
+# What a chunk's place is for; 0 where it has none.
+HELD, VOID = 1, 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from dask_chunkio.errors import TargetError
 from dask_chunkio.storage.claim import LOOKS, claimed
 from dask_chunkio.storage.files import open_side_file
-from dask_chunkio.storage.journal import Journal, Owner
+from dask_chunkio.storage.journal import HELD, Journal, Owner
 from dask_chunkio.storage.manifest import read_manifest, require_real_folder
 from dask_chunkio.storage.target import Target
 
@@ -126,7 +126,7 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
                 one.dtype,
                 len(table) - journal.missing(number),
                 len(table),
-                int(table["nbytes"][table["state"] == 1].sum()),
+                int(table["nbytes"][table["state"] == HELD].sum()),
             )
             for number, (one, table) in enumerate(zip(made, tables, strict=True))
         )

@@ -14,6 +14,7 @@ from dask_chunkio.errors import ChunkIOError, TargetBusyError, TargetError
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.storage.claim import claimed
 from dask_chunkio.storage.dataset import DatasetLayout, describe
+from dask_chunkio.storage.journal import HELD
 from dask_chunkio.storage.target import SIDE_FILES, Target, remove_folder
 from dask_chunkio.storage.turn import Turns
 from dask_chunkio.storage.writer import Writer
@@ -223,7 +224,7 @@ def _void_unplaced(writer: Writer, number: int, layout: DatasetLayout) -> int:
         # Past every filter: the mask says that none was applied.
         payload = Payload(data, (1 << len(form.filters)) - 1)
         writer.void(number, layout, chunks, [payload] * len(chunks), contextlib.nullcontext)
-    return int(np.count_nonzero(table["state"][reserved[placed]] == 1))
+    return int(np.count_nonzero(table["state"][reserved[placed]] == HELD))
 
 
 def _moved(target: Target, output: str) -> str:

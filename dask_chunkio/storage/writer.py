@@ -25,7 +25,7 @@ from dask_chunkio.storage.dataset import (
     preview,
 )
 from dask_chunkio.storage.files import pread_into, pwrite_each
-from dask_chunkio.storage.journal import Created, CreatedDataset, Entries, Owner, Reservations
+from dask_chunkio.storage.journal import HELD, Created, CreatedDataset, Entries, Owner, Reservations
 from dask_chunkio.storage.rebuild import rebuild_dataset
 from dask_chunkio.storage.records import FINISHED, VOIDED, checksum, pack_record
 from dask_chunkio.storage.target import Target, remedies, require_replaceable
@@ -138,11 +138,19 @@ class Writer:
             Returns the scheduler's lock, entered around the turn.
         """
         _require_payloads(layout, payloads)
-        encoded = [_Encoded(*pair, checksum(pair[1].data)) for pair in zip(chunks, payloads, strict=True)]
         with self.turns.used():
+            # What is in place stays as it is: an encoder may give other bytes, and the process die as it places them.
+            self.turns.refresh()
+            rows = self.turns.journal.rows(place[0], chunks)
+            held = (rows["state"] == HELD).tolist()
+            encoded = [
+                _Encoded(chunk, payload, checksum(payload.data))
+                for chunk, payload, is_held, row in zip(chunks, payloads, held, rows, strict=True)
+                if not is_held or not self._is_placed(row)
+            ]
             with self.turns.turn(lock):
                 offsets = self._reserve(place, layout, encoded)
-            self._place(offsets, payloads)
+            self._place(offsets, [one.payload for one in encoded])
 
     def commit_whole(self, place: Place, data: Array, lock: Lock) -> None:
         """Write a dataset that has no chunks, by HDF5 itself, in a turn of its own."""

@@ -1,6 +1,7 @@
 """One write, step by step, as the tasks of a graph do it."""
 
 import contextlib
+import os
 import uuid
 import zlib
 
@@ -79,6 +80,11 @@ class Write:
 
     def stored(self, buffer, writer=None):
         return (writer or self.writer).stored(0, self.chunks(buffer))
+
+    def lose(self, buffer):
+        """Have payloads of a buffer not be in their places: their process died before it had put them there."""
+        for row in self.writer.turns.journal.rows(0, self.chunks(buffer)):
+            os.pwrite(self.writer.turns.file, bytes(int(row["nbytes"])), int(row["offset"]))
 
     def commit_missing(self):
         """What a retry does."""
