@@ -1,0 +1,489 @@
+"""A disk whose machine may lose its power: records what it is told, and says what may be left of that.
+
+What may have become of calls since the last ``fsync`` that concerns them:
+
+* Data: each 512-byte sector of each write is there or not, whatever happened to the others.
+* Sizes: each change is there or not, whatever happened to the data; bytes that nobody wrote are zeros.
+* Names: ``fsync`` of a file says nothing about its name.  Of the names since the last ``fsync`` of
+  their folder, those up to some call are there and later ones are not (``any_names=False``: what
+  ext4, XFS and Btrfs do), or any subset is (``any_names=True``).  A rename is one step in both.
+
+A sector is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import threading
+from dataclasses import dataclass
+from unittest import mock
+
+SECTOR = 512
+ROOT = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Disk:
+    """What is there: paths of folders; paths of files with the number of the file; content by that number."""
+
+    folders: tuple[str, ...]
+    files: tuple[tuple[str, int], ...]
+    content: dict[int, bytes]
+
+    @classmethod
+    def at(cls, root):
+        """Return what a folder holds."""
+        folders, files, content = [], [], {}
+        for folder, _, names in os.walk(root):
+            if folder != root:
+                folders.append(os.path.relpath(folder, root))
+            for name in names:
+                path = os.path.join(folder, name)
+                inode = os.stat(path).st_ino
+                with open(path, "rb") as file:
+                    content[inode] = file.read()
+                files.append((os.path.relpath(path, root), inode))
+        return cls(tuple(sorted(folders)), tuple(sorted(files)), content)
+
+    def make(self, root):
+        """Have `root`, an empty folder, hold it."""
+        for path in self.folders:
+            os.mkdir(os.path.join(root, path))
+        first = {}
+        for path, file in self.files:
+            here = os.path.join(root, path)
+            if file in first:
+                os.link(first[file], here)
+            else:
+                with open(here, "wb") as opened:
+                    opened.write(self.content[file])
+                first[file] = here
+
+    @property
+    def key(self):
+        """The same for disks that hold the same under the same names."""
+        first = {}
+        parts = [repr(self.folders)]
+        for path, file in self.files:
+            parts.append(f"{path} {first.setdefault(file, path)} {hashlib.sha1(self.content[file]).hexdigest()}")
+        return hashlib.sha1("\n".join(parts).encode()).digest()
+
+    def __str__(self):
+        return ", ".join(f"{path} ({len(self.content[file])})" for path, file in self.files) or "nothing"
+
+
+def tree(names):
+    """Return the number of each path that can be reached, from the numbers of names in folders."""
+    found, folders = {}, [("", ROOT)]
+    while folders:
+        path, folder = folders.pop()
+        for (parent, name), number in names.items():
+            if parent == folder:
+                found[os.path.join(path, name)] = number
+                folders.append((os.path.join(path, name), number))
+    return found
+
+
+class Recorder:
+    """Writes down, in order, what `os` is told to do under `root`.
+
+    Parameters
+    ----------
+    root : str
+        A folder; what it holds has reached the disk, without `after`.
+    after : list, optional
+        Events that another process has caused on the same disk: then the folder holds what they
+        made, and the disk whatever they had synced.
+    start : Disk, optional
+        What the disk held before these.
+    """
+
+    def __init__(self, root, after=(), start=None):
+        self.root = os.path.realpath(root)
+        self.start = start or Disk.at(self.root)
+        self.events = list(after)
+        self._lock = threading.RLock()
+        self._descriptors = {}
+        state = State(self.start)
+        for event in self.events:
+            state.add(event)
+        self._paths = {"": ROOT, **state.paths}
+        self._numbers = itertools.count(1 + max(state.numbers))
+
+    def note(self, *event):
+        with self._lock:
+            self.events.append(event)
+
+    @contextlib.contextmanager
+    def recording(self):
+        names = "open close pwrite pwritev write ftruncate truncate fsync fdatasync mkdir rmdir unlink remove"
+        with contextlib.ExitStack() as stack:
+            for name in (*names.split(), "rename", "replace", "link", "symlink"):
+                recorded = self._recorded(getattr(self, f"do_{name}"), getattr(os, name))
+                stack.enter_context(mock.patch.object(os, name, recorded))
+            yield self
+
+    def _recorded(self, method, real):
+        def recorded(*args, **keywords):
+            with self._lock:
+                return method(real, *args, **keywords)
+
+        return recorded
+
+    # Where
+
+    def _inside(self, path, dir_fd=None):
+        """Return the path below the root, or None."""
+        path = os.fspath(path)
+        if dir_fd is not None:
+            if dir_fd not in self._descriptors:
+                return None
+            folder = next(path for path, number in self._paths.items() if number == self._descriptors[dir_fd])
+            path = os.path.join(self.root, folder, path)
+        path = os.path.abspath(path)
+        if path == self.root:
+            return ""
+        return os.path.relpath(path, self.root) if path.startswith(self.root + os.sep) else None
+
+    def _entry(self, path):
+        folder, name = os.path.split(path)
+        return self._paths[folder], name
+
+    # What `os` does
+
+    def do_open(self, real, path, flags, *args, **keywords):
+        inside = self._inside(path, keywords.get("dir_fd"))
+        descriptor = real(path, flags, *args, **keywords)
+        self._descriptors.pop(descriptor, None)
+        if inside is not None:
+            if inside not in self._paths:
+                self._paths[inside] = next(self._numbers)
+                self.note("create", *self._entry(inside), self._paths[inside])
+            elif flags & os.O_TRUNC:
+                self.note("size", self._paths[inside], 0)
+            self._descriptors[descriptor] = self._paths[inside]
+        return descriptor
+
+    def do_close(self, real, descriptor):
+        self._descriptors.pop(descriptor, None)
+        real(descriptor)
+
+    def do_pwrite(self, real, descriptor, data, offset):
+        count = real(descriptor, data, offset)
+        if descriptor in self._descriptors:
+            self.note("write", self._descriptors[descriptor], offset, bytes(data)[:count])
+        return count
+
+    def do_pwritev(self, real, descriptor, views, offset, *flags):
+        count = real(descriptor, views, offset, *flags)
+        if descriptor in self._descriptors:
+            self.note("write", self._descriptors[descriptor], offset, b"".join(views)[:count])
+        return count
+
+    def do_write(self, real, descriptor, data):
+        assert descriptor not in self._descriptors, "a write at a position that is not recorded"
+        return real(descriptor, data)
+
+    def do_truncate(self, real, path, size):
+        assert self._inside(path) is None, "a truncate that is not recorded"
+        real(path, size)
+
+    def do_symlink(self, real, source, path, **keywords):
+        assert self._inside(path) is None, "a symlink that is not recorded"
+        real(source, path, **keywords)
+
+    def do_ftruncate(self, real, descriptor, size):
+        real(descriptor, size)
+        if descriptor in self._descriptors:
+            self.note("size", self._descriptors[descriptor], size)
+
+    def do_fsync(self, real, descriptor):
+        real(descriptor)
+        if descriptor in self._descriptors:
+            self.note("fsync", self._descriptors[descriptor])
+
+    do_fdatasync = do_fsync
+
+    def do_mkdir(self, real, path, *args, **keywords):
+        real(path, *args, **keywords)
+        inside = self._inside(path, keywords.get("dir_fd"))
+        if inside is not None:
+            self._paths[inside] = next(self._numbers)
+            self.note("mkdir", *self._entry(inside), self._paths[inside])
+
+    def do_unlink(self, real, path, **keywords):
+        inside = self._inside(path, keywords.get("dir_fd"))
+        real(path, **keywords)
+        if inside is not None:
+            self.note("remove", *self._entry(inside))
+            del self._paths[inside]
+
+    do_remove = do_rmdir = do_unlink
+
+    def do_rename(self, real, source, path, **keywords):
+        old = self._inside(source, keywords.get("src_dir_fd"))
+        new = self._inside(path, keywords.get("dst_dir_fd"))
+        assert (old is None) == (new is None), "a rename into or out of the folder"
+        real(source, path, **keywords)
+        if old is not None:
+            self.note("rename", *self._entry(old), *self._entry(new), self._paths[old])
+            self._paths[new] = self._paths.pop(old)
+
+    do_replace = do_rename
+
+    def do_link(self, real, source, path, **keywords):
+        real(source, path, **keywords)
+        old, new = self._inside(source), self._inside(path)
+        assert (old is None) == (new is None), "a link into or out of the folder"
+        if old is not None:
+            self._paths[new] = self._paths[old]
+            self.note("create", *self._entry(new), self._paths[old])
+
+
+class State:
+    """What has surely reached the disk after some events, and what may have."""
+
+    def __init__(self, start):
+        self._names = {}
+        self._content = dict(start.content)
+        self._folders = {ROOT}
+        self._pending_names = []
+        self._pending = {number: [] for number in start.content}
+        self._sizes = {number: len(data) for number, data in start.content.items()}
+        # Folders get numbers that no file has.
+        numbers = itertools.count(1 + max(start.content, default=0))
+        paths = {"": ROOT, **{path: next(numbers) for path in start.folders}, **dict(start.files)}
+        self._folders.update(paths[path] for path in start.folders)
+        for path, number in paths.items():
+            if path:
+                folder, name = os.path.split(path)
+                self._names[paths[folder], name] = number
+
+    @property
+    def numbers(self):
+        """Of all folders and files that ever were."""
+        return {*self._content, *self._folders}
+
+    @property
+    def paths(self):
+        """The number of each path, as programs see it."""
+        return tree(self._named([True] * len(self._pending_names)))
+
+    # Events
+
+    def add(self, event):
+        """Take note of one event."""
+        kind, *rest = event
+        getattr(self, f"_add_{kind}")(*rest)
+
+    def _add_ack(self, *_):
+        pass
+
+    def _add_create(self, folder, name, number):
+        if number not in self._content:
+            self._content[number], self._pending[number], self._sizes[number] = b"", [], 0
+        self._pending_names.append(("add", (folder, name), number, {folder}))
+
+    def _add_mkdir(self, folder, name, number):
+        self._folders.add(number)
+        self._pending_names.append(("add", (folder, name), number, {folder}))
+
+    def _add_remove(self, folder, name):
+        self._pending_names.append(("remove", (folder, name), None, {folder}))
+
+    def _add_rename(self, old_folder, old, folder, name, number):
+        self._pending_names.append(("rename", ((old_folder, old), (folder, name)), number, {old_folder, folder}))
+
+    def _add_write(self, number, offset, data):
+        if offset + len(data) > self._sizes[number]:
+            self._add_size(number, offset + len(data))
+        self._pending[number].append(("data", offset, data))
+
+    def _add_size(self, number, size):
+        if size != self._sizes[number]:
+            self._pending[number].append(("size", size, None))
+        self._sizes[number] = size
+
+    def _add_fsync(self, number):
+        if number in self._folders:
+            self._sync_folder(number)
+        else:
+            self._content[number] = self._filled(number, [True] * len(self._pending[number]))
+            self._pending[number] = []
+
+    def _sync_folder(self, folder):
+        """Names in it are durable; and so are, on the disks that keep the order, those before."""
+        self._pending_names = [(*op[:3], set() if folder in op[3] else op[3]) for op in self._pending_names]
+        # Only what nothing pending stands before can be forgotten.
+        while self._pending_names and not self._pending_names[0][3]:
+            self._names = self._named([True])
+            del self._pending_names[0]
+
+    # Disks
+
+    def units(self):
+        """Return what may be there or not: ("name", its number), or (file, number of its change)."""
+        files = set(self._all_files())
+        names = [("name", row) for row, op in enumerate(self._pending_names) if op[3]]
+        return names + [(n, row) for n in sorted(files) for row in range(len(self._pending[n]))]
+
+    def first_free_name(self):
+        """Return up to where names are there in any case, on a disk that keeps their order."""
+        return max((row + 1 for row, op in enumerate(self._pending_names) if not op[3]), default=0)
+
+    def _all_files(self):
+        named = {*self._names.values(), *(op[2] for op in self._pending_names)}
+        return named & set(self._content)
+
+    def disk(self, kept, torn=None):
+        """Return the disk on which of all units only those in `kept` are there, some of them torn by `torn`."""
+        names = self._named([not op[3] or ("name", row) in kept for row, op in enumerate(self._pending_names)])
+        folders, files, content = [], [], {}
+        for path, number in sorted(tree(names).items()):
+            if number in self._folders:
+                folders.append(path)
+            else:
+                files.append((path, number))
+                if number not in content:
+                    chosen = [(number, row) in kept for row in range(len(self._pending[number]))]
+                    content[number] = self._filled(number, chosen, torn)
+        return Disk(tuple(folders), tuple(files), content)
+
+    def describe(self, kept):
+        """Return in words what is lost."""
+        names = {number: path for path, number in self.paths.items()}
+        words = []
+        for unit in self.units():
+            if unit in kept:
+                continue
+            number, row = unit
+            if number == "name":
+                kind, where, _, _ = self._pending_names[row]
+                words.append(f"{kind} {where[-1][1] if kind == 'rename' else where[1]}")
+            else:
+                kind, at, data = self._pending[number][row]
+                what = f"{at}+{len(data)}" if kind == "data" else f"size {at}"
+                words.append(f"{names.get(number, number)} {what}")
+        return f"lost: {'; '.join(words) or 'nothing'}"
+
+    def _named(self, chosen):
+        names = dict(self._names)
+        for (kind, where, number, _), is_kept in zip(self._pending_names, chosen, strict=False):
+            if not is_kept:
+                continue
+            if kind == "rename":
+                if names.get(where[0]) == number:
+                    del names[where[0]]
+                names[where[1]] = number
+            elif kind == "add":
+                names[where] = number
+            else:
+                names.pop(where, None)
+        return names
+
+    def _filled(self, number, chosen, torn=None):
+        content = bytearray(self._content[number])
+        size = len(content)
+        for (kind, at, data), is_kept in zip(self._pending[number], chosen, strict=True):
+            if not is_kept:
+                continue
+            if kind == "size":
+                del content[at:]
+                size = at
+                continue
+            content.extend(bytes(max(0, at + len(data) - len(content))))
+            for low, high in _sectors(at, len(data)) if torn is not None else [(0, len(data))]:
+                if torn is None or torn.random() < 0.5:
+                    content[at + low : at + high] = data[low:high]
+        return bytes(content[:size].ljust(size, b"\0"))
+
+
+def _sectors(offset, nbytes):
+    """Cut a write where sectors meet: ranges in its data."""
+    at = 0
+    while at < nbytes:
+        end = min(nbytes, at + SECTOR - (offset + at) % SECTOR)
+        yield at, end
+        at = end
+
+
+def choices(state, random, most, any_names):
+    """Return sets of units that are there, and whether to tear them: all if they are few, or else a sample.
+
+    A sample has: nothing, everything, each lost or there alone, everything up to each, and random ones.
+    """
+    units = state.units()
+    first = 0 if any_names else state.first_free_name()
+    names = [unit for unit in units if unit[0] == "name"]
+    forced = {unit for unit in names if unit[1] < first}
+    names = [unit for unit in names if unit not in forced]
+    data = [unit for unit in units if unit[0] != "name"]
+    named = _subsets(names) if any_names and len(names) < 8 else [names[:count] for count in range(len(names) + 1)]
+    if len(named) * 2 ** len(data) <= most:
+        for some, others in itertools.product(named, _subsets(data)):
+            yield {*forced, *some, *others}, False
+    else:
+        yield from ((kept | forced, False) for kept in _corners(names, data, any_names))
+        for number in range(most):
+            share = random.choice((0.15, 0.5, 0.85))
+            some = random.choice(named) if not any_names else [unit for unit in names if random.random() < share]
+            yield {*forced, *some, *(unit for unit in data if random.random() < share)}, bool(number % 2)
+    yield {*forced, *names, *data}, True
+
+
+def _corners(names, data, any_names):
+    everything = {*names, *data}
+    yield set()
+    yield everything
+    yield set(names)
+    yield set(data)
+    for unit in data + (names if any_names else []):
+        yield everything - {unit}
+        yield {unit}
+        yield {unit, *names}
+    for count in range(len(names)):
+        yield {*names[:count], *data}
+        yield set(names[:count])
+    for count in range(len(data)):
+        yield {*names, *data[:count]}
+
+
+def _subsets(units):
+    return [set(some) for count in range(len(units) + 1) for some in itertools.combinations(units, count)]
+
+
+def disks_after(recorder, random, most, *, any_names=False, prefixes=None):
+    """Return every disk that may be left when the power fails, by its key.
+
+    Each comes with the events that had happened, and what was lost; of those that are equal, the last.
+
+    Parameters
+    ----------
+    recorder : Recorder
+        What was done.
+    random : random.Random
+        Chooses among subsets where they are more than `most`.
+    most : int
+        How many to make at each instant, about.
+    any_names : bool
+        Whether names reach the disk in any order.
+    prefixes : collection of int, optional
+        After which numbers of events; after each by default.
+
+    Returns
+    -------
+    dict
+        (disk, number of events, function that describes it) by key.
+    """
+    state, found = State(recorder.start), {}
+    for count in range(len(recorder.events) + 1):
+        if prefixes is None or count in prefixes:
+            for kept, is_torn in choices(state, random, most, any_names):
+                disk = state.disk(kept, random if is_torn else None)
+                found[disk.key] = (disk, count, f"{state.describe(kept)}{', torn' if is_torn else ''}")
+        if count < len(recorder.events):
+            state.add(recorder.events[count])
+    return found
