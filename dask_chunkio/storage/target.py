@@ -84,6 +84,11 @@ class Target:
         return os.path.join(self.folder, "journal")
 
     @property
+    def is_begun(self) -> bool:
+        """Whether anything was ever committed: without that there is nothing to go on with."""
+        return _nbytes(self.journal) + _nbytes(self.log) > 0
+
+    @property
     def log(self) -> str:
         """The log of the turn in flight."""
         return os.path.join(self.folder, "log")
@@ -168,7 +173,7 @@ class Target:
                 f"was cut off as it began, or that is beginning now. {remedies(self.path)}"
             )
         mode: Mode = "new" if manifest.mode == "new" else "existing"
-        if mode == "new" and not os.path.exists(self.hidden_file) and _nbytes(self.journal):
+        if mode == "new" and not os.path.exists(self.hidden_file) and self.is_begun:
             mode = "published"
         return replace(self, mode=mode)
 

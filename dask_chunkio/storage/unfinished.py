@@ -132,6 +132,8 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
         found = target.found()
         if found is None:
             raise TargetError(f"there is no unfinished write of {os.fspath(path)}")
+        if not found.is_begun:
+            raise TargetError(f"the write of {target.path} was cut off before it had made anything; discard it")
         recovered = _recovered(found)
         if output is not None:
             recovered = replace(recovered, path=_moved(found, os.path.abspath(os.fspath(output))))

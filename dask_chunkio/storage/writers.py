@@ -150,7 +150,7 @@ def create(
 
 def _found(target: Target, names: tuple[str, ...]) -> Target | None:
     """Return the target as its folder has it; a folder that was hardly begun is begun again."""
-    if target.resume and os.path.isdir(target.folder) and not os.path.lexists(target.journal):
+    if target.resume and os.path.isdir(target.folder) and not target.is_begun:
         return _begun_again(target, names)
     return target.found()
 
