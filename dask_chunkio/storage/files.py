@@ -111,6 +111,8 @@ def write_whole_file(path: str, data: bytes) -> None:
     try:
         os.ftruncate(descriptor, 0)
         pwrite_all(descriptor, data, 0)
+        # A name that reaches the disk before its bytes would stand for nothing.
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
     os.replace(temporary, path)

@@ -153,6 +153,10 @@ class Target:
         except OSError as error:
             raise TargetError(f"cannot write {self.path}: {error.strerror} ({self.manifest})") from error
 
+    def _has_its_name(self) -> bool:
+        """Say whether a write that was cut off in `publish` has given the file its name already."""
+        return os.path.exists(self.path) and os.path.samefile(self.hidden_file, self.path)
+
     def found(self) -> Target | None:
         """Return the target in the mode in which the folder beside it was begun; None without a folder.
 
@@ -173,7 +177,7 @@ class Target:
                 f"was cut off as it began, or that is beginning now. {remedies(self.path)}"
             )
         mode: Mode = "new" if manifest.mode == "new" else "existing"
-        if mode == "new" and not os.path.exists(self.hidden_file) and self.is_begun:
+        if mode == "new" and self.is_begun and (not os.path.exists(self.hidden_file) or self._has_its_name()):
             mode = "published"
         return replace(self, mode=mode)
 
@@ -301,18 +305,13 @@ def publish(target: Target, names: tuple[str, ...]) -> None:
     TargetExistsError
         If something has come up under that name meanwhile that may not be replaced.
     """
-    if target.mode == "new" and not _is_published(target):
+    if target.mode == "new":
         if target.overwrite and os.path.lexists(target.path):
             _replace(target, names)
         else:
             _rename_to_free_name(target)
         sync_folder(os.path.dirname(target.path))
     remove_folder(target)
-
-
-def _is_published(target: Target) -> bool:
-    """Say whether a write that was cut off in `publish` has given the file its name already."""
-    return os.path.exists(target.path) and os.path.samefile(target.file, target.path)
 
 
 def remove_folder(target: Target) -> None:

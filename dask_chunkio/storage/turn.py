@@ -258,6 +258,14 @@ class Turns:
             os.ftruncate(self.file, size)
         os.fsync(self.file)
 
+    def sync_all(self) -> None:
+        """Have everything that an earlier call committed reach the disk, where this one promises it."""
+        if self.is_durable:
+            os.fsync(self.file)
+            os.fsync(self._journal_file)
+            sync_folder(self.target.folder)
+            sync_folder(os.path.dirname(self.target.path))
+
     def sync_payloads(self) -> None:
         """Wait for the disk where a commit is to survive a power failure."""
         if self.is_durable:
@@ -321,7 +329,10 @@ class Turns:
             os.ftruncate(self._log, 0)
             return
         turn.require_applicable(self.file, self._journal_file, self.target.file)
-        self._apply(turn, self.is_durable)
+        # It may be in the page cache alone: applied to the disk before it is there, it could not be applied again.
+        os.fsync(self._log)
+        sync_folder(self.target.folder)
+        self._apply(turn, durable=True)
 
     def _require_ownership(self) -> None:
         owner = self.journal.owner

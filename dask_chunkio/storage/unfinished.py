@@ -141,7 +141,7 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
 
 
 def _target(path: str | os.PathLike[str]) -> Target:
-    return Target(os.path.realpath(os.fspath(path)), "")
+    return Target(os.path.realpath(os.fspath(path)), "", durability="power")
 
 
 def _require_ours(target: Target) -> None:

@@ -27,7 +27,7 @@ from dask_chunkio.storage.dataset import (
 from dask_chunkio.storage.files import pread_into, pwrite_each
 from dask_chunkio.storage.journal import HELD, Created, CreatedDataset, Entries, Owner, Reservations
 from dask_chunkio.storage.rebuild import rebuild_dataset
-from dask_chunkio.storage.records import FINISHED, VOIDED, checksum, pack_record
+from dask_chunkio.storage.records import FINISHED, RESERVED, VOIDED, checksum, pack_record
 from dask_chunkio.storage.target import Target, remedies, require_replaceable
 from dask_chunkio.storage.turn import Lock, OpenFile, Turns
 
@@ -117,7 +117,10 @@ class Writer:
         with self.turns.used():
             self.turns.refresh()
             found = self.turns.journal.find(dataset, chunks)
-            return found is not None and all(map(self._is_placed, found))
+            is_stored = found is not None and all(map(self._is_placed, found))
+            if is_stored:
+                self.turns.sync_payloads()
+            return is_stored
 
     def commit(
         self, place: Place, layout: DatasetLayout, chunks: Sequence[int], payloads: Sequence[Payload], lock: Lock
@@ -161,18 +164,11 @@ class Writer:
     def void(
         self, dataset: int, layout: DatasetLayout, chunks: Sequence[int], payloads: Sequence[Payload], lock: Lock
     ) -> None:
-        """Have chunks whose data are not in place hold other payloads; they still count as not written.
-
-        Each takes a turn of its own, or two where HDF5 would keep the old mask.
-        """
+        """Have chunks whose data are not in place hold other payloads; they still count as not written."""
         for chunk, payload in zip(chunks, payloads, strict=True):
             with self.turns.used():
                 with self.turns.turn(lock, anybody=True):
-                    was = self.turns.journal.rows(dataset, [chunk])[0]
                     one = _Encoded(chunk, payload, checksum(payload.data))
-                    if was["nbytes"] == payload.nbytes and was["mask"] != payload.mask:
-                        longer = replace(one, payload=Payload(bytes(payload.data) + b"\0", payload.mask))
-                        self._reserve_anew((dataset, 0), layout, longer, VOIDED)
                     offset = self._reserve_anew((dataset, 0), layout, one, VOIDED)
                 self._place([offset], [payload])
 
@@ -263,6 +259,7 @@ class Writer:
             if expected is not None:
                 raise ArgumentError(_cannot_resume(self.target, f"{made.name}: {expected}"))
         self.turns.record(self._owner(owner.epoch + 1).pack())
+        self.turns.sync_all()
         return layouts
 
     def _owner(self, epoch: int) -> Owner:
@@ -276,11 +273,10 @@ class Writer:
             raise IntegrityError(f"{self.target.journal} does not say what was made; discard the write")
         return created.path(dataset)
 
-    def _record(self, place: Place, rows: Sequence[tuple[int, int, int, int, int]], kind: int | None = None) -> bytes:
+    def _record(self, place: Place, rows: Sequence[tuple[int, int, int, int, int]], kind: int = RESERVED) -> bytes:
         owner = self.turns.journal.owner
         epoch = owner.epoch if owner is not None else 0
-        reserved = Reservations.of(*place, rows, epoch, time.time_ns())
-        return reserved.pack() if kind is None else reserved.pack(kind)
+        return Reservations.of(*place, rows, epoch, time.time_ns()).pack(kind)
 
     def _reserve(self, place: Place, layout: DatasetLayout, encoded: Sequence[_Encoded]) -> list[int]:
         """Give every payload a place, and return the offsets.
@@ -308,16 +304,20 @@ class Writer:
                     rows.append((one.chunk, offsets[row], nbytes, one.sum, mask))
                 self.turns.commit(state, self._record(place, rows))
         for row in changed:
-            _require_other_length(layout, found[row], encoded[row])
             offsets[row] = self._reserve_anew(place, layout, encoded[row])
         return list(map(int, offsets))
 
-    def _reserve_anew(self, place: Place, layout: DatasetLayout, one: _Encoded, kind: int | None = None) -> int:
+    def _reserve_anew(self, place: Place, layout: DatasetLayout, one: _Encoded, kind: int = RESERVED) -> int:
         """Give a payload of another length a place, in a commit of its own, after which the file is closed.
 
         HDF5 frees the old place, and must not hand it out to a chunk on which a late writer
-        of the old payload could land.
+        of the old payload could land.  Where a chunk is overwritten with the same length HDF5
+        keeps the old mask: then it is given another length first.
         """
+        was = self.turns.journal.rows(place[0], [one.chunk])[0]
+        if was["nbytes"] == one.payload.nbytes and was["mask"] != one.payload.mask:
+            longer = Payload(bytes(one.payload.data) + b"\0", one.payload.mask)
+            self._reserve_anew(place, layout, replace(one, payload=longer), VOIDED)
         with self.turns.opened() as state:
             origin, nbytes, mask = layout.chunks.origin(one.chunk), one.payload.nbytes, one.payload.mask
             offset = state.staged.reserve(state.id_of(self._path(place[0])), origin, nbytes, mask)
@@ -395,12 +395,3 @@ def _require_payloads(layout: DatasetLayout, payloads: Sequence[Payload]) -> Non
             raise IntegrityError(
                 f"{layout.name}: a payload of {payload.nbytes} bytes for {layout.form.nbytes} of chunk"
             )
-
-
-def _require_other_length(layout: DatasetLayout, was: Any, one: _Encoded) -> None:
-    # HDF5 keeps the old mask where a chunk is overwritten with the same length.
-    if was["nbytes"] == one.payload.nbytes:
-        raise IntegrityError(
-            f"{layout.name}: the chunk at {layout.chunks.origin(one.chunk)} was encoded again with another filter mask "
-            f"and the same length, which HDF5 cannot record; discard the write and start it again"
-        )

@@ -166,6 +166,9 @@ def _begun_again(target: Target, names: tuple[str, ...]) -> Target:
             # All was written, and the folder nearly gone.
             remove_folder(target)
             raise
+        # Not truncated: what is left of another write may have a second name already.
+        for name in set(os.listdir(target.folder)) - {"lock"}:
+            os.unlink(os.path.join(target.folder, name))
         target.save_manifest()
     finally:
         claim.close()
