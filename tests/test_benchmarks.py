@@ -47,6 +47,18 @@ def test_small_memory(tmp_path: Path) -> None:
     assert text.count("peak") == 2
 
 
+def test_durability() -> None:
+    text = run("durability")
+    assert first_cells(text) == ["durability", "-----------", "unprotected", "process", "power"]
+    assert text.count("PASS") + text.count("FAIL") == 1
+
+
+def test_kills() -> None:
+    text = run("kills")
+    assert first_cells(text).count("dask_chunkio") == 2
+    assert "3 kills of each" in text
+
+
 @pytest.mark.parametrize("kind", ["noise", "ecg", "mri", "float", "random"])
 def test_deflate_levels(deflate_table: str, kind: str) -> None:
     part = deflate_table.partition(f"\n{kind}\n")[2]
