@@ -169,13 +169,13 @@ class Turns:
         IntegrityError
             If another program has changed what a turn that was cut off was changing.
         """
-        waits = self.target.mode != "existing" or self.target.wait
+        # Others of this write are waited for without end, but for a beginning; other programs for a while.
         with (
             self.used(),
             self._turns,
             lock(),
-            locked(self._log, self.target.log),
-            locked(self.file, self.target.file, None if waits else patience),
+            locked(self._log, self.target.log, patience if patience < _PATIENCE else None),
+            locked(self.file, self.target.file, None if self.target.wait else patience),
             deferred(),
         ):
             self._require_in_place()

@@ -97,9 +97,11 @@ class Writer:
             If what is resumed was begun with other arguments.
         """
         with self.turns.used():
-            with self.turns.turn(lock, anybody=True, patience=_FIRST_PATIENCE):
-                owner = self.turns.journal.owner
-                if owner is None or owner.write_id == self.target.write_id:
+            # Without a lock: a process that is stopped in the middle of its turn would keep it.
+            self.turns.refresh()
+            owner = self.turns.journal.owner
+            if owner is None or owner.write_id == self.target.write_id:
+                with self.turns.turn(lock, patience=_FIRST_PATIENCE):
                     return self._made(specs)
             try:
                 self._require_alone(owner)

@@ -1,0 +1,183 @@
+"""A process that is stopped in a phase of a commit, presumed dead, and goes on later.
+
+Usage: stopped_commits.py PHASE ENDING FOLDER
+
+PHASE is where it stops; ENDING what happens to it: "continued", or "killed".
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from writes import Write
+
+from dask_chunkio import status
+from dask_chunkio.errors import TargetBusyError, TargetError
+from dask_chunkio.storage import turn, writer
+from dask_chunkio.storage.flock import try_exclusive, unlock
+from dask_chunkio.storage.log import Turn
+
+OUTSIDE = ("encoding", "before placing", "placing")
+INSIDE = ("reserving", "before the log", "before applying", "applying", "after applying")
+
+
+def stop():
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def before(owner, name, which=lambda *_: True):
+    function = getattr(owner, name)
+
+    def stopping(*arguments, **keywords):
+        if which(*arguments):
+            setattr(owner, name, function)
+            stop()
+        return function(*arguments, **keywords)
+
+    setattr(owner, name, stopping)
+
+
+def after(owner, name):
+    function = getattr(owner, name)
+
+    def stopping(*arguments, **keywords):
+        answer = function(*arguments, **keywords)
+        setattr(owner, name, function)
+        stop()
+        return answer
+
+    setattr(owner, name, stopping)
+
+
+def placing_half(descriptor, pieces):
+    for number, (offset, data) in enumerate(pieces):
+        half = len(data) // 2
+        os.pwrite(descriptor, data[:half], offset)
+        if number == 1:
+            stop()
+        os.pwrite(descriptor, data[half:], offset + half)
+
+
+def stop_in(phase):
+    if phase == "encoding":
+        before(writer, "checksum")
+    elif phase == "reserving":
+        before(turn.StagedFile, "reserve")
+    elif phase == "before the log":
+        before(turn, "pwrite_all")
+    elif phase == "before applying":
+        before(Turn, "apply")
+    elif phase == "applying":
+        before(turn.os, "ftruncate", lambda _, size: size)
+    elif phase == "after applying":
+        after(Turn, "apply")
+    elif phase == "before placing":
+        before(writer, "pwrite_each")
+    elif phase == "placing":
+        writer.pwrite_each = placing_half
+
+
+def the_write(path, **more):
+    return Write(path, name="/new/x", compression="gzip", **more)
+
+
+def stopped_process(path, phase):
+    """Run a commit that stops itself; return its process when it has."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            # A worker of the same write: it does not begin it anew.
+            write = the_write(path, write_id="same")
+            stop_in(phase)
+            with write.writer.turns.used():
+                write.commit(1)
+            code = 0
+        except TargetError:
+            code = 3  # refused: the write was over, or somebody else's
+        finally:
+            os._exit(code)
+    _, state = os.waitpid(child, os.WUNTRACED)
+    assert os.WIFSTOPPED(state), f"it never reached {phase}"
+    return child
+
+
+def end(child, ending):
+    os.kill(child, signal.SIGKILL if ending == "killed" else signal.SIGCONT)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def is_locked(path):
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        if try_exclusive(descriptor, path):
+            unlock(descriptor)
+            return False
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def other_calls_are_refused(path):
+    assert status(path).running
+    with pytest.raises(TargetBusyError, match="is being written by another call"):
+        the_write(path, resume=True)
+
+
+def main():
+    phase, ending, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    for kind in ("new", "existing"):
+        path = folder / f"{kind}.h5"
+        if kind == "existing":
+            with h5py.File(path, "w") as file:
+                file["old"] = np.arange(1000)
+        write = the_write(path, write_id="same")
+        write.commit(0)
+        write.release()
+        child = stopped_process(path, phase)
+        other_calls_are_refused(path)
+        write = the_write(path, write_id="same") if phase in OUTSIDE else None
+        if write is not None:
+            write.commit_missing()
+            if ending == "continued":
+                assert end(child, ending) == 0
+                assert all(write.stored(buffer) for buffer in range(3))
+            write.finish()
+        else:
+            assert is_locked(f"{path}.writing/log"), "another would take its turn in the middle of this one"
+            end(child, ending)
+            write = the_write(path, write_id="same")
+            write.commit_missing()
+            write.finish()
+        if phase in OUTSIDE and ending == "killed":
+            end(child, ending)
+        write.check()
+        if kind == "existing":
+            with h5py.File(path) as file:
+                assert (file["old"][...] == np.arange(1000)).all()
+                assert set(file) == {"old", "new"}
+        assert not os.path.exists(f"{path}.writing")
+    late(folder / "late.h5", phase)
+    sys.stdout.write("done\n")
+
+
+def late(path, phase):
+    """It goes on after the write was finished by others: what it still places is what is there."""
+    if phase not in OUTSIDE:
+        return
+    write = the_write(path, write_id="same")
+    child = stopped_process(path, phase)
+    write.commit_missing()
+    write.finish()
+    before = path.read_bytes()
+    assert end(child, "continued") in (0, 3)
+    assert path.read_bytes() == before
+    write.check()
+
+
+if __name__ == "__main__":
+    main()
