@@ -239,28 +239,33 @@ def check(case, old, disk, acks, how):
     """
     with folder() as root:
         disk.make(root)
-        path = os.path.join(root, FILE)
-        side = os.path.isdir(path + ".writing")
-        new = _with_new(case, old)
-        if not side or case.start is None:
-            # Nothing has to be replayed, and nothing half-written has its name.
-            _require_old_or_new(path, old, new)
-        # A source that is read in order is read from its beginning.
-        is_read_again = _is_whole(path, new) or case.keywords.get("read") == "ordered"
-        rows = {} if is_read_again else case.rows_of(acks)
-        if os.path.exists(os.path.join(path + ".writing", "manifest.json")):
-            dask_chunkio.status(path)
-        if how == "discard":
-            dask_chunkio.discard(path)
-            _require_old_or_new(path, old, new)
-            require(not hidden(path), f"{hidden(path)} is left")
-        else:
-            if how == "recover" and side:
-                _recover(case, path, rows, old, new)
-            _resume(case, root, rows, new)
-        require(not os.path.lexists(path + ".writing"), "side files are left")
-        with open(os.path.join(root, "beside.txt")) as file:
-            require(file.read() == "other people's", "the file beside was changed")
+        check_here(case, old, root, acks, how)
+
+
+def check_here(case, old, root, acks, how):
+    """Bring into order what a folder holds, as `check`."""
+    path = os.path.join(root, FILE)
+    side = os.path.isdir(path + ".writing")
+    new = _with_new(case, old)
+    if not side or case.start is None:
+        # Nothing has to be replayed, and nothing half-written has its name.
+        _require_old_or_new(path, old, new)
+    # A source that is read in order is read from its beginning.
+    is_read_again = _is_whole(path, new) or case.keywords.get("read") == "ordered"
+    rows = {} if is_read_again else case.rows_of(acks)
+    if os.path.exists(os.path.join(path + ".writing", "manifest.json")):
+        dask_chunkio.status(path)
+    if how == "discard":
+        dask_chunkio.discard(path)
+        _require_old_or_new(path, old, new)
+        require(not hidden(path), f"{hidden(path)} is left")
+    else:
+        if how == "recover" and side:
+            _recover(case, path, rows, old, new)
+        _resume(case, root, rows, new)
+    require(not os.path.lexists(path + ".writing"), "side files are left")
+    with open(os.path.join(root, "beside.txt")) as file:
+        require(file.read() == "other people's", "the file beside was changed")
 
 
 def _with_new(case, old):
