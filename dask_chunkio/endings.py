@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from types import FrameType
 
 from distributed import KilledWorker
 
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, CastError, ChunkIOError, TargetError, WorkerError
 from dask_chunkio.storage.target import Target
+from dask_chunkio.storage.writers import interrupt, wait_for_others
 
-__all__ = ["errors_of_workers", "kept_is_named"]
+__all__ = ["errors_of_workers", "interrupts_stop", "kept_is_named"]
 
 
 @contextlib.contextmanager
@@ -51,3 +55,27 @@ def errors_of_workers() -> Iterator[None]:
             f"workers died again and again on the same buffer: {error}. They may have run out of memory: look at "
             f"plan(...), and give a smaller buffer_shape or a larger memory_limit"
         ) from error
+
+
+@contextlib.contextmanager
+def interrupts_stop(target: Target) -> Iterator[None]:
+    """Have Ctrl-C stop the tasks in other processes before dask waits for them, and wait for those that run."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        interrupt(target)
+        # Pressed again, it leaves at once.
+        signal.signal(signal.SIGINT, before)
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        wait_for_others(target)
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)

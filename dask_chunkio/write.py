@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, overload
 import dask.base
 from dask.delayed import Delayed
 
-from dask_chunkio.endings import errors_of_workers, kept_is_named
+from dask_chunkio.endings import errors_of_workers, interrupts_stop, kept_is_named
 from dask_chunkio.errors import (
     AlignmentError,
     ArgumentError,
@@ -38,7 +38,7 @@ from dask_chunkio.sources.source import ReadMode, Source
 from dask_chunkio.sources.stream import StreamSource
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, preview
 from dask_chunkio.storage.target import Durability, Target
-from dask_chunkio.storage.writers import end, wait_for_others
+from dask_chunkio.storage.writers import end
 from dask_chunkio.tasks import Creation, DatasetJob, WriteResult
 from dask_chunkio.workers import Workers, find_workers, refuse_import_by_spawn, require_picklable
 
@@ -158,12 +158,10 @@ def _computed(
     delayed = build_graph(write.creation(exclusive=write.workers.share_process), write.sources, fuse)
     bar = progress if progress is not None else True if write.asks_for_progress else None
     with kept_is_named(write.target), errors_of_workers(), _shown(write, wants_progress(bar)):
+        stopping = contextlib.nullcontext() if write.workers.share_process else interrupts_stop(write.target)
         try:
-            (result,) = dask.base.compute(delayed, scheduler=scheduler, **(compute_kwargs or {}))
-        except KeyboardInterrupt:
-            if not write.workers.share_process:
-                wait_for_others(write.target)
-            raise
+            with stopping:
+                (result,) = dask.base.compute(delayed, scheduler=scheduler, **(compute_kwargs or {}))
         finally:
             end(write.target.write_id)
     finished: WriteResult = result

@@ -22,7 +22,7 @@ __all__ = ["SIDE_FILES", "Durability", "Mode", "Target", "publish", "remove_fold
 Mode = Literal["", "new", "existing", "published"]
 Durability = Literal["process", "power"]
 _SUFFIX = ".writing"
-SIDE_FILES = ("data.h5", "journal", "log", "lock", "manifest.json")
+SIDE_FILES = ("data.h5", "journal", "log", "lock", "stop", "manifest.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,11 @@ class Target:
     def lock(self) -> str:
         """The claim of those who write."""
         return os.path.join(self.folder, "lock")
+
+    @property
+    def stop(self) -> str:
+        """Names the call that was interrupted, so that none of its tasks begins."""
+        return os.path.join(self.folder, "stop")
 
     @property
     def manifest(self) -> str:

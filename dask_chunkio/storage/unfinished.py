@@ -151,7 +151,7 @@ def _require_ours(target: Target) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    return name in SIDE_FILES or name.startswith(("manifest.json.", "read-"))
+    return name in SIDE_FILES or name.startswith(("manifest.json.", "stop.", "read-"))
 
 
 @contextlib.contextmanager

@@ -18,11 +18,12 @@ import h5py
 from dask_chunkio.errors import IntegrityError, TargetBusyError, TargetError, TargetExistsError
 from dask_chunkio.storage.claim import Claim
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, describe
+from dask_chunkio.storage.files import read_small_file, write_whole_file
 from dask_chunkio.storage.flock import has_writer
 from dask_chunkio.storage.target import Target, publish, remove_folder, require_free
 from dask_chunkio.storage.writer import Finished, Lock, Writer
 
-__all__ = ["create", "end", "engaged", "finish", "release", "wait_for_others"]
+__all__ = ["create", "end", "engaged", "finish", "interrupt", "release", "wait_for_others"]
 __all__ += ["writer_for"]
 
 _writers: dict[tuple[int, str], Writer] = {}
@@ -69,6 +70,8 @@ def engaged(target: Target, exclusive: bool) -> Iterator[Writer]:
     """
     with contextlib.ExitStack() as stack:
         writer = writer_for(target, exclusive)
+        if read_small_file(target.stop, 64) == target.write_id.encode():
+            raise TargetError(f"the write of {target.path} was interrupted; go on with resume=True")
         with _registry:
             _require_open(target)
             stack.enter_context(writer.turns.used())
@@ -173,6 +176,14 @@ def _begun_again(target: Target, names: tuple[str, ...]) -> Target:
     finally:
         claim.close()
     return target
+
+
+def interrupt(target: Target) -> None:
+    """Have no task of a write begin any more, in no process, if this machine sees its folder."""
+    with contextlib.suppress(OSError):
+        target = target.located()
+        if os.path.isdir(target.folder):
+            write_whole_file(target.stop, target.write_id.encode())
 
 
 def wait_for_others(target: Target) -> None:
