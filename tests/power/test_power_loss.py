@@ -85,7 +85,7 @@ def test_whatever_a_power_failure_leaves_of_a_write_recovers_searched_longer(nam
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", LARGE)
 def test_whatever_a_power_failure_leaves_of_a_large_write_recovers(name):
-    no_disk_is_broken(LARGE[name], most=3, limit=400)
+    no_disk_is_broken(LARGE[name], most=3, limit=200)
 
 
 def unsynced(recorder, paths):
@@ -199,7 +199,7 @@ def every(stride):
 @pytest.mark.parametrize("died", [True, False])
 @pytest.mark.parametrize("how", HOWS)
 def test_the_power_may_fail_while_a_write_is_brought_into_order_searched_longer(name, how, died):
-    cut_off_twice(name, how, died=died, most=1, cuts=every(9 if how == "resume" else 3))
+    cut_off_twice(name, how, died=died, most=1, cuts=every(23 if how == "resume" else 7))
 
 
 @pytest.mark.parametrize("name", ["new", "replaced"])
