@@ -147,18 +147,30 @@ def every_call_may_fail(name, numbers, *, limit=None):
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_full_disk_harms_nothing_at_any_call(name):
-    every_call_may_fail(name, (errno.ENOSPC,), limit=12)
+    every_call_may_fail(name, (errno.ENOSPC,), limit=8)
+
+
+@pytest.mark.parametrize("how", ["recover", "discard"])
+@pytest.mark.parametrize("name", ["existing, synchronous", "existing, shared"])
+def test_a_first_turn_that_cannot_be_applied_is_not_left_half_done(name, how):
+    case = CASES[name]
+    old, calls = case.old(), calls_of(case)
+    first = calls.index(("pwrite", FILE))
+    journal = calls.index(("pwrite", "out.h5.writing/journal"))
+    assert first < journal
+    for at in range(first, journal + 1):
+        assert fails_once(case, old, (at, errno.ENOSPC, True), how)
 
 
 @pytest.mark.parametrize("name", ["new, synchronous", "existing, synchronous"])
 def test_a_broken_disk_and_a_used_up_quota_harm_nothing_at_any_call(name):
-    every_call_may_fail(name, (errno.EDQUOT, errno.EIO), limit=12)
+    every_call_may_fail(name, (errno.EDQUOT, errno.EIO), limit=8)
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", CASES)
 def test_a_full_disk_harms_nothing_at_any_call_searched_longer(name):
-    every_call_may_fail(name, (errno.ENOSPC,))
+    every_call_may_fail(name, (errno.ENOSPC,), limit=60 if "read one" in name else None)
 
 
 @pytest.mark.heavy
@@ -230,9 +242,9 @@ def test_a_write_goes_on_when_a_small_file_system_has_grown(name, small_disk):
     case = replace(CASES[name], data={"/x": noise(6, 120), "/g/new": NEW})
     were_refused = [
         no_space_on(small_disk, case, lambda used, _, pages=pages: f"size={(used + pages) * 4096}", "size=16m")
-        for pages in (1, 2, 3, 4, 6, 8, 10, 1000)
+        for pages in (1, 2, 4, 7, 10, 1000)
     ]
-    assert were_refused == [True] * 7 + [False], were_refused
+    assert were_refused == [True] * 5 + [False], were_refused
 
 
 @pytest.mark.parametrize("name", ["new, threads", "existing, synchronous"])

@@ -73,7 +73,7 @@ def no_disk_is_broken(case, most, limit=None, **keywords):
 
 @pytest.mark.parametrize("name", CASES)
 def test_whatever_a_power_failure_leaves_of_a_write_recovers(name):
-    no_disk_is_broken(CASES[name], most=2, limit=60)
+    no_disk_is_broken(CASES[name], most=2, limit=40)
 
 
 @pytest.mark.heavy
@@ -199,7 +199,7 @@ def every(stride):
 @pytest.mark.parametrize("died", [True, False])
 @pytest.mark.parametrize("how", HOWS)
 def test_the_power_may_fail_while_a_write_is_brought_into_order_searched_longer(name, how, died):
-    cut_off_twice(name, how, died=died, most=1, cuts=every(23 if how == "resume" else 7))
+    cut_off_twice(name, how, died=died, most=1, cuts=every(31 if how == "resume" else 7))
 
 
 @pytest.mark.parametrize("name", ["new", "replaced"])
