@@ -86,6 +86,16 @@ def open_side_file(path: str, create: bool = True, write: bool = True) -> int:
     return descriptor
 
 
+def is_at(descriptor: int, path: str) -> bool:
+    """Say whether an open file still is what stands under its name."""
+    mine = os.fstat(descriptor)
+    try:
+        found = os.stat(path)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
+
+
 def open_to_read(path: str) -> int:
     """Open a file for reading."""
     return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))

@@ -244,7 +244,10 @@ class Journal:
         grown = os.fstat(self._descriptor).st_size - self.size
         if grown <= 0:
             return
-        data = bytearray(grown)
+        try:
+            data = bytearray(grown)
+        except MemoryError as error:
+            raise IntegrityError(f"{self._name} has {grown} bytes, more than memory; discard the write") from error
         count = pread_into(self._descriptor, memoryview(data), self.size)
         base = self.size
         for kind, end, body in read_records(bytes(data[:count]), self._name):
@@ -300,6 +303,8 @@ class Journal:
             rows[name] = entries[name]
         if len(rows) and max(map(int, (rows["offset"].max(), rows["nbytes"].max()))) >= 1 << 62:
             raise ValueError("of a place that no file has")
+        if self.created is not None and self.created.datasets[found.dataset].is_chunked and not rows["nbytes"].all():
+            raise ValueError("of a payload without bytes")
         rows["state"] = state
         table[entries["chunk"].astype(np.intp)] = rows
         self.last_commit = max(self.last_commit, found.time)
@@ -324,6 +329,8 @@ def _owner(body: bytes) -> Owner:
         kind = {"int": int, "bool": bool}.get(str(part.type), str)
         if type(getattr(owner, part.name)) is not kind:
             raise ValueError(f"whose {part.name} is {getattr(owner, part.name)!r}")
+    if not 0 <= owner.epoch < 1 << 62:
+        raise ValueError(f"of epoch {owner.epoch}")
     return owner
 
 

@@ -152,7 +152,7 @@ def read_turn(data: bytes, name: str = "the log") -> Turn | None:
         if record[0] != TURN:
             raise ValueError(f"the kind {record[0]}")
         return Turn.unpack(record[2])
-    except (ValueError, struct.error, MemoryError) as error:
+    except (ValueError, OverflowError, struct.error, MemoryError) as error:
         raise IntegrityError(
             f"{name} holds what no turn can ({error}); discard the write and start it again"
         ) from error

@@ -202,6 +202,14 @@ def remedies(path: str) -> str:
     )
 
 
+def cannot_resume(target: Target, why: str) -> str:
+    """Return in words why, and what to do about it."""
+    return (
+        f"the unfinished write of {target.path} cannot be resumed with these arguments: {why}. Use the arguments "
+        f"with which it was begun, or discard it with dask_chunkio.discard({target.path!r})"
+    )
+
+
 def require_free(target: Target, names: tuple[str, ...]) -> Mode:
     """Make sure that nothing which would be lost stands where the datasets are to be.
 

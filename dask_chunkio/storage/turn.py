@@ -20,7 +20,7 @@ import h5py
 
 from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetError, UnfinishedWriteError
 from dask_chunkio.storage.claim import Claim
-from dask_chunkio.storage.files import open_side_file, pread_into, pwrite_all, sync_folder
+from dask_chunkio.storage.files import is_at, open_side_file, pread_into, pwrite_all, sync_folder
 from dask_chunkio.storage.flock import locked
 from dask_chunkio.storage.hdf5_file import StagedFile
 from dask_chunkio.storage.journal import Journal
@@ -48,8 +48,21 @@ class OpenFile:
     def id_of(self, path: str) -> h5py.h5d.DatasetID:
         """Return a dataset's handle; looked up by name once, which takes longer than to reserve a place."""
         if path not in self.ids:
-            self.ids[path] = self.h5[path].id
+            self.ids[path] = self.dataset(path).id
         return self.ids[path]
+
+    def dataset(self, path: str) -> h5py.Dataset:
+        """Return a dataset.
+
+        Raises
+        ------
+        IntegrityError
+            If another program has removed it.
+        """
+        found = self.h5.get(path)
+        if not isinstance(found, h5py.Dataset):
+            raise IntegrityError(f"{path} is no longer in the file: another program has removed it; discard the write")
+        return found
 
 
 class Turns:
@@ -322,7 +335,10 @@ class Turns:
         size = os.fstat(self._log).st_size
         if not size:
             return
-        data = bytearray(size)
+        try:
+            data = bytearray(size)
+        except MemoryError as error:
+            raise IntegrityError(f"{self.target.log} has {size} bytes, more than memory; discard the write") from error
         pread_into(self._log, memoryview(data), 0)
         turn = read_turn(bytes(data), self.target.log)
         if turn is None:
@@ -343,11 +359,11 @@ class Turns:
             )
 
     def _require_in_place(self) -> None:
-        if not _is_at(self._log, self.target.log):
+        if not is_at(self._log, self.target.log):
             raise TargetError(f"the write of {self.target.path} was finished or discarded meanwhile")
         if self.target.mode != "existing":
             return
-        if not _is_at(self.file, self.target.path):
+        if not is_at(self.file, self.target.path):
             raise TargetError(
                 f"{self.target.path} was moved away or replaced during the write; put it back and go on with "
                 f"resume=True, or discard the write"
@@ -368,16 +384,6 @@ class Turns:
     def _close_descriptors(self) -> None:
         while self._opened_descriptors:
             os.close(self._opened_descriptors.pop())
-
-
-def _is_at(descriptor: int, path: str) -> bool:
-    """Say whether an open file still is what stands under its name."""
-    mine = os.fstat(descriptor)
-    try:
-        found = os.stat(path)
-    except OSError:
-        return False
-    return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
 
 
 def _words(target: Target, error: OSError) -> str:

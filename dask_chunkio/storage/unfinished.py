@@ -204,7 +204,7 @@ def _recovered(target: Target) -> Recovered:
             names = [made.name for made in created.datasets]
             paths = names if writer.turns.journal.finished else [created.path(n) for n in range(len(names))]
             with writer.turns.opened() as state:
-                layouts = [describe(state.h5[path]) for path in paths]
+                layouts = [describe(state.dataset(path)) for path in paths]
         committed = [_void_unplaced(writer, number, layout) for number, layout in enumerate(layouts)]
         total = sum(len(writer.turns.journal.table(number)) for number in range(len(layouts)))
         os.fsync(writer.turns.file)

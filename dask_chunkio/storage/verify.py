@@ -82,7 +82,9 @@ def verify(path: str | os.PathLike[str]) -> Verified:
     (10, True)
     """
     target = Target(os.path.realpath(os.fspath(path)), "")
-    found = target.found()
+    if os.path.isdir(target.folder) and not target.is_begun and not os.path.exists(target.path):
+        return Verified(target.path, 0, (), True)
+    found = target.found() if target.is_begun else None
     if found is None:
         return _decoded(target.path)
     try:

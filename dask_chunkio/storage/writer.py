@@ -28,7 +28,7 @@ from dask_chunkio.storage.files import pread_into, pwrite_each
 from dask_chunkio.storage.journal import HELD, Created, CreatedDataset, Entries, Owner, Reservations
 from dask_chunkio.storage.rebuild import rebuild_dataset
 from dask_chunkio.storage.records import FINISHED, RESERVED, VOIDED, checksum, pack_record
-from dask_chunkio.storage.target import Target, remedies, require_replaceable
+from dask_chunkio.storage.target import Target, cannot_resume, remedies, require_replaceable
 from dask_chunkio.storage.turn import Lock, OpenFile, Turns
 
 __all__ = ["Finished", "Lock", "Writer"]
@@ -99,12 +99,13 @@ class Writer:
         with self.turns.used():
             # Without a lock: a process that is stopped in the middle of its turn would keep it.
             self.turns.refresh()
-            owner = self.turns.journal.owner
-            if owner is None or owner.write_id == self.target.write_id:
-                with self.turns.turn(lock, patience=_FIRST_PATIENCE):
-                    return self._made(specs)
+            if self._is_mine():
+                with self.turns.turn(lock, anybody=True, patience=_FIRST_PATIENCE):
+                    # The log may have held the first record of another owner.
+                    if self._is_mine():
+                        return self._made(specs)
             try:
-                self._require_alone(owner)
+                self._require_alone(self.turns.journal.owners[-1])
                 with self.turns.turn(lock, anybody=True, patience=_FIRST_PATIENCE):
                     return self._taken_over(specs)
             finally:
@@ -118,6 +119,9 @@ class Writer:
         """
         with self.turns.used():
             self.turns.refresh()
+            if self.turns.journal.finished:
+                # Whatever is there now is other people's.
+                return True
             found = self.turns.journal.find(dataset, chunks)
             is_stored = found is not None and all(map(self._is_placed, found))
             if is_stored:
@@ -160,7 +164,7 @@ class Writer:
     def commit_whole(self, place: Place, data: Array, lock: Lock) -> None:
         """Write a dataset that has no chunks, by HDF5 itself, in a turn of its own."""
         with self.turns.turn(lock), self.turns.opened() as state:
-            state.h5[self._path(place[0])][()] = data
+            state.dataset(self._path(place[0]))[()] = data
             self.turns.commit(state, self._record(place, [_ONE_PIECE]))
 
     def void(
@@ -182,18 +186,12 @@ class Writer:
         IntegrityError
             If the file does not hold every chunk as it was committed, and this cannot be mended.
         """
+        notes: list[str] = []
         with self.turns.turn(lock):
-            self._require_all(layouts)
-            notes = [] if self.turns.journal.finished else self._mend(layouts)
-            with self.turns.opened() as state:
-                if not self.turns.journal.finished:
-                    self._name_datasets(state)
-                self.turns.commit(state, pack_record(FINISHED, b""), close=True, durable=True)
-                self.turns.trim(state.staged.size)
-            # Our own lock would refuse HDF5's; nobody else can have this file open for writing.
-            with h5py.File(self.target.file, "r", locking=False) as plain:
-                for layout in layouts:
-                    plain[layout.name].id.get_space_status()
+            if not self.turns.journal.finished:
+                self._require_all(layouts)
+                notes = self._mend(layouts)
+                self._end(layouts)
         tables = (self.turns.journal.table(number) for number in range(len(layouts)))
         stored = (
             int(table["nbytes"].sum()) if layout.is_chunked else layout.nbytes
@@ -206,6 +204,10 @@ class Writer:
         self.turns.close()
 
     # Create
+
+    def _is_mine(self) -> bool:
+        owner = self.turns.journal.owner
+        return owner is None or owner.write_id == self.target.write_id
 
     def _made(self, specs: Sequence[DatasetSpec]) -> tuple[DatasetLayout, ...]:
         journal = self.turns.journal
@@ -227,12 +229,7 @@ class Writer:
         names = [made.name for made in created.datasets]
         with self.turns.opened() as state:
             paths = names if self.turns.journal.finished else [created.path(number) for number in range(len(names))]
-            missing = [name for name, path in zip(names, paths, strict=True) if path not in state.h5]
-            if missing:
-                raise IntegrityError(
-                    f"{self.target.path} no longer has {missing[0]}, which this write had begun; discard the write"
-                )
-            described = (describe(state.h5[path]) for path in paths)
+            described = [describe(state.dataset(path)) for path in paths]
             return tuple(replace(layout, name=name) for layout, name in zip(described, names, strict=True))
 
     def _require_alone(self, owner: Owner) -> None:
@@ -255,11 +252,11 @@ class Writer:
         layouts = self._described(created)
         wanted = tuple(spec.name for spec in specs)
         if (begun := tuple(made.name for made in created.datasets)) != wanted:
-            raise ArgumentError(_cannot_resume(self.target, f"it writes {', '.join(begun)}, not {', '.join(wanted)}"))
+            raise ArgumentError(cannot_resume(self.target, f"it writes {', '.join(begun)}, not {', '.join(wanted)}"))
         for spec, made in zip(specs, created.datasets, strict=True):
             expected = made.difference(describe_made(spec, *preview([spec])))
             if expected is not None:
-                raise ArgumentError(_cannot_resume(self.target, f"{made.name}: {expected}"))
+                raise ArgumentError(cannot_resume(self.target, f"{made.name}: {expected}"))
         self.turns.record(self._owner(owner.epoch + 1).pack())
         self.turns.sync_all()
         return layouts
@@ -365,11 +362,22 @@ class Writer:
         notes = []
         for number, layout in enumerate(layouts):
             with self.turns.opened() as state:
-                difference = index_differs(state.h5[self._path(number)], layout, self.turns.journal.table(number))
+                difference = index_differs(state.dataset(self._path(number)), layout, self.turns.journal.table(number))
             if difference is not None:
                 rebuild_dataset(self.turns, number, layout)
                 notes.append(f"{difference}: the index was rebuilt from the journal")
         return notes
+
+    def _end(self, layouts: Sequence[DatasetLayout]) -> None:
+        """Commit the last turn, and make sure that plain HDF5 reads the file."""
+        with self.turns.opened() as state:
+            self._name_datasets(state)
+            self.turns.commit(state, pack_record(FINISHED, b""), close=True, durable=True)
+            self.turns.trim(state.staged.size)
+        # Our own lock would refuse HDF5's; nobody else can have this file open for writing.
+        with h5py.File(self.target.file, "r", locking=False) as plain:
+            for layout in layouts:
+                plain[layout.name].id.get_space_status()
 
     def _name_datasets(self, state: OpenFile) -> None:
         created = self.turns.journal.created
@@ -381,13 +389,6 @@ class Writer:
                 del state.h5[made.name]
             state.h5.move(created.path(number), made.name)
         del state.h5[created.group]
-
-
-def _cannot_resume(target: Target, why: str) -> str:
-    return (
-        f"the unfinished write of {target.path} cannot be resumed with these arguments: {why}. Use the arguments "
-        f"with which it was begun, or discard it with dask_chunkio.discard({target.path!r})"
-    )
 
 
 def _require_payloads(layout: DatasetLayout, payloads: Sequence[Payload]) -> None:
