@@ -535,7 +535,7 @@ def test_what_other_threads_run_when_a_write_fails_is_waited_for_and_kept(target
 
 def test_no_task_begins_after_a_failed_write(target: Path) -> None:
     class Fails(Rows):
-        def _get_data(self, selection: tuple[slice, ...]) -> Any:
+        def _get_data(self, selection: tuple[slice, ...]) -> Any:  # noqa: ARG002
             raise OSError("gone")
 
     write = to_hdf5(target, "/x", Fails(buffer_shape=(500, 20), chunk_shape=(100, 20)), compute=False)

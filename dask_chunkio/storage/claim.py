@@ -28,19 +28,24 @@ class Claim:
     ----------
     path : str
         The file; made if it is not there.
+
+    Attributes
+    ----------
+    descriptor : int
+        Of the open file; whoever closes it lets go of the claim.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._descriptor = open_side_file(path)
+        self.descriptor = open_side_file(path)
 
     def share(self) -> None:
         """Say that this process is at work."""
-        share(self._descriptor, self._path)
+        share(self.descriptor, self._path)
 
     def release(self) -> None:
         """Say that it is not."""
-        unlock(self._descriptor)
+        unlock(self.descriptor)
 
     def take_alone(self, looks: int = LOOKS) -> bool:
         """Take the claim if nobody is at work on the write.
@@ -56,10 +61,10 @@ class Claim:
             Whether this process has it now, alone.
         """
         for look in range(looks):
-            if not try_exclusive(self._descriptor, self._path):
+            if not try_exclusive(self.descriptor, self._path):
                 return False
             if look + 1 < looks:
-                unlock(self._descriptor)
+                unlock(self.descriptor)
                 time.sleep(_PAUSE)
         return True
 
@@ -70,7 +75,7 @@ class Claim:
 
     def close(self) -> None:
         """Let go of the file."""
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
 
 @contextlib.contextmanager

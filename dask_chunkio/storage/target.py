@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import time
@@ -133,7 +134,7 @@ class Target:
         except FileExistsError:
             return False
         except OSError as error:
-            raise TargetError(f"cannot write {self.path}: {error.strerror} ({self.folder})") from error
+            raise self.refused(error, self.folder) from error
         try:
             self.save_manifest()
         except TargetError:
@@ -156,7 +157,14 @@ class Target:
                 sync_folder(self.folder)
                 sync_folder(os.path.dirname(self.path))
         except OSError as error:
-            raise TargetError(f"cannot write {self.path}: {error.strerror} ({self.manifest})") from error
+            raise self.refused(error, self.manifest) from error
+
+    def refused(self, error: OSError, where: str = "") -> TargetError:
+        """Return the error that says in words what the file system refuses, and what to do."""
+        remedy = ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "; make space, and go on with resume=True: what is committed is kept"
+        return TargetError(f"cannot write {self.path}: {error.strerror or error}{where and f' ({where})'}{remedy}")
 
     def _has_its_name(self) -> bool:
         """Say whether a write that was cut off in `publish` has given the file its name already."""

@@ -8,7 +8,6 @@ process is known to be the sole writer of a new file it keeps HDF5 open.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import threading
 import traceback
@@ -104,12 +103,13 @@ class Turns:
             self._journal_file = self._descriptor(target.journal)
             self._log = self._descriptor(target.log)
             self.claim = Claim(target.lock)
+            self._opened_descriptors.append(self.claim.descriptor)
+            if exclusive:
+                self.claim.share()
         except BaseException:
             self._close_descriptors()
             raise
         self.journal = Journal(self._journal_file, target.journal)
-        if exclusive:
-            self.claim.share()
 
     @property
     def is_durable(self) -> bool:
@@ -128,7 +128,7 @@ class Turns:
             self._ended, was_ended = True, self._ended
             is_free = self._users == 0 and not was_ended
         if is_free:
-            self._close_files()
+            self._close_descriptors()
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
@@ -144,7 +144,7 @@ class Turns:
         except ChunkIOError:
             raise
         except OSError as error:
-            raise TargetError(_words(self.target, error)) from error
+            raise self.target.refused(error) from error
         finally:
             with self._counting:
                 self._users -= 1
@@ -153,7 +153,7 @@ class Turns:
                 if self._users == 0 and self._shares_by_use and not is_last:
                     self.claim.release()
             if is_last:
-                self._close_files()
+                self._close_descriptors()
 
     def wait_unused(self) -> None:
         """Wait until no task of this process uses the write."""
@@ -377,17 +377,6 @@ class Turns:
         self._opened_descriptors.append(descriptor)
         return descriptor
 
-    def _close_files(self) -> None:
-        self.claim.close()
-        self._close_descriptors()
-
     def _close_descriptors(self) -> None:
         while self._opened_descriptors:
             os.close(self._opened_descriptors.pop())
-
-
-def _words(target: Target, error: OSError) -> str:
-    remedy = ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        remedy = "; make space, and go on with resume=True: what is committed is kept"
-    return f"cannot write {target.path}: {error.strerror or error}{remedy}"

@@ -52,6 +52,8 @@ def writer_for(target: Target, exclusive: bool = False) -> Writer:
             except OSError as error:
                 if isinstance(error, TargetError):
                     raise
+                if os.path.isdir(target.folder):
+                    raise target.refused(error, error.filename) from error
                 raise TargetError(
                     f"{target.folder} cannot be used ({error.strerror}): the write was finished or discarded "
                     f"meanwhile, or this machine does not see that folder"
@@ -146,7 +148,8 @@ def create(
         return target, writer_for(target, exclusive).create(specs, lock)
     except BaseException:
         release(target.write_id)
-        if is_new:
+        # The log of a turn that failed half-way is all that can bring an existing file into order.
+        if is_new and not (target.mode == "existing" and target.is_begun):
             remove_folder(target)
         raise
 
@@ -207,10 +210,8 @@ def finish(target: Target, layouts: Sequence[DatasetLayout], lock: Lock) -> Fini
     except OSError as error:
         if isinstance(error, TargetError):
             raise
-        raise TargetError(
-            f"all of {target.path} is written, but it cannot be given its name, or {target.folder} cannot be removed: "
-            f"{error}; mend that, and go on with resume=True"
-        ) from error
+        words = f"all of it is written, but cannot be given its name, or {target.folder} cannot be removed"
+        raise target.refused(error, words) from error
     release(target.write_id)
     return finished
 

@@ -73,7 +73,7 @@ def no_disk_is_broken(case, most, limit=None, **keywords):
 
 @pytest.mark.parametrize("name", CASES)
 def test_whatever_a_power_failure_leaves_of_a_write_recovers(name):
-    no_disk_is_broken(CASES[name], most=2, limit=40)
+    no_disk_is_broken(CASES[name], most=2, limit=30)
 
 
 @pytest.mark.heavy
@@ -108,7 +108,7 @@ def test_without_one_of_the_syncs_a_disk_is_broken(name, what):
     unsynced(recorder, [what])
     # (Where names keep their order, one sync of a folder is enough for those before.)
     end = next(count for count, event in enumerate(recorder.events) if event[0] == "remove")
-    found = list(disks_after(recorder, Random(1), 20, any_names=not what, prefixes=range(end)).items())
+    found = list(disks_after(recorder, Random(1), 12, any_names=not what, prefixes=range(end)).items())
     Random(1).shuffle(found)
     assert broken(case, recorder, dict(found), most=1)
 

@@ -1,0 +1,359 @@
+"""Workers that are stopped in the midst of a write, presumed dead, and go on later."""
+
+import contextlib
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import dask
+import h5py
+import numpy as np
+import pytest
+import zombies
+from distributed import Client, LocalCluster
+from processes import HERE, Call, digest, kill, outcome, program, resume, stopped, wait_until, waits_for_a_file
+from zombies import DATA, FREE, FREE_FINISH, HELD, HELD_FINISH, Numbers
+
+import dask_chunkio as dcio
+from dask_chunkio.errors import TargetBusyError, WorkerError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/locks")
+OLD = np.arange(500)
+# Seconds for which a worker and its lock are believed in: a stopped one is presumed dead soon.
+SOON = {
+    "distributed.scheduler.worker-ttl": "2s",
+    "distributed.scheduler.locks.lease-timeout": "1s",
+    "distributed.scheduler.locks.lease-validation-interval": "200ms",
+}
+
+
+def write(path, **keywords):
+    return dcio.to_hdf5(path, "/new/x", keywords.pop("source", None) or Numbers(), compression="gzip", **keywords)
+
+
+def make_old(path):
+    with h5py.File(path, "w") as file:
+        file["old"] = OLD
+
+
+@pytest.fixture(params=["new", "existing"])
+def place(request, tmp_path):
+    return make_place(request.param, tmp_path)
+
+
+def make_place(kind, tmp_path):
+    """Where to write, and beside it what the file is to look like in the end."""
+    for name in ("out.h5", "undisturbed.h5"):
+        if kind == "existing":
+            make_old(tmp_path / name)
+    write(tmp_path / "undisturbed.h5", scheduler="synchronous")
+    return tmp_path / "out.h5"
+
+
+def check(path):
+    """The data are there, each chunk once, and as much space is used as by a write that nobody disturbed."""
+    with h5py.File(path) as file, h5py.File(path.with_name("undisturbed.h5")) as other:
+        np.testing.assert_array_equal(file["new/x"][...], DATA, strict=True)
+        assert set(file) == set(other)
+        if "old" in file:
+            np.testing.assert_array_equal(file["old"][...], OLD)
+        assert file["new/x"].id.get_num_chunks() == other["new/x"].id.get_num_chunks()
+        assert file["new/x"].id.get_storage_size() == other["new/x"].id.get_storage_size()
+    assert path.stat().st_size == path.with_name("undisturbed.h5").stat().st_size
+    assert not os.path.lexists(f"{path}.writing")
+
+
+# A cluster
+
+
+@pytest.fixture(scope="module")
+def scheduler():
+    with (
+        dask.config.set(SOON),
+        LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", host="127.0.0.1") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def workers(scheduler, tmp_path):
+    """Start two workers that stop in a phase, and have their marker."""
+
+    @contextlib.contextmanager
+    def start(phase):
+        marker = tmp_path / "marker"
+        words = ["-m", "distributed.cli.dask_worker", scheduler.scheduler.address, "--no-nanny", "--nthreads", "1"]
+        words += ["--no-dashboard", "--local-directory", tmp_path, "--preload", HERE / "zombies.py"]
+        environment = {"ZOMBIE_PHASE": phase, "ZOMBIE_MARKER": str(marker)}
+        environment |= {f"DASK_{key.replace('.', '__').replace('-', '_').upper()}": SOON[key] for key in SOON}
+        with program(*words, **environment) as first, program(*words, **environment) as second:
+            scheduler.wait_for_workers(2)
+            yield marker, {first.pid, second.pid}
+        wait_until(lambda: not scheduler.scheduler_info()["workers"], "the workers are gone")
+
+    return start
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("phase", [*FREE, *FREE_FINISH])
+def test_others_go_on_for_a_stopped_worker_and_it_comes_too_late(place, scheduler, workers, phase):
+    with workers(phase) as (marker, _):
+        call = Call(write, place, scheduler=scheduler)
+        zombie = stopped(marker)
+        call.result()
+        check(place)
+        before = digest(place)
+        resume(zombie)
+        kind, words = outcome(marker)
+    assert digest(place) == before
+    check(place)
+    assert kind in ("NoneType", "TargetError"), words
+    if phase in ("encoding", "with the scheduler's lock"):
+        assert kind == "TargetError", "a commit after the end was accepted"
+        assert "finished or discarded meanwhile" in words
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("ending", [resume, kill])
+@pytest.mark.parametrize("phase", [*HELD, *HELD_FINISH])
+def test_others_wait_for_a_worker_that_is_stopped_in_its_turn(tmp_path, scheduler, workers, phase, ending):
+    place = make_place("new" if ending is resume else "existing", tmp_path)
+    with workers(phase) as (marker, pids):
+        call = Call(write, place, scheduler=scheduler)
+        zombie = stopped(marker)
+        (other,) = pids - {zombie}
+        wait_until(lambda: waits_for_a_file(other, f"{place}.writing/log"), "the other waits")
+        with pytest.raises(TargetBusyError, match="being written"):
+            write(place, resume=True)
+        with pytest.raises(TargetBusyError, match="being written"):
+            dcio.discard(place)
+        ending(zombie)
+        call.result()
+        check(place)
+
+
+# Processes of one pool
+
+
+def pool(count, phase, marker):
+    """One of them stops; none is given more than one task at a time."""
+    return {"num_workers": count, "initializer": partial(zombies.stop_at, phase, marker), "chunksize": 1}
+
+
+@pytest.mark.parametrize("phase", ["placing", pytest.param("reading", marks=pytest.mark.heavy)])
+def test_a_pool_waits_for_its_stopped_process_and_nobody_else_may_go_on(place, tmp_path, phase):
+    marker = tmp_path / "marker"
+    call = Call(write, place, scheduler="processes", compute_kwargs=pool(2, phase, marker))
+    zombie = stopped(marker)
+    wait_until(lambda: dcio.status(place).datasets[0].committed >= 14, "the other has done the rest")
+    with pytest.raises(TargetBusyError, match="is being written by another call, started "):
+        write(place, resume=True)
+    with pytest.raises(TargetBusyError, match="being written"):
+        dcio.discard(place)
+    assert dcio.status(place).running
+    resume(zombie)
+    call.result()
+    check(place)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("phase", [*FREE, *HELD])
+def test_a_stopped_process_of_a_pool_that_is_killed_is_resumed(place, tmp_path, phase):
+    marker = tmp_path / "marker"
+    call = Call(write, place, scheduler="processes", compute_kwargs=pool(2, phase, marker))
+    kill(stopped(marker))
+    with pytest.raises(WorkerError, match="ended before the write"):
+        call.result()
+    write(place, resume=True)
+    check(place)
+
+
+class Waiting(Numbers):
+    """Waits for a file before its last buffer."""
+
+    def __init__(self, gate):
+        self.gate = str(gate)
+        super().__init__()
+
+    def _get_data(self, selection):
+        wait_until(lambda: selection[0].start < 35 or os.path.exists(self.gate), "the gate is open")
+        return super()._get_data(selection)
+
+
+def stopped_between_tasks(place, marker):
+    return Call(write, place, scheduler="processes", compute_kwargs=pool(1, "between tasks", marker))
+
+
+def test_a_call_that_was_stopped_and_replaced_gives_up(place, tmp_path):
+    """The commit of the first call is refused while the second one is at work."""
+    marker, gate = tmp_path / "marker", tmp_path / "gate"
+    first = stopped_between_tasks(place, marker)
+    zombie = stopped(marker)
+    second = Call(write, place, resume=True, source=Waiting(gate))
+    wait_until(lambda: dcio.status(place).datasets[0].committed >= 14, "the second has taken over")
+    resume(zombie)
+    with pytest.raises(dcio.errors.UnfinishedWriteError, match=r"was taken over by another, started .*gives up"):
+        first.result()
+    gate.touch()
+    second.result()
+    check(place)
+
+
+@pytest.mark.heavy
+def test_a_call_that_was_stopped_and_outlived_gives_up(place, tmp_path):
+    marker = tmp_path / "marker"
+    first = stopped_between_tasks(place, marker)
+    zombie = stopped(marker)
+    write(place, resume=True)
+    before = digest(place)
+    resume(zombie)
+    with pytest.raises(dcio.errors.TargetError, match="finished or discarded meanwhile"):
+        first.result()
+    assert digest(place) == before
+    check(place)
+
+
+# What a stopped process does to those who come after it
+
+
+class Failing(Numbers):
+    """Other data, that are cut off before the last buffer while the gate is closed."""
+
+    def __init__(self, gate):
+        self.gate = str(gate)
+        super().__init__()
+
+    def _get_data(self, selection):
+        if selection[0].start >= 35 and not os.path.exists(self.gate):
+            raise OSError("not yet")
+        return super()._get_data(selection) + 100
+
+
+def begin_another(place, gate, **keywords):
+    """Have another write of the same file cut off."""
+    with pytest.raises(dcio.errors.SourceError, match="not yet"):
+        write(place, source=Failing(gate), scheduler="synchronous", **keywords)
+    return side_files(place)
+
+
+def end_another(place, gate, **keywords):
+    gate.touch()
+    write(place, source=Failing(gate), scheduler="synchronous", resume=True, **keywords)
+    with h5py.File(place) as file:
+        np.testing.assert_array_equal(file["new/x"][...], DATA + 100, strict=True)
+    assert not os.path.lexists(f"{place}.writing")
+
+
+def side_files(place):
+    return {path.name: path.read_bytes() for path in Path(f"{place}.writing").iterdir()}
+
+
+def ends(zombie, process):
+    resume(zombie)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    return stdout.strip()
+
+
+def in_others(place):
+    """Whether this process waits for the stopped one."""
+    folder = Path(f"{place}.writing")
+    paths = [place, *(folder.iterdir() if folder.exists() else ())]
+    return any(waits_for_a_file(os.getpid(), path) for path in paths if path.exists())
+
+
+@pytest.mark.parametrize("phase", ["before placing", pytest.param("placing", marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("kind", ["new", "existing"])
+def test_what_is_placed_late_lands_on_nobodys_data(tmp_path, phase, kind):
+    """The write is over and its dataset was deleted since: its place is another's now."""
+    place, marker, write_id = make_place(kind, tmp_path), tmp_path / "marker", tmp_path.name
+    with program(HERE / "zombies.py", "as_worker", place, phase, marker, write_id) as process:
+        zombie = stopped(marker)
+        call = Call(zombies.as_worker, place, write_id)
+        # It may finish, or wait for the other to end.
+        wait_until(lambda: not call.is_alive() or in_others(place), "the other has finished, or waits")
+        mine = np.frombuffer(np.random.default_rng(0).bytes(1 << 14), "u1")
+        waits = call.is_alive()
+        if not waits:
+            call.result()
+            with h5py.File(place, "r+") as file:
+                del file["new/x"]
+                for number in range(32):
+                    file[f"mine/{number}"] = mine[number * 512 :][:512]
+        words = ends(zombie, process)
+        call.result()
+    assert words == "done" or words.startswith("TargetError: ")
+    with h5py.File(place) as file:
+        if waits:
+            np.testing.assert_array_equal(file["new/x"][...], DATA)
+        else:
+            found = np.concatenate([file[f"mine/{number}"][...] for number in range(32)])
+            np.testing.assert_array_equal(found, mine)
+
+
+@pytest.mark.parametrize("phase", FREE_FINISH)
+@pytest.mark.parametrize("kind", ["new", "existing"])
+def test_a_stopped_finish_touches_nothing_of_a_write_that_began_since(tmp_path, phase, kind):
+    """The other finished, somebody moved its file away or goes on with it, and begins another write there."""
+    place, marker, gate, write_id = make_place(kind, tmp_path), tmp_path / "marker", tmp_path / "gate", tmp_path.name
+    if kind == "existing" and "name" in phase:
+        pytest.skip("the file has its name")
+    with program(HERE / "zombies.py", "as_worker", place, phase, marker, write_id) as process:
+        zombie = stopped(marker)
+        zombies.as_worker(place, write_id)
+        check(place)
+        keywords = {}
+        if kind == "new":
+            place.rename(tmp_path / "moved.h5")
+        else:
+            keywords["overwrite"] = True
+        before = begin_another(place, gate, **keywords)
+        words = ends(zombie, process)
+        assert side_files(place) == before, words
+        assert place.exists() == (kind == "existing"), "half a file has the final name"
+        end_another(place, gate, **keywords)
+    assert words == "done" or words.startswith(("TargetError: ", "TargetExistsError: ")), words
+
+
+@pytest.mark.parametrize("phase", FREE_FINISH)
+def test_a_stopped_replacement_replaces_nothing_that_came_since(tmp_path, phase):
+    """With overwrite=True and nothing else in the file, a new file takes its place: not half of a later one."""
+    place, marker, gate, write_id = make_place("new", tmp_path), tmp_path / "marker", tmp_path / "gate", tmp_path.name
+    write(place, source=Numbers())
+    with program(HERE / "zombies.py", "as_worker", place, phase, marker, write_id, "overwrite") as process:
+        zombie = stopped(marker)
+        zombies.as_worker(place, write_id, overwrite=True)
+        check(place)
+        before, whole = begin_another(place, gate, overwrite=True), digest(place)
+        words = ends(zombie, process)
+        assert side_files(place) == before, words
+        assert digest(place) == whole, "half a file has the final name"
+        end_another(place, gate, overwrite=True)
+
+
+def test_a_stopped_discard_removes_nothing_of_a_write_that_began_since(place, tmp_path):
+    marker, gate = tmp_path / "marker", tmp_path / "gate"
+    begin_another(place, gate)
+    with program(HERE / "zombies.py", "discard", place, "discarding", marker) as process:
+        zombie = stopped(marker)
+        # The lock that it holds is gone; whoever comes next removes the rest.
+        with contextlib.suppress(TargetBusyError):
+            dcio.discard(place)
+            before = begin_another(place, gate)
+            words = ends(zombie, process)
+            assert side_files(place) == before, words
+            end_another(place, gate)
+
+
+def test_a_stopped_beginning_removes_nothing_of_a_write_that_began_since(place, tmp_path):
+    """It had made the folder, and not yet its claim; another call took the folder for its own."""
+    marker, gate = tmp_path / "marker", tmp_path / "gate"
+    with program(HERE / "zombies.py", "to_hdf5", place, "before the claim", marker) as process:
+        zombie = stopped(marker)
+        before = begin_another(place, gate, resume=True)
+        words = ends(zombie, process)
+        assert words.startswith(("UnfinishedWriteError: ", "TargetBusyError: ", "TargetError: "))
+        assert side_files(place) == before, words
+        end_another(place, gate)

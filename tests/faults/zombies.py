@@ -1,0 +1,211 @@
+"""Processes that stop themselves (SIGSTOP) in a phase of a write, and are continued or killed from outside.
+
+Loaded by workers (``dask worker --preload``, or as initializer of a pool); the first process that comes to the phase
+takes the marker, and stops.  What becomes of its task after that stands beside the marker.
+"""
+
+import functools
+import json
+import os
+import signal
+import sys
+import threading
+import uuid
+from unittest import mock
+
+import numpy as np
+
+import dask_chunkio as dcio
+from dask_chunkio import tasks
+from dask_chunkio.iterator import GenericDataChunkIterator
+from dask_chunkio.storage import target, turn, writer, writers
+from dask_chunkio.storage.log import Turn
+from dask_chunkio.storage.turn import Turns
+from dask_chunkio.storage.writer import Writer
+
+DATA = np.arange(40 * 8, dtype="i4").reshape(40, 8) % 23
+CHUNK, BUFFER = (5, 4), (5, 8)
+
+
+class Numbers(GenericDataChunkIterator):
+    """The data; notes what is read where it is given a log."""
+
+    def __init__(self, log=None):
+        self.log = None if log is None else str(log)
+        super().__init__(chunk_shape=CHUNK, buffer_shape=BUFFER)
+
+    def _get_data(self, selection):
+        if self.log is not None:
+            with open(self.log, "a", encoding="utf-8") as log:
+                log.write(f"{selection[0].start}\n")
+        return DATA[selection]
+
+    def _get_maxshape(self):
+        return DATA.shape
+
+    def _get_dtype(self):
+        return DATA.dtype
+
+
+class Stop:
+    """Stops this process once, the first time that a thread comes by inside the right task."""
+
+    def __init__(self, marker, inside):
+        self.marker, self.inside, self.local = str(marker), inside, threading.local()
+
+    def here(self):
+        if getattr(self.local, "inside", None) != self.inside:
+            return
+        try:
+            descriptor = os.open(self.marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        except FileExistsError:
+            return
+        self.local.was_stopped = True
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        os.close(descriptor)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def within(self, owner, name, inside):
+        """Know that this thread runs a certain task, and note how it ends."""
+        function = getattr(owner, name)
+
+        @functools.wraps(function)
+        def wrapped(*arguments, **keywords):
+            before, self.local.inside = getattr(self.local, "inside", None), inside
+            error = None
+            try:
+                return function(*arguments, **keywords)
+            except BaseException as caught:
+                error = caught
+                raise
+            finally:
+                self.local.inside = before
+                if getattr(self.local, "was_stopped", False) and before is None:
+                    self.local.was_stopped = False
+                    self._note(error)
+
+        setattr(owner, name, wrapped)
+
+    def _note(self, error):
+        with open(self.marker + ".new", "w", encoding="utf-8") as file:
+            json.dump([type(error).__name__, str(error)], file)
+        os.rename(self.marker + ".new", self.marker + ".outcome")
+
+    def before(self, owner, name, which=lambda *_: True):
+        function = getattr(owner, name)
+
+        @functools.wraps(function)
+        def wrapped(*arguments, **keywords):
+            if which(*arguments):
+                self.here()
+            return function(*arguments, **keywords)
+
+        setattr(owner, name, wrapped)
+
+    def after(self, owner, name):
+        function = getattr(owner, name)
+
+        @functools.wraps(function)
+        def wrapped(*arguments, **keywords):
+            answer = function(*arguments, **keywords)
+            self.here()
+            return answer
+
+        setattr(owner, name, wrapped)
+
+
+def _placing_half(stop):
+    def pwrite_each(descriptor, pieces):
+        for number, (offset, data) in enumerate(pieces):
+            half = len(data) // 2
+            os.pwrite(descriptor, data[:half], offset)
+            if number == 0:
+                stop.here()
+            os.pwrite(descriptor, data[half:], offset + half)
+
+    writer.pwrite_each = pwrite_each
+
+
+def _before_names(stop):
+    stop.before(os, "link")
+    stop.before(os, "replace")
+
+
+def _is_log(path, *_):
+    return os.path.basename(path) == "log"
+
+
+# Where nobody has to wait for the stopped one; and where it has the lock of the file.
+FREE = {
+    "reading": lambda stop: stop.before(tasks, "read_checked"),
+    "encoding": lambda stop: stop.before(tasks, "cut_chunk"),
+    "with the scheduler's lock": lambda stop: stop.before(turn, "locked"),
+    "before placing": lambda stop: stop.before(writer, "pwrite_each"),
+    "placing": _placing_half,
+    "after placing": lambda stop: stop.after(Writer, "_place"),
+}
+HELD = {
+    "before the log": lambda stop: stop.before(Turns, "_apply_whole"),
+    "before applying": lambda stop: stop.before(Turns, "_apply"),
+    "after applying": lambda stop: stop.after(Turn, "apply"),
+}
+FREE_FINISH = {
+    "before publishing": lambda stop: stop.before(writers, "publish"),
+    "before the name": _before_names,
+    "after the name": lambda stop: stop.before(target, "sync_folder"),
+    "before removing": lambda stop: stop.before(target, "remove_folder"),
+    "removing": lambda stop: stop.before(os, "unlink", _is_log),
+    "before removing the folder": lambda stop: stop.before(os, "rmdir"),
+}
+HELD_FINISH = {
+    "before naming": lambda stop: stop.before(Writer, "_require_all"),
+    "naming": lambda stop: stop.before(Turns, "_apply"),
+    "before trimming": lambda stop: stop.before(Turns, "trim"),
+}
+# Without the claim of the write, or in no task.
+OUTSIDE = {
+    "between tasks": lambda stop: stop.after(tasks, "write_buffer"),
+    "before the claim": lambda stop: stop.before(writers, "writer_for"),
+    "discarding": lambda stop: stop.before(os, "unlink", _is_log),
+}
+
+
+def as_worker(path, write_id, **keywords):
+    """Do every task of one write, as the last worker that is left would."""
+    with mock.patch.object(uuid, "uuid4", return_value=mock.Mock(hex=write_id)):
+        delayed = dcio.to_hdf5(path, "/new/x", Numbers(), compression="gzip", compute=False, **keywords)
+    return delayed.compute(scheduler="synchronous")
+
+
+def stop_at(phase, marker):
+    """Have the first process that comes to `phase` stop there."""
+    if phase in OUTSIDE:
+        OUTSIDE[phase](Stop(marker, None))
+        return
+    inside, phases = ("commit", FREE | HELD) if phase in FREE | HELD else ("finish", FREE_FINISH | HELD_FINISH)
+    stop = Stop(marker, inside)
+    phases[phase](stop)
+    stop.within(tasks, "write_buffer", "commit")
+    stop.within(tasks, "finish_target", "finish")
+
+
+def main(call, path, phase, marker, *words):
+    """Stop in the midst of a call, and print how it ends: as_worker, to_hdf5 or discard."""
+    stop_at(phase, marker)
+    try:
+        if call == "as_worker":
+            as_worker(path, words[0], overwrite="overwrite" in words)
+        elif call == "to_hdf5":
+            dcio.to_hdf5(path, "/new/x", Numbers(), compression="gzip", scheduler="synchronous")
+        else:
+            dcio.discard(path)
+    except dcio.errors.ChunkIOError as error:
+        sys.stdout.write(f"{type(error).__name__}: {error}\n")
+    else:
+        sys.stdout.write("done\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
+elif "ZOMBIE_PHASE" in os.environ:
+    stop_at(os.environ["ZOMBIE_PHASE"], os.environ["ZOMBIE_MARKER"])
