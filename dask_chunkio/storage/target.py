@@ -15,15 +15,17 @@ import h5py
 from dask_chunkio.errors import TargetBusyError, TargetError, TargetExistsError, UnfinishedWriteError
 from dask_chunkio.storage.files import sync_folder
 from dask_chunkio.storage.flock import has_writer
+from dask_chunkio.storage.folder import Folder
 from dask_chunkio.storage.manifest import Manifest, read_manifest, require_real_folder
 from dask_chunkio.storage.superblock import require_closed
 
-__all__ = ["SIDE_FILES", "Durability", "Mode", "Target", "publish", "remove_folder", "require_free"]
+__all__ = ["SIDE_FILES", "Durability", "Mode", "Target", "publish", "require_free"]
 
 Mode = Literal["", "new", "existing", "published"]
 Durability = Literal["process", "power"]
 _SUFFIX = ".writing"
-SIDE_FILES = ("data.h5", "journal", "log", "lock", "stop", "manifest.json")
+_HIDDEN_FILE = "data.h5"
+SIDE_FILES = (_HIDDEN_FILE, "journal", "log", "lock", "stop", "manifest.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Target:
     @property
     def hidden_file(self) -> str:
         """A new file until it is whole."""
-        return os.path.join(self.folder, "data.h5")
+        return os.path.join(self.folder, _HIDDEN_FILE)
 
     @property
     def journal(self) -> str:
@@ -121,8 +123,8 @@ class Target:
             raise TargetExistsError(f"{self.path} exists and is not a file: it is a link to nothing; remove it first")
         return replace(self, path=os.path.realpath(self.path))
 
-    def make_folder(self) -> bool:
-        """Make the folder, and say whether it was not there before.
+    def make_folder(self) -> Folder | None:
+        """Make the folder; None if it was there before.
 
         Raises
         ------
@@ -132,32 +134,31 @@ class Target:
         try:
             os.mkdir(self.folder)
         except FileExistsError:
-            return False
+            return None
         except OSError as error:
             raise self.refused(error, self.folder) from error
         try:
-            self.save_manifest()
-        except TargetError:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            raise
-        return True
+            return self._said_what_it_is(Folder(self.folder))
+        except FileNotFoundError:
+            # Still empty, it was taken for one that is left over.
+            return self.make_folder()
+        except OSError as error:
+            if isinstance(error, TargetError):
+                raise
+            raise self.refused(error, self.manifest) from error
 
-    def save_manifest(self) -> None:
-        """Say in the folder what it is about.
-
-        Raises
-        ------
-        TargetError
-            If that cannot be written.
-        """
+    def _said_what_it_is(self, folder: Folder) -> Folder:
         now = time.strftime("%Y-%m-%d %H:%M:%S %z")
         try:
             Manifest(self.path, self.mode, now, self.command, os.getcwd()).save(self.manifest)
             if self.durability == "power":
                 sync_folder(self.folder)
                 sync_folder(os.path.dirname(self.path))
-        except OSError as error:
-            raise self.refused(error, self.manifest) from error
+        except OSError:
+            with contextlib.suppress(OSError), folder:
+                folder.remove()
+            raise
+        return folder
 
     def refused(self, error: OSError, where: str = "") -> TargetError:
         """Return the error that says in words what the file system refuses, and what to do."""
@@ -315,7 +316,7 @@ def _holds_only(file: h5py.File, names: set[str]) -> bool:
     return not others and not len(file.attrs) and not file.userblock_size
 
 
-def publish(target: Target, names: tuple[str, ...]) -> None:
+def publish(target: Target, names: tuple[str, ...], folder: Folder) -> None:
     """Give a new file its final name, and remove the folder.
 
     The bytes have reached the disk before the name does: after a power failure the name
@@ -328,35 +329,26 @@ def publish(target: Target, names: tuple[str, ...]) -> None:
     """
     if target.mode == "new":
         if target.overwrite and os.path.lexists(target.path):
-            _replace(target, names)
+            _replace(target, names, folder)
         else:
-            _rename_to_free_name(target)
+            _rename_to_free_name(target, folder)
         sync_folder(os.path.dirname(target.path))
-    remove_folder(target)
+    folder.remove()
 
 
-def remove_folder(target: Target) -> None:
-    """Remove the folder, the journal and the manifest last: cut off, the rest says that all is written."""
-    last = ("journal", "manifest.json")
-    for name in (*sorted(set(os.listdir(target.folder)) - set(last)), *last):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(target.folder, name))
-    os.rmdir(target.folder)
-
-
-def _replace(target: Target, names: tuple[str, ...]) -> None:
+def _replace(target: Target, names: tuple[str, ...], folder: Folder) -> None:
     if require_free(target, names) != "new":
         raise TargetExistsError(
             f"{target.path} was changed by another program during the write; the new data are whole in "
             f"{target.file}: move that file where you want it"
         )
     shutil.copymode(target.path, target.file)
-    os.replace(target.file, target.path)
+    folder.move(_HIDDEN_FILE, target.path)
 
 
-def _rename_to_free_name(target: Target) -> None:
+def _rename_to_free_name(target: Target, folder: Folder) -> None:
     try:
-        os.link(target.file, target.path)
+        folder.link(_HIDDEN_FILE, target.path)
     except FileExistsError:
         raise TargetExistsError(
             f"{target.path} was created by another program during the write; the new data are whole in "
@@ -365,4 +357,4 @@ def _rename_to_free_name(target: Target) -> None:
     except OSError:  # a file system without hard links
         if os.path.lexists(target.path):
             raise TargetExistsError(f"{target.path} exists; the new data are whole in {target.file}") from None
-        os.rename(target.file, target.path)
+        folder.move(_HIDDEN_FILE, target.path)

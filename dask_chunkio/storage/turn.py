@@ -21,9 +21,11 @@ from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetError, Unfin
 from dask_chunkio.storage.claim import Claim
 from dask_chunkio.storage.files import is_at, open_side_file, pread_into, pwrite_all, sync_folder
 from dask_chunkio.storage.flock import locked
+from dask_chunkio.storage.folder import Folder
 from dask_chunkio.storage.hdf5_file import StagedFile
 from dask_chunkio.storage.journal import Journal
 from dask_chunkio.storage.log import Turn, read_turn
+from dask_chunkio.storage.placing import Placing
 from dask_chunkio.storage.signals import deferred
 from dask_chunkio.storage.staging import Run
 from dask_chunkio.storage.superblock import GUARD, find_superblock, keeps_status, require_closed
@@ -99,6 +101,8 @@ class Turns:
         self._keeps_status: bool | None = None
         self._opened_descriptors: list[int] = []
         try:
+            self.folder = Folder(target.folder)
+            self._opened_descriptors += [] if self.folder.descriptor is None else [self.folder.descriptor]
             self.file = self._descriptor(target.file, create=target.mode == "new")
             self._journal_file = self._descriptor(target.journal)
             self._log = self._descriptor(target.log)
@@ -110,6 +114,7 @@ class Turns:
             self._close_descriptors()
             raise
         self.journal = Journal(self._journal_file, target.journal)
+        self.placing = Placing(self._journal_file, target.path)
 
     @property
     def is_durable(self) -> bool:
@@ -359,7 +364,7 @@ class Turns:
             )
 
     def _require_in_place(self) -> None:
-        if not is_at(self._log, self.target.log):
+        if not self.folder.is_there or not is_at(self._log, self.target.log):
             raise TargetError(f"the write of {self.target.path} was finished or discarded meanwhile")
         if self.target.mode != "existing":
             return
@@ -369,6 +374,19 @@ class Turns:
                 f"resume=True, or discard the write"
             )
         require_closed(self.target.path)
+
+    def path_of(self, dataset: int) -> str:
+        """Return where in the file a dataset of this write is until it has its name.
+
+        Raises
+        ------
+        IntegrityError
+            If the journal does not say.
+        """
+        created = self.journal.created
+        if created is None:
+            raise IntegrityError(f"{self.target.journal} does not say what was made; discard the write")
+        return created.path(dataset)
 
     # Descriptors
 

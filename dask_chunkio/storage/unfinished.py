@@ -14,8 +14,9 @@ from dask_chunkio.errors import ChunkIOError, TargetBusyError, TargetError
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.storage.claim import claimed
 from dask_chunkio.storage.dataset import DatasetLayout, describe
+from dask_chunkio.storage.folder import Folder
 from dask_chunkio.storage.journal import HELD
-from dask_chunkio.storage.target import SIDE_FILES, Target, remove_folder
+from dask_chunkio.storage.target import SIDE_FILES, Target
 from dask_chunkio.storage.turn import Turns
 from dask_chunkio.storage.writer import Writer
 
@@ -75,7 +76,7 @@ def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
         return None
     _require_ours(target)
     is_damaged = os.path.lexists(target.lock) and (os.path.islink(target.lock) or not os.path.isfile(target.lock))
-    with contextlib.nullcontext() if force and is_damaged else _alone(target):
+    with Folder(target.folder) as folder, contextlib.nullcontext() if force and is_damaged else _alone(target):
         try:
             found = target.found() if os.path.exists(target.manifest) else replace(target, mode="new")
             if found is not None and found.mode == "existing":
@@ -84,7 +85,7 @@ def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
             if not force:
                 raise
         try:
-            remove_folder(target)
+            folder.remove()
         except OSError as error:
             raise TargetError(f"cannot remove {target.folder}: {error.strerror}") from error
     return target.folder
@@ -242,5 +243,6 @@ def _moved(target: Target, output: str) -> str:
             os.rename(target.file, output)
     except OSError as error:
         raise TargetError(f"cannot move {target.file} to {output}: {error}") from error
-    remove_folder(target)
+    with Folder(target.folder) as folder:
+        folder.remove()
     return output

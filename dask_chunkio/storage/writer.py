@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import h5py
-
 from dask_chunkio.errors import ArgumentError, IntegrityError, TargetBusyError, UnfinishedWriteError
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.grid import Array
@@ -20,16 +18,15 @@ from dask_chunkio.storage.dataset import (
     DatasetSpec,
     describe,
     describe_made,
-    index_differs,
     make_dataset,
     preview,
 )
+from dask_chunkio.storage.ending import end, mend, require_all
 from dask_chunkio.storage.files import pread_into, pwrite_each
 from dask_chunkio.storage.journal import HELD, Created, CreatedDataset, Entries, Owner, Reservations
-from dask_chunkio.storage.rebuild import rebuild_dataset
-from dask_chunkio.storage.records import FINISHED, RESERVED, VOIDED, checksum, pack_record
-from dask_chunkio.storage.target import Target, cannot_resume, remedies, require_replaceable
-from dask_chunkio.storage.turn import Lock, OpenFile, Turns
+from dask_chunkio.storage.records import RESERVED, VOIDED, checksum
+from dask_chunkio.storage.target import Target, cannot_resume, remedies
+from dask_chunkio.storage.turn import Lock, Turns
 
 __all__ = ["Finished", "Lock", "Writer"]
 
@@ -157,14 +154,15 @@ class Writer:
                 for chunk, payload, is_held, row in zip(chunks, payloads, held, rows, strict=True)
                 if not is_held or not self._is_placed(row)
             ]
-            with self.turns.turn(lock):
-                offsets = self._reserve(place, layout, encoded)
-            self._place(offsets, [one.payload for one in encoded])
+            with self.turns.placing.shared():
+                with self.turns.turn(lock):
+                    offsets = self._reserve(place, layout, encoded)
+                self._place(offsets, [one.payload for one in encoded])
 
     def commit_whole(self, place: Place, data: Array, lock: Lock) -> None:
         """Write a dataset that has no chunks, by HDF5 itself, in a turn of its own."""
         with self.turns.turn(lock), self.turns.opened() as state:
-            state.dataset(self._path(place[0]))[()] = data
+            state.dataset(self.turns.path_of(place[0]))[()] = data
             self.turns.commit(state, self._record(place, [_ONE_PIECE]))
 
     def void(
@@ -183,15 +181,17 @@ class Writer:
 
         Raises
         ------
+        TargetBusyError
+            If a process that is placing payloads keeps it waiting for minutes.
         IntegrityError
             If the file does not hold every chunk as it was committed, and this cannot be mended.
         """
         notes: list[str] = []
-        with self.turns.turn(lock):
+        with self.turns.used(), self.turns.placing.over(), self.turns.turn(lock):
             if not self.turns.journal.finished:
-                self._require_all(layouts)
-                notes = self._mend(layouts)
-                self._end(layouts)
+                require_all(self.turns, layouts)
+                notes = mend(self.turns, layouts)
+                end(self.turns, layouts)
         tables = (self.turns.journal.table(number) for number in range(len(layouts)))
         stored = (
             int(table["nbytes"].sum()) if layout.is_chunked else layout.nbytes
@@ -266,12 +266,6 @@ class Writer:
 
     # Commit
 
-    def _path(self, dataset: int) -> str:
-        created = self.turns.journal.created
-        if created is None:
-            raise IntegrityError(f"{self.target.journal} does not say what was made; discard the write")
-        return created.path(dataset)
-
     def _record(self, place: Place, rows: Sequence[tuple[int, int, int, int, int]], kind: int = RESERVED) -> bytes:
         owner = self.turns.journal.owner
         epoch = owner.epoch if owner is not None else 0
@@ -294,7 +288,7 @@ class Writer:
                 rows.append((one.chunk, offsets[row], one.payload.nbytes, one.sum, one.payload.mask))
         if new or rows:
             with self.turns.opened() as state:
-                dataset = state.id_of(self._path(place[0]))
+                dataset = state.id_of(self.turns.path_of(place[0]))
                 origins = layout.chunks.origins([encoded[row].chunk for row in new])
                 for row, origin in zip(new, origins, strict=True):
                     one = encoded[row]
@@ -319,7 +313,7 @@ class Writer:
             self._reserve_anew(place, layout, replace(one, payload=longer), VOIDED)
         with self.turns.opened() as state:
             origin, nbytes, mask = layout.chunks.origin(one.chunk), one.payload.nbytes, one.payload.mask
-            offset = state.staged.reserve(state.id_of(self._path(place[0])), origin, nbytes, mask)
+            offset = state.staged.reserve(state.id_of(self.turns.path_of(place[0])), origin, nbytes, mask)
             entry = (one.chunk, offset, nbytes, one.sum, mask)
             self.turns.commit(state, self._record(place, [entry], kind), close=True)
         return offset
@@ -346,49 +340,6 @@ class Writer:
         """Say of each row of the journal whether its payload is in place."""
         with self.turns.used():
             return [bool(row["state"]) and self._is_placed(row) for row in rows]
-
-    # Finish
-
-    def _require_all(self, layouts: Sequence[DatasetLayout]) -> None:
-        for number, layout in enumerate(layouts):
-            if missing := self.turns.journal.missing(number):
-                total = len(self.turns.journal.table(number))
-                raise IntegrityError(
-                    f"{layout.name}: {total - missing} of {total} chunks are committed; go on with resume=True"
-                )
-
-    def _mend(self, layouts: Sequence[DatasetLayout]) -> list[str]:
-        """Compare HDF5's indices with the journal; where one differs, make it anew from the journal."""
-        notes = []
-        for number, layout in enumerate(layouts):
-            with self.turns.opened() as state:
-                difference = index_differs(state.dataset(self._path(number)), layout, self.turns.journal.table(number))
-            if difference is not None:
-                rebuild_dataset(self.turns, number, layout)
-                notes.append(f"{difference}: the index was rebuilt from the journal")
-        return notes
-
-    def _end(self, layouts: Sequence[DatasetLayout]) -> None:
-        """Commit the last turn, and make sure that plain HDF5 reads the file."""
-        with self.turns.opened() as state:
-            self._name_datasets(state)
-            self.turns.commit(state, pack_record(FINISHED, b""), close=True, durable=True)
-            self.turns.trim(state.staged.size)
-        # Our own lock would refuse HDF5's; nobody else can have this file open for writing.
-        with h5py.File(self.target.file, "r", locking=False) as plain:
-            for layout in layouts:
-                plain[layout.name].id.get_space_status()
-
-    def _name_datasets(self, state: OpenFile) -> None:
-        created = self.turns.journal.created
-        if created is None or not created.group:
-            return
-        for number, made in enumerate(created.datasets):
-            require_replaceable(state.h5, made.name, self.target)
-            if made.name in state.h5:
-                del state.h5[made.name]
-            state.h5.move(created.path(number), made.name)
-        del state.h5[created.group]
 
 
 def _require_payloads(layout: DatasetLayout, payloads: Sequence[Payload]) -> None:

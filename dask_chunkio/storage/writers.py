@@ -15,12 +15,13 @@ from dataclasses import replace
 
 import h5py
 
-from dask_chunkio.errors import IntegrityError, TargetBusyError, TargetError, TargetExistsError
-from dask_chunkio.storage.claim import Claim
+from dask_chunkio.errors import IntegrityError, TargetBusyError, TargetError
+from dask_chunkio.storage.claim import Claim, claimed
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, describe
 from dask_chunkio.storage.files import read_small_file, write_whole_file
 from dask_chunkio.storage.flock import has_writer
-from dask_chunkio.storage.target import Target, publish, remove_folder, require_free
+from dask_chunkio.storage.folder import Folder
+from dask_chunkio.storage.target import Target, publish, require_free
 from dask_chunkio.storage.writer import Finished, Lock, Writer
 
 __all__ = ["create", "end", "engaged", "finish", "interrupt", "release", "wait_for_others"]
@@ -137,48 +138,52 @@ def create(
         wait_for_others(target)
         while os.path.isfile(target.path) and has_writer(target.path):
             time.sleep(_PAUSE)
-    found, is_new = _found(target, names), False
+    found, folder = _found(target), None
     if found is None:
         target = replace(target, mode=require_free(target, names))
-        is_new = target.make_folder()
-        target = target if is_new else _found(target, names) or target
-    else:
-        target = found
-    try:
-        return target, writer_for(target, exclusive).create(specs, lock)
-    except BaseException:
-        release(target.write_id)
-        # The log of a turn that failed half-way is all that can bring an existing file into order.
-        if is_new and not (target.mode == "existing" and target.is_begun):
-            remove_folder(target)
-        raise
+        folder = target.make_folder()
+    target = target if folder is not None else found or _found(target) or target
+    with folder or contextlib.nullcontext():
+        try:
+            return target, writer_for(target, exclusive).create(specs, lock)
+        except BaseException:
+            release(target.write_id)
+            if folder is not None:
+                _take_back(target, folder)
+            raise
 
 
-def _found(target: Target, names: tuple[str, ...]) -> Target | None:
-    """Return the target as its folder has it; a folder that was hardly begun is begun again."""
+def _found(target: Target) -> Target | None:
+    """Return the target as its folder has it; a folder that was hardly begun is removed."""
+    with contextlib.suppress(OSError):
+        # Empty, it is left of a write that has ended; whoever is just making it makes it again.
+        os.rmdir(target.folder)
     if target.resume and os.path.isdir(target.folder) and not target.is_begun:
-        return _begun_again(target, names)
+        _remove_unbegun(target)
     return target.found()
 
 
-def _begun_again(target: Target, names: tuple[str, ...]) -> Target:
-    claim = Claim(target.lock)
-    try:
+def _remove_unbegun(target: Target) -> None:
+    with Folder(target.folder) as folder, claimed(target.lock) as claim:
         if not claim.take_alone():
             raise TargetBusyError(f"{target.path} is being written by another call")
+        # Another call may have begun in it since.
+        if folder.is_there and not target.is_begun:
+            folder.remove()
+
+
+def _take_back(target: Target, folder: Folder) -> None:
+    """Remove the folder of a write that could not begin, unless others have taken that over."""
+    # The log of a turn that failed half-way is all that can bring an existing file into order.
+    if target.mode == "existing" and target.is_begun:
+        return
+    with contextlib.suppress(OSError), claimed(target.lock) as claim:
         try:
-            target = replace(target, mode=require_free(target, names))
-        except TargetExistsError:
-            # All was written, and the folder nearly gone.
-            remove_folder(target)
-            raise
-        # Not truncated: what is left of another write may have a second name already.
-        for name in set(os.listdir(target.folder)) - {"lock"}:
-            os.unlink(os.path.join(target.folder, name))
-        target.save_manifest()
-    finally:
-        claim.close()
-    return target
+            is_alone = claim.take_alone(1)
+        except TargetError:  # no locks, and nobody else who could have one
+            is_alone = True
+        if is_alone:
+            folder.remove()
 
 
 def interrupt(target: Target) -> None:
@@ -202,18 +207,27 @@ def finish(target: Target, layouts: Sequence[DatasetLayout], lock: Lock) -> Fini
     """End a write: check the file, give file and datasets their final names, remove the folder."""
     if not os.path.isdir(target.folder):
         return _finished_before(target, layouts)
-    finished = writer_for(target).finish(layouts, lock)
-    if os.name == "nt":  # removes no file that is open
-        release(target.write_id)
+    writer = writer_for(target)
+    with contextlib.nullcontext() if os.name == "nt" else writer.turns.used():
+        finished = writer.finish(layouts, lock)
+        if os.name == "nt":  # removes no file that is open
+            release(target.write_id)
+        finished = _published(target, layouts, writer.turns.folder) or finished
+    release(target.write_id)
+    return finished
+
+
+def _published(target: Target, layouts: Sequence[DatasetLayout], folder: Folder) -> Finished | None:
     try:
-        publish(target, tuple(layout.name for layout in layouts))
+        publish(target, tuple(layout.name for layout in layouts), folder)
     except OSError as error:
+        if not folder.is_there:
+            return _finished_before(target, layouts)
         if isinstance(error, TargetError):
             raise
         words = f"all of it is written, but cannot be given its name, or {target.folder} cannot be removed"
         raise target.refused(error, words) from error
-    release(target.write_id)
-    return finished
+    return None
 
 
 def _finished_before(target: Target, layouts: Sequence[DatasetLayout]) -> Finished:

@@ -13,6 +13,7 @@ import numpy as np
 import dask_chunkio as dcio
 from dask_chunkio.iterator import GenericDataChunkIterator
 from dask_chunkio.storage import target, writer, writers
+from dask_chunkio.storage.folder import Folder
 from dask_chunkio.storage.turn import Turns
 
 CHUNK, BUFFER = (2, 4), (4, 8)
@@ -96,11 +97,11 @@ def _tear(turns, turn, durable):  # noqa: ARG001
 def _remove_half(found):
     for name in ("data.h5", "lock", "read-0", "read-1", "log"):
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(found.folder, name))
+            os.unlink(os.path.join(found.path, name))
 
 
 CUTS = {
-    "empty": lambda: cut(target.Target, "save_manifest"),
+    "empty": lambda: cut(target.Target, "_said_what_it_is"),
     "begun": lambda: cut(writers, "writer_for"),
     "first": lambda: cut(Turns, "_apply"),
     "created": lambda: cut(writer.Writer, "commit"),
@@ -112,7 +113,7 @@ CUTS = {
     "whole": lambda: cut(writer.Writer, "finish"),
     "finished": lambda: cut(writers, "publish"),
     # The file has its name, and the folder is half removed.
-    "published": lambda: cut(target, "remove_folder", before=_remove_half),
+    "published": lambda: cut(Folder, "remove", before=_remove_half),
 }
 
 

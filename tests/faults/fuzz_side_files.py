@@ -154,15 +154,17 @@ def audit(event, arguments):
         if not _is_usual(event, arguments):
             watched["seen"].append(f"{event} {arguments!r:.200}")
         return
-    paths = ()
+    paths, folders = (), ()
     if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
         paths = arguments[:1]
     elif event in CHANGES:
         paths = arguments[: 2 if event in ("os.rename", "os.link") else 1]
-    for path in paths:
+        folders = () if event in ("os.symlink", "os.truncate") else arguments[-len(paths) :]
+    for path, descriptor in itertools.zip_longest(paths, folders, fillvalue=-1):
         if not isinstance(path, str | bytes):
             continue
-        name = os.path.abspath(os.fsdecode(path))
+        folder_of = os.readlink(f"/proc/self/fd/{descriptor}") if descriptor != -1 else ""
+        name = os.path.abspath(os.path.join(folder_of, os.fsdecode(path)))
         if not name.startswith(f"{folder}/out.h5") or os.sep in name.removeprefix(f"{folder}/out.h5.writing/"):
             is_own = name == f"{folder}/out.h5" or name.startswith(f"{folder}/out.h5.writing")
             if not is_own:

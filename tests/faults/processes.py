@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 HERE = Path(__file__).parent
-PATIENCE = 120
+PATIENCE = 60
 
 
 def wait_until(condition, what):

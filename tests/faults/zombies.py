@@ -16,9 +16,10 @@ from unittest import mock
 import numpy as np
 
 import dask_chunkio as dcio
-from dask_chunkio import tasks
+from dask_chunkio import graph, tasks
 from dask_chunkio.iterator import GenericDataChunkIterator
 from dask_chunkio.storage import target, turn, writer, writers
+from dask_chunkio.storage.folder import Folder
 from dask_chunkio.storage.log import Turn
 from dask_chunkio.storage.turn import Turns
 from dask_chunkio.storage.writer import Writer
@@ -153,12 +154,12 @@ FREE_FINISH = {
     "before publishing": lambda stop: stop.before(writers, "publish"),
     "before the name": _before_names,
     "after the name": lambda stop: stop.before(target, "sync_folder"),
-    "before removing": lambda stop: stop.before(target, "remove_folder"),
+    "before removing": lambda stop: stop.before(Folder, "remove"),
     "removing": lambda stop: stop.before(os, "unlink", _is_log),
     "before removing the folder": lambda stop: stop.before(os, "rmdir"),
 }
 HELD_FINISH = {
-    "before naming": lambda stop: stop.before(Writer, "_require_all"),
+    "before naming": lambda stop: stop.before(writer, "require_all"),
     "naming": lambda stop: stop.before(Turns, "_apply"),
     "before trimming": lambda stop: stop.before(Turns, "trim"),
 }
@@ -187,6 +188,8 @@ def stop_at(phase, marker):
     phases[phase](stop)
     stop.within(tasks, "write_buffer", "commit")
     stop.within(tasks, "finish_target", "finish")
+    # A graph that is built here names them too.
+    graph.write_buffer, graph.finish_target = tasks.write_buffer, tasks.finish_target
 
 
 def main(call, path, phase, marker, *words):

@@ -236,7 +236,7 @@ class Recorder:
 
     def do_link(self, real, source, path, **keywords):
         real(source, path, **keywords)
-        old, new = self._inside(source), self._inside(path)
+        old, new = self._inside(source, keywords.get("src_dir_fd")), self._inside(path)
         assert (old is None) == (new is None), "a link into or out of the folder"
         if old is not None:
             self._paths[new] = self._paths[old]

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from unittest import mock
 
 import h5py
 import numpy as np
@@ -17,11 +18,12 @@ from writes import Write
 
 from dask_chunkio import status
 from dask_chunkio.errors import TargetBusyError, TargetError
-from dask_chunkio.storage import turn, writer
+from dask_chunkio.storage import placing, turn, writer
 from dask_chunkio.storage.flock import try_exclusive, unlock
 from dask_chunkio.storage.log import Turn
 
-OUTSIDE = ("encoding", "before placing", "placing")
+PLACING = ("before placing", "placing")
+OUTSIDE = ("encoding", *PLACING)
 INSIDE = ("reserving", "before the log", "before applying", "applying", "after applying")
 
 
@@ -146,6 +148,9 @@ def main():
             if ending == "continued":
                 assert end(child, ending) == 0
                 assert all(write.stored(buffer) for buffer in range(3))
+            elif phase in PLACING:
+                require_no_end(write)
+                end(child, ending)
             write.finish()
         else:
             assert is_locked(f"{path}.writing/log"), "another would take its turn in the middle of this one"
@@ -153,7 +158,7 @@ def main():
             write = the_write(path, write_id="same")
             write.commit_missing()
             write.finish()
-        if phase in OUTSIDE and ending == "killed":
+        if phase == "encoding" and ending == "killed":
             end(child, ending)
         write.check()
         if kind == "existing":
@@ -165,16 +170,22 @@ def main():
     sys.stdout.write("done\n")
 
 
+def require_no_end(write):
+    """What it would place after the end could land on data that others have put there since."""
+    with mock.patch.object(placing, "_PATIENCE", 0), pytest.raises(TargetBusyError, match="cannot end"):
+        write.finish()
+
+
 def late(path, phase):
-    """It goes on after the write was finished by others: what it still places is what is there."""
-    if phase not in OUTSIDE:
+    """It goes on after the write was finished by others, and is refused."""
+    if phase in INSIDE or phase in PLACING:
         return
     write = the_write(path, write_id="same")
     child = stopped_process(path, phase)
     write.commit_missing()
     write.finish()
     before = path.read_bytes()
-    assert end(child, "continued") in (0, 3)
+    assert end(child, "continued") == 3
     assert path.read_bytes() == before
     write.check()
 

@@ -16,6 +16,7 @@ from dask_chunkio.errors import (
     TargetExistsError,
     UnfinishedWriteError,
 )
+from dask_chunkio.storage.folder import Folder
 from dask_chunkio.storage.manifest import read_manifest
 from dask_chunkio.storage.target import Target, publish, require_free
 
@@ -248,9 +249,20 @@ def test_a_folder_without_a_readable_manifest_belongs_to_somebody_else(target, c
     folder.mkdir()
     if content is not None:
         (folder / "manifest.json").write_bytes(content)
+    else:
+        (folder / "journal").touch()
     with pytest.raises((UnfinishedWriteError, IntegrityError), match=r"does not say what it is about|is damaged"):
         Write(target)
     assert folder.exists()
+
+
+def test_an_empty_folder_is_what_a_write_has_left_that_ended(target):
+    target.with_name("out.h5.writing").mkdir()
+    with Write(target) as write:
+        write.commit_missing()
+        write.finish()
+        write.check()
+    assert os.listdir(target.parent) == ["out.h5"]
 
 
 def test_a_folder_that_is_a_link_is_not_used(target, tmp_path_factory):
@@ -322,7 +334,7 @@ def test_a_name_that_was_taken_during_the_write_is_not_clobbered(target):
 
 
 def test_neither_without_hard_links(target, monkeypatch):
-    def no_links(*_):
+    def no_links(*_, **__):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", no_links)
@@ -333,7 +345,8 @@ def test_neither_without_hard_links(target, monkeypatch):
             write.finish()
         assert target.read_bytes() == before
         target.unlink()
-        publish(write.target, ("/x",))
+        with Folder(write.target.folder) as folder:
+            publish(write.target, ("/x",), folder)
         write.check()
     assert os.listdir(target.parent) == ["out.h5"]
 

@@ -1,0 +1,68 @@
+"""What ends a write, inside its last turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import h5py
+
+from dask_chunkio.errors import IntegrityError
+from dask_chunkio.storage.dataset import DatasetLayout, index_differs
+from dask_chunkio.storage.rebuild import rebuild_dataset
+from dask_chunkio.storage.records import FINISHED, pack_record
+from dask_chunkio.storage.target import require_replaceable
+from dask_chunkio.storage.turn import OpenFile, Turns
+
+__all__ = ["end", "mend", "require_all"]
+
+
+def require_all(turns: Turns, layouts: Sequence[DatasetLayout]) -> None:
+    """Refuse to end what is not whole.
+
+    Raises
+    ------
+    IntegrityError
+        If chunks are missing.
+    """
+    for number, layout in enumerate(layouts):
+        if missing := turns.journal.missing(number):
+            total = len(turns.journal.table(number))
+            raise IntegrityError(
+                f"{layout.name}: {total - missing} of {total} chunks are committed; go on with resume=True"
+            )
+
+
+def mend(turns: Turns, layouts: Sequence[DatasetLayout]) -> list[str]:
+    """Compare HDF5's indices with the journal; where one differs, make it anew from the journal."""
+    notes = []
+    for number, layout in enumerate(layouts):
+        with turns.opened() as state:
+            difference = index_differs(state.dataset(turns.path_of(number)), layout, turns.journal.table(number))
+        if difference is not None:
+            rebuild_dataset(turns, number, layout)
+            notes.append(f"{difference}: the index was rebuilt from the journal")
+    return notes
+
+
+def end(turns: Turns, layouts: Sequence[DatasetLayout]) -> None:
+    """Commit the last turn, and make sure that plain HDF5 reads the file."""
+    with turns.opened() as state:
+        _name_datasets(turns, state)
+        turns.commit(state, pack_record(FINISHED, b""), close=True, durable=True)
+        turns.trim(state.staged.size)
+    # Our own lock would refuse HDF5's; nobody else can have this file open for writing.
+    with h5py.File(turns.target.file, "r", locking=False) as plain:
+        for layout in layouts:
+            plain[layout.name].id.get_space_status()
+
+
+def _name_datasets(turns: Turns, state: OpenFile) -> None:
+    created = turns.journal.created
+    if created is None or not created.group:
+        return
+    for number, made in enumerate(created.datasets):
+        require_replaceable(state.h5, made.name, turns.target)
+        if made.name in state.h5:
+            del state.h5[made.name]
+        state.h5.move(created.path(number), made.name)
+    del state.h5[created.group]
