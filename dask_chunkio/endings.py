@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -75,7 +76,14 @@ def interrupts_stop(target: Target) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        logging.getLogger("asyncio").addFilter(_is_not_of_gather)
         wait_for_others(target)
         raise
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _is_not_of_gather(record: logging.LogRecord) -> bool:
+    """Drop what asyncio says of the waits that distributed's `gather` abandons when it is interrupted."""
+    error = record.exc_info[1] if record.exc_info else None
+    return type(error).__name__ != "AllExit"

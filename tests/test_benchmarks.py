@@ -53,6 +53,7 @@ def test_durability() -> None:
     assert text.count("PASS") + text.count("FAIL") == 1
 
 
+@pytest.mark.heavy
 def test_kills() -> None:
     text = run("kills")
     assert first_cells(text).count("dask_chunkio") == 2

@@ -100,7 +100,10 @@ def test_waiting_for_another_program(path: Path, pool: ThreadPoolExecutor) -> No
         np.testing.assert_array_equal(file["x"][...], DATA)
 
 
-@pytest.mark.parametrize("scheduler", ["threads", "synchronous", "processes", "cluster"])
+@pytest.mark.parametrize(
+    "scheduler",
+    ["threads", "processes", *(pytest.param(name, marks=pytest.mark.heavy) for name in ("synchronous", "cluster"))],
+)
 def test_ctrl_c_begins_no_new_buffer_and_says_how_to_go_on(path: Path, tmp_path: Path, scheduler: str) -> None:
     log = tmp_path / "log"
     command = [sys.executable, str(SCRIPT), scheduler, str(path), str(log)]

@@ -80,8 +80,8 @@ def test_ctrl_c(tmp_path: Path, scheduler: str) -> None:
         process.communicate()
     assert (process.returncode, stdout) == (130, "")
     assert stderr.splitlines() == [
-        f"Interrupted. What was written is kept in {tmp_path / 'out.h5.writing'}; "
-        f"remove it with: dask-chunkio discard out.h5"
+        f"Interrupted. What was committed is kept in {tmp_path / 'out.h5.writing'}; "
+        f"go on with: dask-chunkio resume out.h5, or remove it with: dask-chunkio discard out.h5"
     ]
     assert not (tmp_path / "out.h5").exists()
 

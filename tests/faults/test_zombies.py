@@ -21,6 +21,10 @@ from dask_chunkio.storage import placing
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/locks")
 OLD = np.arange(500)
+SOME_FINISH = [
+    pytest.param(phase, marks=() if phase in ("before the name", "removing") else pytest.mark.heavy)
+    for phase in FREE_FINISH
+]
 PLACING = ("with the scheduler's lock", "before placing", "placing", "after placing")
 # Seconds for which a worker and its lock are believed in: a stopped one is presumed dead soon.
 SOON = {
@@ -290,7 +294,7 @@ def test_no_write_ends_while_a_stopped_process_is_placing(tmp_path, monkeypatch,
     check(place)
 
 
-@pytest.mark.parametrize("phase", FREE_FINISH)
+@pytest.mark.parametrize("phase", SOME_FINISH)
 @pytest.mark.parametrize("kind", ["new", "existing"])
 def test_a_stopped_finish_touches_nothing_of_a_write_that_began_since(tmp_path, phase, kind):
     """The other finished, somebody moved its file away or goes on with it, and begins another write there."""
@@ -316,7 +320,7 @@ def test_a_stopped_finish_touches_nothing_of_a_write_that_began_since(tmp_path, 
     assert words == "done" or words.startswith(("TargetError: ", "TargetExistsError: ")), words
 
 
-@pytest.mark.parametrize("phase", FREE_FINISH)
+@pytest.mark.parametrize("phase", SOME_FINISH)
 def test_a_stopped_replacement_replaces_nothing_that_came_since(tmp_path, phase):
     """With overwrite=True and nothing else in the file, a new file takes its place: not half of a later one."""
     place, marker, gate, write_id = make_place("new", tmp_path), tmp_path / "marker", tmp_path / "gate", tmp_path.name

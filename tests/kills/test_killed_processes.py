@@ -19,7 +19,7 @@ def kills(runs, seed):
 
 
 def test_a_few_kills():
-    kills(12, seed=1)
+    kills(5, seed=1)
 
 
 @pytest.mark.heavy
