@@ -11,6 +11,7 @@ pile up a buffer between its read and its commit.
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, List, Task, TaskRef
 
+from dask_chunkio.grid import ChunkGrid
 from dask_chunkio.sources.lazy import LazySource
 from dask_chunkio.sources.source import Source
 from dask_chunkio.tasks import (
@@ -108,8 +110,8 @@ def _add_dataset(
         return [commit]
     read, reads, commits, ranks = f"read-{suffix}", {}, {}, _ranks(len(job.buffers))
     shared = False
-    for buffer, selection in enumerate(job.buffers):
-        part = source.part(selection)
+    for buffer in range(len(job.buffers)):
+        part = source.part(job.selection(buffer))
         shared |= part is None
         arguments = (TaskRef(create), number, buffer, TaskRef(name) if part is None else DataNode(None, part))
         key = (commit, *ranks[buffer])
@@ -151,10 +153,12 @@ def _add_blocks(
 
 def _block_tasks(array: Any, job: DatasetJob) -> tuple[Layer, list[Key]]:
     """Return the array's optimized tasks and the keys of its blocks, one for each buffer, in C order."""
-    buffers = job.buffers
+    cells = [ChunkGrid((end,), (length,)) for length, end in zip(job.buffer_shape, job.buffers.shape, strict=True)]
+    region = job.layout.region
+    starts = (0,) * len(cells) if region is None else tuple(map(operator.sub, region.start, region.origin))
     wanted = tuple(
-        tuple(min(length, end - start) for start in range(0, end, length))
-        for length, end in zip(buffers.buffer_shape, buffers.shape, strict=True)
+        tuple(cell[0].stop - max(cell[0].start, start) for cell in along)
+        for along, start in zip(cells, starts, strict=True)
     )
     if array.chunks != wanted:
         array = array.rechunk(wanted)

@@ -34,7 +34,7 @@ _H5PY = frozenset(
         "track_times",
     }
 )
-_OWN = frozenset({"attrs", "buffer_shape", "chunks", "dtype", "read"})
+_OWN = frozenset({"append", "attrs", "buffer_shape", "chunks", "dtype", "read", "region"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,8 @@ class DatasetRequest:
         Attributes.
     options : mapping
         Keywords for `h5py.Group.create_dataset`.
+    region, append : object
+        Where in a dataset that is there, as the user says it; None for a new one.
     """
 
     name: str
@@ -69,6 +71,13 @@ class DatasetRequest:
     read: Any = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    region: Any = None
+    append: Any = None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the dataset is there already."""
+        return self.region is not None or self.append is not None
 
 
 def parse_filename(filename: Any) -> str:
@@ -143,6 +152,10 @@ def _request(name: str, value: Any, keywords: dict[str, Any]) -> DatasetRequest:
     source = as_source(value, name)
     check_read_mode(keywords.get("read"), name)
     options = {key: option for key, option in keywords.items() if key in _H5PY and option is not None}
+    region, append = keywords.get("region"), keywords.get("append")
+    append = None if append is False else append
+    if region is not None or append is not None:
+        _refuse_new_properties(name, keywords, region, append)
     return DatasetRequest(
         name,
         source,
@@ -152,7 +165,20 @@ def _request(name: str, value: Any, keywords: dict[str, Any]) -> DatasetRequest:
         keywords.get("read"),
         dict(keywords.get("attrs") or {}),
         options,
+        region,
+        append,
     )
+
+
+def _refuse_new_properties(name: str, keywords: Mapping[str, Any], region: Any, append: Any) -> None:
+    if region is not None and append is not None:
+        raise ArgumentError(f"{name}: give region= or append=, not both")
+    given = {key for key, value in keywords.items() if value is not None and (key, value) != ("chunks", True)}
+    if strange := sorted(given & (_H5PY | {"attrs", "chunks", "dtype"})):
+        raise ArgumentError(
+            f"{name}: {', '.join(f'{key}=' for key in strange)} is for a new dataset, but region= and append= write "
+            f"into one that is there, whose own properties are kept; leave it out"
+        )
 
 
 def _refuse_unknown(name: str, keywords: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ These run on workers.  Everything that touches the target is here or below.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections import deque
@@ -26,6 +27,7 @@ from dask_chunkio.storage import writers
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec
 from dask_chunkio.storage.flock import locked
 from dask_chunkio.storage.target import Target
+from dask_chunkio.storage.visible import Change, Part
 from dask_chunkio.storage.writer import Lock, Writer
 
 __all__ = [
@@ -76,9 +78,14 @@ class DatasetJob:
         """The grid of its buffers."""
         return buffer_grid(self.layout.chunks, self.buffer_shape)
 
+    def selection(self, buffer: int) -> Selection:
+        """Return what a buffer selects from the source."""
+        found, region = self.buffers[buffer], self.layout.region
+        return found if region is None else region.of_source(found)
+
     def chunks_of(self, buffer: int) -> list[int]:
         """Return the numbers of the chunks in a buffer; a dataset in one piece counts as one."""
-        return list(self.buffers.chunk_numbers(buffer)) if self.layout.is_chunked else [0]
+        return list(self.buffers.chunk_numbers(buffer))
 
     def where(self, buffer: int, selection: Selection) -> str:
         """Return words for messages."""
@@ -130,7 +137,9 @@ class DatasetResult:
     nbytes, stored_nbytes : int
         Bytes of its elements, and of its payloads in the file.
     buffers, chunks : int
-        How many it has.
+        How many were written.
+    merged_chunks : int
+        How many of these kept some of their elements: each was read, merged and encoded under the lock.
     """
 
     name: str
@@ -140,6 +149,7 @@ class DatasetResult:
     stored_nbytes: int
     buffers: int
     chunks: int
+    merged_chunks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +230,7 @@ def write_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader)
 def commit_block(layout: WriteLayout, dataset: int, buffer: int, block: Any) -> Receipt:
     """Commit a block that dask computed, if it is what the array announced."""
     job = layout.jobs[dataset]
-    selection = job.buffers[buffer]
+    selection = job.selection(buffer)
     with writers.engaged(layout.target, layout.exclusive):
         dtypes = job.source_dtype, job.layout.form.dtype
         data = check_buffer(block, selection_shape(selection), dtypes, job.where(buffer, selection))
@@ -240,7 +250,8 @@ def write_in_order(layout: WriteLayout, dataset: int, reader: Reader) -> Receipt
         writers.engaged(layout.target, layout.exclusive),
         ThreadPoolExecutor(threads, "dask_chunkio-encode") as pool,
     ):
-        for buffer, selection in enumerate(job.buffers):
+        for buffer in range(len(job.buffers)):
+            selection = job.selection(buffer)
             # Copied, since the user's object may fill the same memory again in its next call.
             data = read_checked(reader, selection, dtypes, job.where(buffer, selection)).copy()
             if len(running) == threads:
@@ -267,16 +278,18 @@ def finish_target(layout: WriteLayout, receipts: Sequence[Receipt]) -> WriteResu
 
 
 def _result(job: DatasetJob, stored: int) -> DatasetResult:
-    form, chunks = job.layout.form, len(job.layout.chunks) if job.layout.is_chunked else 0
-    return DatasetResult(
-        job.layout.name, job.layout.shape, form.dtype, job.layout.nbytes, stored, len(job.buffers), chunks
-    )
+    layout, region = job.layout, job.layout.region
+    chunks = len(layout.chunks) if layout.is_chunked else 0
+    shape = layout.shape if region is None else region.shape
+    nbytes = math.prod(shape) * layout.form.dtype.itemsize
+    merged = chunks - region.whole_chunks if region is not None and layout.is_chunked else 0
+    return DatasetResult(layout.name, shape, layout.form.dtype, nbytes, stored, len(job.buffers), chunks, merged)
 
 
 def _read(layout: WriteLayout, place: tuple[int, int], reader: Reader) -> Array | Receipt:
     dataset, buffer = place
     job = layout.jobs[dataset]
-    selection = job.buffers[buffer]
+    selection = job.selection(buffer)
     if _writer(layout).stored(dataset, job.chunks_of(buffer)):
         return _receipt(layout, dataset, selection)
     dtypes = job.source_dtype, job.layout.form.dtype
@@ -292,16 +305,46 @@ def _commit(layout: WriteLayout, place: tuple[int, int], data: Array | Receipt, 
     if isinstance(data, Receipt):
         return data
     job, writer = layout.jobs[place[0]], _writer(layout)
-    selection = job.buffers[place[1]]
-    if not job.layout.is_chunked:
-        writer.commit_whole(place, data, lock)
-    elif not writer.stored(place[0], chunks := job.chunks_of(place[1])):
-        encoder, grid, form = encoder_for(job.layout.form, job.options), job.layout.chunks, job.layout.form
-        payloads = [encoder.encode(cut_chunk(data, selection, grid[chunk], form)) for chunk in chunks]
-        writer.commit(place, job.layout, chunks, payloads, lock)
-    receipt = _receipt(layout, place[0], selection)
+    chunks = job.chunks_of(place[1])
+    if not writer.stored(place[0], chunks):
+        if not job.layout.is_chunked:
+            _commit_by_hdf5(writer, job, place, data, lock)
+        elif job.layout.region is not None:
+            _commit_region(writer, job, place, data, lock)
+        else:
+            selection = job.buffers[place[1]]
+            encoder, grid, form = encoder_for(job.layout.form, job.options), job.layout.chunks, job.layout.form
+            payloads = [encoder.encode(cut_chunk(data, selection, grid[chunk], form)) for chunk in chunks]
+            writer.commit(place, job.layout, chunks, payloads, lock)
+    receipt = _receipt(layout, place[0], job.selection(place[1]))
     report(layout.target.write_id, receipt.nbytes)
     return receipt
+
+
+def _commit_by_hdf5(writer: Writer, job: DatasetJob, place: tuple[int, int], data: Array, lock: Lock) -> None:
+    selection, region = job.buffers[place[1]], job.layout.region
+    if region is not None:
+        selection = region.of_dataset(region.inside(selection))
+    writer.commit_by_hdf5(place, job.chunks_of(place[1]), data, selection, lock)
+
+
+def _commit_region(writer: Writer, job: DatasetJob, place: tuple[int, int], data: Array, lock: Lock) -> None:
+    """Encode the chunks that are replaced here; the others have to be merged in the turn."""
+    layout, region = job.layout, job.layout.region
+    if region is None:
+        raise ValueError("not a part of a dataset")
+    encoder, grid = encoder_for(layout.form, job.options), layout.chunks
+    here = region.inside(job.buffers[place[1]])
+    payloads, parts = [], []
+    for chunk in job.chunks_of(place[1]):
+        cell = grid[chunk]
+        if region.is_whole(cell):
+            payloads.append((chunk, encoder.encode(cut_chunk(data, here, cell, layout.form))))
+        else:
+            part = region.inside(cell)
+            inside = (slice(p.start - h.start, p.stop - h.start) for p, h in zip(part, here, strict=True))
+            parts.append(Part(chunk, data[tuple(inside)], part))
+    writer.commit_visible(place, layout, Change(payloads, parts, encoder.encode), lock)
 
 
 def _receipt(layout: WriteLayout, dataset: int, selection: Selection) -> Receipt:

@@ -6,7 +6,7 @@ import contextlib
 import uuid
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args, overload
 
 import dask.base
@@ -37,6 +37,7 @@ from dask_chunkio.sources.lazy import LazySource
 from dask_chunkio.sources.source import ReadMode, Source
 from dask_chunkio.sources.stream import StreamSource
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, preview
+from dask_chunkio.storage.parts import find_parts
 from dask_chunkio.storage.target import Durability, Target
 from dask_chunkio.storage.writers import end
 from dask_chunkio.tasks import Creation, DatasetJob, WriteResult
@@ -254,12 +255,15 @@ def _prepare(
     path = parse_filename(filename)
     requests = parse_requests(args, encoding, keywords)
     workers = find_workers(scheduler)
-    specs = tuple(map(_spec, requests))
+    target = Target(path, uuid.uuid4().hex, **options)
+    there = find_parts(
+        target, {one.name: (one.region, one.append, one.source.shape) for one in requests if one.is_there}
+    )
+    specs = tuple(_spec_of_part(one, there[one.name]) if one.name in there else _spec(one) for one in requests)
     layouts = preview(specs)
     jobs = tuple(_job(request, layout, workers) for request, layout in zip(requests, layouts, strict=True))
     for request in requests:
         _require_portable(request, workers)
-    target = Target(path, uuid.uuid4().hex, **options)
     return _Write(target, workers, tuple(request.source for request in requests), specs, jobs)
 
 
@@ -283,6 +287,13 @@ def _spec(request: DatasetRequest) -> DatasetSpec:
         chunks = readable_chunk_shape(source.shape, request.dtype.itemsize, source.shapes.block)
     check_cast(source.dtype, request.dtype, request.name)
     return DatasetSpec(request.name, source.shape, request.dtype, chunks, request.options, request.attrs, source.dtype)
+
+
+def _spec_of_part(request: DatasetRequest, layout: DatasetLayout) -> DatasetSpec:
+    source, form = request.source, layout.form
+    check_cast(source.dtype, form.dtype, request.name)
+    spec = DatasetSpec(request.name, source.shape, form.dtype, form.chunk_shape, source_dtype=source.dtype)
+    return replace(spec, there=layout)
 
 
 def _job(request: DatasetRequest, layout: DatasetLayout, workers: Workers) -> DatasetJob:

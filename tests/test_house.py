@@ -18,7 +18,7 @@ TESTS = Path(__file__).parent
 
 # From the ground up; a name that ends in a dot stands for a folder.
 FLOORS = (
-    {"errors", "grid", "sizing", "plan", "arguments"},
+    {"errors", "grid", "region", "sizing", "plan", "arguments"},
     {"iterator", "data_chunk", "selections", "sources.", "filters."},
     {"storage."},
     {"graph", "tasks", "locks", "workers"},

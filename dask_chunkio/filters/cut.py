@@ -79,12 +79,6 @@ def cut_chunk(data: Array, start: Selection, chunk: Selection, form: ChunkFormat
     part = data[inside]
     if part.shape == form.chunk_shape:
         return np.ascontiguousarray(cast(part, form.dtype))
-    full = np.full(form.chunk_shape, _fill(form), form.dtype)
+    full = np.full(form.chunk_shape, form.fill, form.dtype)
     full[tuple(slice(0, n) for n in part.shape)] = cast(part, form.dtype)
     return full
-
-
-def _fill(form: ChunkFormat) -> Any:
-    if form.fillvalue is None:
-        return np.zeros((), form.dtype)
-    return np.frombuffer(form.fillvalue, form.dtype).reshape(())

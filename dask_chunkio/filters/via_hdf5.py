@@ -86,8 +86,8 @@ class Hdf5Encoder:
     form : ChunkFormat
         How chunks are stored.
     options : mapping
-        The keywords that the dataset was made with.  The recorded pipeline is not enough:
-        some plugins (bitshuffle) add to their options each time a dataset is made with them.
+        The keywords that the dataset was made with; empty for one that was there.  The recorded pipeline
+        is not enough: some plugins (bitshuffle) add to their options each time a dataset is made with them.
 
     Raises
     ------
@@ -133,4 +133,17 @@ class Hdf5Encoder:
     def _dataset(self, file: h5py.File) -> h5py.h5d.DatasetID:
         form = self._form
         shape = form.chunk_shape
+        if not self._options:
+            return _twin(file, form)
         return file.create_dataset("chunk", shape=shape, dtype=form.dtype, chunks=shape, **self._options).id
+
+
+def _twin(file: h5py.File, form: ChunkFormat) -> h5py.h5d.DatasetID:
+    """Make a dataset of one chunk with the pipeline as it is recorded."""
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_chunk(form.chunk_shape)
+    plist.set_fill_value(form.fill)
+    for step in form.filters:
+        plist.set_filter(step.code, step.flags, step.options)
+    space, kind = h5py.h5s.create_simple(form.chunk_shape), h5py.h5t.py_create(form.dtype, logical=True)
+    return h5py.h5d.create(file.id, b"chunk", kind, space, plist)

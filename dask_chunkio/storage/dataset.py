@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import itertools
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import h5py
@@ -14,11 +16,16 @@ from dask_chunkio.errors import ArgumentError, ArgumentTypeError, ChunkIOError
 from dask_chunkio.filters.pipeline import ChunkFormat
 from dask_chunkio.filters.via_hdf5 import read_filters, require_filter
 from dask_chunkio.grid import ChunkGrid, Shape, chunk_grid
+from dask_chunkio.region import Region, parse_region
+from dask_chunkio.sizing import readable_chunk_shape
 from dask_chunkio.storage.journal import CreatedDataset, Entries
 
-__all__ = ["DatasetLayout", "DatasetSpec", "describe", "describe_made", "index_differs", "make_dataset", "preview"]
+__all__ = ["DatasetLayout", "DatasetSpec", "describe", "describe_made", "describe_region", "index_differs"]
+__all__ += ["make_dataset", "preview"]
 
 _counter = itertools.count()
+# H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS of H5Dpublic.h.
+_DONT_FILTER_PARTIAL_CHUNKS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,8 @@ class DatasetSpec:
         Its attributes.
     source_dtype : numpy.dtype, optional
         What the source announces; `dtype` by default.
+    there : DatasetLayout, optional
+        The part of a dataset that is there already; then nothing is made.
     """
 
     name: str
@@ -50,6 +59,7 @@ class DatasetSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     attrs: Mapping[str, Any] = field(default_factory=dict)
     source_dtype: np.dtype[Any] | None = None
+    there: DatasetLayout | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +71,33 @@ class DatasetLayout:
     name : str
         Absolute path in the file.
     shape : tuple of int
-        Its shape, in elements.
+        Its shape, in elements; of a region the window's.
     form : ChunkFormat
         How its chunks are stored.
     is_chunked : bool
-        False for a dataset without axes, which HDF5 stores in one piece.
+        False for what HDF5 itself has to write: a dataset without chunks, or elements of no
+        fixed length.
+    region : Region, optional
+        Of a dataset that is there already.
     """
 
     name: str
     shape: Shape
     form: ChunkFormat
     is_chunked: bool = True
+    region: Region | None = None
+
+    def origins(self, chunks: Sequence[int]) -> list[Shape]:
+        """Return the first element of each chunk, as HDF5 addresses it."""
+        found = self.chunks.origins(chunks)
+        if self.region is None:
+            return found
+        first = self.region.origin
+        return [tuple(at + by for at, by in zip(one, first, strict=True)) for one in found]
+
+    def origin(self, chunk: int) -> Shape:
+        """Return the first element of a chunk, as HDF5 addresses it."""
+        return self.origins([chunk])[0]
 
     @property
     def chunks(self) -> ChunkGrid:
@@ -123,15 +149,15 @@ def describe(dataset: h5py.Dataset) -> DatasetLayout:
     Raises
     ------
     ArgumentTypeError
-        If elements of its type cannot be encoded outside HDF5.
+        If its type has no numpy dtype.
     """
     plist = dataset.id.get_create_plist()
-    is_chunked = plist.get_layout() == h5py.h5d.CHUNKED
-    _require_plain_type(dataset)
+    has_chunks = plist.get_layout() == h5py.h5d.CHUNKED
+    is_chunked = has_chunks and _is_plain_type(dataset) and not keeps_partial_chunks_unfiltered(plist)
     fill = None
-    if plist.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED:
+    if is_chunked and plist.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED:
         fill = np.asarray(dataset.fillvalue, dataset.dtype).tobytes()
-    chunk_shape = tuple(map(int, dataset.chunks)) if is_chunked else tuple(map(int, dataset.shape))
+    chunk_shape = tuple(map(int, dataset.chunks if has_chunks else dataset.shape))
     form = ChunkFormat(chunk_shape, dataset.dtype, read_filters(plist), fill)
     return DatasetLayout(dataset.name, tuple(map(int, dataset.shape)), form, is_chunked)
 
@@ -148,19 +174,36 @@ def describe_made(spec: DatasetSpec, layout: DatasetLayout) -> CreatedDataset:
         " > ".join(map(str, form.filters)),
         "" if form.fillvalue is None else form.fillvalue.hex(),
         layout.is_chunked,
+        () if layout.region is None else (layout.region.start, layout.region.stop, layout.region.before),
     )
 
 
-def _require_plain_type(dataset: h5py.Dataset) -> None:
-    # write_direct_chunk takes any bytes without a look at their type; so the bytes of this dtype must be the file's.
+def _is_plain_type(dataset: h5py.Dataset) -> bool:
+    """Say whether elements in memory are the bytes in the file: write_direct_chunk takes any bytes."""
     if dataset.dtype.hasobject:
-        raise ArgumentTypeError(
-            f"{dataset.name}: strings of variable length, references and Python objects have no fixed length and "
-            f"cannot be written in chunks yet; use a type of fixed length, such as 'S16'"
-        )
-    stored = dataset.id.get_type()
-    if not stored.equal(h5py.h5t.py_create(dataset.dtype, logical=True)):
-        raise ArgumentTypeError(f"{dataset.name}: dtype {dataset.dtype} is stored in a form that numpy does not have")
+        return False
+    return bool(dataset.id.get_type().equal(h5py.h5t.py_create(dataset.dtype, logical=True)))
+
+
+def keeps_partial_chunks_unfiltered(plist: h5py.h5p.PropDCID) -> bool:
+    """Say whether chunks that reach beyond the dataset skip the pipeline, which neither h5py nor their mask shows."""
+    library = _hdf5()
+    if library is None:
+        return False
+    options = ctypes.c_uint()
+    with h5py._objects.phil:
+        failed = library.H5Pget_chunk_opts(ctypes.c_int64(plist.id), ctypes.byref(options))
+    return failed >= 0 and bool(options.value & _DONT_FILTER_PARTIAL_CHUNKS)
+
+
+@functools.cache
+def _hdf5() -> Any:
+    """Return the HDF5 library that h5py uses; None where a library does not show what it was linked with."""
+    try:
+        library = ctypes.CDLL(h5py.defs.__file__)
+        return library if library.H5Pget_chunk_opts else None
+    except (OSError, AttributeError):  # Windows
+        return None
 
 
 def preview(specs: Iterable[DatasetSpec]) -> tuple[DatasetLayout, ...]:
@@ -170,7 +213,43 @@ def preview(specs: Iterable[DatasetSpec]) -> tuple[DatasetLayout, ...]:
     """
     name = f"dask_chunkio-preview-{next(_counter)}"
     with h5py.File(name, "w", driver="core", backing_store=False) as file:
-        return tuple(describe(make_dataset(file, spec)) for spec in specs)
+        return tuple(spec.there or describe(make_dataset(file, spec)) for spec in specs)
+
+
+def describe_region(
+    dataset: h5py.Dataset, region: Any, append: Any, source: Shape, begun: tuple[Shape, Shape, Shape] | None = None
+) -> DatasetLayout:
+    """Describe the part of a dataset that is there, and is to be written.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+        The dataset.
+    region, append : object
+        As `parse_region` takes them.
+    source : tuple of int
+        Shape of the source.
+    begun : tuple of tuple of int, optional
+        Start, stop and shape before, where a write of that part was begun: what is appended to has grown already.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no such part, or nothing can be written to it.
+    """
+    plist = dataset.id.get_create_plist()
+    if plist.get_layout() == h5py.h5d.VIRTUAL or plist.get_external_count():
+        raise ArgumentError(f"{dataset.name} keeps its data in other files; write to those")
+    if dataset.shape is None:
+        raise ArgumentError(f"{dataset.name} has no elements (an empty dataspace); nothing can be written to it")
+    layout = describe(dataset)
+    chunk_shape = layout.form.chunk_shape
+    if dataset.chunks is None and layout.shape:
+        chunk_shape = readable_chunk_shape(layout.shape, dataset.dtype.itemsize, None)
+    shape = layout.shape if begun is None or append is None else begun[2]
+    found = parse_region(dataset.name, region, append, source, (shape, dataset.maxshape, chunk_shape))
+    form = replace(layout.form, chunk_shape=chunk_shape)
+    return replace(layout, shape=found.window, form=form, region=found)
 
 
 def index_differs(dataset: h5py.Dataset, layout: DatasetLayout, table: Entries) -> str | None:
@@ -192,12 +271,12 @@ def index_differs(dataset: h5py.Dataset, layout: DatasetLayout, table: Entries) 
     """
     if not layout.is_chunked or not len(layout.chunks):
         return None
-    grid = layout.chunks
+    grid, first = layout.chunks, layout.region.origin if layout.region else (0,) * len(layout.shape)
     infos: list[Any] = []
     dataset.id.chunk_iter(infos.append)
     cells = np.array([info.chunk_offset for info in infos], np.int64).reshape(-1, len(grid.shape))
-    cells //= np.array(grid.chunk_shape, np.int64)
-    inside = (cells < np.array(grid.cells, np.int64)).all(axis=1)
+    cells = (cells - np.array(first, np.int64)) // np.array(grid.chunk_shape, np.int64)
+    inside = ((cells >= 0) & (cells < np.array(grid.cells, np.int64))).all(axis=1)
     numbers = np.ravel_multi_index(tuple(cells[inside].T), grid.cells)
     places = [(info.byte_offset, info.size, 0, info.filter_mask, 1) for info in infos]
     indexed = np.zeros(len(grid), table.dtype)
@@ -207,5 +286,7 @@ def index_differs(dataset: h5py.Dataset, layout: DatasetLayout, table: Entries) 
     differs = np.any([(indexed[name] != table[name]) & held for name in fields], axis=0) | (indexed["state"] != held)
     if differs.any():
         chunk = int(np.argmax(differs))
-        return f"{layout.name}: HDF5's index and the journal disagree on the chunk at {grid.origin(chunk)}"
-    return f"{layout.name}: HDF5's index has chunks outside the dataset" if not inside.all() else None
+        return f"{layout.name}: HDF5's index and the journal disagree on the chunk at {layout.origin(chunk)}"
+    if layout.region is None and not inside.all():
+        return f"{layout.name}: HDF5's index has chunks outside the dataset"
+    return None

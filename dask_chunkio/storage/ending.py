@@ -38,7 +38,10 @@ def mend(turns: Turns, layouts: Sequence[DatasetLayout]) -> list[str]:
     for number, layout in enumerate(layouts):
         with turns.opened() as state:
             difference = index_differs(state.dataset(turns.path_of(number)), layout, turns.journal.table(number))
-        if difference is not None:
+        if difference is not None and layout.region is not None:
+            # Readers see it, and other programs may change it between two turns.
+            notes.append(f"{difference}: another program has changed it since")
+        elif difference is not None:
             rebuild_dataset(turns, number, layout)
             notes.append(f"{difference}: the index was rebuilt from the journal")
     return notes
@@ -61,6 +64,8 @@ def _name_datasets(turns: Turns, state: OpenFile) -> None:
     if created is None or not created.group:
         return
     for number, made in enumerate(created.datasets):
+        if made.region:
+            continue
         require_replaceable(state.h5, made.name, turns.target)
         if made.name in state.h5:
             del state.h5[made.name]

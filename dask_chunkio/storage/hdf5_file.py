@@ -186,6 +186,10 @@ class StagedFile:
             )
         return self._reserved[0]
 
+    def stage(self, offset: int, data: bytes | memoryview) -> None:
+        """Stage a payload at the place that was reserved for it."""
+        self.staged.write(offset, memoryview(data))
+
     def check(self) -> None:
         """Raise what a callback met, if any did."""
         if self.error is not None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import getpass
+import itertools
 import json
 import os
 import socket
@@ -100,6 +101,8 @@ class CreatedDataset:
         As words, to be compared and shown.
     is_chunked : bool
         As `DatasetLayout.is_chunked`.
+    region : tuple of tuple of int
+        Start and stop of a part of a dataset that was there, and the dataset's shape before; else empty.
     """
 
     name: str
@@ -110,11 +113,12 @@ class CreatedDataset:
     filters: str
     fillvalue: str
     is_chunked: bool
+    region: tuple[Shape, ...] = ()
 
     @property
     def chunk_count(self) -> int:
-        """Number of its chunks; a dataset in one piece counts as one."""
-        return len(ChunkGrid(self.shape, self.chunks)) if self.is_chunked else 1
+        """Number of its chunks; a dataset without axes counts as one."""
+        return len(ChunkGrid(self.shape, self.chunks))
 
     def difference(self, other: CreatedDataset) -> str | None:
         """Return in words what differs, or None."""
@@ -146,7 +150,8 @@ class Created:
 
     def path(self, number: int) -> str:
         """Return where dataset `number` is in the HDF5 file while it is written."""
-        return f"{self.group}/{number}" if self.group else self.datasets[number].name
+        made = self.datasets[number]
+        return f"{self.group}/{number}" if self.group and not made.region else made.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,8 +348,14 @@ def _created(body: bytes) -> Created:
 
 
 def _dataset(found: Any) -> CreatedDataset:
-    made = CreatedDataset(**{**found, "shape": tuple(found["shape"]), "chunks": tuple(found["chunks"])})
-    if not all(type(n) is int for n in (*made.shape, *made.chunks)) or type(made.is_chunked) is not bool:
+    shapes = {name: tuple(found[name]) for name in ("shape", "chunks")}
+    made = CreatedDataset(**{**found, **shapes, "region": tuple(map(tuple, found["region"]))})
+    if len(made.region) not in (0, 3) or any(len(one) != len(made.shape) for one in made.region):
+        raise ValueError("of a region that is none")
+    if (
+        not all(type(n) is int for n in itertools.chain(made.shape, made.chunks, *made.region))
+        or type(made.is_chunked) is not bool
+    ):
         raise ValueError("of a dataset whose shape is none")
     if not all(type(word) is str for word in (made.name, made.dtype, made.source_dtype, made.filters, made.fillvalue)):
         raise ValueError("of a dataset without words")

@@ -40,7 +40,7 @@ def rebuild_dataset(turns: Turns, number: int, layout: DatasetLayout) -> None:
         made = _twin(state.h5, path)
         places = [
             state.staged.reserve(made.id, origin, int(row["nbytes"]), int(row["mask"]))
-            for origin, row in zip(layout.chunks.origins(range(len(table))), table, strict=True)
+            for origin, row in zip(layout.origins(range(len(table))), table, strict=True)
         ]
         _require_apart(table, places, layout.name)
         # A place below the end of the last commit may still belong to it.
@@ -92,7 +92,7 @@ def _copy(turns: Turns, layout: DatasetLayout, table: Entries, places: list[int]
         count = pread_into(turns.file, memoryview(data), int(row["offset"]))
         if count != len(data) or checksum(data) != int(row["checksum"]):
             raise IntegrityError(
-                f"{layout.name}: the payload of the chunk at {layout.chunks.origin(chunk)} is not what was written; "
+                f"{layout.name}: the payload of the chunk at {layout.origin(chunk)} is not what was written; "
                 f"go on with resume=True, which reads its source again"
             )
         pwrite_all(turns.file, memoryview(data), place)

@@ -15,7 +15,7 @@ from dask_chunkio.storage.journal import HELD, Journal, Owner
 from dask_chunkio.storage.manifest import read_manifest, require_real_folder
 from dask_chunkio.storage.target import Target
 
-__all__ = ["DatasetState", "UnfinishedWrite", "status"]
+__all__ = ["DatasetState", "UnfinishedWrite", "read_journal", "status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
     # A write that was cut off as it began may have no manifest yet.
     manifest = read_manifest(target.manifest)
     require_real_folder(target.folder)
-    with _journal(target) as journal:
+    with read_journal(target) as journal:
         tables = [journal.table(n) for n in range(len(journal.created.datasets))] if journal.created else []
         made = journal.created.datasets if journal.created else ()
         datasets = tuple(
@@ -147,7 +147,8 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
 
 
 @contextlib.contextmanager
-def _journal(target: Target) -> Iterator[Journal]:
+def read_journal(target: Target) -> Iterator[Journal]:
+    """Open the journal of a write and read it; an empty one where there is none."""
     try:
         descriptor = open_side_file(target.journal, write=False)
     except FileNotFoundError:

@@ -18,6 +18,7 @@ from dask_chunkio.storage.folder import Folder
 from dask_chunkio.storage.journal import HELD
 from dask_chunkio.storage.target import SIDE_FILES, Target
 from dask_chunkio.storage.turn import Turns
+from dask_chunkio.storage.visible import shrunk
 from dask_chunkio.storage.writer import Writer
 
 __all__ = ["Recovered", "discard", "recover"]
@@ -188,8 +189,12 @@ def _remove_hidden(target: Target) -> None:
         if created is None or turns.journal.finished:
             return
         with turns.opened() as state:
-            if created.group in state.h5:
+            if created.group and created.group in state.h5:
                 del state.h5[created.group]
+            for made in created.datasets:
+                if made.region:
+                    _, stop, before = made.region
+                    shrunk(state.h5, made.name, before, tuple(map(max, before, stop)))
             turns.commit(state, b"", close=True, durable=True)
             turns.trim(state.staged.size)
 
@@ -206,7 +211,11 @@ def _recovered(target: Target) -> Recovered:
             paths = names if writer.turns.journal.finished else [created.path(n) for n in range(len(names))]
             with writer.turns.opened() as state:
                 layouts = [describe(state.dataset(path)) for path in paths]
-        committed = [_void_unplaced(writer, number, layout) for number, layout in enumerate(layouts)]
+        committed = [
+            # What readers see is in place since its commit.
+            _void_unplaced(writer, number, layout) if not made.region else len(layout.chunks)
+            for number, (made, layout) in enumerate(zip(created.datasets, layouts, strict=True))
+        ]
         total = sum(len(writer.turns.journal.table(number)) for number in range(len(layouts)))
         os.fsync(writer.turns.file)
     finally:

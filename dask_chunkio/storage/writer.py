@@ -11,7 +11,7 @@ from typing import Any
 
 from dask_chunkio.errors import ArgumentError, IntegrityError, TargetBusyError, UnfinishedWriteError
 from dask_chunkio.filters.pipeline import Payload
-from dask_chunkio.grid import Array
+from dask_chunkio.grid import Array, Selection
 from dask_chunkio.storage.claim import LOOKS
 from dask_chunkio.storage.dataset import (
     DatasetLayout,
@@ -27,13 +27,13 @@ from dask_chunkio.storage.journal import HELD, Created, CreatedDataset, Entries,
 from dask_chunkio.storage.records import RESERVED, VOIDED, checksum
 from dask_chunkio.storage.target import Target, cannot_resume, remedies
 from dask_chunkio.storage.turn import Lock, Turns
+from dask_chunkio.storage.visible import Change, grown, place_visible
 
 __all__ = ["Finished", "Lock", "Writer"]
 
 Place = tuple[int, int]
 _GROUP = "/.dask_chunkio-"
 _FIRST_PATIENCE = 5.0
-_ONE_PIECE = (0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +159,20 @@ class Writer:
                     offsets = self._reserve(place, layout, encoded)
                 self._place(offsets, [one.payload for one in encoded])
 
-    def commit_whole(self, place: Place, data: Array, lock: Lock) -> None:
-        """Write a dataset that has no chunks, by HDF5 itself, in a turn of its own."""
+    def commit_by_hdf5(
+        self, place: Place, chunks: Sequence[int], data: Array, selection: Selection, lock: Lock
+    ) -> None:
+        """Write what cannot be encoded outside HDF5 by HDF5 itself, in a turn of its own."""
         with self.turns.turn(lock), self.turns.opened() as state:
-            state.dataset(self.turns.path_of(place[0]))[()] = data
-            self.turns.commit(state, self._record(place, [_ONE_PIECE]))
+            state.dataset(self.turns.path_of(place[0]))[selection or ()] = data
+            self.turns.commit(state, self._record(place, [(chunk, 0, 0, 0, 0) for chunk in chunks]))
+
+    def commit_visible(self, place: Place, layout: DatasetLayout, change: Change, lock: Lock) -> None:
+        """Replace chunks that readers can see, as `place_visible` does, in a turn of its own."""
+        _require_payloads(layout, [payload for _, payload in change.payloads])
+        with self.turns.turn(lock), self.turns.opened() as state:
+            rows = place_visible(self.turns, state, layout, change)
+            self.turns.commit(state, self._record(place, rows))
 
     def void(
         self, dataset: int, layout: DatasetLayout, chunks: Sequence[int], payloads: Sequence[Payload], lock: Lock
@@ -212,24 +221,27 @@ class Writer:
     def _made(self, specs: Sequence[DatasetSpec]) -> tuple[DatasetLayout, ...]:
         journal = self.turns.journal
         if journal.created is not None:
-            return self._described(journal.created)
+            return self._described(journal.created, specs)
         existing = self.target.mode == "existing"
+        is_hidden = existing and any(spec.there is None for spec in specs)
         with self.turns.opened("r+" if existing else "w") as state:
-            group = f"{_GROUP}{self.target.write_id[:12]}" if existing else ""
+            group = f"{_GROUP}{self.target.write_id[:12]}" if is_hidden else ""
             created = Created(tuple(CreatedDataset(spec.name, (), (), "", "", "", "", False) for spec in specs), group)
             layouts = tuple(
-                replace(describe(make_dataset(state.h5, replace(spec, name=created.path(number)))), name=spec.name)
+                grown(state.h5, spec.there)
+                if spec.there is not None
+                else replace(describe(make_dataset(state.h5, replace(spec, name=created.path(number)))), name=spec.name)
                 for number, spec in enumerate(specs)
             )
             created = replace(created, datasets=tuple(map(describe_made, specs, layouts)))
             self.turns.commit(state, self._owner(1).pack() + created.pack())
         return layouts
 
-    def _described(self, created: Created) -> tuple[DatasetLayout, ...]:
+    def _described(self, created: Created, specs: Sequence[DatasetSpec]) -> tuple[DatasetLayout, ...]:
         names = [made.name for made in created.datasets]
         with self.turns.opened() as state:
             paths = names if self.turns.journal.finished else [created.path(number) for number in range(len(names))]
-            described = [describe(state.dataset(path)) for path in paths]
+            described = [spec.there or describe(state.dataset(path)) for path, spec in zip(paths, specs, strict=True)]
             return tuple(replace(layout, name=name) for layout, name in zip(described, names, strict=True))
 
     def _require_alone(self, owner: Owner) -> None:
@@ -249,7 +261,6 @@ class Writer:
         created, owner = journal.created, journal.owner
         if created is None or owner is None:
             return self._made(specs)
-        layouts = self._described(created)
         wanted = tuple(spec.name for spec in specs)
         if (begun := tuple(made.name for made in created.datasets)) != wanted:
             raise ArgumentError(cannot_resume(self.target, f"it writes {', '.join(begun)}, not {', '.join(wanted)}"))
@@ -257,6 +268,7 @@ class Writer:
             expected = made.difference(describe_made(spec, *preview([spec])))
             if expected is not None:
                 raise ArgumentError(cannot_resume(self.target, f"{made.name}: {expected}"))
+        layouts = self._described(created, specs)
         self.turns.record(self._owner(owner.epoch + 1).pack())
         self.turns.sync_all()
         return layouts
@@ -289,7 +301,7 @@ class Writer:
         if new or rows:
             with self.turns.opened() as state:
                 dataset = state.id_of(self.turns.path_of(place[0]))
-                origins = layout.chunks.origins([encoded[row].chunk for row in new])
+                origins = layout.origins([encoded[row].chunk for row in new])
                 for row, origin in zip(new, origins, strict=True):
                     one = encoded[row]
                     nbytes, mask = one.payload.nbytes, one.payload.mask
@@ -312,7 +324,7 @@ class Writer:
             longer = Payload(bytes(one.payload.data) + b"\0", one.payload.mask)
             self._reserve_anew(place, layout, replace(one, payload=longer), VOIDED)
         with self.turns.opened() as state:
-            origin, nbytes, mask = layout.chunks.origin(one.chunk), one.payload.nbytes, one.payload.mask
+            origin, nbytes, mask = layout.origin(one.chunk), one.payload.nbytes, one.payload.mask
             offset = state.staged.reserve(state.id_of(self.turns.path_of(place[0])), origin, nbytes, mask)
             entry = (one.chunk, offset, nbytes, one.sum, mask)
             self.turns.commit(state, self._record(place, [entry], kind), close=True)

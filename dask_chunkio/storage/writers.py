@@ -132,7 +132,7 @@ def create(
     layouts : tuple of DatasetLayout
         One for each dataset.
     """
-    names = tuple(spec.name for spec in specs)
+    names = tuple(spec.name for spec in specs if spec.there is None)
     target = target.located()
     if target.wait:
         wait_for_others(target)
@@ -219,7 +219,7 @@ def finish(target: Target, layouts: Sequence[DatasetLayout], lock: Lock) -> Fini
 
 def _published(target: Target, layouts: Sequence[DatasetLayout], folder: Folder) -> Finished | None:
     try:
-        publish(target, tuple(layout.name for layout in layouts), folder)
+        publish(target, tuple(layout.name for layout in layouts if layout.region is None), folder)
     except OSError as error:
         if not folder.is_there:
             return _finished_before(target, layouts)
@@ -235,9 +235,10 @@ def _finished_before(target: Target, layouts: Sequence[DatasetLayout]) -> Finish
     try:
         with h5py.File(target.path, "r") as file:
             datasets = [file[layout.name] for layout in layouts]
-            if [describe(dataset) for dataset in datasets] != list(layouts):
+            made = [(one, layout) for one, layout in zip(datasets, layouts, strict=True) if layout.region is None]
+            if any(describe(dataset) != layout for dataset, layout in made):
                 raise IntegrityError(f"{target.path} holds other datasets than this write made")
-            chunked = zip(datasets, layouts, strict=True)
+            chunked = made
             if any(made.is_chunked and found.id.get_num_chunks() != len(made.chunks) for found, made in chunked):
                 raise IntegrityError(f"{target.path} does not hold every chunk")
             return Finished(tuple(int(dataset.id.get_storage_size()) for dataset in datasets))

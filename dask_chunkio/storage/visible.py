@@ -1,0 +1,153 @@
+"""Chunks that readers can see already: replaced inside a turn, whole or not at all.
+
+HDF5 uses freed space at once: the place of a new payload may be that of an old one.  So a
+payload goes to its place before the commit only where that lies behind the end of the last
+commit; everything before that end goes through the log.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+
+from dask_chunkio.errors import TargetError
+from dask_chunkio.filters.cut import cast
+from dask_chunkio.filters.pipeline import Payload
+from dask_chunkio.grid import Array, Selection, Shape, selection_shape
+from dask_chunkio.storage.dataset import DatasetLayout
+from dask_chunkio.storage.files import pwrite_each
+from dask_chunkio.storage.records import checksum
+from dask_chunkio.storage.turn import OpenFile, Turns
+
+__all__ = ["Change", "Part", "grown", "place_visible", "shrunk"]
+
+Row = tuple[int, int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """New elements for a part of a chunk.
+
+    Parameters
+    ----------
+    chunk : int
+        Its number.
+    data : numpy.ndarray
+        The elements.
+    selection : tuple of slice
+        Where they are, in the window of the region.
+    """
+
+    chunk: int
+    data: Array
+    selection: Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a buffer makes of the chunks that it touches.
+
+    Parameters
+    ----------
+    payloads : sequence of (int, Payload)
+        Whole chunks, by their numbers.
+    parts : sequence of Part
+        Chunks that keep some of their elements: read, merged and encoded in the turn.
+    encode : callable
+        Makes the payload of a chunk.
+    """
+
+    payloads: Sequence[tuple[int, Payload]]
+    parts: Sequence[Part]
+    encode: Callable[[Array], Payload]
+
+
+def grown(file: h5py.File, layout: DatasetLayout) -> DatasetLayout:
+    """Make sure that a dataset is as it was planned, and extend it for what is appended.
+
+    Raises
+    ------
+    TargetError
+        If another program has changed it.
+    """
+    region = layout.region
+    found = file.get(layout.name)
+    if region is None or not isinstance(found, h5py.Dataset) or found.shape != region.before:
+        raise TargetError(f"{layout.name} was changed or removed by another program meanwhile; run the write again")
+    if region.extent != region.before:
+        found.resize(region.extent)
+    return layout
+
+
+def shrunk(file: h5py.File, name: str, before: Shape, extent: Shape) -> None:
+    """Take back what was appended, if nobody else has changed the shape since."""
+    found = file.get(name)
+    if isinstance(found, h5py.Dataset) and found.shape == extent != before:
+        found.resize(before)
+
+
+def place_visible(turns: Turns, state: OpenFile, layout: DatasetLayout, change: Change) -> list[Row]:
+    """Give payloads their places inside a turn, and put them there or into what is staged.
+
+    Parameters
+    ----------
+    turns : Turns
+        Whose turn it is.
+    state : OpenFile
+        The file.
+    layout : DatasetLayout
+        The dataset, with its region.
+    change : Change
+        What becomes of its chunks.
+
+    Returns
+    -------
+    list of tuple
+        Chunk, offset, length, checksum and mask of each, for the journal.
+    """
+    dataset = state.dataset(layout.name)
+    merged = [(part.chunk, change.encode(_merged(dataset, layout, part))) for part in change.parts]
+    # Also what lies between HDF5's end and the file's: who knows what a turn that failed has left there.
+    end = os.fstat(turns.file).st_size
+    rows, behind = [], []
+    for chunk, payload in (*change.payloads, *merged):
+        offset = _reserve(state, dataset, layout.origin(chunk), payload)
+        if offset >= end:
+            behind.append((offset, payload.data))
+        else:
+            state.staged.stage(offset, payload.data)
+        rows.append((chunk, offset, payload.nbytes, checksum(payload.data), payload.mask))
+    pwrite_each(turns.file, behind)
+    turns.sync_payloads()
+    return rows
+
+
+def _merged(dataset: h5py.Dataset, layout: DatasetLayout, part: Part) -> Array:
+    region, form = layout.region, layout.form
+    if region is None:
+        raise ValueError("not a part of a dataset")
+    chunk = layout.chunks[part.chunk]
+    origin = tuple(axis.start for axis in chunk)
+    there = tuple(
+        slice(axis.start, min(axis.start + length, extent - first))
+        for axis, length, extent, first in zip(chunk, form.chunk_shape, region.extent, region.origin, strict=True)
+    )
+    full = np.full(form.chunk_shape, form.fill, form.dtype)
+    full[tuple(map(slice, selection_shape(there)))] = dataset[region.of_dataset(there)]
+    inside = tuple(
+        slice(axis.start - first, axis.stop - first) for axis, first in zip(part.selection, origin, strict=True)
+    )
+    full[inside] = cast(part.data, form.dtype)
+    return full
+
+
+def _reserve(state: OpenFile, dataset: h5py.Dataset, origin: tuple[int, ...], payload: Payload) -> int:
+    """Reserve, with another length in between where HDF5 would keep the old mask."""
+    info = dataset.id.get_chunk_info_by_coord(origin)
+    if info.byte_offset is not None and info.size == payload.nbytes and info.filter_mask != payload.mask:
+        state.staged.reserve(dataset.id, origin, payload.nbytes + 1, payload.mask)
+    return state.staged.reserve(dataset.id, origin, payload.nbytes, payload.mask)

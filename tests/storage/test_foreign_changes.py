@@ -1,0 +1,85 @@
+"""Another program changes the file between two turns of ours, or in the middle of one that was cut off."""
+
+from unittest import mock
+
+import h5py
+import numpy as np
+import pytest
+from writes import Write
+
+from dask_chunkio.errors import IntegrityError, TargetBusyError
+from dask_chunkio.storage.hdf5_file import StagedFile
+from dask_chunkio.storage.turn import Turns
+
+
+@pytest.fixture
+def existing(target):
+    with h5py.File(target, "w", libver="v110") as file:
+        file["old"] = np.arange(1000)
+    return target
+
+
+def cut_off(path, call):
+    """Have the turn that `call` takes be in the log, and not in the file."""
+    with (
+        Write(path, name="/new/x") as write,
+        mock.patch.object(Turns, "_apply", side_effect=RuntimeError("cut")),
+        pytest.raises(RuntimeError, match="cut"),
+    ):
+        call(write)
+
+
+def refused_untouched(path):
+    before = path.read_bytes()
+    with pytest.raises(IntegrityError, match="was changed by another program"):
+        Write(path, name="/new/x", resume=True)
+    assert path.read_bytes() == before
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["old"][...], np.arange(1000))
+        np.testing.assert_array_equal(file["theirs"][...], np.ones(500))
+
+
+def test_a_turn_is_not_applied_over_what_another_program_has_written_since(existing):
+    cut_off(existing, lambda write: write.commit(1))
+    with h5py.File(existing, "r+", libver="v110") as file:
+        file["theirs"] = np.ones(500)
+    refused_untouched(existing)
+
+
+def test_a_turn_that_changed_the_journal_alone_is_not_applied_over_it_either(existing):
+    cut_off(existing, lambda write: write.writer.turns.record(b""))
+    with h5py.File(existing, "r+", libver="v110") as file:
+        file["theirs"] = np.ones(500)
+    refused_untouched(existing)
+
+
+def test_a_file_that_says_it_is_open_for_writing_gets_no_turn(existing):
+    with Write(existing, name="/new/x") as write:
+        write.commit(0)
+        bytes_ = bytearray(existing.read_bytes())
+        assert bytes_[8] == 3
+        marked = bytes_.copy()
+        marked[11] |= 1
+        existing.write_bytes(marked)
+        with pytest.raises(TargetBusyError, match="marked as open for writing"):
+            write.commit(1)
+        assert existing.read_bytes() == marked
+        existing.write_bytes(bytes_)
+        write.commit_missing()
+        write.finish()
+        write.check()
+
+
+def test_a_payload_that_hdf5_writes_twice_is_no_reservation(existing):
+    with Write(existing, name="/new/x") as write:
+        before, real = existing.read_bytes(), StagedFile.write
+
+        def twice(self, buffer):
+            if self._is_hole(memoryview(buffer).cast("B")):
+                real(self, buffer)
+                self._position -= len(buffer)
+            return real(self, buffer)
+
+        with mock.patch.object(StagedFile, "write", twice), pytest.raises(IntegrityError, match="2 times instead of"):
+            write.commit(0)
+        assert existing.read_bytes() == before
