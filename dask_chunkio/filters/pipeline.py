@@ -1,4 +1,4 @@
-"""What a stored chunk looks like, and the encoders that make it so."""
+"""What a stored chunk looks like, and what makes it so."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dask_chunkio.filters.deflate import DEFLATE, deflate, engine_for
-from dask_chunkio.filters.fletcher32 import FLETCHER32, append_fletcher32
-from dask_chunkio.filters.shuffle import SHUFFLE, shuffle
+from dask_chunkio.filters.fletcher32 import FLETCHER32
+from dask_chunkio.filters.shuffle import SHUFFLE
 from dask_chunkio.grid import Array, Shape
 
-__all__ = ["ChunkFormat", "DirectEncoder", "Encoder", "Filter", "Payload", "direct_filters"]
+__all__ = ["ChunkFormat", "Data", "Encoder", "Filter", "Payload"]
+
+Data = bytes | memoryview
+_OPTIONAL = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,11 @@ class Filter:
     flags: int
     options: tuple[int, ...]
     name: str
+
+    @property
+    def is_optional(self) -> bool:
+        """Whether a chunk on which it fails is stored without it."""
+        return bool(self.flags & _OPTIONAL)
 
     def __str__(self) -> str:
         options = "" if self.code in (SHUFFLE, FLETCHER32) else ",".join(map(str, self.options))
@@ -83,7 +90,7 @@ class Payload:
     Bit ``k`` of the mask stands for position ``k`` of the pipeline.
     """
 
-    data: bytes | memoryview
+    data: Data
     mask: int = 0
 
     @property
@@ -103,49 +110,3 @@ class Encoder(Protocol):
     def encode(self, chunk: Array) -> Payload:
         """Encode `chunk`: C-contiguous, of exactly the format's shape and dtype."""
         ...
-
-
-class DirectEncoder:
-    """Runs shuffle, deflate and fletcher32 without HDF5 and without the GIL.
-
-    The payload of an empty pipeline is the chunk's own memory, not a copy.
-
-    Examples
-    --------
-    >>> chunk = np.arange(8, dtype="i2")
-    >>> payload = DirectEncoder(ChunkFormat((8,), chunk.dtype, ())).encode(chunk)
-    >>> payload.nbytes, payload.mask
-    (16, 0)
-    """
-
-    def __init__(self, form: ChunkFormat) -> None:
-        self._filters = form.filters
-
-    @property
-    def name(self) -> str:
-        """The engines in the order in which they run."""
-        return " > ".join(map(_engine, self._filters)) or "copying"
-
-    def encode(self, chunk: Array) -> Payload:
-        """Encode one chunk."""
-        data: bytes | memoryview = chunk.reshape(-1).view(np.uint8).data
-        for step in self._filters:
-            data = _apply(step, data)
-        return Payload(data)
-
-
-def direct_filters() -> frozenset[int]:
-    """Return the codes of the filters that `DirectEncoder` runs."""
-    return frozenset((SHUFFLE, DEFLATE, FLETCHER32))
-
-
-def _apply(step: Filter, data: bytes | memoryview) -> bytes | memoryview:
-    if step.code == SHUFFLE:
-        return shuffle(data, step.options[0])
-    if step.code == DEFLATE:
-        return deflate(data, step.options[0])
-    return append_fletcher32(data)
-
-
-def _engine(step: Filter) -> str:
-    return f"deflate({step.options[0]}) by {engine_for(step.options[0])}" if step.code == DEFLATE else step.name

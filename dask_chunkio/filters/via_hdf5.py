@@ -6,13 +6,16 @@ Exact for every filter, one chunk at a time in a process: HDF5 has one lock.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import h5py
+import numpy as np
 
 from dask_chunkio.errors import FilterError
-from dask_chunkio.filters.pipeline import ChunkFormat, DirectEncoder, Encoder, Filter, Payload, direct_filters
+from dask_chunkio.filters.direct import DirectEncoder, direct_steps
+from dask_chunkio.filters.pipeline import ChunkFormat, Encoder, Filter, Payload
+from dask_chunkio.filters.plugin import PLUGIN_NAMES, require_filter
 from dask_chunkio.grid import Array
 
 __all__ = ["Hdf5Encoder", "encoder_for", "read_filters", "require_filter"]
@@ -39,33 +42,7 @@ def encoder_for(form: ChunkFormat, options: Mapping[str, Any]) -> Encoder:
     FilterError
         If a filter is missing on this machine.
     """
-    if all(step.code in direct_filters() for step in form.filters):
-        return DirectEncoder(form)
-    return Hdf5Encoder(form, options)
-
-
-def require_filter(code: int) -> None:
-    """Make sure that HDF5 can run a filter here, loading hdf5plugin's if they are installed.
-
-    Raises
-    ------
-    FilterError
-        If the filter is not available.
-    """
-    if h5py.h5z.filter_avail(code) or _load_plugins(code):
-        return
-    raise FilterError(
-        f"HDF5 filter {code} is not available in this process; install the package that brings it "
-        f"(for most: pip install hdf5plugin) where the workers run, or choose another compression"
-    )
-
-
-def _load_plugins(code: int) -> bool:
-    try:
-        import hdf5plugin  # noqa: F401  (importing registers its filters)
-    except ImportError:
-        return False
-    return bool(h5py.h5z.filter_avail(code))
+    return Hdf5Encoder(form, options) if direct_steps(form) is None else DirectEncoder(form)
 
 
 def read_filters(plist: h5py.h5p.PropDCID) -> tuple[Filter, ...]:
@@ -86,8 +63,9 @@ class Hdf5Encoder:
     form : ChunkFormat
         How chunks are stored.
     options : mapping
-        The keywords that the dataset was made with; empty for one that was there.  The recorded pipeline
-        is not enough: some plugins (bitshuffle) add to their options each time a dataset is made with them.
+        The keywords that the dataset was made with; empty for a dataset that is there already,
+        where the recorded pipeline has to do.  That is not always enough: some plugins add to
+        their options each time a dataset is made with them.
 
     Raises
     ------
@@ -100,8 +78,11 @@ class Hdf5Encoder:
         self._options = {name: value for name, value in options.items() if name in _OF_CHUNKS}
         for step in form.filters:
             require_filter(step.code)
-        with self._open() as file:
-            made = read_filters(self._dataset(file).get_create_plist())
+        made = self._made(self._by_options) if self._options else ()
+        self._dataset = self._by_options
+        if made != form.filters:
+            self._dataset = self._by_record
+            made = self._made(self._by_record)
         if made != form.filters:
             raise FilterError(
                 f"the pipeline {[str(f) for f in form.filters]} of the dataset becomes {[str(f) for f in made]} "
@@ -111,7 +92,8 @@ class Hdf5Encoder:
     @property
     def name(self) -> str:
         """The filters, and that HDF5 runs them."""
-        return " > ".join(step.name for step in self._form.filters) + " by HDF5"
+        names = (PLUGIN_NAMES.get(step.code, step.name) for step in self._form.filters)
+        return " > ".join(names) + " by HDF5, one at a time"
 
     def encode(self, chunk: Array) -> Payload:
         """Encode one chunk."""
@@ -122,28 +104,40 @@ class Hdf5Encoder:
                 dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, chunk, h5py.h5t.py_create(chunk.dtype, logical=True))
                 mask, data = dataset.read_direct_chunk((0,) * chunk.ndim)
             except (OSError, RuntimeError, ValueError) as error:
-                raise FilterError(f"HDF5's {self.name} failed on a chunk: {error}") from error
+                raise FilterError(
+                    f"{self.name}: failed on a chunk of {chunk.shape} elements of {chunk.dtype}: {error}; choose other "
+                    f"options for the filter, or another compression"
+                ) from error
         return Payload(data, mask)
 
     def _open(self) -> h5py.File:
         name = f"dask_chunkio-{next(_numbers)}"
         block = self._form.nbytes + 65536
-        return h5py.File(name, "w", driver="core", backing_store=False, block_size=block)
+        # Without a cache a filter fails where the chunk is written; HDF5 does not survive a failure at the end.
+        return h5py.File(name, "w", driver="core", backing_store=False, block_size=block, rdcc_nbytes=0)
 
-    def _dataset(self, file: h5py.File) -> h5py.h5d.DatasetID:
+    def _made(self, make: Callable[[h5py.File], h5py.h5d.DatasetID]) -> tuple[Filter, ...]:
+        with self._open() as file:
+            try:
+                return read_filters(make(file).get_create_plist())
+            except (OSError, RuntimeError, ValueError) as error:
+                raise FilterError(
+                    f"{self.name}: cannot be set up in this process: {error}; write with the build of HDF5 that made "
+                    f"the dataset, or choose another compression"
+                ) from error
+
+    def _by_options(self, file: h5py.File) -> h5py.h5d.DatasetID:
         form = self._form
         shape = form.chunk_shape
-        if not self._options:
-            return _twin(file, form)
         return file.create_dataset("chunk", shape=shape, dtype=form.dtype, chunks=shape, **self._options).id
 
-
-def _twin(file: h5py.File, form: ChunkFormat) -> h5py.h5d.DatasetID:
-    """Make a dataset of one chunk with the pipeline as it is recorded."""
-    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    plist.set_chunk(form.chunk_shape)
-    plist.set_fill_value(form.fill)
-    for step in form.filters:
-        plist.set_filter(step.code, step.flags, step.options)
-    space, kind = h5py.h5s.create_simple(form.chunk_shape), h5py.h5t.py_create(form.dtype, logical=True)
-    return h5py.h5d.create(file.id, b"chunk", kind, space, plist)
+    def _by_record(self, file: h5py.File) -> h5py.h5d.DatasetID:
+        form = self._form
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk(form.chunk_shape)
+        if form.fillvalue is not None:
+            plist.set_fill_value(np.frombuffer(form.fillvalue, form.dtype))
+        for step in form.filters:
+            plist.set_filter(step.code, step.flags, step.options)
+        space = h5py.h5s.create_simple(form.chunk_shape)
+        return h5py.h5d.create(file.id, b"chunk", h5py.h5t.py_create(form.dtype, logical=True), space, plist)

@@ -4,7 +4,8 @@ from h5py_stores import dataset, encoded, noise, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dask_chunkio.filters.pipeline import ChunkFormat, DirectEncoder, Filter, Payload
+from dask_chunkio.filters.direct import DirectEncoder
+from dask_chunkio.filters.pipeline import ChunkFormat, Filter, Payload
 from dask_chunkio.storage.dataset import describe
 
 

@@ -3,13 +3,15 @@ import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
+import h5py
 import hdf5plugin
 import numpy as np
 import pytest
-from h5py_stores import dataset, encoded, noise, stored, walk
+from h5py_stores import dataset, encoded, noise, pipeline_dataset, stored, walk
 
 from dask_chunkio.errors import FilterError
-from dask_chunkio.filters.pipeline import ChunkFormat, DirectEncoder, Filter
+from dask_chunkio.filters.direct import DirectEncoder
+from dask_chunkio.filters.pipeline import ChunkFormat, Filter
 from dask_chunkio.filters.via_hdf5 import Hdf5Encoder, encoder_for, require_filter
 from dask_chunkio.storage.dataset import describe
 
@@ -22,20 +24,16 @@ STACKS = {
     "scaleoffset-gzip": {"scaleoffset": 0, "compression": "gzip", "shuffle": True},
     "scaleoffset-fillvalue": {"scaleoffset": 0, "fillvalue": 7},
     "scaleoffset-bits": {"scaleoffset": 12},
-    "zstd": dict(hdf5plugin.Zstd(3)),
-    "zstd-shuffle": {**hdf5plugin.Zstd(), "shuffle": True},
-    "bitshuffle": dict(hdf5plugin.Bitshuffle()),
-    "bitshuffle-zstd": dict(hdf5plugin.Bitshuffle(cname="zstd")),
-    "bzip2": dict(hdf5plugin.BZip2()),
-    "blosc": dict(hdf5plugin.Blosc(cname="lz4")),
-    "lz4-fillvalue": {**hdf5plugin.LZ4(), "fillvalue": -5},
+    "sz": dict(hdf5plugin.SZ(absolute=0.1)),
+    "scaleoffset-zstd": {**hdf5plugin.Zstd(), "scaleoffset": 12},
 }
 LZF = {"compression": "lzf"}
+SHUFFLE, FLETCHER32 = h5py.h5p.PropDCID.set_shuffle, h5py.h5p.PropDCID.set_fletcher32
 stacks = pytest.mark.parametrize("stack", STACKS.values(), ids=STACKS)
 
 
-def assert_same(made, data, keywords):
-    ours, theirs = encoded(made, data, **keywords), stored(made, data)
+def assert_same(made, data, keywords, given=None):
+    ours, theirs = encoded(made, data, **(keywords if given is None else given)), stored(made, data)
     if keywords.get("compression") != "lzf":
         assert ours == theirs
         return
@@ -51,26 +49,10 @@ def assert_same(made, data, keywords):
 @stacks
 @pytest.mark.parametrize("make", [walk, noise])
 def test_payload_and_mask_are_what_hdf5_stores(stack, make):
-    data = make((50, 30), "i2")
+    data = make((50, 30), "f4" if "32017" in str(stack) else "i2")
     with dataset(data.shape, data.dtype, (16, 16), **stack) as made:
         assert isinstance(encoder_for(describe(made).form, stack), Hdf5Encoder)
         assert_same(made, data, stack)
-
-
-@pytest.mark.parametrize(
-    ("plugin", "dtype"),
-    [
-        (hdf5plugin.Zfp(accuracy=0.1), "f4"),
-        (hdf5plugin.SZ3(absolute=0.1), "f8"),
-        (hdf5plugin.Blosc2(cname="zstd", filters=hdf5plugin.Blosc2.BITSHUFFLE), ">i4"),
-        (hdf5plugin.FciDecomp(), "u1"),
-    ],
-    ids=lambda value: type(value).__name__ if not isinstance(value, str) else value,
-)
-def test_plugins_that_work_out_their_own_parameters(plugin, dtype):
-    data = walk((50, 30), dtype)
-    with dataset(data.shape, data.dtype, (16, 16), **plugin) as made:
-        assert encoded(made, data, **plugin) == stored(made, data)
 
 
 @pytest.mark.parametrize("digits", [0, 2, 5])
@@ -111,9 +93,8 @@ def test_payloads_do_not_depend_on_what_was_encoded_before():
 
 def test_threads_may_share_an_encoder():
     chunks = [walk((64, 64), "i4", seed) for seed in range(24)]
-    zstd = dict(hdf5plugin.Zstd(3))
-    with dataset((64, 64), "i4", (64, 64), **zstd) as made:
-        encoder = Hdf5Encoder(describe(made).form, zstd)
+    with dataset((64, 64), "i4", (64, 64), scaleoffset=0) as made:
+        encoder = Hdf5Encoder(describe(made).form, {"scaleoffset": 0})
     alone = [encoder.encode(chunk) for chunk in chunks]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(encoder.encode, chunks)) == alone
@@ -129,7 +110,7 @@ def test_direct_filters_need_no_hdf5():
 
 def test_its_name_says_who_runs_it():
     with dataset((8,), "i2", (4,), **LZF, shuffle=True) as made:
-        assert encoder_for(describe(made).form, {**LZF, "shuffle": True}).name == "shuffle > lzf by HDF5"
+        assert encoder_for(describe(made).form, {**LZF, "shuffle": True}).name == "shuffle > lzf by HDF5, one at a time"
 
 
 def test_a_missing_filter_is_named_with_the_remedy():
@@ -139,19 +120,69 @@ def test_a_missing_filter_is_named_with_the_remedy():
         encoder_for(ChunkFormat((4,), np.dtype("i2"), (Filter(31999, 0, (), "none"),)), {})
 
 
-@pytest.mark.parametrize("others", [{}, {"compression": "gzip"}, {**LZF, "shuffle": True}])
-def test_a_pipeline_that_comes_out_otherwise_is_refused(others):
-    with dataset((8,), "i2", (4,), **LZF) as made:
+def szip(plist):
+    plist.set_filter(h5py.h5z.FILTER_SZIP, h5py.h5z.FLAG_OPTIONAL, (32, 8))
+
+
+def nbit(plist):
+    plist.set_filter(h5py.h5z.FILTER_NBIT, h5py.h5z.FLAG_OPTIONAL, ())
+
+
+def scaleoffset(plist):
+    plist.set_scaleoffset(h5py.h5z.SO_INT, 0)
+    plist.set_fill_value(np.array(7, "i4"))
+
+
+def lzf(plist):
+    plist.set_filter(32000, h5py.h5z.FLAG_OPTIONAL, ())
+
+
+@pytest.mark.parametrize("filters", [(szip,), (nbit, SHUFFLE), (scaleoffset,), (SHUFFLE, lzf), (FLETCHER32, nbit)])
+@pytest.mark.parametrize("make", [walk, noise])
+def test_a_dataset_of_somebody_elses_is_encoded_from_what_it_records(filters, make):
+    data = make((64,), "i4")
+    with h5py.File("oracle", "w", driver="core", backing_store=False) as file:
+        made = pipeline_dataset(file, data, *filters)
+        assert isinstance(encoder_for(describe(made).form, {}), Hdf5Encoder)
+        assert_same(made, data, {"compression": "lzf"} if lzf in filters else {}, given={})
+
+
+def test_a_pipeline_that_comes_out_otherwise_is_refused():
+    """Bitshuffle adds to its options each time a dataset is made with it."""
+    with dataset((8,), "i2", (4,), **hdf5plugin.Bitshuffle()) as made:
         form = describe(made).form
     with pytest.raises(FilterError, match="cannot be run chunk by chunk"):
-        Hdf5Encoder(form, others)
+        Hdf5Encoder(form, {})
+
+
+def test_a_pipeline_that_hdf5_refuses_to_set_up_is_an_error_of_ours():
+    form = ChunkFormat((8,), np.dtype("S4"), (Filter(4, 0, (32, 8), "szip"),))
+    with pytest.raises(FilterError, match=r"^szip by HDF5, one at a time: cannot be set up"):
+        Hdf5Encoder(form, {})
 
 
 def test_a_filter_that_fails_on_a_chunk_is_an_error_of_ours():
     with dataset((8,), "i2", (8,), **LZF) as made:
         encoder = Hdf5Encoder(describe(made).form, LZF)
-    with pytest.raises(FilterError, match="HDF5's lzf by HDF5 failed on a chunk"):
+    with pytest.raises(FilterError, match="lzf by HDF5, one at a time: failed on a chunk"):
         encoder.encode(np.zeros(8, "S4"))  # which HDF5 does not convert to integers
+
+
+def test_a_mandatory_filter_that_fails_leaves_hdf5_whole():
+    """HDF5 ends with a crash where a chunk in its cache fails at the end; so this runs apart."""
+    script = """
+        import numpy as np, pytest
+        from dask_chunkio.errors import FilterError
+        from dask_chunkio.filters.pipeline import ChunkFormat, Filter
+        from dask_chunkio.filters.via_hdf5 import Hdf5Encoder
+        form = ChunkFormat((100,), np.dtype("i4"), (Filter(1, 0, (12,), "deflate"),))
+        encoder = Hdf5Encoder(form, {})
+        for _ in range(3):
+            with pytest.raises(FilterError, match="failed on a chunk"):
+                encoder.encode(np.arange(100, dtype="i4"))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_plugin_is_loaded_where_it_is_first_needed():

@@ -1,0 +1,350 @@
+"""HDF5's filter plugins, called by their own C function: without HDF5, without the GIL.
+
+A plugin is a shared library that shows HDF5 an ``H5Z_class2_t``.  The function in it is the
+one that HDF5 calls, so the payload is HDF5's, byte for byte.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py._objects import phil
+
+from dask_chunkio.errors import FilterError
+from dask_chunkio.filters.pipeline import Data, Filter
+
+__all__ = ["PLUGIN_NAMES", "Plugin", "find_plugin", "require_filter"]
+
+_BLOSC, _SZ = 32001, 32017
+PLUGIN_NAMES = {
+    307: "bzip2",
+    32000: "lzf",
+    _BLOSC: "blosc",
+    32004: "lz4",
+    32008: "bitshuffle",
+    32013: "zfp",
+    32015: "zstd",
+    _SZ: "sz",
+    32018: "fcidecomp",
+    32024: "sz3",
+    32026: "blosc2",
+    32028: "sperr",
+    32033: "htj2k",
+}
+# Functions without state between calls, which call nothing of HDF5's: each gave HDF5's bytes from many threads
+# at once, in a process without HDF5.
+_REENTRANT = frozenset({307, 32004, 32008, 32013, 32015, 32018, 32024, 32026, 32028, 32033})
+# SZ keeps its parameters in variables of the process, which are set up with each dataset.
+_ONLY_IN_HDF5 = frozenset({_SZ})
+
+# Blosc lets these override what the dataset says, though not where it is told everything.
+_BLOSC_VARIABLES = tuple(
+    f"BLOSC_{name}"
+    for name in ("BLOCKSIZE", "CLEVEL", "COMPRESSOR", "NOLOCK", "NTHREADS", "SHUFFLE", "SPLITMODE", "TYPESIZE")
+)
+
+_TYPE_FILTER, _CLASS_VERSION, _REVERSE = 0, 1, 0x0100
+
+_Function = ctypes.CFUNCTYPE(
+    ctypes.c_size_t,
+    ctypes.c_uint,
+    ctypes.c_size_t,
+    ctypes.POINTER(ctypes.c_uint),
+    ctypes.c_size_t,
+    ctypes.POINTER(ctypes.c_size_t),
+    ctypes.POINTER(ctypes.c_void_p),
+)
+
+
+class _Class(ctypes.Structure):
+    """HDF5's ``H5Z_class2_t``."""
+
+    _fields_ = (
+        ("version", ctypes.c_int),
+        ("id", ctypes.c_int),
+        ("encoder_present", ctypes.c_uint),
+        ("decoder_present", ctypes.c_uint),
+        ("name", ctypes.c_char_p),
+        ("can_apply", ctypes.c_void_p),
+        ("set_local", ctypes.c_void_p),
+        ("filter", _Function),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """The allocator that plugins use: a filter frees the buffer it is given, and leaves another."""
+
+    malloc: Callable[[int], int | None]
+    realloc: Callable[[int, int], int | None]
+    free: Callable[[int | None], None]
+
+
+class _Block:
+    """Memory of the plugin's, freed with the last array that shows it."""
+
+    def __init__(self, memory: _Memory, address: int, size: int) -> None:
+        self._free, self._address = memory.free, address
+        self.__array_interface__ = {"shape": (size,), "typestr": "|u1", "data": (address, False), "version": 3}
+
+    def __del__(self) -> None:
+        self._free(self._address)
+
+
+def require_filter(code: int) -> None:
+    """Make sure that HDF5 can run a filter here, loading hdf5plugin's if they are installed.
+
+    Raises
+    ------
+    FilterError
+        If the filter is not available.
+
+    Examples
+    --------
+    >>> require_filter(1)
+    """
+    if h5py.h5z.filter_avail(code) or _load_plugins(code):
+        return
+    raise FilterError(
+        f"HDF5 filter {code} is not available in this process; install the package that brings it "
+        f"(for most: pip install hdf5plugin) where the workers run, or choose another compression"
+    )
+
+
+def _load_plugins(code: int) -> bool:
+    try:
+        import hdf5plugin  # noqa: F401  (importing registers its filters)
+    except ImportError:
+        return False
+    return bool(h5py.h5z.filter_avail(code))
+
+
+class Plugin:
+    """A plugin's function, ready to be called from any thread.
+
+    Parameters
+    ----------
+    code : int
+        HDF5's identifier of the filter.
+    library : ctypes.CDLL
+        The plugin.
+    description : ctypes.Structure
+        The ``H5Z_class2_t`` that it shows.
+    memory : object
+        The allocator that it shares with HDF5.
+
+    Notes
+    -----
+    What is not known to be re-entrant runs under h5py's lock, as in HDF5 itself.
+    """
+
+    def __init__(self, code: int, library: ctypes.CDLL, description: _Class, memory: _Memory) -> None:
+        self.code = code
+        self._library, self._memory = library, memory
+        self._function = description.filter
+        self._is_warm = False
+        self._blosc = _blosc_function(library) if code == _BLOSC else None
+
+    def is_parallel(self, step: Filter) -> bool:
+        """Say whether several threads may run a step of a pipeline at once."""
+        return self.code in _REENTRANT or self._runs_by_context(step)
+
+    def name(self, step: Filter) -> str:
+        """Return what `plan` calls a step.
+
+        Parameters
+        ----------
+        step : Filter
+            A step of a pipeline.
+        """
+        name = PLUGIN_NAMES.get(self.code) or step.name.partition(";")[0] or f"filter {self.code}"
+        return f"{name} by its plugin" + ("" if self.is_parallel(step) else ", one at a time")
+
+    def encode(self, step: Filter, data: Data) -> Data | None:
+        """Run the filter on the bytes of a chunk.
+
+        Parameters
+        ----------
+        step : Filter
+            A step of a pipeline.
+        data : bytes-like
+            What the step before it left.
+
+        Returns
+        -------
+        bytes-like or None
+            None where the filter failed, or gained nothing.
+        """
+        if self._runs_by_context(step):
+            return self._compress_by_context(step, data)
+        with self._turn(step):
+            return self._call(step, data)
+
+    def _turn(self, step: Filter) -> AbstractContextManager[object]:
+        return contextlib.nullcontext() if self._is_warm and self.is_parallel(step) else self._alone()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        # The first call may fill tables of the process, which HDF5's own calls would fill too.
+        with phil:
+            yield
+            self._is_warm = True
+
+    def _call(self, step: Filter, data: Data) -> Data | None:
+        memory, size = self._memory, len(data)
+        buffer, capacity = ctypes.c_void_p(_copied(memory, data)), ctypes.c_size_t(size)
+        options = (ctypes.c_uint * len(step.options))(*step.options)
+        made = self._function(
+            step.flags & ~_REVERSE, len(options), options, size, ctypes.byref(capacity), ctypes.byref(buffer)
+        )
+        if not made or buffer.value is None:
+            memory.free(buffer.value)
+            return None
+        return _owned(memory, buffer.value, made)
+
+    def _runs_by_context(self, step: Filter) -> bool:
+        """Say whether blosc can be told everything, with nothing left to variables of the process."""
+        if self._blosc is None or len(step.options) < 7:
+            return False
+        return not any(variable in os.environ for variable in _BLOSC_VARIABLES)
+
+    def _compress_by_context(self, step: Filter, data: Data) -> Data | None:
+        itemsize, level, shuffle, codec = (step.options[k] for k in (2, 4, 5, 6))
+        name = ctypes.c_char_p()
+        if self._blosc is None or self._library.blosc_compcode_to_compname(codec, ctypes.byref(name)) < 0:
+            return None
+        source, target = np.frombuffer(data, np.uint8), np.empty(len(data), np.uint8)
+        made = self._blosc(
+            level, shuffle, itemsize, len(data), source.ctypes.data, target.ctypes.data, len(data), name, 0, 1
+        )
+        return target[:made].copy().data if made > 0 else None
+
+
+def _copied(memory: _Memory, data: Data) -> int:
+    address = memory.malloc(len(data))
+    if not address:
+        raise MemoryError(f"{len(data)} bytes for a filter")
+    ctypes.memmove(address, np.frombuffer(data, np.uint8).ctypes.data, len(data))
+    return address
+
+
+def _owned(memory: _Memory, address: int, size: int) -> memoryview:
+    """Return a plugin's buffer cut to the payload: what a filter allocates may be larger than the chunk."""
+    return np.asarray(_Block(memory, memory.realloc(address, size) or address, size)).data
+
+
+_found: dict[int, Plugin | None] = {}
+_finding = threading.Lock()
+
+
+def find_plugin(code: int) -> Plugin | None:
+    """Return the plugin of a filter, loaded once in a process.
+
+    Parameters
+    ----------
+    code : int
+        HDF5's identifier of the filter.
+
+    Returns
+    -------
+    Plugin or None
+        None where HDF5 itself has to run the filter: it is built in, comes from a library that is
+        not known, keeps state that must not be shared, or runs on Windows.
+    """
+    with _finding:
+        if code not in _found:
+            _found[code] = _find(code)
+        return _found[code]
+
+
+def _find(code: int) -> Plugin | None:
+    memory = _shared_memory()
+    if memory is None or code in _ONLY_IN_HDF5:
+        return None
+    for path in _libraries(code):
+        try:
+            library = ctypes.CDLL(path)
+        except OSError:
+            continue
+        description = _description(library)
+        if description is not None and _encodes(description, code):
+            return Plugin(code, library, description, memory)
+    return None
+
+
+def _shared_memory() -> _Memory | None:
+    """Return the C library that plugins and HDF5 allocate with; None on Windows, where each may have its own."""
+    if sys.platform == "win32":
+        return None
+    library = ctypes.CDLL(None)
+    malloc, realloc, free = library.malloc, library.realloc, library.free
+    malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    realloc.restype, realloc.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t]
+    free.restype, free.argtypes = None, [ctypes.c_void_p]
+    return _Memory(malloc, realloc, free)
+
+
+def _libraries(code: int) -> Iterator[str]:
+    """Yield where the filter that HDF5 runs may be: what hdf5plugin registered, else on HDF5's own path."""
+    registered = _registered(code)
+    if registered is not None:
+        yield registered
+        return
+    for number in range(h5py.h5pl.size()):
+        with contextlib.suppress(OSError), os.scandir(os.fsdecode(h5py.h5pl.get(number))) as folder:
+            yield from (entry.path for entry in folder if _is_library(entry.name))
+
+
+def _registered(code: int) -> str | None:
+    hdf5plugin: Any = sys.modules.get("hdf5plugin")
+    if hdf5plugin is None:
+        return None
+    paths = hdf5plugin.get_config().registered_filters
+    found = (paths.get(name) for name, number in hdf5plugin.FILTERS.items() if number == code)
+    return next((str(path) for path in found if path and os.path.isfile(path)), None)
+
+
+def _is_library(name: str) -> bool:
+    return name.startswith("lib") and (".so" in name or ".dylib" in name)
+
+
+def _description(library: ctypes.CDLL) -> _Class | None:
+    try:
+        kind, describe = library.H5PLget_plugin_type, library.H5PLget_plugin_info
+    except AttributeError:
+        return None
+    kind.restype = ctypes.c_int
+    describe.restype = ctypes.POINTER(_Class)
+    if kind() != _TYPE_FILTER:
+        return None
+    found = describe()
+    return found.contents if found else None
+
+
+def _encodes(description: _Class, code: int) -> bool:
+    # Not all plugins fill in the version; HDF5 reads the identifier from the same place in either.
+    is_current = description.version in (0, _CLASS_VERSION)
+    return is_current and description.id == code and bool(description.encoder_present) and bool(description.filter)
+
+
+def _blosc_function(library: ctypes.CDLL) -> Any:
+    """Return blosc's function that takes everything as arguments; None where the plugin hides it."""
+    try:
+        function, names = library.blosc_compress_ctx, library.blosc_compcode_to_compname
+    except AttributeError:
+        return None
+    number, size, address = ctypes.c_int, ctypes.c_size_t, ctypes.c_void_p
+    function.restype = number
+    function.argtypes = [number, number, size, size, address, address, size, ctypes.c_char_p, size, number]
+    names.restype, names.argtypes = number, [number, ctypes.POINTER(ctypes.c_char_p)]
+    return function
