@@ -1,16 +1,18 @@
-"""Arrays to write: noise, real recordings, and what cannot be compressed."""
+"""Arrays to write: made-up and real recordings, noise, and what cannot be compressed."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["KINDS", "chunk_shape", "make"]
+from dask_chunkio.recording import TILE, Recording
+
+__all__ = ["KINDS", "chunk_shape", "make", "whole_chunks"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Shape = tuple[int, ...]
@@ -19,7 +21,8 @@ _REAL = Path(__file__).parent.parent / "tests" / "data"
 _SEED = 20
 _PIECE = 1 << 20
 
-KINDS = ("noise", "ecg", "mri", "float", "random")
+_CHANNELS = 384
+KINDS = ("recording", "noise", "ecg", "mri", "float", "random")
 
 
 def make(kind: str, nbytes: int) -> Array:
@@ -28,6 +31,7 @@ def make(kind: str, nbytes: int) -> Array:
     Parameters
     ----------
     kind : str
+        ``"recording"``: int16, the probe of ``dask-chunkio demo``, 384 channels.
         ``"noise"``: int16, Gaussian, sigma 20, 384 channels, as electrodes in saline have it.
         ``"ecg"``: int16, twelve leads of a real electrocardiogram, repeated.
         ``"mri"``: uint8, a real brain volume, repeated.
@@ -39,17 +43,32 @@ def make(kind: str, nbytes: int) -> Array:
     return _MAKERS[kind](nbytes)
 
 
-def chunk_shape(array: Array, nbytes: int = 1 << 20) -> Shape:
-    """Return a chunk of about `nbytes`, by halving the longest axis again and again."""
-    chunk = list(array.shape)
+def chunk_shape(kind: str, array: Array, nbytes: int = 1 << 20) -> Shape:
+    """Return a chunk of at most `nbytes`: the demo's for its recording, else by halving the longest axis."""
+    chunk = list(map(min, array.shape, TILE)) if kind == "recording" else list(array.shape)
     while math.prod(chunk) * array.itemsize > nbytes:
         axis = chunk.index(max(chunk))
         chunk[axis] = -(-chunk[axis] // 2)
     return tuple(chunk)
 
 
+def whole_chunks(array: Array, chunks: Shape) -> Iterator[Array]:
+    """Give the chunks that are whole, each in memory of its own."""
+    grids = (range(0, length - chunk + 1, chunk) for length, chunk in zip(array.shape, chunks, strict=True))
+    for corner in itertools.product(*grids):
+        selection = tuple(slice(start, start + chunk) for start, chunk in zip(corner, chunks, strict=True))
+        yield np.ascontiguousarray(array[selection])
+
+
+def _recording(nbytes: int) -> Array:
+    frames = math.ceil(nbytes / 2 / _CHANNELS)
+    if frames > TILE[0]:
+        frames = math.ceil(frames / TILE[0]) * TILE[0]
+    return Recording(frames, _CHANNELS)._get_data((slice(0, frames), slice(0, _CHANNELS)))
+
+
 def _noise(nbytes: int) -> Array:
-    array = np.empty((math.ceil(nbytes / 2 / 384), 384), np.int16)
+    array = np.empty((math.ceil(nbytes / 2 / _CHANNELS), _CHANNELS), np.int16)
     # In pieces: made at once, its doubles would take four times the memory of the array.
     _fill(array, lambda rng, count: rng.normal(0, 20, count))
     return array
@@ -98,6 +117,7 @@ def _fill(array: Array, draw: Callable[[np.random.Generator, int], Array]) -> No
 
 
 _MAKERS: dict[str, Callable[[int], Array]] = {
+    "recording": _recording,
     "noise": _noise,
     "ecg": _ecg,
     "mri": _mri,

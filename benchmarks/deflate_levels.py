@@ -7,6 +7,7 @@ that `dask_chunkio.filters.deflate` chooses for it; with --all, of every engine 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 import zlib
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 import deflate as libdeflate
 from isal import isal_zlib
 
-from benchmarks.data import KINDS, make
+from benchmarks.data import KINDS, chunk_shape, make, whole_chunks
 from dask_chunkio.filters.deflate import deflate, engine_for
 from dask_chunkio.filters.shuffle import shuffle
 
@@ -51,10 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def shuffled(kind: str, count: int, size: int) -> list[bytes]:
-    """Return shuffled chunks."""
+    """Return about `count` shuffled chunks, each of at most `size` bytes."""
     array = make(kind, count * size)
-    raw = array.reshape(-1).view("u1").tobytes()
-    return [bytes(shuffle(raw[at : at + size], array.itemsize)) for at in range(0, len(raw), size)]
+    chunks = itertools.islice(whole_chunks(array, chunk_shape(kind, array, size)), count)
+    return [bytes(shuffle(chunk.reshape(-1).view("u1").data, array.itemsize)) for chunk in chunks]
 
 
 def measure(compress: Callable[[bytes], bytes], chunks: list[bytes]) -> tuple[float, float]:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 
@@ -33,7 +33,9 @@ __all__ = [
     "working_folder",
 ]
 
-_PACKAGES = ("h5py", "numpy", "dask", "distributed", "hdmf", "isal", "deflate")
+_PACKAGES = ("h5py", "hdf5plugin", "numpy", "dask", "distributed", "hdmf", "zarr", "tensorstore", "isal", "deflate")
+Key = TypeVar("Key")
+
 _HIGH_WATER = Path("/proc/self/status")
 _RESET = Path("/proc/self/clear_refs")
 
@@ -47,9 +49,9 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def interleaved(measures: Mapping[str, Callable[[], float]], runs: int) -> dict[str, list[float]]:
+def interleaved(measures: Mapping[Key, Callable[[], float]], runs: int) -> dict[Key, list[float]]:
     """Run every measure once a round, forwards and backwards in turn, so that drift and neighbours hit all alike."""
-    results: dict[str, list[float]] = {name: [] for name in measures}
+    results: dict[Key, list[float]] = {name: [] for name in measures}
     for number in range(runs):
         names = list(measures)[:: -1 if number % 2 else 1]
         for name in names:
