@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dask_chunkio.grid import BufferGrid, ChunkGrid, Shape
+from dask_chunkio.region import Region
 
 __all__ = ["DatasetPlan", "WritePlan", "format_nbytes"]
 
@@ -45,6 +46,8 @@ class DatasetPlan:
         What runs it.
     read : str
         ``"concurrent"``, ``"serial"`` or ``"ordered"``.
+    region : Region or None
+        The part of a dataset that is there; None for a new one.
     """
 
     name: str
@@ -54,11 +57,12 @@ class DatasetPlan:
     filters: tuple[str, ...]
     encoder: str
     read: str
+    region: Region | None = None
 
     @property
     def shape(self) -> Shape:
-        """Shape of the dataset, in elements."""
-        return self.buffers.shape
+        """Shape of what is written, in elements."""
+        return self.buffers.shape if self.region is None else self.region.shape
 
     @property
     def chunks(self) -> ChunkGrid:
@@ -81,7 +85,13 @@ class DatasetPlan:
         """Bytes of an unfiltered chunk."""
         return int(np.prod(self.chunks.chunk_shape, dtype=object)) * self.dtype.itemsize
 
+    @property
+    def merged_chunks(self) -> int:
+        """Number of chunks that keep some of their elements, and are merged under the lock."""
+        return 0 if self.region is None else len(self.chunks) - self.region.whole_chunks
+
     def __str__(self) -> str:
+        into = "" if self.region is None else f"\n    into     {self.region}, {self.merged_chunks} chunks merged"
         cast = "" if self.dtype == self.source_dtype else f" (read as {self.source_dtype})"
         return (
             f"{self.name}: {self.shape} {self.dtype}{cast}, {format_nbytes(self.nbytes)}\n"
@@ -89,7 +99,7 @@ class DatasetPlan:
             f"{len(self.chunks)} in all\n"
             f"    buffers  {self.buffers.buffer_shape}, {format_nbytes(self.buffer_nbytes)} each, "
             f"{len(self.buffers)} in all, read {self.read}\n"
-            f"    filters  {' > '.join(self.filters) or 'none'}, encoded by {self.encoder}"
+            f"    filters  {' > '.join(self.filters) or 'none'}, encoded by {self.encoder}{into}"
         )
 
 

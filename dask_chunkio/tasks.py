@@ -25,6 +25,7 @@ from dask_chunkio.locks import report, turn_lock, worker_threads
 from dask_chunkio.sources.source import Reader, ReadMode, check_buffer, read_checked
 from dask_chunkio.storage import writers
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec
+from dask_chunkio.storage.files import open_side_file
 from dask_chunkio.storage.flock import locked
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.visible import Change, Part
@@ -363,7 +364,7 @@ class _reading:  # noqa: N801
         self._path = os.path.join(layout.target.folder, f"read-{dataset}")
 
     def __enter__(self) -> None:
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._file = open_side_file(self._path)
         self._lock = locked(self._file, self._path)
         self._lock.__enter__()
 

@@ -115,7 +115,9 @@ def to_hdf5(
         ``dtype``, ``attrs``, ``read`` (``"concurrent"``, ``"serial"`` or ``"ordered"``), and those
         of `h5py.Group.create_dataset`: ``compression``, ``compression_opts``, ``shuffle``,
         ``fletcher32``, ``scaleoffset``, ``fillvalue``, ``maxshape``, ``track_times``,
-        ``track_order``, ``fill_time``, ``allow_unknown_filter``.
+        ``track_order``, ``fill_time``, ``allow_unknown_filter``.  For a dataset that is there:
+        ``region`` (what stands in ``dataset[region] = source``) or ``append`` (True, or an axis), and
+        ``buffer_shape`` and ``read``; the dataset's own properties are kept.
 
     Returns
     -------
@@ -238,9 +240,10 @@ class _Write:
 
 def _dataset_plan(job: DatasetJob) -> DatasetPlan:
     form = job.layout.form
-    encoder = encoder_for(form, job.options).name if job.layout.is_chunked else "HDF5, in one piece"
+    encoder = encoder_for(form, job.options).name if job.layout.is_chunked else "HDF5, one buffer at a time"
     filters = tuple(map(str, form.filters))
-    return DatasetPlan(job.layout.name, form.dtype, job.source_dtype, job.buffers, filters, encoder, job.read)
+    region = job.layout.region
+    return DatasetPlan(job.layout.name, form.dtype, job.source_dtype, job.buffers, filters, encoder, job.read, region)
 
 
 def _prepare(

@@ -18,10 +18,18 @@ from dask_chunkio.filters.via_hdf5 import read_filters, require_filter
 from dask_chunkio.grid import ChunkGrid, Shape, chunk_grid
 from dask_chunkio.region import Region, parse_region
 from dask_chunkio.sizing import readable_chunk_shape
-from dask_chunkio.storage.journal import CreatedDataset, Entries
+from dask_chunkio.storage.journal import ROW, CreatedDataset, Entries
 
-__all__ = ["DatasetLayout", "DatasetSpec", "describe", "describe_made", "describe_region", "index_differs"]
-__all__ += ["make_dataset", "preview"]
+__all__ = [
+    "DatasetLayout",
+    "DatasetSpec",
+    "describe",
+    "describe_made",
+    "describe_region",
+    "index_differs",
+    "indexed_chunks",
+]
+__all__ += ["indexed_chunks", "make_dataset", "preview"]
 
 _counter = itertools.count()
 # H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS of H5Dpublic.h.
@@ -271,6 +279,25 @@ def index_differs(dataset: h5py.Dataset, layout: DatasetLayout, table: Entries) 
     """
     if not layout.is_chunked or not len(layout.chunks):
         return None
+    held = table["state"] != 0
+    indexed, outside = _indexed(dataset, layout)
+    fields = ("offset", "nbytes", "mask")
+    differs = np.any([(indexed[name] != table[name]) & held for name in fields], axis=0) | (indexed["state"] != held)
+    if differs.any():
+        chunk = int(np.argmax(differs))
+        return f"{layout.name}: HDF5's index and the journal disagree on the chunk at {layout.origin(chunk)}"
+    if layout.region is None and outside:
+        return f"{layout.name}: HDF5's index has chunks outside the dataset"
+    return None
+
+
+def indexed_chunks(dataset: h5py.Dataset, layout: DatasetLayout) -> Entries:
+    """Return HDF5's index of the chunks, as the journal's table has them."""
+    return _indexed(dataset, layout)[0]
+
+
+def _indexed(dataset: h5py.Dataset, layout: DatasetLayout) -> tuple[Entries, bool]:
+    """Return the index, and whether there are chunks outside of what is written."""
     grid, first = layout.chunks, layout.region.origin if layout.region else (0,) * len(layout.shape)
     infos: list[Any] = []
     dataset.id.chunk_iter(infos.append)
@@ -279,14 +306,6 @@ def index_differs(dataset: h5py.Dataset, layout: DatasetLayout, table: Entries) 
     inside = ((cells >= 0) & (cells < np.array(grid.cells, np.int64))).all(axis=1)
     numbers = np.ravel_multi_index(tuple(cells[inside].T), grid.cells)
     places = [(info.byte_offset, info.size, 0, info.filter_mask, 1) for info in infos]
-    indexed = np.zeros(len(grid), table.dtype)
-    indexed[numbers] = np.array(places, table.dtype)[inside]
-    held = table["state"] != 0
-    fields = ("offset", "nbytes", "mask")
-    differs = np.any([(indexed[name] != table[name]) & held for name in fields], axis=0) | (indexed["state"] != held)
-    if differs.any():
-        chunk = int(np.argmax(differs))
-        return f"{layout.name}: HDF5's index and the journal disagree on the chunk at {layout.origin(chunk)}"
-    if layout.region is None and not inside.all():
-        return f"{layout.name}: HDF5's index has chunks outside the dataset"
-    return None
+    indexed = np.zeros(len(grid), ROW)
+    indexed[numbers] = np.array(places, ROW)[inside]
+    return indexed, not inside.all()

@@ -34,11 +34,11 @@ from dask_chunkio.grid import ChunkGrid, Shape
 from dask_chunkio.storage.files import pread_into
 from dask_chunkio.storage.records import CREATED, FINISHED, OWNER, RESERVED, VOIDED, pack_record, read_records
 
-__all__ = ["HELD", "VOID", "Created", "CreatedDataset", "Entries", "Journal", "Owner", "Reservations"]
+__all__ = ["HELD", "ROW", "VOID", "Created", "CreatedDataset", "Entries", "Journal", "Owner", "Reservations"]
 
 _BUFFER = struct.Struct("<QQQQ")
 _ENTRY = np.dtype([("chunk", "<u8"), ("offset", "<u8"), ("nbytes", "<u8"), ("checksum", "<u8"), ("mask", "<u8")])
-_ROW = np.dtype([*((name, "<u8") for name in ("offset", "nbytes", "checksum", "mask")), ("state", "u1")])
+ROW = np.dtype([*((name, "<u8") for name in ("offset", "nbytes", "checksum", "mask")), ("state", "u1")])
 _MOST_CHUNKS = 1 << 40
 _UNREADABLE = (ValueError, TypeError, KeyError, OverflowError, RecursionError, MemoryError, struct.error)
 
@@ -288,7 +288,7 @@ class Journal:
             self.owners.append(_owner(body))
         elif kind == CREATED:
             self.created = _created(body)
-            self._tables = [np.zeros(_bounded(made.chunk_count), _ROW) for made in self.created.datasets]
+            self._tables = [np.zeros(_bounded(made.chunk_count), ROW) for made in self.created.datasets]
         elif kind in (RESERVED, VOIDED):
             self._enter(Reservations.unpack(body), HELD if kind == RESERVED else VOID)
         elif kind == FINISHED:
@@ -303,13 +303,15 @@ class Journal:
         table = self._tables[found.dataset]
         if len(entries) and int(entries["chunk"].max()) >= len(table):
             raise ValueError(f"of chunk {entries['chunk'].max()} of {len(table)}")
-        rows = np.empty(len(entries), _ROW)
+        rows = np.empty(len(entries), ROW)
         for name in ("offset", "nbytes", "checksum", "mask"):
             rows[name] = entries[name]
         if len(rows) and max(map(int, (rows["offset"].max(), rows["nbytes"].max()))) >= 1 << 62:
             raise ValueError("of a place that no file has")
         if self.created is not None and self.created.datasets[found.dataset].is_chunked and not rows["nbytes"].all():
             raise ValueError("of a payload without bytes")
+        if len(rows) and int(rows["mask"].max()) >= 1 << 32:
+            raise ValueError("of a mask that no chunk has")
         rows["state"] = state
         table[entries["chunk"].astype(np.intp)] = rows
         self.last_commit = max(self.last_commit, found.time)

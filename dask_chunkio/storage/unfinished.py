@@ -211,9 +211,10 @@ def _recovered(target: Target) -> Recovered:
             paths = names if writer.turns.journal.finished else [created.path(n) for n in range(len(names))]
             with writer.turns.opened() as state:
                 layouts = [describe(state.dataset(path)) for path in paths]
-        committed = [
             # What readers see is in place since its commit.
-            _void_unplaced(writer, number, layout) if not made.region else len(layout.chunks)
+            is_visible = writer.turns.journal.finished or target.mode == "published"
+        committed = [
+            _count_held(writer, number) if is_visible or made.region else _void_unplaced(writer, number, layout)
             for number, (made, layout) in enumerate(zip(created.datasets, layouts, strict=True))
         ]
         total = sum(len(writer.turns.journal.table(number)) for number in range(len(layouts)))
@@ -223,12 +224,17 @@ def _recovered(target: Target) -> Recovered:
     return Recovered(target.file, dict(zip(names, paths, strict=True)), sum(committed), total)
 
 
+def _count_held(writer: Writer, number: int) -> int:
+    return int(np.count_nonzero(writer.turns.journal.table(number)["state"] == HELD))
+
+
 def _void_unplaced(writer: Writer, number: int, layout: DatasetLayout) -> int:
     """Give every chunk that is reserved and not in place a payload of the fill value; return how many are in place."""
     table = writer.turns.journal.table(number).copy()
     reserved = np.flatnonzero(table["state"])
     placed = writer.placed(table[reserved])
     chunks = [int(chunk) for chunk, is_placed in zip(reserved, placed, strict=True) if not is_placed]
+    chunks += writer.unknown(number, layout)
     if chunks:
         form = layout.form
         fill = np.zeros((), form.dtype) if form.fillvalue is None else np.frombuffer(form.fillvalue, form.dtype)[0]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from dask_chunkio.errors import ArgumentError, IntegrityError, TargetBusyError, UnfinishedWriteError
 from dask_chunkio.filters.pipeline import Payload
@@ -18,6 +21,7 @@ from dask_chunkio.storage.dataset import (
     DatasetSpec,
     describe,
     describe_made,
+    indexed_chunks,
     make_dataset,
     preview,
 )
@@ -212,6 +216,14 @@ class Writer:
         """Abandon what is staged, and let go of the files when the last call has left them."""
         self.turns.close()
 
+    def unknown(self, number: int, layout: DatasetLayout) -> list[int]:
+        """Return the chunks that HDF5 has a place for, and the journal has none (its end may be torn off)."""
+        if not layout.is_chunked or not len(layout.chunks):
+            return []
+        with self.turns.turn(contextlib.nullcontext, anybody=True), self.turns.opened() as state:
+            indexed = indexed_chunks(state.dataset(self.turns.path_of(number)), layout)
+        return np.flatnonzero((indexed["state"] != 0) & (self.turns.journal.table(number)["state"] == 0)).tolist()
+
     # Create
 
     def _is_mine(self) -> bool:
@@ -294,7 +306,7 @@ class Writer:
         changed = []
         rows = []
         for row, (one, was) in enumerate(zip(encoded, found, strict=True)):
-            if was["state"] and (was["nbytes"], was["mask"]) != (one.payload.nbytes, one.payload.mask):
+            if was["state"] and not self._may_be_placed_again(place[0], layout, one, was):
                 changed.append(row)
             elif was["state"]:
                 rows.append((one.chunk, offsets[row], one.payload.nbytes, one.sum, one.payload.mask))
@@ -311,6 +323,14 @@ class Writer:
         for row in changed:
             offsets[row] = self._reserve_anew(place, layout, encoded[row])
         return list(map(int, offsets))
+
+    def _may_be_placed_again(self, dataset: int, layout: DatasetLayout, one: _Encoded, was: Any) -> bool:
+        """Say whether a place that the journal names is the chunk's, and fits."""
+        if (was["nbytes"], was["mask"]) != (one.payload.nbytes, one.payload.mask):
+            return False
+        with self.turns.opened() as state:
+            info = state.id_of(self.turns.path_of(dataset)).get_chunk_info_by_coord(layout.origin(one.chunk))
+        return (info.byte_offset, info.size, info.filter_mask) == (was["offset"], was["nbytes"], was["mask"])
 
     def _reserve_anew(self, place: Place, layout: DatasetLayout, one: _Encoded, kind: int = RESERVED) -> int:
         """Give a payload of another length a place, in a commit of its own, after which the file is closed.

@@ -169,7 +169,10 @@ def _remove_unbegun(target: Target) -> None:
             raise TargetBusyError(f"{target.path} is being written by another call")
         # Another call may have begun in it since.
         if folder.is_there and not target.is_begun:
-            folder.remove()
+            try:
+                folder.remove()
+            except OSError as error:
+                raise TargetError(f"cannot remove {target.folder}: {error.strerror}; look at it yourself") from error
 
 
 def _take_back(target: Target, folder: Folder) -> None:

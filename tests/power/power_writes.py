@@ -158,7 +158,7 @@ def hidden(path):
 @contextlib.contextmanager
 def acknowledging(recorder):
     """Note which chunks are acknowledged: `commit` has returned, or `stored` has said that nothing is to do."""
-    commit, stored, whole = Writer.commit, Writer.stored, Writer.commit_whole
+    commit, stored, whole, visible = Writer.commit, Writer.stored, Writer.commit_by_hdf5, Writer.commit_visible
 
     def noting_commit(self, place, layout, chunks, *others):
         commit(self, place, layout, chunks, *others)
@@ -170,11 +170,18 @@ def acknowledging(recorder):
             recorder.note("ack", dataset, tuple(chunks))
         return answer
 
-    def noting_whole(self, place, data, lock):
-        whole(self, place, data, lock)
-        recorder.note("ack", place[0], (0,))
+    def noting_whole(self, place, chunks, *others):
+        whole(self, place, chunks, *others)
+        recorder.note("ack", place[0], tuple(chunks))
 
-    with mock.patch.multiple(Writer, commit=noting_commit, stored=noting_stored, commit_whole=noting_whole):
+    def noting_visible(self, place, layout, change, lock):
+        visible(self, place, layout, change, lock)
+        chunks = [*(chunk for chunk, _ in change.payloads), *(part.chunk for part in change.parts)]
+        recorder.note("ack", place[0], tuple(chunks))
+
+    noting = {"commit": noting_commit, "stored": noting_stored}
+    noting |= {"commit_by_hdf5": noting_whole, "commit_visible": noting_visible}
+    with mock.patch.multiple(Writer, **noting):
         yield
 
 
