@@ -1,6 +1,7 @@
 """Our wall time against that of the codecs alone: python -m benchmarks.efficiency.
 
-Each chunk is encoded on one core, without any file; that time, shared by all threads, is the least that a write can take.
+Each chunk is encoded on one core, without any file; that time, shared by all threads, is the
+least that a write can take.
 """
 
 from __future__ import annotations

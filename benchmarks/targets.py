@@ -74,7 +74,7 @@ _FIXED = (
 
 
 def _plugins(rows: Rows) -> Iterator[_Pair]:
-    """What is asked of a plugin depends on how fast its codec is."""
+    """Ask of each plugin what the speed of its codec allows."""
     for codec in CODECS.values():
         one_core = rows.get((ALONE, codec.name))
         if codec.is_plugin and one_core is not None:
