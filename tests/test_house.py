@@ -42,7 +42,7 @@ GUESTS = {
     "h5py": {"storage.", "filters.via_hdf5", "filters.plugin", "sources.array", "demo", "input_files"},
     "dask": {"graph", "locks", "progress", "workers", "write", "demo", "schedulers", "cli"},
     "distributed": {"locks", "workers", "endings", "schedulers", "cli", "demo"},
-    "hdf5plugin": {"filters.plugin"},
+    "hdf5plugin": {"filters.plugin", "filters.names"},
     "hdmf": {"integrations.hdmf"},
     "isal": {"filters.deflate"},
     "deflate": {"filters.deflate"},
@@ -52,7 +52,12 @@ GUESTS = {
     "tqdm": {"progress", "iterator"},
     "click": {"cli", "demo", "schedulers", "locations", "input_files", "upkeep"},
 }
-LAZY = {("sources.array", "h5py"), ("filters.plugin", "hdf5plugin"), ("iterator", "tqdm")}
+LAZY = {
+    ("sources.array", "h5py"),
+    ("filters.plugin", "hdf5plugin"),
+    ("filters.names", "hdf5plugin"),
+    ("iterator", "tqdm"),
+}
 
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path

@@ -194,6 +194,8 @@ class Case:
         self.ends_well = ()
         # A log that is whole, was never written and has the right checksum can say anything about the target.
         self.is_forged_log = False
+        # And such a journal anything about the new data, though not about the old.
+        self.is_forged_journal = False
 
     def run(self, entry):
         """Return what is wrong, or how it ended."""
@@ -232,15 +234,16 @@ class Case:
         if self.existing and not self.is_forged_log:
             self._check_old()
         is_written = outcome == "done" and entry in ("resume", "write", "overwrite")
-        if is_written and not self.is_forged_log:
+        is_honest = not self.is_forged_log and not self.is_forged_journal
+        if is_written and is_honest:
             self._check_new("it is not what was written")
             assert not os.path.lexists(self.side), "the folder is left"
-        if not self.existing and not self.is_forged_log and os.path.lexists(self.path):
+        if not self.existing and is_honest and os.path.lexists(self.path):
             self._check_new("there is something under the final name that is not whole")
         if outcome == "done" and entry in ("discard", "force"):
             is_folder = before.get("out.h5.writing", " ")[0].startswith("d")
             assert answer is None if not is_folder else not os.path.lexists(self.side), f"{answer} was not removed"
-        if outcome == "done" and entry.startswith("recover") and not self.is_forged_log:
+        if outcome == "done" and entry.startswith("recover") and is_honest:
             self._check_recovered(answer)
 
     def _check_new(self, words):
@@ -304,6 +307,7 @@ def damage(draw, case):
         case.is_forged_log = True
         data = hostile.forged_log(draw, _whole(data))
     else:
+        case.is_forged_journal = True
         act = hostile.shuffled if kind == "shuffled" else hostile.forged_journal
         data = act(draw, _whole(data))
     path.write_bytes(data)

@@ -1,0 +1,44 @@
+import hdf5plugin
+import numpy as np
+import pytest
+from h5py_stores import dataset
+
+from dask_chunkio.errors import ArgumentError, ArgumentTypeError
+from dask_chunkio.filters.names import resolve_compression
+from dask_chunkio.filters.plugin import PLUGIN_NAMES
+
+NAMES = sorted(set(PLUGIN_NAMES.values()) - {"lzf", "sperr"})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_hdf5plugins_default(name):
+    found = resolve_compression({"compression": name, "shuffle": True})
+    (kind,) = hdf5plugin.get_filters("bshuf" if name == "bitshuffle" else name)
+    assert found == {**kind(), "shuffle": True}
+
+
+@pytest.mark.parametrize("name", ["zstd", "blosc", "blosc2", "lz4", "bitshuffle", "bzip2"])
+def test_h5py_makes_a_dataset_of_it(name):
+    with dataset((8,), "i2", (4,), **resolve_compression({"compression": name})) as made:
+        made[...] = np.arange(8)
+
+
+def test_options_are_the_keywords_of_hdf5plugins_class_or_the_filters_own():
+    by_keywords = {"compression": "zstd", "compression_opts": {"clevel": 7}}
+    assert resolve_compression(by_keywords) == dict(hdf5plugin.Zstd(clevel=7))
+    assert resolve_compression({"compression": "zstd", "compression_opts": (7,)}) == dict(hdf5plugin.Zstd(clevel=7))
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "lzf", "szip", 32015, 4, hdf5plugin.Zstd(), "zst"])
+def test_everything_else_is_left_to_h5py(compression):
+    options = {"compression": compression, "compression_opts": 3}
+    assert resolve_compression(options) == options
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [({"level": 3}, ArgumentTypeError), (3, ArgumentTypeError), ({"clevel": 99}, ArgumentError)],
+)
+def test_options_that_it_does_not_have_are_named(options, kind):
+    with pytest.raises(kind, match=r"is not one of zstd's"):
+        resolve_compression({"compression": "zstd", "compression_opts": options})
