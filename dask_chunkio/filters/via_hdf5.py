@@ -14,6 +14,7 @@ import numpy as np
 
 from dask_chunkio.errors import FilterError
 from dask_chunkio.filters.direct import DirectEncoder, direct_steps
+from dask_chunkio.filters.names import resolve_compression
 from dask_chunkio.filters.pipeline import ChunkFormat, Encoder, Filter, Payload
 from dask_chunkio.filters.plugin import PLUGIN_NAMES, require_filter
 from dask_chunkio.grid import Array
@@ -75,7 +76,8 @@ class Hdf5Encoder:
 
     def __init__(self, form: ChunkFormat, options: Mapping[str, Any]) -> None:
         self._form = form
-        self._options = {name: value for name, value in options.items() if name in _OF_CHUNKS}
+        of_chunks = {name: value for name, value in options.items() if name in _OF_CHUNKS}
+        self._options = resolve_compression(of_chunks)
         for step in form.filters:
             require_filter(step.code)
         made = self._made(self._by_options) if self._options else ()

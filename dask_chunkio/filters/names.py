@@ -1,0 +1,73 @@
+"""Compression by the name of a plugin: ``compression="zstd"``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dask_chunkio.errors import ArgumentError, ArgumentTypeError
+from dask_chunkio.filters.plugin import PLUGIN_NAMES
+
+__all__ = ["resolve_compression"]
+
+_CODES = {name: code for code, name in PLUGIN_NAMES.items() if name != "lzf"}
+
+
+def resolve_compression(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace the name of a plugin by what h5py takes.
+
+    Parameters
+    ----------
+    options : mapping
+        Keywords of `h5py.Group.create_dataset`.  Where ``compression`` is the name of a plugin,
+        ``compression_opts`` may be a mapping of the keywords of hdf5plugin's class, or a tuple
+        of the filter's own numbers.
+
+    Returns
+    -------
+    dict
+        The keywords; h5py's own names and everything else stay as they are.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If hdf5plugin does not take the options, or is not installed.
+
+    Examples
+    --------
+    >>> resolve_compression({"compression": "gzip", "compression_opts": 4})
+    {'compression': 'gzip', 'compression_opts': 4}
+    >>> resolve_compression({"compression": "zstd", "compression_opts": (3,)})
+    {'compression': 32015, 'compression_opts': (3,)}
+    """
+    found, name = dict(options), options.get("compression")
+    code = _CODES.get(name) if isinstance(name, str) else None
+    if code is None:
+        return found
+    chosen = options.get("compression_opts")
+    if chosen is not None and not isinstance(chosen, Mapping):
+        if not isinstance(chosen, tuple):
+            raise ArgumentTypeError(
+                f"compression_opts={chosen!r} is not one of {name}'s; give a mapping of the keywords of hdf5plugin's "
+                f"class, or a tuple of the filter's own numbers"
+            )
+        return {**found, "compression": code}
+    return {**found, **_by_keywords(code, str(name), chosen or {})}
+
+
+def _by_keywords(code: int, name: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        import hdf5plugin
+    except ImportError as error:
+        raise ArgumentError(
+            f"compression={name!r} needs hdf5plugin for its options: pip install hdf5plugin, or give "
+            f"compression={code} with compression_opts= as a tuple of the filter's own numbers"
+        ) from error
+    (kind,) = hdf5plugin.get_filters(code)
+    try:
+        made = kind(**keywords)
+    except TypeError as error:
+        raise ArgumentTypeError(f"compression_opts={dict(keywords)!r} is not one of {name}'s: {error}") from error
+    except (ValueError, AssertionError) as error:
+        raise ArgumentError(f"compression_opts={dict(keywords)!r} is not one of {name}'s: {error}") from error
+    return {"compression": made.filter_id, "compression_opts": tuple(made.filter_options)}
