@@ -28,6 +28,7 @@ from dask_chunkio.filters.via_hdf5 import encoder_for, read_filters
 __all__ = ["LEAST", "alone", "efficiency"]
 
 LEAST = 0.9
+_CODECS = [codec.name for codec in CODECS.values() if codec.h5py]
 _HEAD = ("codec", "threads", "codec alone, MB/s on one core", "ours, MB/s", "seconds, min-max", "efficiency")
 
 
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and return the exit code."""
     options = _parse(argv)
     nbytes, runs = (4_000_000, 2) if options.tiny else (int(options.size_mb * 1e6), options.runs)
-    codecs = [codec for codec in CODECS.values() if codec.h5py]
+    codecs = [CODECS[name] for name in options.codecs]
     with working_folder(options.folder, 3 * nbytes + (64 << 20)) as folder:
         workload = prepare(folder, options.data, nbytes, None)
         measured = interleaved(_measures(workload, codecs, options.threads, folder), runs)
@@ -107,6 +108,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", choices=data.KINDS, default="recording")
     parser.add_argument("--size-mb", type=float, default=192, help="size of the array; slow codecs get a part of it")
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}))
+    parser.add_argument("--codecs", nargs="+", choices=_CODECS, default=_CODECS, metavar="CODEC", help="some of them")
     parser.add_argument("--runs", type=int, default=5, help="interleaved rounds (default: 5)")
     parser.add_argument("--folder", help="where to write (default: /dev/shm, or else the temporary folder)")
     parser.add_argument("--markdown", metavar="FILE", help="write the table there, too")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.measure import middle
-from benchmarks.systems import OURS, OURS_FROM_FILE
+from benchmarks.systems import OURS
 
 # Shape, colour and size of a point.
 _LOOKS = {
@@ -22,9 +22,9 @@ _LOOKS = {
     "tensorstore": ("v", "#b8860b", 6.0),
     "h5repack": ("P", "#7d5ba6", 6.0),
 }
-_LEFT_OUT = (OURS_FROM_FILE,)
-_LABEL_ROWS = 4
-_CLOSE = 0.045  # of the width: labels nearer than that go to different rows
+_GAP = 10  # % of the array: files that are so much larger go to a panel of their own
+# A label's height, the width of a letter, and how far it is from its point, in points.
+_LINE, _LETTER, _AWAY = 9.0, 4.3, 7.0
 
 Point = dict[str, Any]
 
@@ -50,80 +50,110 @@ def draw(setting: str, rows: Sequence[Point], path: str) -> None:
     from matplotlib import pyplot as plt
 
     points = [row for row in rows if row["system"] in _LOOKS]
-    figure, axes = plt.subplots(figsize=(9, 5.6))
-    _draw_codecs(axes, points)
-    for system in _LOOKS:
-        _draw_system(axes, system, [row for row in points if row["system"] == system])
-    _set_axes(axes, points)
-    axes.set_title(setting.partition("\n")[0].replace("; ", "\n", 1), fontsize=8, color="#555555", loc="left")
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
-    figure.savefig(path, metadata={"Date": None, "Creator": None}, bbox_inches="tight")
+    parts = _panels(points)
+    figure, panels = plt.subplots(
+        1, len(parts), sharey=True, squeeze=False, figsize=(9, 5.4), width_ratios=[3, 1][: len(parts)]
+    )
+    _set_speeds(panels[0][0], points)
+    for number, (axes, part) in enumerate(zip(panels[0], parts, strict=True)):
+        _draw_codecs(axes, part)
+        for system in _LOOKS:
+            _draw_system(axes, system, [row for row in part if row["system"] == system])
+        _set_look(axes, is_first=number == 0)
+    figure.suptitle(setting.partition("\n")[0].replace("; ", "\n", 1), fontsize=8, color="#555555")
+    figure.supxlabel("size of the file, % of the array; left is smaller", fontsize=9)
+    systems = {row["system"] for row in points}
+    handles = [_point(axes, [], [], system) for axes in panels[0][:1] for system in _LOOKS if system in systems]
+    figure.legend(handles=handles, loc="outside right upper", frameon=False)
+    figure.set_layout_engine("constrained")
+    figure.draw_without_rendering()
+    for axes, part in zip(panels[0], parts, strict=True):
+        _label(axes, part)
+    figure.savefig(path, metadata={"Date": None, "Creator": None})
     plt.close(figure)
 
 
+def _panels(points: Sequence[Point]) -> list[list[Point]]:
+    """Return the points up to the first gap between sizes, and those behind it."""
+    by_size = sorted(points, key=lambda row: row["of_raw"])
+    for number, (row, following) in enumerate(itertools.pairwise(by_size), 1):
+        if 100 * (following["of_raw"] - row["of_raw"]) > _GAP:
+            return [by_size[:number], by_size[number:]]
+    return [by_size]
+
+
 def _draw_system(axes: Any, system: str, points: Sequence[Point]) -> None:
-    if not points:
-        return
+    if points:
+        _point(axes, [100 * row["of_raw"] for row in points], [row["mb_per_s"] for row in points], system)
+
+
+def _point(axes: Any, sizes: Sequence[float], speeds: Sequence[float], system: str) -> Any:
     marker, colour, size = _LOOKS[system]
-    axes.plot(
-        [100 * row["of_raw"] for row in points],
-        [row["mb_per_s"] for row in points],
-        linestyle="none",
-        marker=marker,
-        color=colour,
-        markersize=size,
-        label=system,
-        zorder=3 if system == OURS else 2,
-    )
+    looks = {"marker": marker, "color": colour, "markersize": size, "zorder": 3 if system == OURS else 2}
+    (drawn,) = axes.plot(sizes, speeds, linestyle="none", label=system, **looks)
+    return drawn
 
 
 def _draw_codecs(axes: Any, points: Sequence[Point]) -> None:
-    """Join the points of each codec by a thin line, with its name on top."""
+    """Join the points of each codec by a thin line."""
     codecs: dict[str, list[Point]] = defaultdict(list)
     for row in points:
         codecs[row["codec"]].append(row)
-    places = {codec: middle([100 * row["of_raw"] for row in rows]) for codec, rows in codecs.items()}
-    width = max(places.values()) - min(places.values()) or 1
-    heights = _heights(places, width)
-    top = max(row["mb_per_s"] for row in points)
-    for codec, rows in codecs.items():
+    for rows in codecs.values():
         by_speed = sorted(rows, key=lambda row: row["mb_per_s"])
-        label_at = top * 1.5 * 1.45 ** heights[codec]
-        axes.plot(
-            [*(100 * row["of_raw"] for row in by_speed), places[codec]],
-            [*(row["mb_per_s"] for row in by_speed), label_at],
-            color="#dddddd",
-            linewidth=0.8,
-            zorder=1,
+        sizes, speeds = [100 * row["of_raw"] for row in by_speed], [row["mb_per_s"] for row in by_speed]
+        axes.plot(sizes, speeds, color="#dddddd", linewidth=0.8, zorder=1)
+
+
+def _label(axes: Any, points: Sequence[Point]) -> None:
+    """Name the codec beside each of our points, where least else is."""
+    scale = 72 / axes.figure.dpi
+    places = [axes.transData.transform((100 * row["of_raw"], row["mb_per_s"])) * scale for row in points]
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in places]
+    ours = [pair for pair in zip(points, places, strict=True) if pair[0]["system"] == OURS]
+    for row, (x, y) in sorted(ours, key=lambda pair: (-pair[1][1], pair[1][0])):
+        width = _LETTER * len(row["codec"])
+        sides = [(_AWAY, 0), (-_AWAY - width, 0), (-width / 2, _LINE), (-width / 2, -_LINE)]
+        far = [(side, line * _LINE) for line in (1, -1, 2, -2, 3, -3) for side in (_AWAY, -_AWAY - width)]
+        boxes = [(x + dx, y + dy - _LINE / 2, x + dx + width, y + dy + _LINE / 2) for dx, dy in (*sides, *far)]
+        box = min(boxes, key=lambda box: sum(_overlap(box, other) for other in taken))
+        taken.append(box)
+        axes.annotate(
+            row["codec"],
+            (100 * row["of_raw"], row["mb_per_s"]),
+            xytext=(box[0] - x, box[1] + _LINE / 2 - y),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=_LOOKS[OURS][1],
+            zorder=4,
         )
-        axes.text(places[codec], label_at, codec, ha="center", va="bottom", fontsize=8, color="#333333")
 
 
-def _heights(places: dict[str, float], width: float) -> dict[str, int]:
-    """Return a row for each label, so that neighbours do not stand in one."""
-    last: dict[int, float] = {}
-    found = {}
-    for codec, place in sorted(places.items(), key=lambda item: item[1]):
-        room = {row: place - last.get(row, -1e9) for row in range(max(len(places), _LABEL_ROWS))}
-        needed = _CLOSE * width * len(codec) / 4
-        found[codec] = next((row for row, free in room.items() if free > needed), max(room, key=lambda row: room[row]))
-        last[found[codec]] = place
-    return found
+def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """Return the area that two boxes share."""
+    width, height = (min(one[axis + 2], other[axis + 2]) - max(one[axis], other[axis]) for axis in (0, 1))
+    return max(width, 0) * max(height, 0)
 
 
-def _set_axes(axes: Any, points: Sequence[Point]) -> None:
+def _set_speeds(axes: Any, points: Sequence[Point]) -> None:
     least, most = (pick(row["mb_per_s"] for row in points) for pick in (min, max))
     ticks = [base * 10**power for power in range(5) for base in (1, 2, 5)]
     ticks = [tick for tick in ticks if least / 2 <= tick <= most * 2]
     axes.set_yscale("log")
     axes.set_yticks(ticks, [str(tick) for tick in ticks])
-    axes.minorticks_off()
-    axes.set_xlabel("size of the file, % of the array; left is smaller")
     axes.set_ylabel("MB of the array written in a second; up is faster")
+
+
+def _set_look(axes: Any, is_first: bool) -> None:
+    axes.minorticks_off()
+    axes.margins(x=0.15)
     axes.grid(axis="y", color="#eeeeee")
     axes.set_axisbelow(True)
-    for side in ("top", "right"):
+    for side in ("top", "right") if is_first else ("top", "right", "left"):
         axes.spines[side].set_visible(False)
+    if not is_first:
+        axes.tick_params(axis="y", length=0)
 
 
 if __name__ == "__main__":
