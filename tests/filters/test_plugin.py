@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import h5py
@@ -269,6 +270,27 @@ def test_the_first_call_of_a_plugin_runs_alone(monkeypatch):
     for _ in range(3):
         encoder.encode(walk((64, 64)))
     assert entered == ["in", "out"]
+
+
+@pytest.mark.parametrize("codec", [hdf5plugin.Zstd(), hdf5plugin.Blosc(), hdf5plugin.Zfp(reversible=True)])
+def test_two_threads_are_in_a_plugin_at_once(codec):
+    both = threading.Barrier(2, timeout=60)
+    data = walk((64, 64), "i4")
+    with dataset(data.shape, data.dtype, data.shape, **codec) as made:
+        ((_, expected),) = stored(made, data).values()
+        encoder = encoder_for(describe(made).form, dict(codec))
+    encoder.encode(data)
+    found = find_plugin(codec.filter_id)
+    name = "_blosc" if codec.filter_id == 32001 else "_function"
+    function = getattr(found, name)
+
+    def waits(*arguments):
+        both.wait()
+        return function(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        patch.setattr(found, name, waits)
+        assert [bytes(payload.data) for payload in pool.map(encoder.encode, [data, data])] == [expected] * 2
 
 
 def test_blosc_without_its_own_function_runs_one_at_a_time(monkeypatch):
