@@ -20,6 +20,7 @@ import getpass
 import itertools
 import json
 import os
+import re
 import socket
 import struct
 import time
@@ -39,6 +40,7 @@ __all__ = ["HELD", "ROW", "VOID", "Created", "CreatedDataset", "Entries", "Journ
 _BUFFER = struct.Struct("<QQQQ")
 _ENTRY = np.dtype([("chunk", "<u8"), ("offset", "<u8"), ("nbytes", "<u8"), ("checksum", "<u8"), ("mask", "<u8")])
 ROW = np.dtype([*((name, "<u8") for name in ("offset", "nbytes", "checksum", "mask")), ("state", "u1")])
+_GROUP = re.compile(r"/\.dask_chunkio-[^/]+")
 _MOST_CHUNKS = 1 << 40
 _UNREADABLE = (ValueError, TypeError, KeyError, OverflowError, RecursionError, MemoryError, struct.error)
 
@@ -346,6 +348,9 @@ def _created(body: bytes) -> Created:
     datasets = found["datasets"]
     if set(found) != {"datasets", "group"} or type(found["group"]) is not str or not isinstance(datasets, list):
         raise ValueError("that names no datasets")
+    # It is removed by whoever discards the write.
+    if found["group"] and not _GROUP.fullmatch(found["group"]):
+        raise ValueError(f"with the group {found['group']!r}, which no write makes")
     return Created(tuple(map(_dataset, datasets)), found["group"])
 
 
@@ -361,6 +366,7 @@ def _dataset(found: Any) -> CreatedDataset:
         raise ValueError("of a dataset whose shape is none")
     if not all(type(word) is str for word in (made.name, made.dtype, made.source_dtype, made.filters, made.fillvalue)):
         raise ValueError("of a dataset without words")
+    made.name.encode()
     return made
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import h5py
 import numpy as np
 
-from dask_chunkio.errors import ChunkIOError, TargetBusyError, TargetError
+from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetBusyError, TargetError
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.storage.claim import claimed
 from dask_chunkio.storage.dataset import DatasetLayout, describe
@@ -211,6 +211,15 @@ def _recovered(target: Target) -> Recovered:
             paths = names if writer.turns.journal.finished else [created.path(n) for n in range(len(names))]
             with writer.turns.opened() as state:
                 layouts = [describe(state.dataset(path)) for path in paths]
+            for number, layout in enumerate(layouts):
+                if (
+                    len(writer.turns.journal.table(number)) != len(layout.chunks)
+                    and not created.datasets[number].region
+                ):
+                    raise IntegrityError(
+                        f"{target.journal} counts {len(writer.turns.journal.table(number))} chunks of {names[number]}, "
+                        f"the file {len(layout.chunks)}; discard the write and start it again"
+                    )
             # What readers see is in place since its commit.
             is_visible = writer.turns.journal.finished or target.mode == "published"
         committed = [
@@ -258,6 +267,9 @@ def _moved(target: Target, output: str) -> str:
             os.rename(target.file, output)
     except OSError as error:
         raise TargetError(f"cannot move {target.file} to {output}: {error}") from error
-    with Folder(target.folder) as folder:
-        folder.remove()
+    try:
+        with Folder(target.folder) as folder:
+            folder.remove()
+    except OSError as error:
+        raise TargetError(f"{output} is whole, but {target.folder} cannot be removed: {error.strerror}") from error
     return output

@@ -21,6 +21,7 @@ from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, describe
 from dask_chunkio.storage.files import read_small_file, write_whole_file
 from dask_chunkio.storage.flock import has_writer
 from dask_chunkio.storage.folder import Folder
+from dask_chunkio.storage.manifest import require_real_folder
 from dask_chunkio.storage.target import Target, publish, require_free
 from dask_chunkio.storage.writer import Finished, Lock, Writer
 
@@ -164,6 +165,7 @@ def _found(target: Target) -> Target | None:
 
 
 def _remove_unbegun(target: Target) -> None:
+    require_real_folder(target.folder)
     with Folder(target.folder) as folder, claimed(target.lock) as claim:
         if not claim.take_alone():
             raise TargetBusyError(f"{target.path} is being written by another call")

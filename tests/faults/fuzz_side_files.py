@@ -349,6 +349,7 @@ def forged():
     for state, (name, forge), entry in itertools.product(states, hostile.forgeries(), ENTRIES):
 
         def prepare(case, forge=forge):
+            case.is_forged_journal = True
             forge(case.side)
 
         yield f"{state}, {name}", state, prepare, entry
