@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 from dask_chunkio.errors import TargetBusyError
 from dask_chunkio.storage.flock import locked, share, unlock
 
-__all__ = ["Placing"]
+__all__ = ["Lock", "Placing"]
 
+Lock = Callable[[], AbstractContextManager[object]]
 # How long the end of a write waits, in seconds, for a process that may be stopped.
 _PATIENCE = 300.0
 
@@ -22,7 +24,8 @@ _PATIENCE = 300.0
 class Placing:
     """A lock on the journal, shared by those who place payloads.
 
-    Taken before the locks of a turn, never inside of them: who has these may wait for it.
+    Taken behind the scheduler's lock, for which a worker may wait that is presumed dead, and before the locks
+    on the files: who has these waits for nothing.
 
     Parameters
     ----------
@@ -39,8 +42,26 @@ class Placing:
         self._is_ending = False
 
     @contextlib.contextmanager
-    def shared(self) -> Iterator[None]:
-        """Reserve and place."""
+    def begun(self, lock: Lock, placed: contextlib.ExitStack) -> Iterator[None]:
+        """Hold the scheduler's lock for a turn; from here until `placed` is closed, payloads are on their way."""
+        with lock():
+            placed.enter_context(self._shared())
+            yield
+
+    @contextlib.contextmanager
+    def over(self, lock: Lock) -> Iterator[None]:
+        """Hold the scheduler's lock, wait until nothing is on its way, and have nothing begin.
+
+        Raises
+        ------
+        TargetBusyError
+            If that takes minutes.
+        """
+        with lock(), self._alone():
+            yield
+
+    @contextlib.contextmanager
+    def _shared(self) -> Iterator[None]:
         with self._changed:
             self._changed.wait_for(lambda: not self._is_ending)
             # (All threads of a process have the lock in common.)
@@ -57,14 +78,7 @@ class Placing:
                 self._changed.notify_all()
 
     @contextlib.contextmanager
-    def over(self) -> Iterator[None]:
-        """Wait until nothing is on its way, and have nothing begin.
-
-        Raises
-        ------
-        TargetBusyError
-            If that takes minutes.
-        """
+    def _alone(self) -> Iterator[None]:
         with self._changed:
             self._changed.wait_for(lambda: self._users == 0 and not self._is_ending)
             self._is_ending = True

@@ -11,8 +11,7 @@ import contextlib
 import os
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import h5py
@@ -25,7 +24,7 @@ from dask_chunkio.storage.folder import Folder
 from dask_chunkio.storage.hdf5_file import StagedFile
 from dask_chunkio.storage.journal import Journal
 from dask_chunkio.storage.log import Turn, read_turn
-from dask_chunkio.storage.placing import Placing
+from dask_chunkio.storage.placing import Lock, Placing
 from dask_chunkio.storage.signals import deferred
 from dask_chunkio.storage.staging import Run
 from dask_chunkio.storage.superblock import GUARD, find_superblock, keeps_status, require_closed
@@ -33,7 +32,6 @@ from dask_chunkio.storage.target import Target
 
 __all__ = ["Lock", "OpenFile", "Turns"]
 
-Lock = Callable[[], AbstractContextManager[object]]
 # How long other programs may keep a file open that we add to, before a turn gives up.
 _PATIENCE = 60.0
 

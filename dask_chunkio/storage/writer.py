@@ -158,8 +158,8 @@ class Writer:
                 for chunk, payload, is_held, row in zip(chunks, payloads, held, rows, strict=True)
                 if not is_held or not self._is_placed(row)
             ]
-            with self.turns.placing.shared():
-                with self.turns.turn(lock):
+            with contextlib.ExitStack() as placed:
+                with self.turns.turn(lambda: self.turns.placing.begun(lock, placed)):
                     offsets = self._reserve(place, layout, encoded)
                 self._place(offsets, [one.payload for one in encoded])
 
@@ -200,7 +200,7 @@ class Writer:
             If the file does not hold every chunk as it was committed, and this cannot be mended.
         """
         notes: list[str] = []
-        with self.turns.used(), self.turns.placing.over(), self.turns.turn(lock):
+        with self.turns.turn(lambda: self.turns.placing.over(lock)):
             if not self.turns.journal.finished:
                 require_all(self.turns, layouts)
                 notes = mend(self.turns, layouts)

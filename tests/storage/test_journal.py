@@ -14,7 +14,7 @@ from dask_chunkio.storage.records import CREATED, FINISHED, OWNER, RESERVED, VOI
 numbers = st.integers(0, 2**64 - 1)
 MADE = CreatedDataset("/x", (10,), (2,), "int16", "int16", "", "", True)
 SCALAR = CreatedDataset("/s", (), (), "int16", "int16", "", "", False)
-CREATION = Created((MADE, SCALAR), "/.hidden")
+CREATION = Created((MADE, SCALAR), "/.dask_chunkio-0123456789ab")
 ME = Owner("id", 1, "host", 7, "me", "now", False)
 
 
