@@ -30,10 +30,10 @@ from dask_chunkio.storage.staging import Run
 from dask_chunkio.storage.superblock import GUARD, find_superblock, keeps_status, require_closed
 from dask_chunkio.storage.target import Target
 
-__all__ = ["Lock", "OpenFile", "Turns"]
+__all__ = ["PATIENCE", "Lock", "OpenFile", "Turns"]
 
 # How long other programs may keep a file open that we add to, before a turn gives up.
-_PATIENCE = 60.0
+PATIENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ class Turns:
             self._counting.wait_for(lambda: self._users == 0)
 
     @contextlib.contextmanager
-    def turn(self, lock: Lock, anybody: bool = False, patience: float = _PATIENCE) -> Iterator[None]:
+    def turn(self, lock: Lock, anybody: bool = False, patience: float = PATIENCE) -> Iterator[None]:
         """Hold every lock, with the log replayed and the journal read.
 
         Parameters
@@ -190,7 +190,7 @@ class Turns:
             self.used(),
             self._turns,
             lock(),
-            locked(self._log, self.target.log, patience if patience < _PATIENCE else None),
+            locked(self._log, self.target.log, patience if patience < PATIENCE else None),
             locked(self.file, self.target.file, None if self.target.wait else patience),
             deferred(),
         ):

@@ -30,7 +30,7 @@ from dask_chunkio.storage.files import pread_into, pwrite_each
 from dask_chunkio.storage.journal import HELD, Created, CreatedDataset, Entries, Owner, Reservations
 from dask_chunkio.storage.records import RESERVED, VOIDED, checksum
 from dask_chunkio.storage.target import Target, cannot_resume, remedies
-from dask_chunkio.storage.turn import Lock, Turns
+from dask_chunkio.storage.turn import PATIENCE, Lock, Turns
 from dask_chunkio.storage.visible import Change, grown, place_visible
 
 __all__ = ["Finished", "Lock", "Writer"]
@@ -101,7 +101,9 @@ class Writer:
             # Without a lock: a process that is stopped in the middle of its turn would keep it.
             self.turns.refresh()
             if self._is_mine():
-                with self.turns.turn(lock, anybody=True, patience=_FIRST_PATIENCE):
+                # Once it has begun, others are at work on this very write: they are waited for.
+                patience = PATIENCE if self.turns.journal.owners else _FIRST_PATIENCE
+                with self.turns.turn(lock, anybody=True, patience=patience):
                     # The log may have held the first record of another owner.
                     if self._is_mine():
                         return self._made(specs)

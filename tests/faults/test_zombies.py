@@ -106,6 +106,8 @@ def workers(scheduler, tmp_path):
 @pytest.mark.heavy
 @pytest.mark.parametrize("phase", ["reading", "encoding", *FREE_FINISH])
 def test_others_go_on_for_a_stopped_worker_and_it_comes_too_late(place, scheduler, workers, phase):
+    if place.exists() and "name" in phase:
+        pytest.skip("the file has its name")
     with workers(phase) as (marker, _):
         call = Call(write, place, scheduler=scheduler)
         zombie = stopped(marker)
@@ -131,7 +133,9 @@ def test_others_wait_for_a_worker_that_is_stopped_in_its_turn(tmp_path, schedule
         call = Call(write, place, scheduler=scheduler)
         zombie = stopped(marker)
         (other,) = pids - {zombie}
-        wait_until(lambda: waits_for_a_file(other, f"{place}.writing/log"), "the other waits")
+        # For the lock on the log in its turn; or, at the end, for the one that whoever places data shares.
+        is_waiting = partial(waits_for_a_file, other, f"{place}.writing/log")
+        wait_until(lambda: is_waiting() or os.path.exists(f"{marker}.waiting"), "the other waits")
         with pytest.raises(TargetBusyError, match="being written"):
             write(place, resume=True)
         with pytest.raises(TargetBusyError, match="being written"):

@@ -18,7 +18,7 @@ import numpy as np
 import dask_chunkio as dcio
 from dask_chunkio import graph, tasks
 from dask_chunkio.iterator import GenericDataChunkIterator
-from dask_chunkio.storage import target, turn, writer, writers
+from dask_chunkio.storage import placing, target, turn, writer, writers
 from dask_chunkio.storage.folder import Folder
 from dask_chunkio.storage.log import Turn
 from dask_chunkio.storage.turn import Turns
@@ -64,7 +64,8 @@ class Stop:
         self.local.was_stopped = True
         os.write(descriptor, f"{os.getpid()}\n".encode())
         os.close(descriptor)
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # Sent to the process, it could reach another thread first, and this one go on for a while.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
     def within(self, owner, name, inside):
         """Know that this thread runs a certain task, and note how it ends."""
@@ -91,6 +92,19 @@ class Stop:
         with open(self.marker + ".new", "w", encoding="utf-8") as file:
             json.dump([type(error).__name__, str(error)], file)
         os.rename(self.marker + ".new", self.marker + ".outcome")
+
+    def note_those_who_come(self, owner, name):
+        """Leave a second marker when another process comes here after this one stopped."""
+        function = getattr(owner, name)
+
+        @functools.wraps(function)
+        def wrapped(*arguments, **keywords):
+            if os.path.exists(self.marker):
+                with open(f"{self.marker}.waiting", "w", encoding="utf-8"):
+                    pass
+            return function(*arguments, **keywords)
+
+        setattr(owner, name, wrapped)
 
     def before(self, owner, name, which=lambda *_: True):
         function = getattr(owner, name)
@@ -188,6 +202,7 @@ def stop_at(phase, marker):
     phases[phase](stop)
     stop.within(tasks, "write_buffer", "commit")
     stop.within(tasks, "finish_target", "finish")
+    stop.note_those_who_come(placing, "locked")
     # A graph that is built here names them too.
     graph.write_buffer, graph.finish_target = tasks.write_buffer, tasks.finish_target
 

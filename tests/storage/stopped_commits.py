@@ -8,6 +8,7 @@ PHASE is where it stops; ENDING what happens to it: "continued", or "killed".
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from unittest import mock
 
@@ -28,7 +29,7 @@ INSIDE = ("reserving", "before the log", "before applying", "applying", "after a
 
 
 def stop():
-    os.kill(os.getpid(), signal.SIGSTOP)
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 def before(owner, name, which=lambda *_: True):
