@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_chunkio.errors import ArgumentError, IntegrityError, TargetBusyError, UnfinishedWriteError
+from dask_chunkio.errors import ArgumentError, IntegrityError, TargetBusyError, TargetError, UnfinishedWriteError
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.grid import Array, Selection
 from dask_chunkio.storage.claim import LOOKS
@@ -119,11 +119,17 @@ class Writer:
 
         Compares each payload in the file with its recorded checksum: a retry, a duplicate
         and a resumed write find out here that there is nothing left to do.
+
+        Raises
+        ------
+        TargetError
+            If another call has taken the write over, and finished it.
         """
         with self.turns.used():
             self.turns.refresh()
             if self.turns.journal.finished:
                 # Whatever is there now is other people's.
+                self._require_finished_by_this()
                 return True
             found = self.turns.journal.find(dataset, chunks)
             is_stored = found is not None and all(map(self._is_placed, found))
@@ -257,6 +263,12 @@ class Writer:
             paths = names if self.turns.journal.finished else [created.path(number) for number in range(len(names))]
             described = [spec.there or describe(state.dataset(path)) for path, spec in zip(paths, specs, strict=True)]
             return tuple(replace(layout, name=name) for layout, name in zip(described, names, strict=True))
+
+    def _require_finished_by_this(self) -> None:
+        if not self._is_mine():
+            raise TargetError(
+                f"the write of {self.target.path} was finished meanwhile by another call, {self.turns.journal.owner}"
+            )
 
     def _require_alone(self, owner: Owner) -> None:
         path = self.target.path

@@ -236,7 +236,7 @@ def test_a_call_that_was_stopped_and_outlived_gives_up(place, tmp_path):
     write(place, resume=True)
     before = digest(place)
     resume(zombie)
-    with pytest.raises(dcio.errors.TargetError, match="finished or discarded meanwhile"):
+    with pytest.raises(dcio.errors.TargetError, match="finished meanwhile by another"):
         first.result()
     assert digest(place) == before
     check(place)
