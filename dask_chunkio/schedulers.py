@@ -115,12 +115,9 @@ def _local_cluster(workers: int, threads: int) -> LocalCluster:
 @contextlib.contextmanager
 def _client(address: Any) -> Iterator[Client]:
     with Client(address, set_as_default=False, timeout=_CONNECT_SECONDS) as client:
-        try:
-            yield client
-        except KeyboardInterrupt:
-            # Its coroutines that are cut off would be reported one by one.
-            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-            raise
+        # Its coroutines that Ctrl-C cuts off would be reported one by one, the first before we hear of it.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        yield client
 
 
 def _leave_interrupts_to_the_client() -> None:
