@@ -18,6 +18,7 @@ import numpy as np
 from dask_chunkio import __version__
 from dask_chunkio.demo import run_demo
 from dask_chunkio.errors import ArgumentError, ChunkIOError, IntegrityError, UnfinishedWriteError
+from dask_chunkio.filters.names import KNOWN_NAMES
 from dask_chunkio.input_files import RawLayout, open_source
 from dask_chunkio.locations import Location, in_bytes, parse_location
 from dask_chunkio.progress import wants_progress
@@ -108,11 +109,11 @@ def _dtype(_ctx: click.Context, _param: click.Parameter, value: str | None) -> n
 
 
 def _compression(_ctx: click.Context, _param: click.Parameter, value: str) -> str | int | None:
-    if value in ("gzip", "lzf", "szip", "none"):
+    if value in KNOWN_NAMES or value == "none":
         return None if value == "none" else value
     if value.isdecimal():
         return int(value)
-    raise click.BadParameter(f"{value!r} is not gzip, lzf, szip, none, or the number of an HDF5 filter")
+    raise click.BadParameter(f"{value!r} is not none, {', '.join(KNOWN_NAMES)}, or the number of an HDF5 filter")
 
 
 _workers = click.option(
@@ -180,7 +181,7 @@ def main() -> None:
     help="What one task reads: whole chunks.  [default: chosen]",
 )
 @click.option(
-    "--compression", callback=_compression, metavar="gzip|lzf|szip|none|ID", default="none", show_default=True,
+    "--compression", callback=_compression, metavar="NAME|ID|none", default="none", show_default=True,
     help="Filter, by name or by its HDF5 number.",
 )  # fmt: skip
 @click.option("--compression-opts", metavar="N[,N...]", help="Options of the filter: 4 for gzip; nn,8 for szip.")
@@ -343,7 +344,9 @@ def _compression_opts(compression: str | int | None, text: str | None) -> Any:
     values = tuple(int(word) if word.lstrip("-").isdecimal() else word for word in text.split(","))
     if isinstance(compression, int) and not all(isinstance(value, int) for value in values):
         raise click.UsageError(f"--compression-opts {text}: the options of filter {compression} are whole numbers")
-    return values[0] if compression == "gzip" and len(values) == 1 else values
+    # A level; of a filter by its number, its own options.
+    is_level = isinstance(compression, str) and compression != "szip" and len(values) == 1
+    return values[0] if is_level else values
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError
+from dask_chunkio.filters.names import resolve_compression
 from dask_chunkio.grid import Shape
 from dask_chunkio.sources.adapt import as_source
 from dask_chunkio.sources.source import Source, check_read_mode
@@ -58,7 +59,7 @@ class DatasetRequest:
     attrs : mapping
         Attributes.
     options : mapping
-        Keywords for `h5py.Group.create_dataset`.
+        Keywords for `h5py.Group.create_dataset`, the name of a plugin resolved.
     region, append : object
         Where in a dataset that is there, as the user says it; None for a new one.
     """
@@ -164,10 +165,17 @@ def _request(name: str, value: Any, keywords: dict[str, Any]) -> DatasetRequest:
         _dtype(name, keywords.get("dtype"), source),
         keywords.get("read"),
         dict(keywords.get("attrs") or {}),
-        options,
+        _resolved(name, options),
         region,
         append,
     )
+
+
+def _resolved(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return resolve_compression(options)
+    except (ArgumentError, ArgumentTypeError) as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 def _refuse_new_properties(name: str, keywords: Mapping[str, Any], region: Any, append: Any) -> None:

@@ -5,20 +5,22 @@ These run on workers.  Everything that touches the target is here or below.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from dask_chunkio.errors import IntegrityError
+from dask_chunkio.errors import FilterError, IntegrityError
 from dask_chunkio.filters.cut import cut_chunk
+from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.filters.via_hdf5 import encoder_for
 from dask_chunkio.grid import Array, BufferGrid, Selection, Shape, buffer_grid, selection_shape
 from dask_chunkio.locks import report, turn_lock, worker_threads
@@ -313,13 +315,27 @@ def _commit(layout: WriteLayout, place: tuple[int, int], data: Array | Receipt, 
         elif job.layout.region is not None:
             _commit_region(writer, job, place, data, lock)
         else:
-            selection = job.buffers[place[1]]
-            encoder, grid, form = encoder_for(job.layout.form, job.options), job.layout.chunks, job.layout.form
-            payloads = [encoder.encode(cut_chunk(data, selection, grid[chunk], form)) for chunk in chunks]
+            payloads = _encoded(job, place[1], data)
             writer.commit(place, job.layout, chunks, payloads, lock)
     receipt = _receipt(layout, place[0], job.selection(place[1]))
     report(layout.target.write_id, receipt.nbytes)
     return receipt
+
+
+def _encoded(job: DatasetJob, buffer: int, data: Array) -> list[Payload]:
+    selection, grid, form = job.buffers[buffer], job.layout.chunks, job.layout.form
+    with _naming(job, buffer):
+        encoder = encoder_for(form, job.options)
+        return [encoder.encode(cut_chunk(data, selection, grid[chunk], form)) for chunk in job.chunks_of(buffer)]
+
+
+@contextlib.contextmanager
+def _naming(job: DatasetJob, buffer: int) -> Iterator[None]:
+    """Have an error of a filter say which data it refused."""
+    try:
+        yield
+    except FilterError as error:
+        raise FilterError(f"{job.where(buffer, job.selection(buffer))}: {error}") from error
 
 
 def _commit_by_hdf5(writer: Writer, job: DatasetJob, place: tuple[int, int], data: Array, lock: Lock) -> None:
@@ -334,18 +350,19 @@ def _commit_region(writer: Writer, job: DatasetJob, place: tuple[int, int], data
     layout, region = job.layout, job.layout.region
     if region is None:
         raise ValueError("not a part of a dataset")
-    encoder, grid = encoder_for(layout.form, job.options), layout.chunks
     here = region.inside(job.buffers[place[1]])
     payloads, parts = [], []
-    for chunk in job.chunks_of(place[1]):
-        cell = grid[chunk]
-        if region.is_whole(cell):
-            payloads.append((chunk, encoder.encode(cut_chunk(data, here, cell, layout.form))))
-        else:
-            part = region.inside(cell)
-            inside = (slice(p.start - h.start, p.stop - h.start) for p, h in zip(part, here, strict=True))
-            parts.append(Part(chunk, data[tuple(inside)], part))
-    writer.commit_visible(place, layout, Change(payloads, parts, encoder.encode), lock)
+    with _naming(job, place[1]):
+        encoder, grid = encoder_for(layout.form, job.options), layout.chunks
+        for chunk in job.chunks_of(place[1]):
+            cell = grid[chunk]
+            if region.is_whole(cell):
+                payloads.append((chunk, encoder.encode(cut_chunk(data, here, cell, layout.form))))
+            else:
+                part = region.inside(cell)
+                inside = (slice(p.start - h.start, p.stop - h.start) for p, h in zip(part, here, strict=True))
+                parts.append(Part(chunk, data[tuple(inside)], part))
+        writer.commit_visible(place, layout, Change(payloads, parts, encoder.encode), lock)
 
 
 def _receipt(layout: WriteLayout, dataset: int, selection: Selection) -> Receipt:

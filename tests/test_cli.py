@@ -308,7 +308,7 @@ def test_errors(run: Run, words: list[str], message: str) -> None:
         (["a.npy", "out.h5", "--chunks", "-1,1"], "lengths are at least 1"),
         (["a.npy", "out.h5", "--shape", "-1,-1"], "except for one -1"),
         (["a.npy", "out.h5", "--dtype", "int17"], "is not one of numpy's"),
-        (["a.npy", "out.h5", "--compression", "zstd"], "the number of an HDF5 filter"),
+        (["a.npy", "out.h5", "--compression", "zst"], "the number of an HDF5 filter"),
         (["a.npy", "out.h5", "--compression-opts", "3"], "goes with --compression"),
         (["a.npy", "out.h5", "--compression", "307", "--compression-opts", "x"], "are whole numbers"),
         (["a.npy", "out.h5", "--scheduler", "fast"], "give one of threads, processes, synchronous"),

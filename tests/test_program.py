@@ -95,7 +95,7 @@ def documented() -> list[str]:
 @pytest.mark.parametrize("line", documented())
 def test_the_lines_of_the_documentation_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    if "32015" in line:
+    if "zstd" in line:
         pytest.importorskip("hdf5plugin")
     recording = np.arange(64 * 10_000, dtype="<i2").reshape(-1, 64)
     np.save("recording.npy", recording)

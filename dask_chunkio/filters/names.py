@@ -8,9 +8,11 @@ from typing import Any
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 from dask_chunkio.filters.plugin import PLUGIN_NAMES
 
-__all__ = ["resolve_compression"]
+__all__ = ["KNOWN_NAMES", "resolve_compression"]
 
 _CODES = {name: code for code, name in PLUGIN_NAMES.items() if name != "lzf"}
+_H5PY = ("gzip", "lzf", "szip")
+KNOWN_NAMES = tuple(sorted([*_CODES, *_H5PY]))
 
 
 def resolve_compression(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -20,8 +22,8 @@ def resolve_compression(options: Mapping[str, Any]) -> dict[str, Any]:
     ----------
     options : mapping
         Keywords of `h5py.Group.create_dataset`.  Where ``compression`` is the name of a plugin,
-        ``compression_opts`` may be a mapping of the keywords of hdf5plugin's class, or a tuple
-        of the filter's own numbers.
+        ``compression_opts`` may be a level where the plugin has levels, a mapping of the keywords of
+        hdf5plugin's class, or a tuple of the filter's own numbers.
 
     Returns
     -------
@@ -31,7 +33,7 @@ def resolve_compression(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        If hdf5plugin does not take the options, or is not installed.
+        If there is no such name, or hdf5plugin does not take the options, or is not installed.
 
     Examples
     --------
@@ -39,19 +41,25 @@ def resolve_compression(options: Mapping[str, Any]) -> dict[str, Any]:
     {'compression': 'gzip', 'compression_opts': 4}
     >>> resolve_compression({"compression": "zstd", "compression_opts": (3,)})
     {'compression': 32015, 'compression_opts': (3,)}
+    >>> resolve_compression({"compression": "zstd", "compression_opts": 9})
+    {'compression': 32015, 'compression_opts': (9,)}
     """
     found, name = dict(options), options.get("compression")
-    code = _CODES.get(name) if isinstance(name, str) else None
-    if code is None:
+    if not isinstance(name, str) or name in _H5PY:
         return found
+    code = _CODES.get(name)
+    if code is None:
+        raise ArgumentError(f"compression={name!r} is not known; known are {', '.join(KNOWN_NAMES)}")
     chosen = options.get("compression_opts")
-    if chosen is not None and not isinstance(chosen, Mapping):
-        if not isinstance(chosen, tuple):
-            raise ArgumentTypeError(
-                f"compression_opts={chosen!r} is not one of {name}'s; give a mapping of the keywords of hdf5plugin's "
-                f"class, or a tuple of the filter's own numbers"
-            )
+    if isinstance(chosen, tuple):
         return {**found, "compression": code}
+    if isinstance(chosen, int) and not isinstance(chosen, bool):
+        chosen = {"clevel": chosen}
+    if chosen is not None and not isinstance(chosen, Mapping):
+        raise ArgumentTypeError(
+            f"compression_opts={chosen!r} is not one of {name}'s; give a level, a mapping of the keywords of "
+            f"hdf5plugin's class, or a tuple of the filter's own numbers"
+        )
     return {**found, **_by_keywords(code, str(name), chosen or {})}
 
 

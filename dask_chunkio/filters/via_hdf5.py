@@ -14,7 +14,6 @@ import numpy as np
 
 from dask_chunkio.errors import FilterError
 from dask_chunkio.filters.direct import DirectEncoder, direct_steps
-from dask_chunkio.filters.names import resolve_compression
 from dask_chunkio.filters.pipeline import ChunkFormat, Encoder, Filter, Payload
 from dask_chunkio.filters.plugin import PLUGIN_NAMES, require_filter
 from dask_chunkio.grid import Array
@@ -49,11 +48,13 @@ def encoder_for(form: ChunkFormat, options: Mapping[str, Any]) -> Encoder:
 def read_filters(plist: h5py.h5p.PropDCID) -> tuple[Filter, ...]:
     """Read the pipeline from a dataset's creation property list."""
     found = (plist.get_filter(position) for position in range(plist.get_nfilters()))
-    return tuple(Filter(code, flags, tuple(options), _name(name)) for code, flags, options, name in found)
+    return tuple(Filter(code, flags, tuple(options), _name(code, name)) for code, flags, options, name in found)
 
 
-def _name(name: bytes | str) -> str:
-    return name.decode("ascii", "replace") if isinstance(name, bytes) else name
+def _name(code: int, name: bytes | str) -> str:
+    # (What plugins call themselves can be a sentence.)
+    given = name.decode("ascii", "replace") if isinstance(name, bytes) else name
+    return PLUGIN_NAMES.get(code, given)
 
 
 class Hdf5Encoder:
@@ -76,8 +77,7 @@ class Hdf5Encoder:
 
     def __init__(self, form: ChunkFormat, options: Mapping[str, Any]) -> None:
         self._form = form
-        of_chunks = {name: value for name, value in options.items() if name in _OF_CHUNKS}
-        self._options = resolve_compression(of_chunks)
+        self._options = {name: value for name, value in options.items() if name in _OF_CHUNKS}
         for step in form.filters:
             require_filter(step.code)
         made = self._made(self._by_options) if self._options else ()

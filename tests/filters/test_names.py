@@ -29,7 +29,7 @@ def test_options_are_the_keywords_of_hdf5plugins_class_or_the_filters_own():
     assert resolve_compression({"compression": "zstd", "compression_opts": (7,)}) == dict(hdf5plugin.Zstd(clevel=7))
 
 
-@pytest.mark.parametrize("compression", [None, "gzip", "lzf", "szip", 32015, 4, hdf5plugin.Zstd(), "zst"])
+@pytest.mark.parametrize("compression", [None, "gzip", "lzf", "szip", 32015, 4, hdf5plugin.Zstd()])
 def test_everything_else_is_left_to_h5py(compression):
     options = {"compression": compression, "compression_opts": 3}
     assert resolve_compression(options) == options
@@ -37,8 +37,23 @@ def test_everything_else_is_left_to_h5py(compression):
 
 @pytest.mark.parametrize(
     ("options", "kind"),
-    [({"level": 3}, ArgumentTypeError), (3, ArgumentTypeError), ({"clevel": 99}, ArgumentError)],
+    [({"level": 3}, ArgumentTypeError), ("3", ArgumentTypeError), ({"clevel": 99}, ArgumentError), (99, ArgumentError)],
 )
 def test_options_that_it_does_not_have_are_named(options, kind):
     with pytest.raises(kind, match=r"is not one of zstd's"):
         resolve_compression({"compression": "zstd", "compression_opts": options})
+
+
+@pytest.mark.parametrize("level", [7, {"clevel": 7}, (7,)])
+def test_a_level_may_be_given_in_three_ways(level):
+    assert resolve_compression({"compression": "zstd", "compression_opts": level}) == dict(hdf5plugin.Zstd(clevel=7))
+
+
+def test_a_plugin_without_levels_says_so():
+    with pytest.raises(ArgumentTypeError, match="is not one of zfp's"):
+        resolve_compression({"compression": "zfp", "compression_opts": 3})
+
+
+def test_a_name_that_nobody_knows_is_named():
+    with pytest.raises(ArgumentError, match=r"'zst' is not known; known are .*gzip.*zstd"):
+        resolve_compression({"compression": "zst"})
