@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from dask_chunkio.errors import FilterError, IntegrityError
-from dask_chunkio.filters.cut import cut_chunk
+from dask_chunkio.filters.cut import copied, cut_chunk
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.filters.via_hdf5 import encoder_for
 from dask_chunkio.grid import Array, BufferGrid, Selection, Shape, buffer_grid, selection_shape
@@ -256,7 +256,7 @@ def write_in_order(layout: WriteLayout, dataset: int, reader: Reader) -> Receipt
         for buffer in range(len(job.buffers)):
             selection = job.selection(buffer)
             # Copied, since the user's object may fill the same memory again in its next call.
-            data = read_checked(reader, selection, dtypes, job.where(buffer, selection)).copy()
+            data = copied(read_checked(reader, selection, dtypes, job.where(buffer, selection)))
             if len(running) == threads:
                 running.popleft().result()
             running.append(pool.submit(_commit, layout, (dataset, buffer), data, lock))
@@ -301,7 +301,7 @@ def _read(layout: WriteLayout, place: tuple[int, int], reader: Reader) -> Array 
         return read_checked(reader, selection, dtypes, where)
     with _reading(layout, dataset):
         # The user's object may fill the same memory again as soon as the next call is let in.
-        return read_checked(reader, selection, dtypes, where).copy()
+        return copied(read_checked(reader, selection, dtypes, where))
 
 
 def _commit(layout: WriteLayout, place: tuple[int, int], data: Array | Receipt, lock: Lock) -> Receipt:

@@ -10,7 +10,7 @@ from dask_chunkio.errors import CastError
 from dask_chunkio.filters.pipeline import ChunkFormat
 from dask_chunkio.grid import Array, Selection
 
-__all__ = ["cast", "check_cast", "cut_chunk", "needs_cast"]
+__all__ = ["cast", "check_cast", "copied", "cut_chunk", "filled", "needs_cast"]
 
 
 def check_cast(source: np.dtype[Any], target: np.dtype[Any], dataset: str) -> None:
@@ -45,8 +45,24 @@ def cast(data: Array, dtype: np.dtype[Any]) -> Array:
         return data
     if data.dtype.kind in "iu" and dtype.kind in "iu":
         data = _clip(data, dtype)
+    if dtype.names is not None:
+        found = np.zeros(data.shape, dtype)
+        found[...] = data
+        return found
     with np.errstate(over="ignore"):
         return data.astype(dtype)
+
+
+def copied(data: Array) -> Array:
+    """Return a copy, the bytes between the fields of compound elements included.
+
+    numpy's own copy leaves there what was in memory before: it would get into the file.
+    """
+    return _as_bytes(data).copy().view(data.dtype)
+
+
+def _as_bytes(data: Array) -> Array:
+    return data if data.dtype.names is None else data.view(f"V{data.dtype.itemsize}")
 
 
 def _clip(data: Array, dtype: np.dtype[Any]) -> Array:
@@ -76,9 +92,17 @@ def cut_chunk(data: Array, start: Selection, chunk: Selection, form: ChunkFormat
         array ends inside the chunk.  A view of `data` where that is possible.
     """
     inside = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(chunk, start, strict=True))
-    part = data[inside]
+    part = _as_bytes(cast(data[inside], form.dtype))
     if part.shape == form.chunk_shape:
-        return np.ascontiguousarray(cast(part, form.dtype))
-    full = np.full(form.chunk_shape, form.fill, form.dtype)
-    full[tuple(slice(0, n) for n in part.shape)] = cast(part, form.dtype)
+        return np.ascontiguousarray(part).view(form.dtype)
+    full = filled(form)
+    _as_bytes(full)[tuple(slice(0, n) for n in part.shape)] = part
+    return full
+
+
+def filled(form: ChunkFormat) -> Array:
+    """Return a chunk of fill values."""
+    full = np.zeros(form.chunk_shape, form.dtype)
+    if form.fillvalue is not None:
+        _as_bytes(full)[...] = _as_bytes(np.frombuffer(form.fillvalue, form.dtype))
     return full

@@ -75,13 +75,6 @@ class ChunkFormat:
         """Bytes of an unfiltered chunk."""
         return math.prod(self.chunk_shape) * self.dtype.itemsize
 
-    @property
-    def fill(self) -> Any:
-        """The fill value as an array without axes."""
-        if self.fillvalue is None:
-            return np.zeros((), self.dtype)
-        return np.frombuffer(self.fillvalue, self.dtype).reshape(())
-
 
 @dataclass(frozen=True, slots=True)
 class Payload:

@@ -125,18 +125,22 @@ def check_buffer(found: Any, shape: Shape, dtypes: tuple[np.dtype[Any], np.dtype
     """Return `found` as an array, if it is what a buffer has to be; otherwise raise as `read_checked`."""
     if isinstance(found, np.ma.MaskedArray) and np.ma.is_masked(found):
         raise SourceError(f"{where}: the source returned masked elements; fill them first, with .filled(value)")
+    announced, stored = dtypes
     try:
-        data = np.asarray(found)
+        data = np.asarray(found, announced if announced.hasobject else None)
     except ValueError as error:
         raise SourceError(f"{where}: the source returned a {type(found).__name__} that is no array: {error}") from error
     if data.shape != shape:
         raise SourceError(
             f"{where}: the source returned shape {data.shape} instead of {shape}; return exactly what is selected"
         )
-    announced, stored = dtypes
     if data.dtype not in (announced, stored) and not np.can_cast(data.dtype, stored, casting="same_kind"):
         raise CastError(
             f"{where}: the source announced dtype {announced} but returned {data.dtype}, which cannot be stored as "
             f"{stored}; return the dtype that it announces"
         )
+    is_noted = announced.metadata is not None and not announced.hasobject
+    if is_noted and np.can_cast(data.dtype, announced, casting="safe"):
+        # What h5py notes in a dtype (an encoding, an enumeration) is lost with scalars, and by dask.
+        return data.astype(announced, copy=False).view(announced)
     return data

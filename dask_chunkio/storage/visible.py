@@ -12,10 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import h5py
-import numpy as np
 
 from dask_chunkio.errors import TargetError
-from dask_chunkio.filters.cut import cast
+from dask_chunkio.filters.cut import cast, filled
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.grid import Array, Selection, Shape, selection_shape
 from dask_chunkio.storage.dataset import DatasetLayout
@@ -136,7 +135,7 @@ def _merged(dataset: h5py.Dataset, layout: DatasetLayout, part: Part) -> Array:
         slice(axis.start, min(axis.start + length, extent - first))
         for axis, length, extent, first in zip(chunk, form.chunk_shape, region.extent, region.origin, strict=True)
     )
-    full = np.full(form.chunk_shape, form.fill, form.dtype)
+    full = filled(form)
     full[tuple(map(slice, selection_shape(there)))] = dataset[region.of_dataset(there)]
     inside = tuple(
         slice(axis.start - first, axis.stop - first) for axis, first in zip(part.selection, origin, strict=True)

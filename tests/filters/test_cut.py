@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dask_chunkio.errors import CastError
-from dask_chunkio.filters.cut import cast, check_cast, cut_chunk, needs_cast
+from dask_chunkio.filters.cut import cast, check_cast, copied, cut_chunk, needs_cast
 from dask_chunkio.filters.pipeline import ChunkFormat
 
 INTEGERS = [order + kind for order in "<>" for kind in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")]
@@ -118,3 +118,25 @@ def test_byte_order_needs_a_cast_and_the_same_type_none():
     assert not needs_cast(np.dtype("i2"), np.dtype("<i2"))
     data = np.arange(3, dtype="i2")
     assert cast(data, np.dtype("<i2")) is data
+
+
+HOLES = np.dtype({"names": ["a", "b"], "formats": ["u1", "<f4"], "offsets": [2, 8], "itemsize": 16})
+
+
+@pytest.mark.parametrize("chunk", [4, 7])
+@pytest.mark.parametrize("step", [1, 2])
+def test_the_bytes_between_fields_are_those_of_the_source(chunk, step):
+    """Not what was in memory before, which would get into the file."""
+    raw = np.arange(16 * 6 * step, dtype="u1").reshape(6 * step, 16)
+    data = raw.reshape(-1).view(HOLES)[::step]
+    form = ChunkFormat((chunk,), HOLES, (), bytes(range(100, 116)))
+    cut = cut_chunk(data, (slice(0, 6),), (slice(0, min(chunk, 6)),), form)
+    expected = [*raw[::step][:chunk].tobytes(), *(bytes(range(100, 116)) * max(0, chunk - 6))]
+    assert list(cut.tobytes()) == expected
+    assert copied(data).tobytes() == raw[::step].tobytes()
+
+
+def test_a_cast_leaves_nothing_between_fields():
+    packed = np.array([(1, 2.5), (3, 4.5)], [("a", "u1"), ("b", "<f4")])
+    bytes_of = np.frombuffer(cast(packed, HOLES).tobytes(), "u1").reshape(2, 16)
+    assert not np.delete(bytes_of, [2, 8, 9, 10, 11], axis=1).any()

@@ -128,3 +128,18 @@ def test_what_was_announced_and_what_is_stored_are_both_welcome():
         assert check_buffer(np.zeros(3, dtype), (3,), (I2, F4), "/x").dtype == dtype
     with pytest.raises(CastError):
         check_buffer(np.zeros(3, "c8"), (3,), (I2, F4), "/x")
+
+
+@pytest.mark.parametrize(
+    ("announced", "found"),
+    [
+        (h5py.string_dtype("utf-8", 5), np.bytes_(b"")),
+        (h5py.enum_dtype({"ON": 1}, "i2"), np.int16(1)),
+        (h5py.opaque_dtype("M8[us]"), np.datetime64(3, "us")),
+        (h5py.string_dtype(), "text"),
+    ],
+)
+def test_what_h5py_notes_in_a_dtype_is_not_lost_with_a_scalar(announced, found):
+    checked = check_buffer(found, (), (announced, announced), "/x")
+    assert (checked.dtype, checked.dtype.metadata) == (announced, announced.metadata)
+    assert checked == found
