@@ -74,3 +74,45 @@ def test_a_reader_without_hdf5_reads_it(target, libver, index, filters):
     dcio.to_hdf5(target, "/x", DATA, libver=libver, scheduler="synchronous", **index, **filters)
     with pyfive.File(str(target)) as file:
         np.testing.assert_array_equal(file["x"][...], DATA)
+
+
+TYPES = ["u1", ">i8", "<f4", ">f8", "c16", "?", "S7", [("t", "<f8"), ("label", "S3")]]
+
+
+def grown(target, libver, dtype, filters):
+    """A file of h5py's that gained a dataset, a replaced and merged region and an append; and what is in it."""
+    data = DATA.astype(dtype) if isinstance(dtype, str) else np.zeros(DATA.shape, dtype)
+    if not isinstance(dtype, str):
+        data["t"], data["label"] = DATA, DATA.astype("S3")
+    with h5py.File(target, "w", libver=libver) as file:
+        file.create_dataset("old", data=data, chunks=(7, 4), maxshape=(None, 30), **filters)
+    dcio.to_hdf5(target, {"/old": data[:11]}, append=True, scheduler="synchronous")
+    dcio.to_hdf5(target, {"/old": data[:9, :5]}, region=np.s_[3:12, 2:7], scheduler="synchronous")
+    dcio.to_hdf5(target, "/group/new", data, chunks=(16, 16), libver=libver, scheduler="synchronous", **filters)
+    old = np.concatenate([data, data[:11]], dtype=data.dtype)
+    old[3:12, 2:7] = data[:9, :5]
+    return {"old": old, "group/new": data}
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("filters", [FILTERS["none"], FILTERS["gzip"]], ids=["none", "gzip"])
+def test_a_reader_without_hdf5_reads_files_that_grew(target, dtype, filters):
+    # (It knows no index of datasets that can grow but the oldest.)
+    expected = grown(target, "earliest", dtype, filters)
+    with pyfive.File(str(target)) as file:
+        for name, data in expected.items():
+            found = file[name][...]
+            # (Its complex and boolean elements are h5py's fields and enumerations.)
+            assert found.shape == data.shape
+            assert np.asarray(found).astype(data.dtype).tobytes() == data.tobytes()
+
+
+@tools
+@pytest.mark.parametrize("libver", ["earliest", "v110"])
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_hdf5_1_10_reads_files_that_grew(target, libver, dtype):
+    expected = grown(target, libver, dtype, FILTERS["gzip"])
+    raw = target.with_suffix(".raw")
+    for name, data in expected.items():
+        subprocess.run(["h5dump", "-d", f"/{name}", "-b", "FILE", "-o", raw, target], check=True, capture_output=True)
+        assert raw.read_bytes() == data.tobytes()
