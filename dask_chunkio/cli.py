@@ -135,6 +135,10 @@ _scheduler = click.option(
     metavar="threads|processes|synchronous|ADDRESS",
     help="What runs the write; ADDRESS is that of a running dask scheduler, as tcp://host:8786.",
 )
+_memory_limit = click.option(
+    "--memory-limit", metavar="SIZE",
+    help="What one worker process may take, as 2GB: buffers are chosen to fit.  [default: the memory there is]",
+)  # fmt: skip
 _progress = click.option("--progress/--no-progress", default=None, help="Show a bar.  [default: on a terminal]")
 
 
@@ -193,6 +197,7 @@ def main() -> None:
 @_workers
 @_threads
 @_scheduler
+@_memory_limit
 @click.option("--overwrite", is_flag=True, help="Replace the dataset if DST has it already.")
 @click.option("--resume", is_flag=True, help="Go on with an unfinished write of DST, if there is one.")
 @click.option("--wait", is_flag=True, help="Wait while another program writes DST.")
@@ -221,7 +226,7 @@ def _run_write(src: Location, dst: Location, options: dict[str, Any]) -> None:
     keywords = _dataset_keywords(options)
     with open_source(src, raw) as opened, running_scheduler(*scheduler) as running:
         name = dst.path or f"/{opened.name}"
-        keywords |= {"scheduler": running, "overwrite": options["overwrite"]}
+        keywords |= {"scheduler": running} | {word: options[word] for word in ("memory_limit", "overwrite")}
         if options["only_plan"]:
             click.echo(repr(plan(dst.file, name, opened.array, **keywords)))
             return
@@ -245,11 +250,12 @@ def _command_kept(arguments: tuple[str, ...]) -> Iterator[None]:
 @_workers
 @_threads
 @_scheduler
+@_memory_limit
 @_progress
 def resume(file: str, **options: Any) -> None:
     """Go on with an unfinished write of FILE that was begun by 'dask-chunkio write', with the same arguments.
 
-    Who works on it may be another: --scheduler, --workers and --threads are not kept.
+    Who works on it may be another: --scheduler, --workers, --threads and --memory-limit are not kept.
     """
     found = status_of(file)
     if found is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import cloudpickle
@@ -14,6 +14,7 @@ import dask.multiprocessing
 import dask.threaded
 import psutil
 from dask.system import CPU_COUNT
+from dask.utils import parse_bytes
 
 from dask_chunkio.errors import ArgumentError, PicklingError, WorkerError
 
@@ -57,19 +58,42 @@ class Workers:
         return self.kind in ("synchronous", "threads")
 
 
-def find_workers(scheduler: Any = None) -> Workers:
+def find_workers(scheduler: Any = None, memory_limit: int | str | None = None) -> Workers:
     """Find what dask would use.
 
     Parameters
     ----------
     scheduler : str, callable, Client or Executor, optional
         As dask takes it; by default the current `Client`, or else threads.
+    memory_limit : int or str, optional
+        What one worker process may take in all, in bytes or as in ``"600MB"``; by default the limit of
+        the cluster's poorest worker, or half of what is free, shared by local processes.
 
     Raises
     ------
     ArgumentError
-        If dask does not know that scheduler.
+        If dask does not know that scheduler, or `memory_limit` is no size.
     """
+    found = _workers(scheduler)
+    return found if memory_limit is None else replace(found, memory_nbytes=_usable(_parsed(memory_limit)))
+
+
+def _parsed(limit: int | str) -> int:
+    try:
+        nbytes = int(parse_bytes(limit))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ArgumentError(f"memory_limit={limit!r} is no size; give bytes, or words such as '600MB'") from error
+    if nbytes < 1:
+        raise ArgumentError(f"memory_limit={limit!r} is below 1 byte; give what a worker may take in all")
+    return nbytes
+
+
+def _usable(limit: int) -> int:
+    """Return what a process of that limit has for the data of a write."""
+    return max(int(limit * _USABLE) - _BASE_NBYTES, limit // 8)
+
+
+def _workers(scheduler: Any) -> Workers:
     try:
         get = dask.base.get_scheduler(scheduler=scheduler) or dask.threaded.get
     except (TypeError, ValueError) as error:
@@ -94,8 +118,7 @@ def _cluster(client: Any) -> Workers:
     threads = [int(worker["nthreads"]) for worker in workers] or [1]
     limits = [int(worker["memory_limit"]) for worker in workers if worker["memory_limit"]]
     limit = min(limits, default=_local_memory(len(threads)))
-    memory = max(int(limit * _USABLE) - _BASE_NBYTES, limit // 8)
-    return Workers("distributed", sum(threads), max(threads), memory, client)
+    return Workers("distributed", sum(threads), max(threads), _usable(limit), client)
 
 
 def _local_memory(processes: int) -> int:

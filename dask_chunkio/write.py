@@ -70,6 +70,7 @@ def to_hdf5(
     libver: str | tuple[str, str] | None = None,
     compute: bool = True,
     scheduler: Any = None,
+    memory_limit: int | str | None = None,
     progress: bool | None = None,
     fuse: bool = True,
     compute_kwargs: Mapping[str, Any] | None = None,
@@ -91,7 +92,7 @@ def to_hdf5(
         is an error; a file that is there gains the new ones.
     resume : bool
         Go on with a write of this file that was cut off, if there is one; the arguments must
-        be those with which it was begun, except for ``scheduler`` and ``buffer_shape``.
+        be those with which it was begun, except for ``scheduler``, ``memory_limit`` and ``buffer_shape``.
     wait : bool
         Where another call is writing this file, or another program has it open, wait instead of
         raising.
@@ -104,6 +105,10 @@ def to_hdf5(
         False to return a `Delayed` that touches nothing until it is computed.
     scheduler : str, callable, Client or Executor, optional
         As dask takes it; by default the current `Client`, or else threads.
+    memory_limit : int or str, optional
+        What one worker process may take in all, in bytes or as in ``"600MB"``: buffers that nobody gave
+        a shape are split until what its threads hold fits.  By default the limit that the cluster's
+        workers have, or half of the memory that is free, shared by local processes.
     progress : bool, optional
         Show a bar; by default where standard error is a terminal.
     fuse : bool
@@ -149,7 +154,8 @@ def to_hdf5(
     """
     refuse_import_by_spawn()
     options = _target_options(overwrite, resume, wait, durability, libver)
-    write = _prepare(filename, args, encoding, keywords, scheduler, options=options)
+    workers = find_workers(scheduler, memory_limit)
+    write = _prepare(filename, args, encoding, keywords, workers, options=options)
     if not compute:
         return build_graph(write.creation(exclusive=False), write.sources, fuse)
     return _computed(write, scheduler, progress, fuse, compute_kwargs)
@@ -178,6 +184,7 @@ def plan(
     overwrite: bool = False,
     libver: str | tuple[str, str] | None = None,
     scheduler: Any = None,
+    memory_limit: int | str | None = None,
     **keywords: Any,
 ) -> WritePlan:
     """Say what `to_hdf5` would do with the same arguments; touches nothing.
@@ -202,7 +209,8 @@ def plan(
     for keyword in ("compute", "progress", "fuse", "compute_kwargs", "resume", "wait", "durability"):
         keywords.pop(keyword, None)
     options = _target_options(overwrite, False, False, "process", libver)
-    return _prepare(filename, args, encoding, keywords, scheduler, options=options).plan()
+    workers = find_workers(scheduler, memory_limit)
+    return _prepare(filename, args, encoding, keywords, workers, options=options).plan()
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,13 +259,12 @@ def _prepare(
     args: tuple[Any, ...],
     encoding: Mapping[str, Mapping[str, Any]] | None,
     keywords: Mapping[str, Any],
-    scheduler: Any,
+    workers: Workers,
     *,
     options: Mapping[str, Any],
 ) -> _Write:
     path = parse_filename(filename)
     requests = parse_requests(args, encoding, keywords)
-    workers = find_workers(scheduler)
     target = Target(path, uuid.uuid4().hex, **options)
     there = find_parts(
         target, {one.name: (one.region, one.append, one.source.shape) for one in requests if one.is_there}

@@ -246,6 +246,20 @@ def test_an_inferred_buffer_of_a_gigabyte_fits_16_threads(target: Path) -> None:
     assert kept.datasets[0].buffers.buffer_shape == (100_000, 384)
 
 
+@pytest.mark.parametrize("limit", ["400MB", 400_000_000, "0.4 GB"])
+def test_a_memory_limit_decides_on_the_buffers_that_nobody_gave_a_shape(
+    target: Path, scheduler: Any, limit: int | str
+) -> None:
+    data = np.broadcast_to(np.float64(0), (4000, 100_000))
+    free = plan(target, "/x", data, scheduler=scheduler)
+    planned = plan(target, "/x", data, scheduler=scheduler, memory_limit=limit)
+    assert planned.projected_nbytes <= planned.memory_nbytes == int(4e8 * 0.6) - (128 << 20)
+    assert planned.datasets[0].buffer_nbytes < free.datasets[0].buffer_nbytes
+    assert planned.datasets[0].chunks == free.datasets[0].chunks
+    kept = plan(target, "/x", data, scheduler=scheduler, memory_limit=limit, chunks=(10, 10), buffer_shape=(4000, 10))
+    assert kept.datasets[0].buffers.buffer_shape == (4000, 10)
+
+
 def test_progress_reaches_the_end_on_every_scheduler(
     target: Path, scheduler: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -293,6 +307,8 @@ def test_retries_are_dasks(target: Path, process_client: Any, tmp_path: Path) ->
         ({"dtype": "u4"}, CastError, "'same_kind'"),
         ({"dtype": "nonsense"}, ArgumentTypeError, "'nonsense'"),
         ({"read": "backwards"}, ArgumentError, "'backwards'"),
+        ({"memory_limit": "much"}, ArgumentError, "'much' is no size"),
+        ({"memory_limit": -1}, ArgumentError, "below 1 byte"),
         ({"attrs": {"bad": object()}}, ArgumentTypeError, "/x"),
     ],
 )

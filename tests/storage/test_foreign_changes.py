@@ -1,11 +1,12 @@
 """Another program changes the file between two turns of ours, or in the middle of one that was cut off."""
 
+import os
 from unittest import mock
 
 import h5py
 import numpy as np
 import pytest
-from writes import Write
+from writes import Write, longer
 
 from dask_chunkio.errors import IntegrityError, TargetBusyError
 from dask_chunkio.storage.hdf5_file import StagedFile
@@ -83,3 +84,23 @@ def test_a_payload_that_hdf5_writes_twice_is_no_reservation(existing):
         with mock.patch.object(StagedFile, "write", twice), pytest.raises(IntegrityError, match="2 times instead of"):
             write.commit(0)
         assert existing.read_bytes() == before
+
+
+def test_a_place_that_another_program_gave_away_is_not_written_again(existing):
+    """The journal still names it; what is there by now is others'."""
+    with Write(existing, name="/new/x", compression="gzip") as write:
+        row = write.commit(0)[0]
+        nbytes, offset = int(row["nbytes"]), int(row["offset"])
+        with h5py.File(existing, "r+", libver="v110") as file:
+            chunk = file[write.writer.turns.path_of(0)]
+            # HDF5 moves a chunk whose payload has become longer.
+            chunk.id.write_direct_chunk((0, 0), longer(write.payloads(0))[0].data)
+            assert chunk.id.get_chunk_info(0).byte_offset != offset
+        theirs = b"\x77" * nbytes
+        os.pwrite(write.writer.turns.file, theirs, offset)
+        write.commit_missing()
+        assert os.pread(write.writer.turns.file, nbytes, offset) == theirs
+        write.finish()
+        write.check()
+    with h5py.File(existing) as file:
+        np.testing.assert_array_equal(file["old"][...], np.arange(1000))
