@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 
 from dask_chunkio.errors import ArgumentError, IteratorArgumentError
 from dask_chunkio.grid import Shape
@@ -224,22 +225,32 @@ def buffer_within(shape: Shape, chunk: Shape, itemsize: int, nbytes: int) -> Sha
 def split_buffer(shape: Shape, chunk: Shape, buffer: Shape, itemsize: int, *, nbytes: int, count: int) -> Shape:
     """Return a part of `buffer` in whole chunks, at most `nbytes` long and such that there are `count` of them.
 
-    One chunk is the least.  The first axes are split first, so that pieces stay contiguous.
+    One chunk is the least.  The first axes are split first, so that pieces stay contiguous;
+    along each axis they are as equal as whole chunks allow, so that no thread ends long before the others.
 
     Examples
     --------
     >>> split_buffer((1000, 64), (100, 64), (1000, 64), itemsize=2, nbytes=10**6, count=4)
     (300, 64)
+    >>> split_buffer((1000, 64), (100, 64), (700, 64), itemsize=2, nbytes=10**6, count=2)
+    (500, 64)
     """
     cells = [-(-min(b, max(n, 1)) // c) for b, c, n in zip(buffer, chunk, shape, strict=True)]
     for axis in range(len(shape)):
         while cells[axis] > 1:
-            current = tuple(n * c for n, c in zip(cells, chunk, strict=True))
+            current = _equal_parts(shape, chunk, cells)
             buffers = math.prod(-(-n // b) for n, b in zip(shape, current, strict=True))
             if math.prod(current) * itemsize <= nbytes and buffers >= count:
                 return current
             cells[axis] = -(-cells[axis] // 2)
-    return tuple(n * c for n, c in zip(cells, chunk, strict=True))
+    return _equal_parts(shape, chunk, cells)
+
+
+def _equal_parts(shape: Shape, chunk: Shape, cells: Sequence[int]) -> Shape:
+    """Return the buffer of at most so many chunks along each axis that cuts it as often, and most equally."""
+    whole = [-(-max(n, 1) // c) for n, c in zip(shape, chunk, strict=True)]
+    equal = [-(-all_ // -(-all_ // n)) for all_, n in zip(whole, cells, strict=True)]
+    return tuple(n * c for n, c in zip(equal, chunk, strict=True))
 
 
 def buffer_budget(memory_nbytes: int, threads: int) -> int:

@@ -226,8 +226,9 @@ def commit_buffer(layout: WriteLayout, dataset: int, buffer: int, data: Array | 
 def write_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader) -> Receipt:
     """Read, encode and commit: the chain of a buffer as one task."""
     with writers.engaged(layout.target, layout.exclusive):
-        data = _read(layout, (dataset, buffer), reader)
-        return _commit(layout, (dataset, buffer), data, turn_lock(layout.target.write_id))
+        place = dataset, buffer
+        data = _read(layout, place, reader)
+        return data if isinstance(data, Receipt) else _store(layout, place, data, turn_lock(layout.target.write_id))
 
 
 def commit_block(layout: WriteLayout, dataset: int, buffer: int, block: Any) -> Receipt:
@@ -307,19 +308,20 @@ def _read(layout: WriteLayout, place: tuple[int, int], reader: Reader) -> Array 
 def _commit(layout: WriteLayout, place: tuple[int, int], data: Array | Receipt, lock: Lock) -> Receipt:
     if isinstance(data, Receipt):
         return data
+    if _writer(layout).stored(place[0], layout.jobs[place[0]].chunks_of(place[1])):
+        return _reported(layout, place)
+    return _store(layout, place, data, lock)
+
+
+def _store(layout: WriteLayout, place: tuple[int, int], data: Array, lock: Lock) -> Receipt:
     job, writer = layout.jobs[place[0]], _writer(layout)
-    chunks = job.chunks_of(place[1])
-    if not writer.stored(place[0], chunks):
-        if not job.layout.is_chunked:
-            _commit_by_hdf5(writer, job, place, data, lock)
-        elif job.layout.region is not None:
-            _commit_region(writer, job, place, data, lock)
-        else:
-            payloads = _encoded(job, place[1], data)
-            writer.commit(place, job.layout, chunks, payloads, lock)
-    receipt = _receipt(layout, place[0], job.selection(place[1]))
-    report(layout.target.write_id, receipt.nbytes)
-    return receipt
+    if not job.layout.is_chunked:
+        _commit_by_hdf5(writer, job, place, data, lock)
+    elif job.layout.region is not None:
+        _commit_region(writer, job, place, data, lock)
+    else:
+        writer.commit(place, job.layout, job.chunks_of(place[1]), _encoded(job, place[1], data), lock)
+    return _reported(layout, place)
 
 
 def _encoded(job: DatasetJob, buffer: int, data: Array) -> list[Payload]:
@@ -368,6 +370,12 @@ def _commit_region(writer: Writer, job: DatasetJob, place: tuple[int, int], data
 def _receipt(layout: WriteLayout, dataset: int, selection: Selection) -> Receipt:
     elements = int(np.prod(selection_shape(selection), dtype=object))
     return Receipt(dataset, 1, elements * layout.jobs[dataset].layout.form.dtype.itemsize)
+
+
+def _reported(layout: WriteLayout, place: tuple[int, int]) -> Receipt:
+    receipt = _receipt(layout, place[0], layout.jobs[place[0]].selection(place[1]))
+    report(layout.target.write_id, receipt.nbytes)
+    return receipt
 
 
 def _writer(layout: WriteLayout) -> Writer:

@@ -21,6 +21,8 @@ __all__ += ["write_whole_file"]
 
 # Linux moves at most this many bytes in one call.
 _MOST = 0x7FFFF000
+# So much is placed in one call: as a file lets in one writer at a time, a turn of another thread waits that long.
+_MOST_AT_ONCE = 8 << 20
 # POSIX leaves this many buffers to a call at least on every system of today (IOV_MAX of Linux and macOS).
 _MOST_PIECES = 1024
 
@@ -38,7 +40,7 @@ def pwrite_each(descriptor: int, pieces: Sequence[tuple[int, bytes | memoryview]
     group: list[memoryview] = []
     start = end = 0
     for offset, data in pieces:
-        if group and (offset != end or len(group) == _MOST_PIECES or end - start + len(data) > _MOST):
+        if group and (offset != end or len(group) == _MOST_PIECES or end - start + len(data) > _MOST_AT_ONCE):
             _pwrite_group(descriptor, group, start)
             group = []
         if not group:
