@@ -1,7 +1,8 @@
 """More than the workers' memory, on a laptop cluster: python -m benchmarks.small_memory.
 
-Two workers of one thread and 512 MB each write 4 GB from a generated source in buffers of
-64 MB.  Every change of a worker's status and everything that it spills is recorded.
+Two workers of one thread each write 4 GB from a generated source in buffers of 64 MB, and then
+from a dask array that is a reduction of another.  Every change of a worker's status and everything
+that it spills is recorded.  The long run: --size-gb 16 --memory-limit 600MB.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import dask.array as da
 import h5py
 import numpy as np
 import psutil
+from dask.utils import parse_bytes
 from distributed import Client, LocalCluster, WorkerPlugin
 
 import dask_chunkio
 
 CHANNELS = 128
+# What the libraries that a first task imports take, beside data.
+_SLACK = 48 << 20
 ROWS = 262_144  # of 256 bytes: a buffer of 64 MB
-LIMIT = 512 * 10**6
 
 
 class Generated(dask_chunkio.GenericDataChunkIterator):
@@ -94,35 +98,62 @@ def peak_nbytes() -> int:
         return int(psutil.Process().memory_info().rss)
 
 
+def reduced(rows: int) -> Any:
+    """Return the same numbers as a dask array: the sum of two, one of which is zero."""
+    source = Generated(rows, chunk_shape=(4096, CHANNELS), buffer_shape=(4096, CHANNELS))
+
+    def block(block_info: Any = None) -> np.ndarray[Any, Any]:
+        _, times, channels = (slice(*bounds) for bounds in block_info[None]["array-location"])
+        data = source._get_data((times, channels))
+        return np.stack([data, np.zeros_like(data)])
+
+    lengths = [min(ROWS // 4, rows - start) for start in range(0, rows, ROWS // 4)]
+    pair = da.map_blocks(block, dtype="i2", chunks=((2,), tuple(lengths), (CHANNELS,)), meta=np.zeros((0, 0, 0), "i2"))
+    return pair.sum(axis=0, dtype="i2")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, print what each worker took, and say whether it stayed inside the bounds."""
     parser = argparse.ArgumentParser(prog="benchmarks.small_memory", description=__doc__)
     parser.add_argument("--size-gb", type=float, default=4)
+    parser.add_argument("--memory-limit", default="512MB", help="of each worker (default: 512MB)")
     parser.add_argument("--folder", help="where the file goes (about a tenth of the size); by default a temporary one")
     parser.add_argument("--tiny", action="store_true", help="0.25 GB, to see that it works")
     options = parser.parse_args(argv)
     rows = int((0.25 if options.tiny else options.size_gb) * 1e9) // (2 * CHANNELS)
     source = Generated(rows, chunk_shape=(4096, CHANNELS), buffer_shape=(min(ROWS, rows // 4096 * 4096), CHANNELS))
+    limit = parse_bytes(options.memory_limit)
+    failed = write(source, source, limit, options.folder)
+    return write(reduced(rows), source, limit, options.folder) or failed
+
+
+def write(given: Any, source: Generated, limit: int, where: str | None) -> int:
+    """Write on a cluster of its own, print what each worker took, and return 1 if a bound is broken."""
     with (
-        tempfile.TemporaryDirectory(dir=options.folder) as folder,
+        tempfile.TemporaryDirectory(dir=where) as folder,
         LocalCluster(
-            n_workers=2, threads_per_worker=1, memory_limit=LIMIT, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+            n_workers=2, threads_per_worker=1, memory_limit=limit, host="127.0.0.1", dashboard_address="127.0.0.1:0"
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         client.register_plugin(Watch())
-        pids = {seen["pid"] for seen in client.run(observe).values()}
+        before = {seen["pid"]: seen["peak"] for seen in client.run(observe).values()}
         keywords: dict[str, Any] = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
         path = os.path.join(folder, "out.h5")
-        planned = dask_chunkio.plan(path, "/x", source, scheduler=client, **keywords)
+        planned = dask_chunkio.plan(path, "/x", given, scheduler=client, **keywords)
         print(planned)
         started = time.perf_counter()
-        result = dask_chunkio.to_hdf5(path, "/x", source, scheduler=client, **keywords)
+        result = dask_chunkio.to_hdf5(path, "/x", given, scheduler=client, **keywords)
         seconds = time.perf_counter() - started
         seen = list(client.run(observe).values())
         print(f"{result.nbytes / 1e9:.2f} GB in {seconds:.1f} s, {result.stored_nbytes / 1e6:.0f} MB in the file")
         equal = is_equal(path, source)
-    return report(seen, pids, planned, equal)
+    own = 0 if given is source else 5 * max(map(max, given.chunks)) * CHANNELS * 2
+    bound = planned.projected_nbytes + own
+    words = f"the plan projects {planned.projected_nbytes / 1e6:.0f} MB"
+    if own:
+        words += f", and the array's own blocks take {own / 1e6:.0f} MB"
+    return report(seen, before, (limit, bound, words), equal)
 
 
 def is_equal(path: str, source: Generated) -> bool:
@@ -133,22 +164,21 @@ def is_equal(path: str, source: Generated) -> bool:
         return all(np.array_equal(dataset[selection], source._get_data(selection)) for selection in selections)
 
 
-def report(seen: list[dict[str, Any]], pids: set[int], planned: dask_chunkio.WritePlan, equal: bool) -> int:
+def report(seen: list[dict[str, Any]], before: dict[int, int], bounds: tuple[int, int, str], equal: bool) -> int:
     """Print the verdict of each bound; return 1 if one is broken."""
+    limit, bound, words = bounds
     verdicts = [
         (equal, "the file reads back equal"),
-        ({worker["pid"] for worker in seen} == pids, "no worker was restarted"),
+        ({worker["pid"] for worker in seen} == set(before), "no worker was restarted"),
     ]
     for worker in seen:
-        pid = worker["pid"]
+        pid, peak = worker["pid"], worker["peak"]
+        risen = peak - before.get(pid, 0)
         verdicts += [
             (worker["spilled"] == worker["spills"] == 0, f"worker {pid}: {worker['spilled']} bytes spilled"),
             (not any("paused" in status for status in worker["statuses"]), f"worker {pid}: never paused"),
-            (
-                worker["peak"] <= LIMIT,
-                f"worker {pid}: peak {worker['peak'] / 1e6:.0f} MB of {LIMIT / 1e6:.0f} MB; the plan projects "
-                f"{planned.projected_nbytes / 1e6:.0f} MB of data beside Python itself",
-            ),
+            (peak <= limit, f"worker {pid}: peak {peak / 1e6:.0f} MB of {limit / 1e6:.0f} MB"),
+            (risen <= bound + _SLACK, f"worker {pid}: its memory rose by {risen / 1e6:.0f} MB; {words}"),
         ]
     for passed, words in verdicts:
         print(f"{'PASS' if passed else 'MISS'}  {words}")

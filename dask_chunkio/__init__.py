@@ -2,6 +2,7 @@
 
 from dask_chunkio import errors
 from dask_chunkio.data_chunk import DataChunk
+from dask_chunkio.events import BufferCommitted, WriteEvent, WriteFailed, WriteFinished, WriteStarted
 from dask_chunkio.grid import BufferGrid, ChunkGrid
 from dask_chunkio.iterator import GenericDataChunkIterator
 from dask_chunkio.plan import DatasetPlan, WritePlan
@@ -12,6 +13,7 @@ from dask_chunkio.tasks import DatasetResult, WriteResult
 from dask_chunkio.write import plan, to_hdf5
 
 __all__ = [
+    "BufferCommitted",
     "BufferGrid",
     "ChunkGrid",
     "DataChunk",
@@ -22,8 +24,12 @@ __all__ = [
     "Recovered",
     "UnfinishedWrite",
     "Verified",
+    "WriteEvent",
+    "WriteFailed",
+    "WriteFinished",
     "WritePlan",
     "WriteResult",
+    "WriteStarted",
     "discard",
     "errors",
     "plan",

@@ -7,21 +7,33 @@ be understood, 130 interrupted by Ctrl-C.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import click
-import numpy as np
 
 from dask_chunkio import __version__
 from dask_chunkio.demo import run_demo
 from dask_chunkio.errors import ArgumentError, ChunkIOError, IntegrityError, UnfinishedWriteError
-from dask_chunkio.filters.names import KNOWN_NAMES
+from dask_chunkio.events import BufferCommitted
 from dask_chunkio.input_files import RawLayout, open_source
-from dask_chunkio.locations import Location, in_bytes, parse_location
-from dask_chunkio.progress import wants_progress
+from dask_chunkio.locations import Location, in_bytes
+from dask_chunkio.options import (
+    compression,
+    dtype,
+    lengths,
+    location,
+    memory_limit_option,
+    progress_option,
+    scheduler_file_option,
+    scheduler_option,
+    threads_option,
+    workers_option,
+)
+from dask_chunkio.progress import logger, wants_progress
 from dask_chunkio.schedulers import LOCAL, describe, running_scheduler, thread_count
 from dask_chunkio.storage.status import UnfinishedWrite
 from dask_chunkio.storage.status import status as status_of
@@ -71,77 +83,6 @@ def _in_one_line(words: str, ctx: click.Context) -> str:
     return ". ".join((" ".join(words.split("\n")), *ctx.meta.get(_LEFTOVERS, ())))
 
 
-_Values = Callable[[click.Context, click.Parameter, Any], Any]
-
-
-def _location(_ctx: click.Context, _param: click.Parameter, value: str) -> Location:
-    try:
-        return parse_location(value)
-    except ArgumentError as error:
-        raise click.BadParameter(str(error)) from error
-
-
-def _lengths(least: int = 1, may_be_open: bool = False, words: tuple[str, ...] = ()) -> _Values:
-    """Return what parses lengths between commas; where it `may_be_open`, one of them is -1."""
-
-    def parse(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
-        if value is None or value in words:
-            return value
-        try:
-            shape = tuple(int(length) for length in value.removesuffix(",").split(","))
-        except ValueError as error:
-            raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 1000,64") from error
-        is_open = may_be_open and shape.count(-1) == 1
-        if any(length < least for length in shape if not (is_open and length == -1)):
-            once = ", except for one -1" if may_be_open else ""
-            raise click.BadParameter(f"{value!r}: lengths are at least {least}{once}")
-        return shape
-
-    return parse
-
-
-def _dtype(_ctx: click.Context, _param: click.Parameter, value: str | None) -> np.dtype[Any] | None:
-    try:
-        dtype: np.dtype[Any] | None = None if value is None else np.dtype(value)
-    except (TypeError, ValueError, SyntaxError) as error:
-        raise click.BadParameter(f"{value!r} is not one of numpy's, such as int16, <f4 or >u2") from error
-    return dtype
-
-
-def _compression(_ctx: click.Context, _param: click.Parameter, value: str) -> str | int | None:
-    if value in KNOWN_NAMES or value == "none":
-        return None if value == "none" else value
-    if value.isdecimal():
-        return int(value)
-    raise click.BadParameter(f"{value!r} is not none, {', '.join(KNOWN_NAMES)}, or the number of an HDF5 filter")
-
-
-_workers = click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="How many workers: threads, or processes with --scheduler processes.  [default: one a core]",
-)
-_threads = click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Threads of each worker process; with --scheduler threads the same as --workers.  [default: 1]",
-)
-_scheduler = click.option(
-    "--scheduler",
-    default="threads",
-    show_default=True,
-    metavar="threads|processes|synchronous|ADDRESS",
-    help="What runs the write; ADDRESS is that of a running dask scheduler, as tcp://host:8786.",
-)
-_memory_limit = click.option(
-    "--memory-limit", metavar="SIZE",
-    help="What one worker process may take, as 2GB: buffers are chosen to fit.  [default: the memory there is]",
-)  # fmt: skip
-_progress = click.option("--progress/--no-progress", default=None, help="Show a bar.  [default: on a terminal]")
-
-
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="dask-chunkio")
 def main() -> None:
@@ -149,17 +90,17 @@ def main() -> None:
 
 
 @main.command(cls=_Kept, short_help="Write an array from a file to an HDF5 file.")
-@click.argument("src", callback=_location)
-@click.argument("dst", metavar="DST[:/PATH]", callback=_location)
+@click.argument("src", callback=location)
+@click.argument("dst", metavar="DST[:/PATH]", callback=location)
 @click.option(
     "--dtype",
-    callback=_dtype,
+    callback=dtype,
     metavar="DTYPE",
     help="Of a raw binary SRC: type of its elements, such as int16 or '>f4'.",
 )
 @click.option(
     "--shape",
-    callback=_lengths(0, may_be_open=True),
+    callback=lengths(0, may_be_open=True),
     metavar="N,N...",
     help="Of a raw binary SRC: 1000,64; -1 for the length it has.",
 )
@@ -172,7 +113,7 @@ def main() -> None:
 )
 @click.option(
     "--chunks",
-    callback=_lengths(words=("auto",)),
+    callback=lengths(words=("auto",)),
     metavar="N,N...|auto",
     default="auto",
     show_default=True,
@@ -180,35 +121,32 @@ def main() -> None:
 )
 @click.option(
     "--buffer-shape",
-    callback=_lengths(),
+    callback=lengths(),
     metavar="N,N...",
     help="What one task reads: whole chunks.  [default: chosen]",
 )
 @click.option(
-    "--compression", callback=_compression, metavar="NAME|ID|none", default="none", show_default=True,
+    "--compression", callback=compression, metavar="NAME|ID|none", default="none", show_default=True,
     help="Filter, by name or by its HDF5 number.",
 )  # fmt: skip
 @click.option("--compression-opts", metavar="N[,N...]", help="Options of the filter: 4 for gzip; nn,8 for szip.")
 @click.option("--shuffle/--no-shuffle", default=False, help="Shuffle bytes before compression.")
 @click.option("--fletcher32", is_flag=True, help="Store a checksum with each chunk.")
-@click.option(
-    "--out-dtype", callback=_dtype, metavar="DTYPE", help="Type of the elements in DST.  [default: as in SRC]"
-)
-@_workers
-@_threads
-@_scheduler
-@_memory_limit
+@click.option("--out-dtype", callback=dtype, metavar="DTYPE", help="Type of the elements in DST.  [default: as in SRC]")
+@workers_option
+@threads_option
+@scheduler_option
+@scheduler_file_option
+@memory_limit_option
 @click.option("--overwrite", is_flag=True, help="Replace the dataset if DST has it already.")
 @click.option("--resume", is_flag=True, help="Go on with an unfinished write of DST, if there is one.")
-@click.option("--wait", is_flag=True, help="Wait while another program writes DST.")
+@click.option("--wait", is_flag=True, default=None, help="Wait while another program writes DST.")
 @click.option(
     "--durability",
     type=click.Choice(["process", "power"]),
-    default="process",
-    show_default=True,
-    help="What a committed buffer survives: the death of any process, or a power failure too.",
+    help="What a committed buffer survives: the death of any process, or a power failure too.  [default: process]",
 )
-@_progress
+@progress_option
 @click.option("--plan", "only_plan", is_flag=True, help="Print what would be done, and stop.")
 def write(src: Location, dst: Location, **options: Any) -> None:
     """Write the array SRC to the dataset PATH of the HDF5 file DST.
@@ -222,9 +160,9 @@ def write(src: Location, dst: Location, **options: Any) -> None:
 
 def _run_write(src: Location, dst: Location, options: dict[str, Any]) -> None:
     raw = RawLayout(options["dtype"], options["shape"], options["offset"])
-    scheduler = options["scheduler"], options["workers"], options["threads"]
+    scheduler = options["scheduler"], options["workers"], options["threads"], options["scheduler_file"]
     keywords = _dataset_keywords(options)
-    with open_source(src, raw) as opened, running_scheduler(*scheduler) as running:
+    with open_source(src, raw) as opened, running_scheduler(*scheduler) as running, _logged(options["progress"]):
         name = dst.path or f"/{opened.name}"
         keywords |= {"scheduler": running} | {word: options[word] for word in ("memory_limit", "overwrite")}
         if options["only_plan"]:
@@ -234,6 +172,45 @@ def _run_write(src: Location, dst: Location, options: dict[str, Any]) -> None:
         with _leftovers_named(dst.file), _command_kept(options["kept"]):
             done = to_hdf5(dst.file, name, opened.array, progress=options["progress"], **keywords)
     click.echo(_summary(dst.file, done))
+
+
+def _show_plan(**options: Any) -> None:
+    """Say what 'dask-chunkio write' would do with the same arguments; writes nothing.
+
+    Three chunks of SRC are read and encoded, to estimate the stored size.
+    """
+    defaults = {"resume": False, "wait": False, "durability": None, "progress": False}
+    _run_write(options.pop("src"), options.pop("dst"), {**defaults, **options, "only_plan": True, "kept": ()})
+
+
+_OF_A_WRITE_ONLY = ("resume", "wait", "durability", "progress", "only_plan")
+main.add_command(
+    click.Command(
+        "plan",
+        callback=_show_plan,
+        params=[parameter for parameter in write.params if parameter.name not in _OF_A_WRITE_ONLY],
+        help=_show_plan.__doc__,
+        short_help="Say what a write would do.",
+    )
+)
+
+
+@contextlib.contextmanager
+def _logged(progress: bool | None) -> Iterator[None]:
+    """Without a bar, and where nobody has set up a log, write a line on standard error now and then."""
+    if progress is False or wants_progress(progress) or logger.hasHandlers():
+        yield
+        return
+    handler, level = logging.StreamHandler(), logger.level
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.addFilter(lambda record: isinstance(getattr(record, "chunkio_event", None), BufferCommitted))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager
@@ -247,11 +224,12 @@ def _command_kept(arguments: tuple[str, ...]) -> Iterator[None]:
 
 @main.command(short_help="Go on with a write that the command line began.")
 @click.argument("file", type=click.Path())
-@_workers
-@_threads
-@_scheduler
-@_memory_limit
-@_progress
+@workers_option
+@threads_option
+@scheduler_option
+@scheduler_file_option
+@memory_limit_option
+@progress_option
 def resume(file: str, **options: Any) -> None:
     """Go on with an unfinished write of FILE that was begun by 'dask-chunkio write', with the same arguments.
 
@@ -303,8 +281,8 @@ for command in (status, verify, recover, discard):
 )  # fmt: skip
 @click.option("--folder", type=click.Path(exists=True, file_okay=False), help="Where to write.  [default: temporary]")
 @click.option("--keep", is_flag=True, help="Keep the files, and say where they are.")
-@_workers
-@_threads
+@workers_option
+@threads_option
 @click.option(
     "--scheduler",
     type=click.Choice(LOCAL),
@@ -312,7 +290,7 @@ for command in (status, verify, recover, discard):
     show_default=True,
     help="What runs our writes.",
 )
-@_progress
+@progress_option
 def demo(size_mb: int, compare_mb: int | None, folder: str | None, keep: bool, **options: Any) -> None:
     """Write a made-up recording, and time dask.array.to_hdf5 on the same data."""
     scheduler = options["scheduler"], options["workers"], options["threads"]

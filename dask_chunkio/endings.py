@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from types import FrameType
 
-from distributed import KilledWorker
+from distributed import CancelledError, KilledWorker
 
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, CastError, ChunkIOError, TargetError, WorkerError
 from dask_chunkio.storage.target import Target
@@ -56,6 +56,8 @@ def errors_of_workers() -> Iterator[None]:
             f"workers died again and again on the same buffer: {error}. They may have run out of memory: look at "
             f"plan(...), and give a smaller buffer_shape or a larger memory_limit"
         ) from error
+    except CancelledError as error:
+        raise WorkerError(f"the cluster dropped the write before it was done: {error}") from error
 
 
 @contextlib.contextmanager

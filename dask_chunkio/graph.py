@@ -22,22 +22,22 @@ from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, List, Task, TaskRef
 
+from dask_chunkio.blocks import commit_block, write_block
 from dask_chunkio.grid import ChunkGrid
+from dask_chunkio.ordered import write_in_order
 from dask_chunkio.sources.lazy import LazySource
 from dask_chunkio.sources.source import Source
 from dask_chunkio.tasks import (
     Creation,
     DatasetJob,
-    commit_block,
     commit_buffer,
     create_target,
     finish_target,
     read_buffer,
     write_buffer,
-    write_in_order,
 )
 
-__all__ = ["build_graph"]
+__all__ = ["buffer_of", "build_graph"]
 
 Key = Any
 Layer = dict[Key, Any]
@@ -81,6 +81,31 @@ def build_graph(creation: Creation, sources: Sequence[Source], fuse: bool = True
     return Delayed(finish, HighLevelGraph(graph.layers, graph.dependencies), layer=finish)
 
 
+def buffer_of(key: Key, token: str, jobs: Sequence[DatasetJob]) -> tuple[int, int] | None:
+    """Return the numbers of the dataset and of the buffer that a task is for, or None for another task.
+
+    Parameters
+    ----------
+    key : object
+        Of the task.
+    token : str
+        The target's ``write_id``.
+    jobs : sequence of DatasetJob
+        One for each dataset.
+    """
+    if not isinstance(key, tuple):
+        return None
+    for number, job in enumerate(jobs):
+        suffix = _suffix(job, token)
+        if key[0] in (f"read-{suffix}", f"commit-{suffix}"):
+            return number, key[-1]
+    return None
+
+
+def _suffix(job: DatasetJob, token: str) -> str:
+    return f"{_label(job.layout.name)}-{token}"
+
+
 def _ranks(count: int) -> list[tuple[str, int]]:
     """Return what makes dask run buffers in the order of the file, as far as it has a choice.
 
@@ -99,7 +124,7 @@ def _add_dataset(
 ) -> list[Key]:
     number, job = numbered
     token, fuse = how
-    suffix = f"{_label(job.layout.name)}-{token}"
+    suffix = _suffix(job, token)
     if isinstance(source, LazySource):
         return _add_blocks(graph, create, numbered, source.array, (suffix, fuse))
     name, commit = f"source-{suffix}", f"commit-{suffix}"
@@ -143,8 +168,15 @@ def _add_blocks(
     commits = {}
     for buffer, (key, rank) in enumerate(zip(keys, _ranks(len(keys)), strict=True)):
         mine = (commit, *rank)
-        own = Task(mine, commit_block, TaskRef(create), number, buffer, TaskRef(key))
-        commits[mine] = Task.fuse(tasks.pop(key), own, key=mine) if key in single else own
+        place = TaskRef(create), number, buffer
+        if key in single:
+            block = tasks.pop(key)
+            needed = tuple(block.dependencies)
+            # As data: what stands in the graph as a task is computed before anything can be asked of the file.
+            wrapped = DataNode(None, (block, needed))
+            commits[mine] = Task(mine, write_block, *place, wrapped, List(*map(TaskRef, needed)))
+        else:
+            commits[mine] = Task(mine, commit_block, *place, TaskRef(key))
     blocks = f"blocks-{suffix}"
     graph.add(blocks, tasks, ())
     graph.add(commit, commits, (create, blocks))

@@ -8,10 +8,12 @@ from contextlib import AbstractContextManager
 
 from distributed import Lock, get_worker
 
-__all__ = ["Listener", "listen", "progress_topic", "report", "turn_lock", "worker_threads"]
+__all__ = ["Hearer", "Word", "listen", "progress_topic", "report", "turn_lock", "worker_threads"]
 
-Listener = Callable[[int], None]
-_listeners: dict[str, Listener] = {}
+# Number of the dataset, number of the buffer, its bytes.
+Word = tuple[int, int, int]
+Hearer = Callable[[Word], None]
+_hearers: dict[str, Hearer] = {}
 
 
 def turn_lock(write_id: str) -> Callable[[], AbstractContextManager[object]]:
@@ -38,22 +40,22 @@ def progress_topic(write_id: str) -> str:
 
 
 @contextlib.contextmanager
-def listen(write_id: str, listener: Listener):  # type: ignore[no-untyped-def]
-    """Have `listener` told of bytes committed by tasks in this process."""
-    _listeners[write_id] = listener
+def listen(write_id: str, hearer: Hearer):  # type: ignore[no-untyped-def]
+    """Have `hearer` told of buffers committed by tasks in this process."""
+    _hearers[write_id] = hearer
     try:
         yield
     finally:
-        _listeners.pop(write_id, None)
+        _hearers.pop(write_id, None)
 
 
-def report(write_id: str, nbytes: int) -> None:
-    """Tell the client that `nbytes` of the source are committed."""
-    listener = _listeners.get(write_id)
-    if listener is not None:
-        listener(nbytes)
+def report(write_id: str, word: Word) -> None:
+    """Tell the client of a buffer that is committed."""
+    hearer = _hearers.get(write_id)
+    if hearer is not None:
+        hearer(word)
     elif _in_worker():
-        get_worker().log_event(progress_topic(write_id), nbytes)
+        get_worker().log_event(progress_topic(write_id), word)
 
 
 def _in_worker() -> bool:

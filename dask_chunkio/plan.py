@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import html
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from dask.array.core import normalize_chunks
+from dask.array.svg import svg
 
+from dask_chunkio.errors import ArgumentError
 from dask_chunkio.grid import BufferGrid, ChunkGrid, Shape
 from dask_chunkio.region import Region
+from dask_chunkio.sizing import format_nbytes
+from dask_chunkio.tasks import WriteResult
 
-__all__ = ["DatasetPlan", "WritePlan", "format_nbytes"]
-
-
-def format_nbytes(nbytes: float) -> str:
-    """Return a size in words.
-
-    Examples
-    --------
-    >>> format_nbytes(64 << 20)
-    '64.0 MiB'
-    """
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if nbytes < 1024:
-            return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1024
-    return f"{nbytes:.1f} TiB"
+__all__ = ["DatasetPlan", "WritePlan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +41,12 @@ class DatasetPlan:
         ``"concurrent"``, ``"serial"`` or ``"ordered"``.
     region : Region or None
         The part of a dataset that is there; None for a new one.
+    open_ended : bool
+        Whether it grows with a stream whose length is not known: the shape is the one it begins with.
+    is_chunked : bool
+        False for what HDF5 itself has to write.
+    estimated_nbytes : int or None
+        Bytes that all payloads are going to have, judged by a few chunks; None where that is not known.
     """
 
     name: str
@@ -58,6 +57,9 @@ class DatasetPlan:
     encoder: str
     read: str
     region: Region | None = None
+    open_ended: bool = False
+    is_chunked: bool = True
+    estimated_nbytes: int | None = None
 
     @property
     def shape(self) -> Shape:
@@ -72,35 +74,68 @@ class DatasetPlan:
     @property
     def nbytes(self) -> int:
         """Bytes of all elements in the file, unfiltered."""
-        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def buffer_nbytes(self) -> int:
         """Bytes of a whole buffer as it is read."""
         lengths = (min(b, n) for b, n in zip(self.buffers.buffer_shape, self.shape, strict=True))
-        return int(np.prod(list(lengths), dtype=object)) * self.source_dtype.itemsize
+        return math.prod(lengths) * self.source_dtype.itemsize
 
     @property
     def chunk_nbytes(self) -> int:
         """Bytes of an unfiltered chunk."""
-        return int(np.prod(self.chunks.chunk_shape, dtype=object)) * self.dtype.itemsize
+        return math.prod(self.chunks.chunk_shape) * self.dtype.itemsize
 
     @property
     def merged_chunks(self) -> int:
         """Number of chunks that keep some of their elements, and are merged under the lock."""
         return 0 if self.region is None else len(self.chunks) - self.region.whole_chunks
 
-    def __str__(self) -> str:
-        into = "" if self.region is None else f"\n    into     {self.region}, {self.merged_chunks} chunks merged"
+    @property
+    def tasks(self) -> int:
+        """Number of tasks that read and commit it; those of a dask array come on top."""
+        return min(1, len(self.buffers)) if self.read == "ordered" else len(self.buffers)
+
+    @property
+    def serial(self) -> tuple[str, ...]:
+        """What of it is not parallel, and why."""
+        found = []
+        if self.read == "serial":
+            found.append("read one buffer at a time: the source is not known to bear several calls at once (read=)")
+        elif self.read == "ordered":
+            found.append("read in order, by one task: the source has no other way; encoding is parallel beside it")
+        if not self.is_chunked:
+            found.append("written by HDF5 itself, one buffer at a time: its elements or chunks have no fixed form")
+        elif "one at a time" in self.encoder:
+            found.append(f"encoded by {self.encoder} in each process: the filter bears no two calls at once")
+        if self.merged_chunks:
+            found.append(f"{self.merged_chunks} chunks are merged under the lock: the region covers parts of them")
+        return tuple(found)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return what it says, line by line, for a table."""
+        shape: tuple[object, ...] = self.shape
+        nbytes, counts = format_nbytes(self.nbytes), [f", {len(grid)} in all" for grid in (self.chunks, self.buffers)]
+        if self.open_ended:
+            shape, nbytes, counts = (None, *shape[1:]), "of unknown length", ["", ""]
+        chunk, buffer = format_nbytes(self.chunk_nbytes), format_nbytes(self.buffer_nbytes)
         cast = "" if self.dtype == self.source_dtype else f" (read as {self.source_dtype})"
-        return (
-            f"{self.name}: {self.shape} {self.dtype}{cast}, {format_nbytes(self.nbytes)}\n"
-            f"    chunks   {self.chunks.chunk_shape}, {format_nbytes(self.chunk_nbytes)} each, "
-            f"{len(self.chunks)} in all\n"
-            f"    buffers  {self.buffers.buffer_shape}, {format_nbytes(self.buffer_nbytes)} each, "
-            f"{len(self.buffers)} in all, read {self.read}\n"
-            f"    filters  {' > '.join(self.filters) or 'none'}, encoded by {self.encoder}{into}"
-        )
+        rows = [
+            ("array", f"{shape} {self.dtype}{cast}, {nbytes}"),
+            ("chunks", f"{self.chunks.chunk_shape}, {chunk} each{counts[0]}"),
+            ("buffers", f"{self.buffers.buffer_shape}, {buffer} each{counts[1]}, read {self.read}"),
+            ("filters", f"{' > '.join(self.filters) or 'none'}, encoded by {self.encoder}"),
+        ]
+        if self.estimated_nbytes is not None:
+            percent = 100 * self.estimated_nbytes / self.nbytes if self.nbytes else 100.0
+            rows.append(("stored", f"about {format_nbytes(self.estimated_nbytes)}, {percent:.0f} %"))
+        if self.region is not None:
+            rows.append(("into", f"{self.region}, {self.merged_chunks} chunks merged"))
+        return rows + [("serial", words) for words in self.serial]
+
+    def __str__(self) -> str:
+        return "\n".join((self.name, *(f"    {what:<8} {words}" for what, words in self.rows())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +159,8 @@ class WritePlan:
         source's own graph comes on top.
     memory_nbytes : int
         Bytes of memory that a worker process has for it.
+    advice : str
+        What to change so that it fits; empty if it does.
     """
 
     path: str
@@ -133,16 +170,90 @@ class WritePlan:
     threads_per_worker: int
     projected_nbytes: int
     memory_nbytes: int
+    advice: str = ""
+    _write: Callable[..., WriteResult] | None = field(default=None, repr=False, compare=False)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all elements in the file, unfiltered."""
         return sum(dataset.nbytes for dataset in self.datasets)
 
+    @property
+    def tasks(self) -> int:
+        """Number of tasks of the write itself."""
+        return 2 + sum(dataset.tasks for dataset in self.datasets)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the workers have the memory for it."""
+        return not self.advice
+
+    @property
+    def estimated_nbytes(self) -> int | None:
+        """Bytes that all payloads are going to have; None where one dataset's are not known."""
+        found = [dataset.estimated_nbytes for dataset in self.datasets]
+        return None if None in found else sum(nbytes for nbytes in found if nbytes is not None)
+
+    def write(self, **keywords: Any) -> WriteResult:
+        """Have it done: call `to_hdf5` with the arguments of this plan.
+
+        Parameters
+        ----------
+        **keywords
+            Further ones, such as ``progress`` or ``resume``.
+
+        Raises
+        ------
+        ArgumentError
+            If it does not fit into memory.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from dask_chunkio import plan
+        >>> path = os.path.join(tempfile.mkdtemp(), "out.h5")
+        >>> plan(path, "/x", np.zeros((1000, 64), "i2"), chunks=(100, 64)).write().chunks
+        10
+        """
+        if self._write is None:
+            raise ArgumentError("this plan was not made by plan(...), and holds no sources to write")
+        return self._write(**keywords)
+
     def __repr__(self) -> str:
-        head = (
-            f"WritePlan of {self.path}\n"
-            f"{format_nbytes(self.nbytes)} by {self.threads} threads ({self.scheduler}), at most "
+        return "\n".join((f"WritePlan of {self.path}", *self._summary(), *map(str, self.datasets)))
+
+    def _summary(self) -> list[str]:
+        is_known = not any(dataset.open_ended for dataset in self.datasets)
+        size = format_nbytes(self.nbytes) if is_known else "A stream"
+        lines = [
+            f"{size} by {self.threads} threads ({self.scheduler}) in {self.tasks} tasks, at most "
             f"{format_nbytes(self.projected_nbytes)} of {format_nbytes(self.memory_nbytes)} in each worker"
-        )
-        return "\n".join((head, *map(str, self.datasets)))
+        ]
+        return lines if self.fits else [*lines, f"DOES NOT FIT: {self.advice}"]
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<p>{html.escape(line)}</p>" for line in self._summary())
+        return f"<div><b>{html.escape(self.path)}</b>{head}{''.join(map(_html_of_dataset, self.datasets))}</div>"
+
+
+_PICTURES = "the array in buffers", "a buffer in chunks"
+
+
+def _html_of_dataset(dataset: DatasetPlan) -> str:
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{what}</th><td style='text-align:left'>{html.escape(words)}</td></tr>"
+        for what, words in dataset.rows()
+    )
+    buffer = tuple(map(min, dataset.buffers.buffer_shape, dataset.shape))
+    pictures = _drawn(dataset.shape, dataset.buffers.buffer_shape), _drawn(buffer, dataset.chunks.chunk_shape)
+    drawn = "".join(f"<td>{picture}<br>{words}</td>" for picture, words in zip(pictures, _PICTURES, strict=True))
+    return f"<p><b>{html.escape(dataset.name)}</b></p><table><tr><td><table>{rows}</table></td>{drawn}</tr></table>"
+
+
+def _drawn(shape: Shape, block: Shape) -> str:
+    """Draw an array cut into blocks, as dask draws its arrays."""
+    if not shape or 0 in shape:
+        return ""
+    # Above some dozens along an axis, dask draws no more lines.
+    return str(svg(normalize_chunks(block, shape), size=160))

@@ -1,21 +1,20 @@
-"""Word of how far a write is: a bar in bytes, with rate and time left."""
+"""A write as one watches it: a bar in bytes on a terminal, a line now and then in a log."""
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import sys
-import threading
-from collections.abc import Iterator
+import time
 from typing import Any
 
-from dask.callbacks import Callback
 from tqdm import tqdm
 
-from dask_chunkio.locks import listen, progress_topic
-from dask_chunkio.tasks import Receipt
-from dask_chunkio.workers import Workers
+from dask_chunkio.events import BufferCommitted, WriteEvent, WriteFailed, WriteFinished, WriteStarted
+from dask_chunkio.sizing import format_nbytes
 
-__all__ = ["progress_bar", "wants_progress"]
+__all__ = ["ProgressBar", "ProgressLog", "logger", "wants_progress"]
+
+logger = logging.getLogger("dask_chunkio")
 
 
 def wants_progress(progress: bool | None) -> bool:
@@ -23,59 +22,79 @@ def wants_progress(progress: bool | None) -> bool:
     return sys.stderr.isatty() if progress is None else bool(progress)
 
 
-@contextlib.contextmanager
-def progress_bar(write_id: str, nbytes: int, label: str, workers: Workers) -> Iterator[None]:
-    """Show a bar on standard error while a write runs, on any scheduler.
+class ProgressBar:
+    """Shows a bar on standard error, with rate and time left; never beyond its end."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def __call__(self, event: WriteEvent) -> None:
+        """Draw what has happened."""
+        if isinstance(event, WriteStarted):
+            label = event.datasets[0] if len(event.datasets) == 1 else f"{len(event.datasets)} datasets"
+            self._bar = tqdm(
+                total=event.nbytes, desc=label, unit="B", unit_scale=True, unit_divisor=1024, file=sys.stderr
+            )
+        elif isinstance(event, BufferCommitted):
+            self._move_to(event.done_nbytes)
+        else:
+            if isinstance(event, WriteFinished):
+                # Events of a cluster may arrive after the result.
+                self._move_to(event.nbytes)
+            self._bar.close()
+
+    def _move_to(self, nbytes: int) -> None:
+        end = nbytes if self._bar.total is None else min(nbytes, self._bar.total)
+        self._bar.update(max(0, end - self._bar.n))
+
+
+class ProgressLog:
+    """Writes to the logger ``dask_chunkio``, with each event as ``chunkio_event`` of its record.
 
     Parameters
     ----------
-    write_id : str
-        The write.
-    nbytes : int
-        Bytes that it writes.
-    label : str
-        What stands before the bar.
-    workers : Workers
-        Who runs it.
+    seconds : float
+        How often it says how far the write is.
     """
-    with tqdm(total=nbytes, desc=label, unit="B", unit_scale=True, unit_divisor=1024, file=sys.stderr) as bar:
-        advance = _Advance(bar)
-        if workers.share_process:
-            with listen(write_id, advance):
-                yield
-        elif workers.client is not None:
-            with _subscribed(workers.client, write_id, advance):
-                yield
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._nbytes: int | None = None
+        self._started = self._said = time.monotonic()
+
+    def __call__(self, event: WriteEvent) -> None:
+        """Say what has happened, if it is time."""
+        if isinstance(event, WriteStarted):
+            self._nbytes = event.nbytes
+            size = "a stream" if event.nbytes is None else f"{format_nbytes(event.nbytes)} in {event.buffers} buffers"
+            _say(logging.INFO, event, "writing %s to %s: %s", ", ".join(event.datasets), event.path, size)
+        elif isinstance(event, BufferCommitted):
+            now = time.monotonic()
+            if now - self._said >= self._seconds:
+                self._said = now
+                _say(logging.INFO, event, "%s: %s", event.path, self._how_far(event, now - self._started))
+        elif isinstance(event, WriteFinished):
+            _say(logging.INFO, event, "%s is whole: %s", event.path, _in_all(event))
         else:
-            with Callback(posttask=advance.posttask):
-                yield
-        advance.complete()
+            _say(logging.WARNING, event, "%s was not finished: %s", event.path, _first_line(event))
+
+    def _how_far(self, event: BufferCommitted, seconds: float) -> str:
+        rate = event.done_nbytes / seconds
+        done = f"{format_nbytes(event.done_nbytes)} committed, {format_nbytes(rate)}/s"
+        if not self._nbytes:
+            return done
+        left = max(0, self._nbytes - event.done_nbytes) / rate
+        return f"{100 * event.done_nbytes / self._nbytes:.1f} %, {done}, {left / 60:.0f} min left"
 
 
-class _Advance:
-    """Moves the bar, from whichever thread calls; never beyond its end."""
-
-    def __init__(self, bar: Any) -> None:
-        self._bar, self._lock = bar, threading.Lock()
-
-    def __call__(self, nbytes: int) -> None:
-        with self._lock:
-            self._bar.update(min(nbytes, self._bar.total - self._bar.n))
-
-    def posttask(self, _key: object, result: object, *_: object) -> None:
-        if isinstance(result, Receipt):
-            self(result.nbytes)
-
-    def complete(self) -> None:
-        # Events of a cluster may arrive after the result.
-        self(self._bar.total - self._bar.n)
+def _say(level: int, event: WriteEvent, words: str, *values: object) -> None:
+    logger.log(level, words, *values, extra={"chunkio_event": event})
 
 
-@contextlib.contextmanager
-def _subscribed(client: Any, write_id: str, advance: _Advance) -> Iterator[None]:
-    topic = progress_topic(write_id)
-    client.subscribe_topic(topic, lambda event: advance(event[1]))
-    try:
-        yield
-    finally:
-        client.unsubscribe_topic(topic)
+def _in_all(event: WriteFinished) -> str:
+    stored = format_nbytes(event.stored_nbytes)
+    return f"{format_nbytes(event.nbytes)} stored in {stored}, in {event.seconds:.1f} s"
+
+
+def _first_line(event: WriteFailed) -> str:
+    return (str(event.error) or type(event.error).__name__).partition("\n")[0]

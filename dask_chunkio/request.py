@@ -16,6 +16,7 @@ from dask_chunkio.filters.names import resolve_compression
 from dask_chunkio.grid import Shape
 from dask_chunkio.sources.adapt import as_source
 from dask_chunkio.sources.source import Source, check_read_mode
+from dask_chunkio.sources.stream import is_open_ended
 
 __all__ = ["DatasetRequest", "parse_filename", "parse_requests"]
 
@@ -156,6 +157,11 @@ def _request(name: str, value: Any, keywords: dict[str, Any]) -> DatasetRequest:
     region, append = keywords.get("region"), keywords.get("append")
     append = None if append is False else append
     if region is not None or append is not None:
+        if is_open_ended(source):
+            raise ArgumentError(
+                f"{name}: what is written into a dataset that is there needs a known length, and this stream has none; "
+                f"give it maxshape="
+            )
         _refuse_new_properties(name, keywords, region, append)
     return DatasetRequest(
         name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import signal
 from collections.abc import Iterator
@@ -19,10 +20,11 @@ __all__ = ["LOCAL", "describe", "running_scheduler", "thread_count"]
 
 _CONNECT_SECONDS = 10
 LOCAL = ("threads", "processes", "synchronous")
+_DEFAULT = LOCAL[0]
 
 
 @contextlib.contextmanager
-def running_scheduler(name: str, workers: int | None, threads: int | None) -> Iterator[Any]:
+def running_scheduler(name: str, workers: int | None, threads: int | None, file: str | None = None) -> Iterator[Any]:
     """Give what `scheduler=` takes, for as long as the context lasts.
 
     Parameters
@@ -33,6 +35,8 @@ def running_scheduler(name: str, workers: int | None, threads: int | None) -> It
         Threads or processes; None for one a core.
     threads : int or None
         Threads of each process; with ``"threads"``, another word for `workers`.
+    file : str or None
+        Where a running scheduler has written its address, in place of `name`.
 
     Raises
     ------
@@ -41,6 +45,8 @@ def running_scheduler(name: str, workers: int | None, threads: int | None) -> It
     WorkerError
         If there is no scheduler at that address.
     """
+    if file is not None:
+        name = _address_in(file, name)
     _check(name, workers, threads)
     if name == "threads":
         with dask.config.set(num_workers=workers or threads or CPU_COUNT):
@@ -54,6 +60,19 @@ def running_scheduler(name: str, workers: int | None, threads: int | None) -> It
     else:
         with _connected(name) as client:
             yield client
+
+
+def _address_in(file: str, name: str) -> str:
+    if name != _DEFAULT:
+        raise click.UsageError(f"--scheduler {name} and --scheduler-file name two schedulers; give one of them")
+    try:
+        with open(file, encoding="utf-8") as opened:
+            address = json.load(opened)["address"]
+    except OSError as error:
+        raise WorkerError(f"cannot read {file}, where the scheduler's address should be: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise WorkerError(f"{file} is not what 'dask scheduler --scheduler-file' writes") from error
+    return str(address)
 
 
 def thread_count(name: str, workers: int | None, threads: int | None) -> int:

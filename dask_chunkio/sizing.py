@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dask_chunkio.errors import ArgumentError, IteratorArgumentError
 from dask_chunkio.grid import Shape
 
 __all__ = [
+    "READABLE_NBYTES",
     "buffer_budget",
     "buffer_within",
     "default_buffer_shape",
     "default_chunk_shape",
+    "format_nbytes",
     "projected_nbytes",
     "readable_chunk_shape",
     "split_buffer",
 ]
 
-_READABLE_NBYTES = 1 << 20
+READABLE_NBYTES = 1 << 20
+# A buffer is not made shorter than that for the sake of balance, and costs about as much as so many bytes more.
+_LEAST_NBYTES = 1 << 20
+_COST_NBYTES = 256 << 10
+_MOST_SPLITS = 64
 
 
 def default_chunk_shape(maxshape: Shape, itemsize: int, chunk_mb: float) -> Shape:
@@ -147,8 +153,10 @@ def _scale(budget: float, nbytes: int, ndim: int) -> int:
     return math.floor((budget / nbytes) ** (1 / ndim)) if ndim else 1
 
 
-def readable_chunk_shape(shape: Shape, itemsize: int, block: Shape | None = None) -> Shape:
-    """Return a chunk of at most 1 MiB that divides the blocks of an array.
+def readable_chunk_shape(
+    shape: Shape, itemsize: int, block: Shape | None = None, nbytes: int = READABLE_NBYTES
+) -> Shape:
+    """Return a chunk of at most `nbytes` that divides the blocks of an array.
 
     Parameters
     ----------
@@ -158,6 +166,8 @@ def readable_chunk_shape(shape: Shape, itemsize: int, block: Shape | None = None
         Bytes in one element.
     block : tuple of int, optional
         Shape of the blocks in which the array is stored or computed.
+    nbytes : int
+        The most bytes of a chunk; 1 MiB by default.
 
     Returns
     -------
@@ -177,7 +187,7 @@ def readable_chunk_shape(shape: Shape, itemsize: int, block: Shape | None = None
     """
     start = tuple(min(b, max(n, 1)) for b, n in zip(block or shape, shape, strict=True)) if block else _lengths(shape)
     chunk = start
-    while math.prod(chunk) * itemsize > _READABLE_NBYTES and max(chunk, default=1) > 1:
+    while math.prod(chunk) * itemsize > nbytes and max(chunk, default=1) > 1:
         axis = chunk.index(max(chunk))
         chunk = _replaced(chunk, axis, _smaller_divisor(start[axis], chunk[axis], exact=block is not None))
     return chunk
@@ -222,11 +232,14 @@ def buffer_within(shape: Shape, chunk: Shape, itemsize: int, nbytes: int) -> Sha
     return buffer
 
 
-def split_buffer(shape: Shape, chunk: Shape, buffer: Shape, itemsize: int, *, nbytes: int, count: int) -> Shape:
+def split_buffer(
+    shape: Shape, chunk: Shape, buffer: Shape, itemsize: int, *, nbytes: int, count: int, threads: int = 1
+) -> Shape:
     """Return a part of `buffer` in whole chunks, at most `nbytes` long and such that there are `count` of them.
 
     One chunk is the least.  The first axes are split first, so that pieces stay contiguous;
-    along each axis they are as equal as whole chunks allow, so that no thread ends long before the others.
+    along each axis they are as equal as whole chunks allow, and as many as all `threads` end at about the
+    same time.
 
     Examples
     --------
@@ -234,7 +247,38 @@ def split_buffer(shape: Shape, chunk: Shape, buffer: Shape, itemsize: int, *, nb
     (300, 64)
     >>> split_buffer((1000, 64), (100, 64), (700, 64), itemsize=2, nbytes=10**6, count=2)
     (500, 64)
+    >>> split_buffer((1700, 60), (100, 10), (1700, 60), itemsize=200, nbytes=10**8, count=4, threads=2)
+    (400, 60)
     """
+    found = _split(shape, chunk, buffer, itemsize, (nbytes, count))
+    least = min(_LEAST_NBYTES, math.prod(found) * itemsize)
+    finer = (one for one in _finer(shape, chunk, found) if math.prod(one) * itemsize >= least)
+    return min(finer, key=lambda one: _duration(shape, one, itemsize, threads), default=found)
+
+
+def _finer(shape: Shape, chunk: Shape, buffer: Shape) -> Iterator[Shape]:
+    """Yield a buffer, and what it can be split into, the first axes first."""
+    cells = [-(-min(b, max(n, 1)) // c) for b, c, n in zip(buffer, chunk, shape, strict=True)]
+    yield buffer
+    for axis, most in enumerate(cells):
+        for count in range(most - 1, max(0, most - _MOST_SPLITS), -1):
+            cells[axis] = count
+            yield _equal_parts(shape, chunk, cells)
+        if cells[axis] > 1:
+            return
+
+
+def _duration(shape: Shape, buffer: Shape, itemsize: int, threads: int) -> int:
+    """Return how long the busiest of all threads works, in bytes; each buffer costs a little for itself."""
+    counts = [-(-max(n, 1) // b) for n, b in zip(shape, buffer, strict=True)]
+    rounds, rest = divmod(math.prod(counts), threads)
+    whole = math.prod(buffer) * itemsize + _COST_NBYTES
+    last = math.prod(n - (k - 1) * b for n, b, k in zip(shape, buffer, counts, strict=True)) * itemsize + _COST_NBYTES
+    return rounds * whole + (0 if rest == 0 else last if rest == 1 else whole)
+
+
+def _split(shape: Shape, chunk: Shape, buffer: Shape, itemsize: int, wanted: tuple[int, int]) -> Shape:
+    nbytes, count = wanted
     cells = [-(-min(b, max(n, 1)) // c) for b, c, n in zip(buffer, chunk, shape, strict=True)]
     for axis in range(len(shape)):
         while cells[axis] > 1:
@@ -270,3 +314,18 @@ def projected_nbytes(buffer_nbytes: int, chunk_nbytes: int, threads: int) -> int
     payloads = buffer_nbytes + buffer_nbytes // 1024 + 64 * -(-buffer_nbytes // max(1, chunk_nbytes))
     # A chunk is held twice while it is cut, cast and shuffled.
     return threads * (buffer_nbytes + payloads + 2 * chunk_nbytes)
+
+
+def format_nbytes(nbytes: float) -> str:
+    """Return a size in words.
+
+    Examples
+    --------
+    >>> format_nbytes(64 << 20)
+    '64.0 MiB'
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if nbytes < 1024:
+            return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1024
+    return f"{nbytes:.1f} TiB"

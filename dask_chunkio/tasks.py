@@ -10,10 +10,8 @@ import logging
 import math
 import os
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +21,8 @@ from dask_chunkio.filters.cut import copied, cut_chunk
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.filters.via_hdf5 import encoder_for
 from dask_chunkio.grid import Array, BufferGrid, Selection, Shape, buffer_grid, selection_shape
-from dask_chunkio.locks import report, turn_lock, worker_threads
-from dask_chunkio.sources.source import Reader, ReadMode, check_buffer, read_checked
+from dask_chunkio.locks import report, turn_lock
+from dask_chunkio.sources.source import Reader, ReadMode, read_checked
 from dask_chunkio.storage import writers
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec
 from dask_chunkio.storage.files import open_side_file
@@ -40,13 +38,11 @@ __all__ = [
     "Receipt",
     "WriteLayout",
     "WriteResult",
-    "commit_block",
     "commit_buffer",
     "create_target",
     "finish_target",
     "read_buffer",
     "write_buffer",
-    "write_in_order",
 ]
 
 logger = logging.getLogger("dask_chunkio")
@@ -68,6 +64,10 @@ class DatasetJob:
         How its source may be read.
     options : mapping
         The keywords of `h5py.Group.create_dataset` that it is made with.
+    open_ended : bool
+        Whether its length is not known before its source has ended.
+    most_rows : int or None
+        Then, the most that it may have.
     """
 
     layout: DatasetLayout
@@ -75,6 +75,19 @@ class DatasetJob:
     source_dtype: np.dtype[Any]
     read: ReadMode
     options: Mapping[str, Any] = field(default_factory=dict)
+    open_ended: bool = False
+    most_rows: int | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of what is written."""
+        region = self.layout.region
+        return self.layout.shape if region is None else region.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is written, before filters."""
+        return math.prod(self.shape) * self.layout.form.dtype.itemsize
 
     @property
     def buffers(self) -> BufferGrid:
@@ -94,6 +107,10 @@ class DatasetJob:
         """Return words for messages."""
         ranges = ", ".join(f"{axis.start}:{axis.stop}" for axis in selection)
         return f"{self.layout.name}, buffer {buffer}, selection [{ranges}]"
+
+    def of_length(self, length: int) -> DatasetJob:
+        """Return the job with another length of the first axis."""
+        return replace(self, layout=replace(self.layout, shape=(length, *self.layout.shape[1:])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +135,16 @@ class WriteLayout:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Says that a buffer (or all of a dataset that is read in order) is committed."""
+    """Says that a buffer (or all of a dataset that is read in order) is committed.
+
+    `last` is the number of the last buffer, `length` that of the first axis, where it was not known before.
+    """
 
     dataset: int
+    last: int
     buffers: int
     nbytes: int
+    length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +225,8 @@ def create_target(creation: Creation) -> WriteLayout:
     target = creation.target
     target, layouts = writers.create(target, creation.specs, creation.exclusive, turn_lock(target.write_id))
     for made, job in zip(layouts, creation.jobs, strict=True):
-        if made != job.layout:
+        found = job.of_length(made.shape[0]).layout if job.open_ended else job.layout
+        if made != found:
             raise IntegrityError(
                 f"{made.name}: HDF5 made it as {made.form} on the worker, but as {job.layout.form} where it was "
                 f"planned; use the same version of h5py on both"
@@ -231,63 +254,28 @@ def write_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader)
         return data if isinstance(data, Receipt) else _store(layout, place, data, turn_lock(layout.target.write_id))
 
 
-def commit_block(layout: WriteLayout, dataset: int, buffer: int, block: Any) -> Receipt:
-    """Commit a block that dask computed, if it is what the array announced."""
-    job = layout.jobs[dataset]
-    selection = job.selection(buffer)
-    with writers.engaged(layout.target, layout.exclusive):
-        dtypes = job.source_dtype, job.layout.form.dtype
-        data = check_buffer(block, selection_shape(selection), dtypes, job.where(buffer, selection))
-        return _commit(layout, (dataset, buffer), data, turn_lock(layout.target.write_id))
-
-
-def write_in_order(layout: WriteLayout, dataset: int, reader: Reader) -> Receipt:
-    """Read every buffer in order, in this thread; encode and commit them in others.
-
-    At most one buffer is being read while each other thread holds one.
-    """
-    job, lock = layout.jobs[dataset], turn_lock(layout.target.write_id)
-    threads = max(2, worker_threads(os.cpu_count() or 2))
-    dtypes = job.source_dtype, job.layout.form.dtype
-    running: deque[Future[Receipt]] = deque()
-    with (
-        writers.engaged(layout.target, layout.exclusive),
-        ThreadPoolExecutor(threads, "dask_chunkio-encode") as pool,
-    ):
-        for buffer in range(len(job.buffers)):
-            selection = job.selection(buffer)
-            # Copied, since the user's object may fill the same memory again in its next call.
-            data = copied(read_checked(reader, selection, dtypes, job.where(buffer, selection)))
-            if len(running) == threads:
-                running.popleft().result()
-            running.append(pool.submit(_commit, layout, (dataset, buffer), data, lock))
-            del data
-        for future in running:
-            future.result()
-    return Receipt(dataset, len(job.buffers), job.layout.nbytes)
-
-
 def finish_target(layout: WriteLayout, receipts: Sequence[Receipt]) -> WriteResult:
     """Check the whole file, give it its name, and say what was written."""
-    counts = [len(job.buffers) for job in layout.jobs]
+    lengths = {receipt.dataset: receipt.length for receipt in receipts if receipt.length is not None}
+    jobs = [job.of_length(lengths[n]) if n in lengths else job for n, job in enumerate(layout.jobs)]
+    counts = [len(job.buffers) for job in jobs]
     got = [sum(receipt.buffers for receipt in receipts if receipt.dataset == n) for n in range(len(counts))]
     if got != counts:
         raise IntegrityError(f"{layout.target.path}: receipts for {got} buffers of {counts}")
     lock = turn_lock(layout.target.write_id)
-    finished = writers.finish(layout.target, [job.layout for job in layout.jobs], lock)
+    finished = writers.finish(layout.target, [job.layout for job in jobs], lock)
     for note in finished.notes:
         logger.warning("%s: %s", layout.target.path, note)
-    datasets = tuple(map(_result, layout.jobs, finished.stored))
+    datasets = tuple(map(_result, jobs, finished.stored))
     return WriteResult(layout.target.path, datasets, time.time() - layout.started, finished.notes)
 
 
 def _result(job: DatasetJob, stored: int) -> DatasetResult:
     layout, region = job.layout, job.layout.region
     chunks = len(layout.chunks) if layout.is_chunked else 0
-    shape = layout.shape if region is None else region.shape
-    nbytes = math.prod(shape) * layout.form.dtype.itemsize
     merged = chunks - region.whole_chunks if region is not None and layout.is_chunked else 0
-    return DatasetResult(layout.name, shape, layout.form.dtype, nbytes, stored, len(job.buffers), chunks, merged)
+    dtype = layout.form.dtype
+    return DatasetResult(layout.name, job.shape, dtype, job.nbytes, stored, len(job.buffers), chunks, merged)
 
 
 def _read(layout: WriteLayout, place: tuple[int, int], reader: Reader) -> Array | Receipt:
@@ -295,7 +283,7 @@ def _read(layout: WriteLayout, place: tuple[int, int], reader: Reader) -> Array 
     job = layout.jobs[dataset]
     selection = job.selection(buffer)
     if _writer(layout).stored(dataset, job.chunks_of(buffer)):
-        return _receipt(layout, dataset, selection)
+        return _reported(layout, place)
     dtypes = job.source_dtype, job.layout.form.dtype
     where = job.where(buffer, selection)
     if job.read == "concurrent":
@@ -367,14 +355,12 @@ def _commit_region(writer: Writer, job: DatasetJob, place: tuple[int, int], data
         writer.commit_visible(place, layout, Change(payloads, parts, encoder.encode), lock)
 
 
-def _receipt(layout: WriteLayout, dataset: int, selection: Selection) -> Receipt:
-    elements = int(np.prod(selection_shape(selection), dtype=object))
-    return Receipt(dataset, 1, elements * layout.jobs[dataset].layout.form.dtype.itemsize)
-
-
 def _reported(layout: WriteLayout, place: tuple[int, int]) -> Receipt:
-    receipt = _receipt(layout, place[0], layout.jobs[place[0]].selection(place[1]))
-    report(layout.target.write_id, receipt.nbytes)
+    dataset, buffer = place
+    job = layout.jobs[dataset]
+    elements = int(np.prod(selection_shape(job.selection(buffer)), dtype=object))
+    receipt = Receipt(dataset, buffer, 1, elements * job.layout.form.dtype.itemsize)
+    report(layout.target.write_id, (dataset, buffer, receipt.nbytes))
     return receipt
 
 

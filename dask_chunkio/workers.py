@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import cloudpickle
 import dask
@@ -20,12 +21,15 @@ from dask_chunkio.errors import ArgumentError, PicklingError, WorkerError
 
 __all__ = ["Kind", "Workers", "find_workers", "refuse_import_by_spawn", "require_picklable"]
 
+Result = TypeVar("Result")
 Kind = Literal["synchronous", "threads", "processes", "distributed", "other"]
 
 # What Python, numpy, h5py and distributed take in a worker before any data.
 _BASE_NBYTES = 128 << 20
 # Where distributed starts to spill, by default: the share of a worker's limit that may be used.
 _USABLE = 0.6
+# The share that local processes may take of what is free.
+_FREE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,13 @@ class Workers:
     memory_nbytes: int
     client: Any = None
 
+    def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call a function where the files of the tasks are: of a cluster, on a worker."""
+        if self.client is None:
+            return function(*arguments)
+        found: Result = self.client.submit(function, *arguments, pure=False).result()
+        return found
+
     @property
     def share_process(self) -> bool:
         """Whether tasks run in this very process, from the user's own objects."""
@@ -67,7 +78,7 @@ def find_workers(scheduler: Any = None, memory_limit: int | str | None = None) -
         As dask takes it; by default the current `Client`, or else threads.
     memory_limit : int or str, optional
         What one worker process may take in all, in bytes or as in ``"600MB"``; by default the limit of
-        the cluster's poorest worker, or half of what is free, shared by local processes.
+        the cluster's poorest worker, or four fifths of what is free, shared by local processes.
 
     Raises
     ------
@@ -122,7 +133,7 @@ def _cluster(client: Any) -> Workers:
 
 
 def _local_memory(processes: int) -> int:
-    return int(psutil.virtual_memory().available) // 2 // processes
+    return int(psutil.virtual_memory().available * _FREE) // processes
 
 
 def require_picklable(value: Any, where: str) -> None:

@@ -3,52 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-import uuid
-from collections.abc import Iterator, Mapping
+import functools
+import logging
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args, overload
 
 import dask.base
 from dask.delayed import Delayed
 
+from dask_chunkio.attempts import persevering
+from dask_chunkio.config import settings
 from dask_chunkio.endings import errors_of_workers, interrupts_stop, kept_is_named
-from dask_chunkio.errors import (
-    AlignmentError,
-    ArgumentError,
-)
-from dask_chunkio.filters.cut import check_cast
-from dask_chunkio.filters.via_hdf5 import encoder_for
+from dask_chunkio.errors import ArgumentError, ArgumentTypeError
+from dask_chunkio.estimate import estimated_nbytes
+from dask_chunkio.events import Listener
 from dask_chunkio.graph import build_graph
-from dask_chunkio.grid import BufferGrid, Shape
-from dask_chunkio.plan import DatasetPlan, WritePlan
-from dask_chunkio.progress import progress_bar, wants_progress
-from dask_chunkio.request import DatasetRequest, parse_filename, parse_requests
-from dask_chunkio.sizing import (
-    buffer_budget,
-    buffer_within,
-    projected_nbytes,
-    readable_chunk_shape,
-    split_buffer,
-)
-from dask_chunkio.sources.array import ArraySource
-from dask_chunkio.sources.iterator import IteratorSource
-from dask_chunkio.sources.lazy import LazySource
-from dask_chunkio.sources.source import ReadMode, Source
-from dask_chunkio.sources.stream import StreamSource
-from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, preview
-from dask_chunkio.storage.parts import find_parts
-from dask_chunkio.storage.target import Durability, Target
+from dask_chunkio.observers import observed
+from dask_chunkio.plan import WritePlan
+from dask_chunkio.prepare import PreparedWrite, prepare
+from dask_chunkio.progress import ProgressBar, ProgressLog, logger, wants_progress
+from dask_chunkio.storage.target import Durability
 from dask_chunkio.storage.writers import end
-from dask_chunkio.tasks import Creation, DatasetJob, WriteResult
-from dask_chunkio.workers import Workers, find_workers, refuse_import_by_spawn, require_picklable
+from dask_chunkio.tasks import WriteResult
+from dask_chunkio.workers import Workers, find_workers, refuse_import_by_spawn
 
 __all__ = ["command_line", "plan", "to_hdf5"]
 
-_BUFFER_NBYTES = 64 << 20
 # Kept beside the file, so that `dask-chunkio resume` can go on.
 command_line: ContextVar[tuple[str, ...]] = ContextVar("command_line", default=())
-_BUFFERS_PER_THREAD = 4
+
+
+_NOT_OF_A_PLAN = ("callback", "compute", "compute_kwargs", "durability", "fuse", "progress", "resume", "wait")
 
 
 @overload
@@ -65,13 +51,14 @@ def to_hdf5(
     encoding: Mapping[str, Mapping[str, Any]] | None = None,
     overwrite: bool = False,
     resume: bool = False,
-    wait: bool = False,
-    durability: Durability = "process",
+    wait: bool | None = None,
+    durability: Durability | None = None,
     libver: str | tuple[str, str] | None = None,
     compute: bool = True,
     scheduler: Any = None,
     memory_limit: int | str | None = None,
     progress: bool | None = None,
+    callback: Listener | None = None,
     fuse: bool = True,
     compute_kwargs: Mapping[str, Any] | None = None,
     **keywords: Any,
@@ -95,10 +82,11 @@ def to_hdf5(
         be those with which it was begun, except for ``scheduler``, ``memory_limit`` and ``buffer_shape``.
     wait : bool
         Where another call is writing this file, or another program has it open, wait instead of
-        raising.
+        raising.  By default ``chunkio.wait`` of dask's configuration, which is False.
     durability : str
         What a committed buffer survives: ``"process"`` for the death of any process,
-        ``"power"`` for that of the machine too, which waits for the disk at each commit.
+        ``"power"`` for that of the machine too, which waits for the disk at each commit.  By default
+        ``chunkio.durability`` of dask's configuration, which is ``"process"``.
     libver : str or tuple of str, optional
         File format, as `h5py.File` takes it.
     compute : bool
@@ -108,9 +96,13 @@ def to_hdf5(
     memory_limit : int or str, optional
         What one worker process may take in all, in bytes or as in ``"600MB"``: buffers that nobody gave
         a shape are split until what its threads hold fits.  By default the limit that the cluster's
-        workers have, or half of the memory that is free, shared by local processes.
+        workers have, or four fifths of the memory that is free, shared by local processes.  What does not
+        fit is refused, with the buffer shape that would.
     progress : bool, optional
         Show a bar; by default where standard error is a terminal.
+    callback : callable, optional
+        Called with each event: `WriteStarted`, `BufferCommitted`, `WriteFinished` or `WriteFailed`, one at a
+        time, from whichever thread hears of it.
     fuse : bool
         False to leave read and commit of a buffer as two tasks, to look at them on the dashboard.
     compute_kwargs : mapping, optional
@@ -153,27 +145,49 @@ def to_hdf5(
     (8000, True)
     """
     refuse_import_by_spawn()
+    if callback is not None and not callable(callback):
+        raise ArgumentTypeError(f"callback={callback!r} is not callable; give a function of one event")
     options = _target_options(overwrite, resume, wait, durability, libver)
-    workers = find_workers(scheduler, memory_limit)
-    write = _prepare(filename, args, encoding, keywords, workers, options=options)
+    workers = _workers(scheduler, memory_limit)
+    write = prepare(filename, args, encoding, keywords, workers, options=options)
     if not compute:
         return build_graph(write.creation(exclusive=False), write.sources, fuse)
-    return _computed(write, scheduler, progress, fuse, compute_kwargs)
+    write.require_fit()
+    return _computed(write, _listeners(write, progress, callback), scheduler, fuse, compute_kwargs)
+
+
+def _listeners(write: PreparedWrite, progress: bool | None, callback: Listener | None) -> list[Listener]:
+    found: list[Listener] = [] if callback is None else [callback]
+    chosen = settings()
+    if progress is None:
+        progress = True if write.asks_for_progress else chosen.progress
+    if wants_progress(progress):
+        found.append(ProgressBar())
+    if logger.isEnabledFor(logging.INFO):
+        found.append(ProgressLog(chosen.log_seconds))
+    return found
 
 
 def _computed(
-    write: _Write, scheduler: Any, progress: bool | None, fuse: bool, compute_kwargs: Mapping[str, Any] | None
+    write: PreparedWrite,
+    listeners: Sequence[Listener],
+    scheduler: Any,
+    fuse: bool,
+    compute_kwargs: Mapping[str, Any] | None,
 ) -> WriteResult:
     delayed = build_graph(write.creation(exclusive=write.workers.share_process), write.sources, fuse)
-    bar = progress if progress is not None else True if write.asks_for_progress else None
-    with kept_is_named(write.target), errors_of_workers(), _shown(write, wants_progress(bar)):
+
+    def compute() -> Any:
+        return dask.base.compute(delayed, scheduler=scheduler, **(compute_kwargs or {}))[0]
+
+    with kept_is_named(write.target), errors_of_workers(), observed(write, listeners) as told:
         stopping = contextlib.nullcontext() if write.workers.share_process else interrupts_stop(write.target)
         try:
             with stopping:
-                (result,) = dask.base.compute(delayed, scheduler=scheduler, **(compute_kwargs or {}))
+                finished: WriteResult = persevering(write, compute)
         finally:
             end(write.target.write_id)
-    finished: WriteResult = result
+        told.finished(finished)
     return finished
 
 
@@ -185,19 +199,29 @@ def plan(
     libver: str | tuple[str, str] | None = None,
     scheduler: Any = None,
     memory_limit: int | str | None = None,
+    sample: int | None = None,
     **keywords: Any,
 ) -> WritePlan:
-    """Say what `to_hdf5` would do with the same arguments; touches nothing.
+    """Say what `to_hdf5` would do with the same arguments; writes nothing.
+
+    Parameters
+    ----------
+    filename, *args, encoding, overwrite, libver, scheduler, memory_limit, **keywords
+        As `to_hdf5` takes them.
+    sample : int, optional
+        How many chunks of each dataset are read and encoded here, to estimate the stored size.  By default
+        3; none of a dask array, which would be computed for it, nor of what is read in order.
 
     Returns
     -------
     WritePlan
-        Grids, encoders and projected memory; print it to read it.
+        Grids, encoders, projected memory and stored size; print it to read it, and call its
+        ``write()`` to have it done.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        As `to_hdf5` would.
+        As `to_hdf5` would; but for what does not fit into memory, which the plan says.
 
     Examples
     --------
@@ -206,174 +230,33 @@ def plan(
     >>> planned.datasets[0].encoder
     'deflate(4) by libdeflate 4'
     """
-    for keyword in ("compute", "progress", "fuse", "compute_kwargs", "resume", "wait", "durability"):
+    mine = {"encoding": encoding, "overwrite": overwrite, "libver": libver}
+    run = {"scheduler": scheduler, "memory_limit": memory_limit}
+    write = functools.partial(to_hdf5, filename, *args, **mine, **run, **keywords)
+    for keyword in _NOT_OF_A_PLAN:
         keywords.pop(keyword, None)
     options = _target_options(overwrite, False, False, "process", libver)
-    workers = find_workers(scheduler, memory_limit)
-    return _prepare(filename, args, encoding, keywords, workers, options=options).plan()
+    prepared = prepare(filename, args, encoding, keywords, _workers(scheduler, memory_limit), options=options)
+    estimates = tuple(map(functools.partial(estimated_nbytes, sample), prepared.jobs, prepared.sources))
+    return prepared.plan(estimates, write)
 
 
-@dataclass(frozen=True, slots=True)
-class _Write:
-    """Everything that is decided before a write begins."""
-
-    target: Target
-    workers: Workers
-    sources: tuple[Source, ...]
-    specs: tuple[DatasetSpec, ...]
-    jobs: tuple[DatasetJob, ...]
-
-    def creation(self, exclusive: bool) -> Creation:
-        return Creation(self.target, self.specs, self.jobs, exclusive)
-
-    @property
-    def asks_for_progress(self) -> bool:
-        return any(isinstance(source, IteratorSource) and source.display_progress for source in self.sources)
-
-    def plan(self) -> WritePlan:
-        datasets = tuple(map(_dataset_plan, self.jobs))
-        threads = self.workers.threads_per_worker
-        held = max(projected_nbytes(d.buffer_nbytes, d.chunk_nbytes, threads) for d in datasets)
-        copied = max((d.buffer_nbytes for d in datasets if d.read != "concurrent"), default=0)
-        return WritePlan(
-            self.target.path,
-            datasets,
-            self.workers.kind,
-            self.workers.threads,
-            threads,
-            held + copied,
-            self.workers.memory_nbytes,
-        )
+def _workers(scheduler: Any, memory_limit: int | str | None) -> Workers:
+    return find_workers(scheduler, settings().memory_limit if memory_limit is None else memory_limit)
 
 
-def _dataset_plan(job: DatasetJob) -> DatasetPlan:
-    form = job.layout.form
-    encoder = encoder_for(form, job.options).name if job.layout.is_chunked else "HDF5, one buffer at a time"
-    filters = tuple(map(str, form.filters))
-    region = job.layout.region
-    return DatasetPlan(job.layout.name, form.dtype, job.source_dtype, job.buffers, filters, encoder, job.read, region)
-
-
-def _prepare(
-    filename: Any,
-    args: tuple[Any, ...],
-    encoding: Mapping[str, Mapping[str, Any]] | None,
-    keywords: Mapping[str, Any],
-    workers: Workers,
-    *,
-    options: Mapping[str, Any],
-) -> _Write:
-    path = parse_filename(filename)
-    requests = parse_requests(args, encoding, keywords)
-    target = Target(path, uuid.uuid4().hex, **options)
-    there = find_parts(
-        target, {one.name: (one.region, one.append, one.source.shape) for one in requests if one.is_there}
-    )
-    specs = tuple(_spec_of_part(one, there[one.name]) if one.name in there else _spec(one) for one in requests)
-    layouts = preview(specs)
-    jobs = tuple(_job(request, layout, workers) for request, layout in zip(requests, layouts, strict=True))
-    for request in requests:
-        _require_portable(request, workers)
-    return _Write(target, workers, tuple(request.source for request in requests), specs, jobs)
-
-
-def _target_options(overwrite: bool, resume: bool, wait: bool, durability: str, libver: Any) -> dict[str, Any]:
+def _target_options(
+    overwrite: bool, resume: bool, wait: bool | None, durability: str | None, libver: Any
+) -> dict[str, Any]:
+    chosen = settings()
+    durability = chosen.durability if durability is None else durability
     if durability not in get_args(Durability):
         raise ArgumentError(f"durability={durability!r} is none of {', '.join(map(repr, get_args(Durability)))}")
     return {
         "overwrite": overwrite,
         "resume": resume,
-        "wait": wait,
+        "wait": chosen.wait if wait is None else wait,
         "durability": durability,
         "libver": libver,
         "command": command_line.get(),
     }
-
-
-def _spec(request: DatasetRequest) -> DatasetSpec:
-    source = request.source
-    chunks = request.chunks or source.shapes.chunk
-    if chunks is None:
-        chunks = readable_chunk_shape(source.shape, request.dtype.itemsize, source.shapes.block)
-    check_cast(source.dtype, request.dtype, request.name)
-    return DatasetSpec(request.name, source.shape, request.dtype, chunks, request.options, request.attrs, source.dtype)
-
-
-def _spec_of_part(request: DatasetRequest, layout: DatasetLayout) -> DatasetSpec:
-    source, form = request.source, layout.form
-    check_cast(source.dtype, form.dtype, request.name)
-    spec = DatasetSpec(request.name, source.shape, form.dtype, form.chunk_shape, source_dtype=source.dtype)
-    return replace(spec, there=layout)
-
-
-def _job(request: DatasetRequest, layout: DatasetLayout, workers: Workers) -> DatasetJob:
-    source = request.source
-    read = _read_mode(request)
-    buffer = _buffer_shape(request, layout, workers)
-    if isinstance(source, StreamSource):
-        buffer = (*buffer[:1], *(max(n, 1) for n in source.shape[1:]))
-    try:
-        BufferGrid(layout.chunks, buffer)
-    except AlignmentError as error:
-        raise AlignmentError(f"{request.name}: {error}") from error
-    return DatasetJob(layout, buffer, source.dtype, read, request.options)
-
-
-def _read_mode(request: DatasetRequest) -> ReadMode:
-    offered = request.source.read_mode
-    wanted: ReadMode = request.read or offered
-    if isinstance(request.source, LazySource) and request.read not in (None, "concurrent"):
-        raise ArgumentError(
-            f"{request.name}: read={request.read!r} does not apply to a dask array, whose own tasks read; "
-            f"give lock=True to dask.array.from_array instead"
-        )
-    if isinstance(request.source, StreamSource) and wanted != "ordered":
-        raise ArgumentError(f"{request.name}: a stream can only be read in order; leave read={request.read!r} out")
-    return wanted
-
-
-def _buffer_shape(request: DatasetRequest, layout: DatasetLayout, workers: Workers) -> Shape:
-    """Return the buffer shape that the user chose, or one that suits chunks, memory and threads."""
-    if request.buffer_shape is not None:
-        return request.buffer_shape
-    shapes, chunk = request.source.shapes, layout.form.chunk_shape
-    if shapes.buffer is not None and shapes.is_fixed and _fits(layout, shapes.buffer):
-        return shapes.buffer
-    if isinstance(request.source, LazySource) and shapes.block is not None and _fits(layout, shapes.block):
-        return shapes.block
-    itemsize = max(request.source.dtype.itemsize, layout.form.dtype.itemsize)
-    budget = min(_BUFFER_NBYTES, buffer_budget(workers.memory_nbytes, workers.threads_per_worker))
-    start = shapes.buffer if shapes.buffer is not None and not shapes.is_fixed else None
-    if start is None or not _fits(layout, start):
-        start = buffer_within(layout.shape, chunk, itemsize, budget)
-    count = _BUFFERS_PER_THREAD * workers.threads
-    return split_buffer(layout.shape, chunk, start, itemsize, nbytes=budget, count=count)
-
-
-def _fits(layout: DatasetLayout, buffer: Shape) -> bool:
-    try:
-        BufferGrid(layout.chunks, buffer)
-    except AlignmentError:
-        return False
-    return True
-
-
-def _require_portable(request: DatasetRequest, workers: Workers) -> None:
-    source = request.source
-    if workers.share_process or isinstance(source, LazySource):
-        return
-    empty = tuple(slice(0, 0) for _ in source.shape)
-    # An array in memory is sent in parts, which are plain numpy.
-    if not (isinstance(source, ArraySource) and source.part(empty) is not None):
-        require_picklable(source, request.name)
-
-
-@contextlib.contextmanager
-def _shown(write: _Write, show: bool) -> Iterator[None]:
-    if not show:
-        yield
-        return
-    nbytes = sum(job.layout.nbytes for job in write.jobs)
-    label = write.jobs[0].layout.name if len(write.jobs) == 1 else f"{len(write.jobs)} datasets"
-    with progress_bar(write.target.write_id, nbytes, label, write.workers):
-        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -105,20 +106,20 @@ def direct_steps(form: ChunkFormat) -> tuple[Step, ...] | None:
     FilterError
         If a filter is missing on this machine.
     """
-    steps = []
+    steps: list[Step] = []
     for one in form.filters:
-        step = _own_step(one) or _plugin_step(one)
+        step = _own_step(one, steps[-1].filter if steps else None) or _plugin_step(one)
         if step is None:
             return None
         steps.append(step)
     return tuple(steps)
 
 
-def _own_step(one: Filter) -> Step | None:
+def _own_step(one: Filter, before: Filter | None) -> Step | None:
     if one.code == DEFLATE:
-        return Step(
-            one, f"deflate({one.options[0]}) by {engine_for(one.options[0])}" if _level(one) else one.name, _deflate
-        )
+        planes = before.options[0] if before is not None and _shuffles(before) else 1
+        engine = f"deflate({one.options[0]}) by {engine_for(one.options[0], planes)}" if _level(one) else one.name
+        return Step(one, engine, functools.partial(_deflate, planes))
     if one.code == SHUFFLE:
         return Step(one, one.name, _shuffle)
     return Step(one, one.name, _fletcher32) if one.code == FLETCHER32 else None
@@ -131,16 +132,20 @@ def _plugin_step(one: Filter) -> Step | None:
 
 
 def _shuffle(one: Filter, data: Data) -> Data | None:
+    return shuffle(data, one.options[0]) if _shuffles(one) else None
+
+
+def _shuffles(one: Filter) -> bool:
     # HDF5 sets up only the first of two shuffles; the second has no options, and fails.
-    return shuffle(data, one.options[0]) if len(one.options) == 1 and one.options[0] else None
+    return one.code == SHUFFLE and len(one.options) == 1 and one.options[0] > 0
 
 
 def _level(one: Filter) -> bool:
     return len(one.options) == 1 and one.options[0] <= _MAX_LEVEL
 
 
-def _deflate(one: Filter, data: Data) -> Data | None:
-    return deflate(data, one.options[0]) if _level(one) else None
+def _deflate(planes: int, one: Filter, data: Data) -> Data | None:
+    return deflate(data, one.options[0], planes) if _level(one) else None
 
 
 def _fletcher32(_: Filter, data: Data) -> Data:

@@ -25,10 +25,10 @@ from dask_chunkio.filters.pipeline import Data, Filter
 
 __all__ = ["PLUGIN_NAMES", "Plugin", "find_plugin", "require_filter"]
 
-_BLOSC, _SZ = 32001, 32017
+_LZF, _BLOSC, _SZ = 32000, 32001, 32017
 PLUGIN_NAMES = {
     307: "bzip2",
-    32000: "lzf",
+    _LZF: "lzf",
     _BLOSC: "blosc",
     32004: "lz4",
     32008: "bitshuffle",
@@ -43,7 +43,7 @@ PLUGIN_NAMES = {
 }
 # Functions without state between calls, which call nothing of HDF5's: each gave HDF5's bytes from many threads
 # at once, in a process without HDF5.
-_REENTRANT = frozenset({307, 32004, 32008, 32013, 32015, 32018, 32024, 32026, 32028, 32033})
+_REENTRANT = frozenset({307, _LZF, 32004, 32008, 32013, 32015, 32018, 32024, 32026, 32028, 32033})
 # SZ keeps its parameters in variables of the process, which are set up with each dataset.
 _ONLY_IN_HDF5 = frozenset({_SZ})
 
@@ -168,7 +168,8 @@ class Plugin:
             A step of a pipeline.
         """
         name = PLUGIN_NAMES.get(self.code) or step.name.partition(";")[0] or f"filter {self.code}"
-        return f"{name} by its plugin" + ("" if self.is_parallel(step) else ", one at a time")
+        where = "in h5py" if self.code == _LZF else "by its plugin"
+        return f"{name} {where}" + ("" if self.is_parallel(step) else ", one at a time")
 
     def encode(self, step: Filter, data: Data) -> Data | None:
         """Run the filter on the bytes of a chunk.
@@ -271,6 +272,8 @@ def _find(code: int) -> Plugin | None:
     memory = _shared_memory()
     if memory is None or code in _ONLY_IN_HDF5:
         return None
+    if code == _LZF:
+        return _in_h5py(memory)
     for path in _libraries(code):
         try:
             library = ctypes.CDLL(path)
@@ -280,6 +283,16 @@ def _find(code: int) -> Plugin | None:
         if description is not None and _encodes(description, code):
             return Plugin(code, library, description, memory)
     return None
+
+
+def _in_h5py(memory: _Memory) -> Plugin | None:
+    """Return h5py's own filter, where the module that registers it with HDF5 shows its function."""
+    try:
+        library = ctypes.CDLL(h5py.h5z.__file__)
+        function = _Function(("lzf_filter", library))
+    except (OSError, AttributeError):
+        return None
+    return Plugin(_LZF, library, _Class(_CLASS_VERSION, _LZF, 1, 1, b"lzf", None, None, function), memory)
 
 
 def _shared_memory() -> _Memory | None:

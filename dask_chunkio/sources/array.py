@@ -90,7 +90,7 @@ class ArraySource:
 
     def part(self, selection: Selection) -> Reader | None:
         """Return the selected part of an array in memory; other arrays are small to send."""
-        return _InMemory(self._array[selection]) if _is_in_memory(self._array) else None
+        return _InMemory(self._array[(*selection, ...)]) if _is_in_memory(self._array) else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_array": _portable(self._array), "_shape": self._shape, "_dtype": self._dtype}
@@ -107,6 +107,14 @@ class _InMemory:
 
     def read(self, selection: Selection) -> Array:  # noqa: ARG002
         return self.data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A view of compound elements is pickled by numpy without the bytes between their fields: others' memory
+        # would be in their place.
+        if self.data.dtype.names is None:
+            return _InMemory, (self.data,)
+        raw = np.asarray(self.data.view(f"V{self.data.dtype.itemsize}"), order="C")
+        return _InMemory, (raw.view(self.data.dtype),)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from dask_chunkio.errors import ArgumentError
 from dask_chunkio.grid import Array, Selection, Shape
 from dask_chunkio.sources.source import Reader, ReadMode, Shapes
 
-__all__ = ["LazySource", "lazy_array"]
+__all__ = ["Block", "LazySource", "lazy_array"]
 
 
 def lazy_array(value: Any) -> Any | None:
@@ -78,3 +80,23 @@ class LazySource:
     def read(self, selection: Selection) -> Array:
         """Compute a selection (for `plan`'s samples; a write uses the array's tasks)."""
         return np.asarray(self.array[selection].compute())
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block of a dask array, computed when it is read.
+
+    Parameters
+    ----------
+    task : callable
+        The block's task: dask calls a task with the values that it needs, by key.
+    values : mapping
+        These.
+    """
+
+    task: Any
+    values: Mapping[Any, Any]
+
+    def read(self, selection: Selection) -> Any:  # noqa: ARG002
+        """Compute the block, which is what is selected."""
+        return self.task(self.values)

@@ -11,6 +11,7 @@ from dask_chunkio.errors import ArgumentError, CastError, ChunkIOError, SourceEr
 from dask_chunkio.grid import Array, Selection, Shape, selection_shape
 
 __all__ = ["ReadMode", "Reader", "Shapes", "Source", "check_read_mode", "read_checked"]
+__all__ += ["check_buffer", "read_some_checked"]
 
 ReadMode = Literal["concurrent", "serial", "ordered"]
 
@@ -112,13 +113,25 @@ def read_checked(
     CastError
         If it returns a dtype that cannot be stored under numpy's ``same_kind`` rule.
     """
+    return check_buffer(_read(reader, selection, where), selection_shape(selection), dtypes, where)
+
+
+def read_some_checked(
+    reader: Reader, selection: Selection, dtypes: tuple[np.dtype[Any], np.dtype[Any]], where: str
+) -> Array:
+    """Read as `read_checked` does what a source has of a selection, which may be fewer rows of it."""
+    found = _read(reader, selection, where)
+    whole = selection_shape(selection)
+    return check_buffer(found, (min(len(found), whole[0]), *whole[1:]), dtypes, where)
+
+
+def _read(reader: Reader, selection: Selection, where: str) -> Any:
     try:
-        found = reader.read(selection)
+        return reader.read(selection)
     except ChunkIOError:
         raise
     except Exception as error:
         raise SourceError(f"{where}: the source raised {type(error).__name__}: {error}") from error
-    return check_buffer(found, selection_shape(selection), dtypes, where)
 
 
 def check_buffer(found: Any, shape: Shape, dtypes: tuple[np.dtype[Any], np.dtype[Any]], where: str) -> Array:

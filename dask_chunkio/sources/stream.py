@@ -2,65 +2,99 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from dask_chunkio.errors import ArgumentError, SourceError
+from dask_chunkio.errors import ArgumentError, ArgumentTypeError, SourceError
 from dask_chunkio.grid import Array, Selection, Shape
-from dask_chunkio.sources.source import Reader, ReadMode, Shapes
+from dask_chunkio.sources.source import Reader, ReadMode, Shapes, Source
 
-__all__ = ["StreamSource", "is_stream"]
+__all__ = ["StreamSource", "is_open_ended", "is_stream"]
+
+# So much of a stream whose end is not known is taken for its size, where chunks and buffers are chosen.
+_PRESUMED_NBYTES = 1 << 30
 
 
 def is_stream(value: Any) -> bool:
-    """Say whether `value` hands out DataChunks with ``next``."""
-    return callable(getattr(value, "__next__", None)) and all(hasattr(value, name) for name in ("maxshape", "dtype"))
+    """Say whether `value` hands out what it has with ``next``."""
+    return callable(getattr(value, "__next__", None))
+
+
+def is_open_ended(source: Source) -> bool:
+    """Say whether the length of a source is known only when it has ended."""
+    return isinstance(source, StreamSource) and source.open_ended
 
 
 class StreamSource:
     """Adapter for iterators that can only be asked for their next DataChunk.
 
-    DataChunks have to come in order along the first axis, each with all of the others.
+    DataChunks have to come in order along the first axis, each with all of the others.  What
+    the stream does not say of itself (``maxshape``, ``dtype``) is taken from its first one.
 
     Parameters
     ----------
-    stream : AbstractDataChunkIterator
-        Any object with hdmf's methods.
+    stream : iterator
+        Any iterator over DataChunks: hdmf's, or a generator.
+
+    Attributes
+    ----------
+    open_ended : bool
+        Whether its number of rows is known only when it has ended.
 
     Raises
     ------
     ArgumentError
-        If its shape or dtype is not known before it is read.
+        If its shape or dtype cannot be known.
+    ArgumentTypeError
+        If it hands out something else.
+
+    Examples
+    --------
+    >>> from dask_chunkio import DataChunk
+    >>> source = StreamSource(DataChunk(np.full((1, 3), row), np.s_[row : row + 1]) for row in range(4))
+    >>> source.open_ended, source.shape[1:]
+    (True, (3,))
+    >>> source.read(np.s_[0:9, 0:3]).shape
+    (4, 3)
     """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        shape = stream.maxshape
-        if shape is None or any(length is None for length in shape) or stream.dtype is None:
-            raise ArgumentError(
-                f"{type(stream).__name__} has maxshape {shape} and dtype {stream.dtype}; a stream whose end is not "
-                f"known cannot be written yet: give it maxshape= and dtype="
-            )
-        self._shape = tuple(int(length) for length in shape)
         self._rest: Array | None = None
         self._next_row = 0
+        maxshape, dtype = getattr(stream, "maxshape", None), getattr(stream, "dtype", None)
+        if maxshape is None or dtype is None:
+            self._rest = self._first()
+            maxshape = (None, *self._rest.shape[1:]) if maxshape is None else maxshape
+            dtype = self._rest.dtype if dtype is None else dtype
+        if not len(maxshape) or None in maxshape[1:]:
+            raise ArgumentError(
+                f"{_name(stream)} has maxshape {maxshape}; only the length of the first axis may be unknown"
+            )
+        self._dtype = np.dtype(dtype)
+        self.open_ended = maxshape[0] is None
+        row_nbytes = self._dtype.itemsize * math.prod(map(int, maxshape[1:]))
+        rows = max(1, _PRESUMED_NBYTES // max(1, row_nbytes)) if self.open_ended else maxshape[0]
+        self._shape = tuple(map(int, (rows, *maxshape[1:])))
 
     @property
     def shape(self) -> Shape:
-        """Its shape, in elements."""
+        """Its shape, in elements; where its length is not known, a GiB's."""
         return self._shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of its elements."""
-        found: np.dtype[Any] = np.dtype(self._stream.dtype)
+        found: np.dtype[Any] = self._dtype
         return found
 
     @property
     def shapes(self) -> Shapes:
         """No more than a hint: its recommended chunks."""
-        chunk = self._stream.recommended_chunk_shape()
+        recommend = getattr(self._stream, "recommended_chunk_shape", None)
+        chunk = recommend() if recommend is not None else None
         if chunk is None or len(chunk) != len(self.shape):
             return Shapes()
         return Shapes(tuple(max(1, min(int(c), n)) for c, n in zip(chunk, self.shape, strict=True)))
@@ -75,31 +109,68 @@ class StreamSource:
         return None
 
     def read(self, selection: Selection) -> Array:
-        """Return the next rows; `selection` has to begin where the last one ended."""
+        """Return the next rows; `selection` has to begin where the last one ended.
+
+        Of a stream whose end was not known, fewer where it has ended.
+        """
         rows = selection[0]
         if rows.start != self._next_row:
             raise SourceError(f"a stream was asked for row {rows.start}, but stands at row {self._next_row}")
         parts: list[Array] = []
         while self._next_row < rows.stop:
-            parts.append(self._take(rows.stop - self._next_row))
-            self._next_row += len(parts[-1])
+            part = self._take(rows.stop - self._next_row)
+            if part is None:
+                break
+            parts.append(part)
+            self._next_row += len(part)
+        if not parts:
+            return np.empty((0, *self._shape[1:]), self._dtype)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _take(self, wanted: int) -> Array:
+    def _take(self, wanted: int) -> Array | None:
         data = self._rest if self._rest is not None else self._advance()
+        if data is None:
+            return None
         self._rest = data[wanted:] if len(data) > wanted else None
         return data[:wanted]
 
-    def _advance(self) -> Array:
+    def _advance(self) -> Array | None:
         try:
             chunk = next(self._stream)
         except StopIteration:
+            if self.open_ended:
+                return None
             raise SourceError(f"the stream ended at row {self._next_row} of {self._shape[0]}") from None
+        return self._rows(chunk, self._shape[1:])
+
+    def _first(self) -> Array:
+        try:
+            chunk = next(self._stream)
+        except StopIteration:
+            raise ArgumentError(
+                f"{_name(self._stream)} ended before its first DataChunk, so that its shape and dtype are not known; "
+                f"give it attributes maxshape and dtype, or write an empty array"
+            ) from None
+        except Exception as error:
+            raise SourceError(f"{_name(self._stream)} raised {type(error).__name__}: {error}") from error
+        return self._rows(chunk, None)
+
+    def _rows(self, chunk: Any, others: Shape | None) -> Array:
+        """Return the elements of a DataChunk, if they are the next whole rows."""
+        if not (hasattr(chunk, "data") and hasattr(chunk, "selection")):
+            raise ArgumentTypeError(
+                f"{_name(self._stream)} handed out a {type(chunk).__name__}, not a DataChunk; yield "
+                f"dask_chunkio.DataChunk(data, selection)"
+            )
         data = np.asarray(chunk.data)
         rows = chunk.selection[0] if isinstance(chunk.selection, tuple) else chunk.selection
         start = rows.start if isinstance(rows, slice) else rows
-        if start != self._next_row or data.shape[1:] != self._shape[1:]:
+        if (start or 0) != self._next_row or not data.ndim or data.shape[1:] != (others or data.shape[1:]):
             raise SourceError(
                 f"the stream returned {data.shape} at {chunk.selection}; whole rows from {self._next_row} on are needed"
             )
         return data
+
+
+def _name(stream: Any) -> str:
+    return type(stream).__name__

@@ -58,6 +58,8 @@ class DatasetSpec:
         What the source announces; `dtype` by default.
     there : DatasetLayout, optional
         The part of a dataset that is there already; then nothing is made.
+    open_ended : bool
+        Whether its length is not known before its source has ended.
     """
 
     name: str
@@ -68,6 +70,7 @@ class DatasetSpec:
     attrs: Mapping[str, Any] = field(default_factory=dict)
     source_dtype: np.dtype[Any] | None = None
     there: DatasetLayout | None = None
+    open_ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +186,7 @@ def describe_made(spec: DatasetSpec, layout: DatasetLayout) -> CreatedDataset:
         "" if form.fillvalue is None else form.fillvalue.hex(),
         layout.is_chunked,
         () if layout.region is None else (layout.region.start, layout.region.stop, layout.region.before),
+        spec.open_ended,
     )
 
 

@@ -4,7 +4,8 @@ An append-only file of records (`dask_chunkio.storage.records`):
 
 ========  ==================================================================================
 OWNER     JSON: who writes from here on.  The last one owns the write; everybody else gives up.
-CREATED   JSON: the datasets that were made, and the group in which they are hidden.
+CREATED   JSON: the datasets that were made, and the group in which they are hidden; again
+          where one has another length.
 RESERVED  dataset, buffer, epoch, time; for each chunk its number, place, checksum and mask.
 VOIDED    the same, of chunks that hold the fill value in place of their data (`recover`).
 FINISHED  empty: index and journal agreed, everything stands under its final name.
@@ -105,6 +106,8 @@ class CreatedDataset:
         As `DatasetLayout.is_chunked`.
     region : tuple of tuple of int
         Start and stop of a part of a dataset that was there, and the dataset's shape before; else empty.
+    open_ended : bool
+        Whether its length may still change.
     """
 
     name: str
@@ -116,6 +119,7 @@ class CreatedDataset:
     fillvalue: str
     is_chunked: bool
     region: tuple[Shape, ...] = ()
+    open_ended: bool = False
 
     @property
     def chunk_count(self) -> int:
@@ -123,7 +127,9 @@ class CreatedDataset:
         return len(ChunkGrid(self.shape, self.chunks))
 
     def difference(self, other: CreatedDataset) -> str | None:
-        """Return in words what differs, or None."""
+        """Return in words what differs, or None; of a length that was not known, nothing does."""
+        if other.open_ended and other.shape and self.shape:
+            other = dataclasses.replace(other, shape=(self.shape[0], *other.shape[1:]), open_ended=self.open_ended)
         for part in dataclasses.fields(self):
             mine, theirs = getattr(self, part.name), getattr(other, part.name)
             if mine != theirs:
@@ -289,8 +295,11 @@ class Journal:
         if kind == OWNER:
             self.owners.append(_owner(body))
         elif kind == CREATED:
+            # Again, where one has another length; what is known of its chunks stays.
             self.created = _created(body)
-            self._tables = [np.zeros(_bounded(made.chunk_count), ROW) for made in self.created.datasets]
+            counts = [_bounded(made.chunk_count) for made in self.created.datasets]
+            tables = [*self._tables, *([np.zeros(0, ROW)] * len(counts))]
+            self._tables = list(map(_resized, tables, counts))
         elif kind in (RESERVED, VOIDED):
             self._enter(Reservations.unpack(body), HELD if kind == RESERVED else VOID)
         elif kind == FINISHED:
@@ -317,6 +326,14 @@ class Journal:
         rows["state"] = state
         table[entries["chunk"].astype(np.intp)] = rows
         self.last_commit = max(self.last_commit, found.time)
+
+
+def _resized(table: Entries, count: int) -> Entries:
+    if len(table) == count:
+        return table
+    resized = np.zeros(count, ROW)
+    resized[: len(table)] = table[:count]
+    return resized
 
 
 def _bounded(count: int) -> int:
@@ -362,6 +379,7 @@ def _dataset(found: Any) -> CreatedDataset:
     if (
         not all(type(n) is int for n in itertools.chain(made.shape, made.chunks, *made.region))
         or type(made.is_chunked) is not bool
+        or type(made.open_ended) is not bool
     ):
         raise ValueError("of a dataset whose shape is none")
     if not all(type(word) is str for word in (made.name, made.dtype, made.source_dtype, made.filters, made.fillvalue)):

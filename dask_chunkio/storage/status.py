@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dask_chunkio.errors import TargetError
@@ -162,6 +162,15 @@ def read_journal(target: Target) -> Iterator[Journal]:
         yield journal
     finally:
         os.close(descriptor)
+
+
+def how_far(target: Target, dataset: int, chunks: Sequence[int] | None) -> tuple[int, bool]:
+    """Return how many chunks of a running write are committed, and whether those of a dataset are."""
+    with read_journal(target) as journal:
+        if journal.created is None:
+            return 0, False
+        counts = (len(journal.table(n)) - journal.missing(n) for n in range(len(journal.created.datasets)))
+        return sum(counts), chunks is not None and journal.find(dataset, chunks) is not None
 
 
 def _is_running(target: Target, owner: Owner | None) -> bool:

@@ -12,7 +12,7 @@ import os
 from dask_chunkio.errors import TargetBusyError
 from dask_chunkio.storage.files import open_to_read, pread_into
 
-__all__ = ["GUARD", "find_superblock", "keeps_status", "require_closed"]
+__all__ = ["GUARD", "find_superblock", "require_closed"]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _WRITING = 1
@@ -30,7 +30,7 @@ def find_superblock(descriptor: int) -> int | None:
     return None
 
 
-def keeps_status(descriptor: int) -> bool:
+def _keeps_status(descriptor: int) -> bool:
     """Say whether the file records that it is open for writing (superblock version 3)."""
     at = find_superblock(descriptor)
     return at is not None and _read(descriptor, at + 8, 1) >= b"\3"
@@ -47,7 +47,7 @@ def require_closed(path: str) -> None:
     descriptor = open_to_read(path)
     try:
         at = find_superblock(descriptor)
-        flags = _read(descriptor, at + 11, 1) if at is not None and keeps_status(descriptor) else b"\0"
+        flags = _read(descriptor, at + 11, 1) if at is not None and _keeps_status(descriptor) else b"\0"
     finally:
         os.close(descriptor)
     if flags[0] & _WRITING:

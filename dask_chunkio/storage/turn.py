@@ -27,7 +27,7 @@ from dask_chunkio.storage.log import Turn, read_turn
 from dask_chunkio.storage.placing import Lock, Placing
 from dask_chunkio.storage.signals import deferred
 from dask_chunkio.storage.staging import Run
-from dask_chunkio.storage.superblock import GUARD, find_superblock, keeps_status, require_closed
+from dask_chunkio.storage.superblock import GUARD, find_superblock, require_closed
 from dask_chunkio.storage.target import Target
 
 __all__ = ["PATIENCE", "Lock", "OpenFile", "Turns"]
@@ -96,7 +96,6 @@ class Turns:
         self._ended = False
         self._open: OpenFile | None = None
         self._is_named = False
-        self._keeps_status: bool | None = None
         self._opened_descriptors: list[int] = []
         try:
             self.folder = Folder(target.folder)
@@ -300,10 +299,9 @@ class Turns:
             raise IntegrityError(f"HDF5 cannot open {self.target.file}: {error}") from None
 
     def _stays_open(self) -> bool:
-        # Others may write an existing file between turns; and superblock 3 would say "open" if this process died.
-        if self._keeps_status is None and find_superblock(self.file) is not None:
-            self._keeps_status = keeps_status(self.file)
-        return self.exclusive and self.target.mode == "new" and self._keeps_status is False
+        # Others may write an existing file between turns.  HDF5 marks as open only what it can lock: a staged file is
+        # never marked, and opens again if this process dies while it keeps it open.
+        return self.exclusive and self.target.mode == "new"
 
     def _guarded(self, runs: list[Run]) -> list[Run]:
         """Have the superblock among the runs, so that a replay sees whether others have moved the end of the file."""
