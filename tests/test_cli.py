@@ -226,7 +226,7 @@ def test_plan_touches_nothing(done: Run) -> None:
     before = sorted(os.listdir())
     shown = done("write", "a.npy", "out.h5", "--plan", "--compression", "gzip", "--chunks", "100,20").stdout
     assert sorted(os.listdir()) == before
-    assert "/a: (300, 20) int16" in shown
+    assert "/a\n    array    (300, 20) int16, 11.7 KiB" in shown
     assert "deflate(4)" in shown
 
 

@@ -295,7 +295,7 @@ def check(case, scheduler):
 
 
 FAST = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
-LONG = settings(FAST, max_examples=1500)
+LONG = settings(FAST, max_examples=1000)
 MEDIUM = settings(FAST, max_examples=150)
 FEW = settings(FAST, max_examples=12)
 
@@ -321,6 +321,7 @@ def test_everything_is_as_h5py_writes_it_at_length(scheduler, case):
 
 @pytest.mark.heavy
 @given(case=cases())
+@example(Case((), (), (), COMPOUND, "noise"))
 @FEW
 def test_everything_is_as_h5py_writes_it_from_processes(case):
     check(case, "processes")
@@ -335,6 +336,7 @@ def test_everything_is_as_h5py_writes_it_from_a_client_on_threads(thread_client,
 
 @pytest.mark.heavy
 @given(case=cases())
+@example(Case((), (), (), COMPOUND, "noise"))
 @MEDIUM
 def test_everything_is_as_h5py_writes_it_from_a_client_on_processes(process_client, case):
     check(case, process_client)

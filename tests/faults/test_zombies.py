@@ -19,13 +19,12 @@ import dask_chunkio as dcio
 from dask_chunkio.errors import TargetBusyError, TargetExistsError, WorkerError
 from dask_chunkio.storage import placing
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/locks")
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/locks"),
+]
 OLD = np.arange(500)
 LAST = ("removing", "before removing the folder")
-SOME_FINISH = [
-    pytest.param(phase, marks=() if phase in ("before the name", "removing") else pytest.mark.heavy)
-    for phase in FREE_FINISH
-]
 PLACING = ("with the scheduler's lock", "before placing", "placing", "after placing")
 # Seconds for which a worker and its lock are believed in: a stopped one is presumed dead soon.
 SOON = {
@@ -103,7 +102,6 @@ def workers(scheduler, tmp_path):
     return start
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("phase", ["reading", "encoding", *FREE_FINISH])
 def test_others_go_on_for_a_stopped_worker_and_it_comes_too_late(place, scheduler, workers, phase):
     if place.exists() and "name" in phase:
@@ -124,7 +122,6 @@ def test_others_go_on_for_a_stopped_worker_and_it_comes_too_late(place, schedule
     assert phase != "encoding" or kind != "NoneType", "a commit after the end was accepted"
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("ending", [resume, kill])
 @pytest.mark.parametrize("phase", [*HELD, *HELD_FINISH])
 def test_others_wait_for_a_worker_that_is_stopped_in_its_turn(tmp_path, scheduler, workers, phase, ending):
@@ -145,7 +142,6 @@ def test_others_wait_for_a_worker_that_is_stopped_in_its_turn(tmp_path, schedule
         check(place)
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("ending", [resume, kill])
 @pytest.mark.parametrize("phase", PLACING)
 def test_others_do_all_and_wait_at_the_end_for_a_worker_that_is_stopped_as_it_places(
@@ -169,7 +165,7 @@ def pool(count, phase, marker):
     return {"num_workers": count, "initializer": partial(zombies.stop_at, phase, marker), "chunksize": 1}
 
 
-@pytest.mark.parametrize("phase", ["placing", pytest.param("reading", marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("phase", ["placing", "reading"])
 def test_a_pool_waits_for_its_stopped_process_and_nobody_else_may_go_on(place, tmp_path, phase):
     marker = tmp_path / "marker"
     call = Call(write, place, scheduler="processes", compute_kwargs=pool(2, phase, marker))
@@ -185,7 +181,6 @@ def test_a_pool_waits_for_its_stopped_process_and_nobody_else_may_go_on(place, t
     check(place)
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("phase", [*FREE, *HELD])
 def test_a_stopped_process_of_a_pool_that_is_killed_is_resumed(place, tmp_path, phase):
     marker = tmp_path / "marker"
@@ -228,7 +223,6 @@ def test_a_call_that_was_stopped_and_replaced_gives_up(place, tmp_path):
     check(place)
 
 
-@pytest.mark.heavy
 def test_a_call_that_was_stopped_and_outlived_gives_up(place, tmp_path):
     marker = tmp_path / "marker"
     first = stopped_between_tasks(place, marker)
@@ -299,7 +293,7 @@ def test_no_write_ends_while_a_stopped_process_is_placing(tmp_path, monkeypatch,
     check(place)
 
 
-@pytest.mark.parametrize("phase", SOME_FINISH)
+@pytest.mark.parametrize("phase", FREE_FINISH)
 @pytest.mark.parametrize("kind", ["new", "existing"])
 def test_a_stopped_finish_touches_nothing_of_a_write_that_began_since(tmp_path, phase, kind):
     """The other finished, somebody moved its file away or goes on with it, and begins another write there."""
@@ -325,7 +319,7 @@ def test_a_stopped_finish_touches_nothing_of_a_write_that_began_since(tmp_path, 
     assert words == "done" or words.startswith(("TargetError: ", "TargetExistsError: ")), words
 
 
-@pytest.mark.parametrize("phase", SOME_FINISH)
+@pytest.mark.parametrize("phase", FREE_FINISH)
 def test_a_stopped_replacement_replaces_nothing_that_came_since(tmp_path, phase):
     """With overwrite=True and nothing else in the file, a new file takes its place: not half of a later one."""
     place, marker, gate, write_id = make_place("new", tmp_path), tmp_path / "marker", tmp_path / "gate", tmp_path.name

@@ -51,6 +51,21 @@ def test_from_the_default_level_up_it_is_at_most_1_percent_longer_than_zlibs(lev
     assert len(deflate(data, level)) <= 1.01 * len(zlib.compress(data, level))
 
 
+@given(st.integers(0, 9), st.integers(1, 9), st.integers(0, 3), st.integers(0, 100))
+@settings(deadline=None, max_examples=60)
+def test_zlib_gets_back_planes_too(level, planes, blocks, seed):
+    """Of any length, from planes that are too short to be told apart up."""
+    data = np.random.default_rng(seed).normal(0, 20, blocks * planes * 9000).astype("i2").tobytes()
+    assert zlib.decompress(deflate(data, level, planes)) == data
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_planes_make_the_fast_levels_smaller(level):
+    data = np.random.default_rng(0).normal(0, 20, 450_000).astype("i2").view("u1").reshape(-1, 2).T.tobytes()
+    assert len(deflate(data, level, 2)) < 0.985 * len(deflate(data, level))
+    assert (engine_for(level), engine_for(level, 2)) == (f"isal {level}", "isal 2, by planes")
+
+
 def test_each_level_has_an_engine():
     assert [engine_for(level).split()[0] for level in (0, 1, 4)] == ["zlib", "isal", "libdeflate"]
     with pytest.raises(KeyError):

@@ -313,7 +313,16 @@ def test_on_windows_hdf5_runs_the_plugins(monkeypatch):
 
 def test_what_is_built_into_hdf5_is_no_plugin():
     assert find_plugin(4) is None
-    assert direct_steps(ChunkFormat((4,), np.dtype("i2"), (Filter(32000, 1, (), "lzf"),))) is None
+    assert direct_steps(ChunkFormat((4,), np.dtype("i2"), (Filter(4, 0, (32, 8), "szip"),))) is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="plugins are left to HDF5")
+def test_h5pys_lzf_is_called_where_h5py_has_it(monkeypatch):
+    assert find_plugin(32000) is not None
+    fresh(monkeypatch)
+    monkeypatch.setattr(h5py.h5z, "__file__", h5py.h5s.__file__)
+    assert find_plugin(32000) is None
+    assert isinstance(encoder_for(form_of({"compression": "lzf"}), {"compression": "lzf"}), Hdf5Encoder)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="plugins are left to HDF5")

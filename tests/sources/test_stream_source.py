@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from iterators import numbers
 
 import dask_chunkio as dcio
-from dask_chunkio.errors import ArgumentError, PicklingError, SourceError
+from dask_chunkio.errors import ArgumentError, ArgumentTypeError, PicklingError, SourceError
 from dask_chunkio.sources.stream import StreamSource, is_stream
 
 DATA = numbers((11, 4))
@@ -36,7 +36,8 @@ def test_rows_come_in_order_whatever_the_pieces(piece, cuts):
 def test_it_is_read_in_order_only():
     source = StreamSource(stream())
     assert is_stream(stream())
-    assert not is_stream(iter([1]))
+    assert is_stream(iter([1]))
+    assert not is_stream([1])
     assert (source.shape, source.dtype, source.read_mode) == ((11, 4), np.dtype("i2"), "ordered")
     assert source.part(whole_rows(0, 2)) is None
     source.read(whole_rows(0, 2))
@@ -44,16 +45,54 @@ def test_it_is_read_in_order_only():
         source.read(whole_rows(5, 6))
 
 
-@pytest.mark.parametrize(("maxshape", "dtype"), [(None, "i2"), ((None, 4), "i2"), ((3, 4), None)])
-def test_a_stream_whose_end_is_not_known_is_refused(maxshape, dtype):
-    unknown = type("Unknown", (), {"maxshape": maxshape, "dtype": dtype, "__next__": next})
-    with pytest.raises(ArgumentError, match=r"Unknown has maxshape .*; a stream whose end .* give it maxshape= and"):
+@pytest.mark.parametrize("maxshape", [(None, None), (4, None), ()])
+def test_only_the_first_length_may_be_unknown(maxshape):
+    unknown = type("Unknown", (), {"maxshape": maxshape, "dtype": "i2", "__next__": next})
+    with pytest.raises(ArgumentError, match=r"Unknown has maxshape .*; only the length of the first axis may be unk"):
         StreamSource(unknown())
 
 
-def test_hdmfs_endless_stream_is_refused():
-    with pytest.raises(ArgumentError, match=r"DataChunkIterator has maxshape \(None, 4\)"):
-        StreamSource(DataChunkIterator(data=iter(DATA), dtype=DATA.dtype))
+def pieces(data=DATA, rows=2):
+    """A generator, as users write it."""
+    for start in range(0, len(data), rows):
+        yield dcio.DataChunk(data[start : start + rows], slice(start, min(start + rows, len(data))))
+
+
+@given(st.integers(1, 13), st.lists(st.integers(1, 10), max_size=6))
+@settings(deadline=None)
+def test_a_generator_says_what_it_is_by_its_first_datachunk(rows, cuts):
+    source = StreamSource(pieces(rows=rows))
+    assert (source.open_ended, source.shape[1:], source.dtype) == (True, (4,), DATA.dtype)
+    borders = sorted({0, 11, *cuts})
+    for start, stop in itertools.pairwise(borders):
+        np.testing.assert_array_equal(source.read(whole_rows(start, stop)), DATA[start:stop], strict=True)
+    assert source.read(whole_rows(11, 15)).shape == (0, 4)
+
+
+def test_what_a_stream_says_of_itself_counts():
+    source = StreamSource(DataChunkIterator(data=iter(DATA), dtype=DATA.dtype))
+    assert (source.open_ended, source.shape[1:], source.dtype) == (True, (4,), DATA.dtype)
+    assert not StreamSource(stream()).open_ended
+
+
+def test_a_generator_without_a_datachunk():
+    with pytest.raises(ArgumentError, match="generator ended before its first DataChunk, so that its shape and dtype"):
+        StreamSource(iter(x for x in ()))
+
+
+@pytest.mark.parametrize("item", [1, "rows", np.zeros(3), None])
+def test_a_generator_of_something_else(item):
+    with pytest.raises(ArgumentTypeError, match=r"handed out a \w+, not a DataChunk; yield dask_chunkio.DataChunk"):
+        StreamSource(iter([item]))
+
+
+def test_a_generator_that_fails_at_once():
+    def failing():
+        raise OSError("no disk")
+        yield
+
+    with pytest.raises(SourceError, match="generator raised OSError: no disk"):
+        StreamSource(failing())
 
 
 def test_a_stream_that_ends_early():

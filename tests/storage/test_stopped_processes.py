@@ -10,7 +10,7 @@ from stopped_commits import INSIDE, OUTSIDE
 SCRIPT = Path(__file__).with_name("stopped_commits.py")
 
 
-@pytest.mark.parametrize("ending", ["continued", "killed"])
+@pytest.mark.parametrize("ending", [pytest.param("continued", marks=pytest.mark.heavy), "killed"])
 @pytest.mark.parametrize("phase", [*OUTSIDE, *INSIDE])
 def test_others_go_on_or_wait_and_nothing_is_lost(phase, ending, tmp_path):
     command = [sys.executable, SCRIPT, phase, ending, tmp_path]

@@ -1,5 +1,6 @@
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -384,3 +385,18 @@ def _run(what, folder):
 def _process(what, folder):
     script = Path(__file__).with_name("ending_processes.py")
     return subprocess.run([sys.executable, script, what, folder], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("libver", [None, "v108", "v110", "latest"])
+def test_between_turns_the_file_does_not_say_that_it_is_open(target, libver):
+    """If this process died, HDF5 would refuse a file that says so."""
+    with Write(target, exclusive=True, compression="gzip", libver=libver) as write:
+        for buffer in range(2):
+            write.commit(buffer)
+            shutil.copy(write.target.file, target)
+            with h5py.File(target, "r+") as file:
+                np.testing.assert_array_equal(file["x"][: 4 * buffer + 4], write.data[: 4 * buffer + 4])
+            target.unlink()
+        write.commit_missing()
+        write.finish()
+        write.check()

@@ -1,0 +1,106 @@
+"""Scheduler, client and workers on hosts of their own: network namespaces with their own addresses."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parent
+HOSTS = {"scheduler": "10.213.77.1", "client": "10.213.77.2", "worker1": "10.213.77.3", "worker2": "10.213.77.4"}
+PREFIX = "dcio"
+
+
+def run(*words, check=True):
+    return subprocess.run(list(map(str, words)), check=check, capture_output=True, text=True, timeout=120)
+
+
+def what_is_missing():
+    """One line, or nothing where namespaces can be made."""
+    if shutil.which("ip") is None or shutil.which("unshare") is None:
+        return "several hosts cannot be tested: ip or unshare are not installed (packages iproute2 and util-linux)"
+    probe = f"{PREFIX}-probe"
+    made = run("ip", "netns", "add", probe, check=False)
+    run("ip", "netns", "delete", probe, check=False)
+    if made.returncode:
+        return f"several hosts cannot be tested: network namespaces are not permitted ({made.stderr.strip()})"
+    return ""
+
+
+MISSING = what_is_missing()
+pytestmark = [pytest.mark.heavy, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
+
+
+@contextlib.contextmanager
+def hosts():
+    """A bridge, and a namespace with an address for each host."""
+    bridge = f"{PREFIX}-bridge"
+    with contextlib.ExitStack() as stack:
+        run("ip", "link", "add", bridge, "type", "bridge")
+        stack.callback(run, "ip", "link", "delete", bridge, check=False)
+        run("ip", "link", "set", bridge, "up")
+        for number, (name, address) in enumerate(HOSTS.items()):
+            space, outer, inner = f"{PREFIX}-{name}", f"{PREFIX}-o{number}", f"{PREFIX}-i{number}"
+            run("ip", "netns", "add", space)
+            stack.callback(run, "ip", "netns", "delete", space, check=False)
+            run("ip", "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", space)
+            run("ip", "link", "set", outer, "master", bridge, "up")
+            run("ip", "-n", space, "address", "add", f"{address}/24", "dev", inner)
+            run("ip", "-n", space, "link", "set", inner, "up")
+            run("ip", "-n", space, "link", "set", "lo", "up")
+        yield
+
+
+def on(host, *words):
+    return ["ip", "netns", "exec", f"{PREFIX}-{host}", *map(str, words)]
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """The address of a scheduler with two workers, each on its host."""
+    environment = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parent.parent}"}
+    address = f"tcp://{HOSTS['scheduler']}:8786"
+    scheduler = (sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", HOSTS["scheduler"])
+    worker = (sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", 1)
+    commands = [on("scheduler", *scheduler, "--no-dashboard")]
+    for host in ("worker1", "worker2"):
+        own = ("--host", HOSTS[host], "--local-directory", tmp_path / host)
+        commands.append(on(host, *worker, *own, "--no-dashboard"))
+    with hosts(), (tmp_path / "log").open("w") as log:
+        processes = [subprocess.Popen(command, env=environment, stdout=log, stderr=log) for command in commands]
+        yield address
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(30)
+
+
+def test_a_client_without_the_folder(cluster, tmp_path):
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    path = folder / "out.h5"
+    script = f"mount -t tmpfs none {folder} && exec {sys.executable} {HERE / 'remote_client.py'} {cluster} {path}"
+    environment = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parent.parent}"}
+    done = subprocess.run(
+        on("client", "unshare", "--mount", "sh", "-c", script),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    log = (tmp_path / "log").read_text()
+    assert done.returncode == 0, done.stderr + log
+    assert done.stdout.splitlines() == [f"{path} 26 0 WriteFinished", "refused"], done.stdout + done.stderr
+    assert os.listdir(folder) == ["out.h5"]
+    lazy = np.arange(3000).reshape(300, 10) * 2
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["a"][...], np.arange(3200).reshape(400, 8))
+        np.testing.assert_array_equal(file["b"][...], lazy)
+        np.testing.assert_array_equal(file["c"][...], np.concatenate([lazy, lazy]))
+    assert all(address in log for address in HOSTS.values())

@@ -1,0 +1,139 @@
+"""Writes through dask-jobqueue on a real Slurm."""
+
+import concurrent.futures
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import slurm_daemons
+from distributed import Client
+from gated import BUFFERS, LAYOUT, Gated, data, open_gate, readers, reads
+from slurm_daemons import call, wait_until
+
+import dask_chunkio as dcio
+
+jobqueue = pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
+HERE = Path(__file__).parent
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.usefixtures("slurm"),
+    pytest.mark.skipif(bool(slurm_daemons.what_is_missing()), reason=slurm_daemons.what_is_missing()),
+]
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    with slurm_daemons.running(tmp_path_factory.mktemp("slurm")):
+        yield
+
+
+@contextlib.contextmanager
+def cluster_of(folder, *extra):
+    with (
+        jobqueue.SLURMCluster(
+            cores=1,
+            processes=1,
+            memory="1GB",
+            walltime="00:10:00",
+            interface="lo",
+            python=sys.executable,
+            local_directory=str(folder),
+            log_directory=str(folder / "logs"),
+            worker_extra_args=list(extra),
+            job_script_prologue=[f"export PYTHONPATH={HERE}:{HERE.parent.parent}", f"cd {folder}"],
+            scheduler_options={"dashboard_address": "127.0.0.1:0"},
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield cluster, client
+
+
+@pytest.fixture
+def pool():
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+def written(pool, folder, client, free):
+    return pool.submit(dcio.to_hdf5, folder / "out.h5", "/x", Gated(folder, free), scheduler=client, **LAYOUT)
+
+
+def check(folder, lost=0):
+    with h5py.File(folder / "out.h5") as file:
+        np.testing.assert_array_equal(file["x"][...], data(), strict=True)
+    assert not (folder / "out.h5.writing").exists()
+    again = [buffer for _, buffer in reads(folder)]
+    assert len(again) <= BUFFERS + lost, again
+
+
+def jobs():
+    return call("squeue", "-h", "-t", "RUNNING", "-o", "%i").split()
+
+
+def test_a_write(tmp_path, pool):
+    with cluster_of(tmp_path) as (cluster, client):
+        cluster.scale(jobs=2)
+        client.wait_for_workers(2, timeout=60)
+        assert len(jobs()) == 2
+        writing = written(pool, tmp_path, client, 0)
+        wait_until(lambda: len(readers(tmp_path)) == 2, "both jobs read")
+        open_gate(tmp_path)
+        assert writing.result(60).buffers == BUFFERS
+    check(tmp_path)
+    assert os.getpid() not in readers(tmp_path)
+
+
+def test_a_job_is_cancelled_in_the_middle(tmp_path, pool):
+    with cluster_of(tmp_path) as (cluster, client):
+        cluster.scale(jobs=2)
+        client.wait_for_workers(2, timeout=60)
+        writing = written(pool, tmp_path, client, 8)
+        wait_until(lambda: len(reads(tmp_path)) >= 10, "both wait at the gate")
+        call("scancel", jobs()[0])
+        wait_until(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 1, "a worker is gone")
+        open_gate(tmp_path)
+        assert writing.result(60).buffers == BUFFERS
+    check(tmp_path, lost=1)
+
+
+def test_workers_reach_the_end_of_their_lifetime(tmp_path, pool):
+    with cluster_of(tmp_path, "--lifetime", "6s", "--lifetime-stagger", "1s") as (cluster, client):
+        cluster.adapt(minimum_jobs=2, maximum_jobs=2, interval="500ms")
+        client.wait_for_workers(2, timeout=60)
+        writing = written(pool, tmp_path, client, 8)
+        wait_until(lambda: len(readers(tmp_path)) >= 3, "a job has taken the place of another")
+        open_gate(tmp_path)
+        assert writing.result(120).buffers == BUFFERS
+    check(tmp_path, lost=2 * len(readers(tmp_path)))
+
+
+def test_an_adaptive_cluster_grows_from_one_job_to_three(tmp_path, pool):
+    with cluster_of(tmp_path) as (cluster, client):
+        cluster.adapt(minimum_jobs=1, maximum_jobs=3, interval="500ms", target_duration="1s")
+        client.wait_for_workers(1, timeout=60)
+        writing = written(pool, tmp_path, client, 4)
+        wait_until(lambda: len(readers(tmp_path)) == 3, "three jobs read")
+        open_gate(tmp_path)
+        assert writing.result(60).buffers == BUFFERS
+        wait_until(lambda: len(jobs()) == 1, "two jobs are given back")
+    check(tmp_path, lost=3)
+
+
+def test_a_batch_job_that_is_requeued_goes_on(tmp_path):
+    script = tmp_path / "job.sh"
+    script.write_text(f"#!/bin/bash\nexec {sys.executable} {HERE / 'batch_write.py'} {tmp_path}\n")
+    path = f"--export=ALL,PYTHONPATH={HERE}:{HERE.parent.parent}"
+    job = call("sbatch", "--parsable", "--requeue", "-n1", "-c2", path, "-o", str(tmp_path / "log"), str(script))
+    assert job.isdecimal()
+    wait_until(lambda: len(reads(tmp_path)) >= 14, "the job waits at the gate", tmp_path / "log")
+    committed = dcio.status(tmp_path / "out.h5").datasets[0].committed
+    assert committed > 0
+    call("scontrol", "requeue", job)
+    wait_until((tmp_path / "out.h5").exists, "the requeued job has finished the write", tmp_path / "log")
+    wait_until(lambda: job not in call("squeue", "-h", "-o", "%i").split(), "the job has ended")
+    check(tmp_path, lost=BUFFERS - committed // 2)
+    assert len(readers(tmp_path)) == 2

@@ -1,0 +1,110 @@
+"""When a write is handed on again, and when it is given up."""
+
+import os
+
+import dask.array as da
+import h5py
+import numpy as np
+import pytest
+from dask.delayed import Delayed
+from distributed import CancelledError, KilledWorker
+
+import dask_chunkio as dcio
+from dask_chunkio.attempts import persevering
+from dask_chunkio.graph import buffer_of, build_graph
+from dask_chunkio.prepare import prepare
+from dask_chunkio.workers import find_workers
+
+DATA = np.arange(40)
+OPTIONS = {"overwrite": False, "resume": False, "wait": False, "durability": "process", "libver": None}
+
+
+@pytest.fixture
+def write(target):
+    keywords = {"chunks": (5,), "buffer_shape": (10,)}
+    return prepare(target, ("/x", DATA), None, keywords, find_workers("synchronous"), options=OPTIONS)
+
+
+class Worker:
+    address = "tcp://127.0.0.1:1"
+
+
+def killed(task):
+    return KilledWorker(task, Worker, 3)
+
+
+def run(write, *errors):
+    """Run the tasks of one buffer for each error and raise it; then all."""
+    delayed = build_graph(write.creation(exclusive=False), write.sources)
+    keys = [key for key in delayed.dask if buffer_of(key, write.target.write_id, write.jobs)]
+    errors = list(errors)
+
+    def compute():
+        if not errors:
+            return delayed.compute(scheduler="synchronous")
+        commits, error = errors.pop(0)
+        for number in commits:
+            (key,) = (key for key in keys if key[-1] == number)
+            Delayed(key, delayed.dask, layer=key[0]).compute(scheduler="synchronous")
+        raise error(keys) if callable(error) else error
+
+    return persevering(write, compute)
+
+
+def of(number):
+    return lambda keys: killed(next(key for key in keys if key[-1] == number))
+
+
+def test_it_goes_on_while_more_is_committed(write, target):
+    result = run(write, ([0], of(1)), ([1], of(0)), ([2], of(0)))
+    assert result.buffers == 4
+    with h5py.File(target) as file:
+        np.testing.assert_array_equal(file["x"], DATA)
+
+
+def test_an_attempt_without_a_commit_is_the_last(write):
+    with pytest.raises(KilledWorker):
+        run(write, ([0], of(1)), ([], of(2)))
+
+
+def test_a_buffer_that_kills_twice_is_given_up(write):
+    with pytest.raises(KilledWorker):
+        run(write, ([0], of(3)), ([1], of(3)))
+
+
+def test_another_task_that_kills_twice_is_given_up(write):
+    with pytest.raises(KilledWorker):
+        run(write, ([0], killed("upstream")), ([1], killed("upstream")))
+
+
+def test_what_somebody_cancels_is_given_up(write):
+    with pytest.raises(CancelledError):
+        run(write, ([0], CancelledError("x cancelled for reason: user")))
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_keys_say_which_buffer_they_are_for(write, fuse):
+    graph = build_graph(write.creation(exclusive=False), write.sources, fuse).dask
+    found = sorted(place for key in graph if (place := buffer_of(key, write.target.write_id, write.jobs)))
+    assert found == sorted([(0, 0), (0, 1), (0, 2), (0, 3)] * (1 if fuse else 2))
+
+
+def test_blocks_that_are_committed_are_not_computed_again(target):
+    """On resuming, and where a worker is lost with its receipts."""
+    computed = []
+
+    def block(_data, block_id):
+        computed.append(block_id[0])
+        if os.path.exists(target.with_name("fail")) and block_id == (2,):
+            raise ValueError("not yet")
+        return np.full(10, block_id[0])
+
+    array = da.zeros(40, chunks=10, dtype=int).map_blocks(block, dtype=int, meta=np.empty(0, int))
+    target.with_name("fail").touch()
+    with pytest.raises(dcio.errors.SourceError, match=r"buffer 2.*not yet"):
+        dcio.to_hdf5(target, "/x", array, scheduler="synchronous")
+    target.with_name("fail").unlink()
+    dcio.to_hdf5(target, "/x", array, scheduler="synchronous", resume=True)
+    assert sorted(computed) == [0, 1, 2, 2, 3]
+    with h5py.File(target) as file:
+        np.testing.assert_array_equal(file["x"], np.repeat(range(4), 10))

@@ -1,0 +1,138 @@
+"""Events, the log and the bar: what a write tells of itself on every scheduler."""
+
+import dataclasses
+import logging
+
+import dask
+import numpy as np
+import pytest
+from iterators import FromArray
+
+import dask_chunkio as dcio
+from dask_chunkio.errors import ArgumentTypeError, SourceError
+
+DATA = np.arange(6000, dtype="i4").reshape(600, 10)
+LAYOUT = {"chunks": (50, 10), "buffer_shape": (100, 10)}
+
+
+class Failing:
+    shape, dtype = DATA.shape, DATA.dtype
+
+    def __getitem__(self, selection):
+        if selection[0].start >= 300:
+            raise OSError("the device is gone")
+        return DATA[selection]
+
+
+def heard(target, source=DATA, **keywords):
+    events = []
+    result = dcio.to_hdf5(target, "/x", source, callback=events.append, **{**LAYOUT, **keywords})
+    return events, result
+
+
+def check_events(events, result, target):
+    started, *committed, finished = events
+    assert started == dcio.WriteStarted(str(target), ("/x",), DATA.nbytes, 6)
+    assert all(isinstance(event, dcio.BufferCommitted) for event in committed)
+    assert sorted(event.buffer for event in committed) == list(range(6))
+    assert [event.done_nbytes for event in committed] == [4000 * count for count in range(1, 7)]
+    assert {(event.path, event.dataset, event.nbytes) for event in committed} == {(str(target), "/x", 4000)}
+    assert finished == dcio.WriteFinished(str(target), DATA.nbytes, result.stored_nbytes, result.seconds)
+
+
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
+@pytest.mark.parametrize("fuse", [True, False])
+def test_every_event_once(target, scheduler, fuse):
+    check_events(*heard(target, scheduler=scheduler, fuse=fuse), target)
+
+
+def test_every_event_from_processes(target):
+    check_events(*heard(target, scheduler="processes"), target)
+
+
+def test_events_from_a_client(target, process_client):
+    """What is heard of after the result is not told any more."""
+    events, result = heard(target, FromArray(DATA), scheduler=process_client)
+    assert events[0] == dcio.WriteStarted(str(target), ("/x",), DATA.nbytes, 6)
+    assert isinstance(events[-1], dcio.WriteFinished)
+    buffers = [event.buffer for event in events[1:-1]]
+    assert len(set(buffers)) == len(buffers)
+    assert result.nbytes == DATA.nbytes
+
+
+def test_events_are_frozen(target):
+    events, _ = heard(target, scheduler="synchronous")
+    for event in events:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            event.path = "other"
+
+
+def test_a_failure_is_told(target):
+    events = []
+    with pytest.raises(SourceError) as raised:
+        dcio.to_hdf5(target, "/x", Failing(), callback=events.append, scheduler="synchronous", **LAYOUT)
+    assert isinstance(events[-1], dcio.WriteFailed)
+    assert events[-1].error is raised.value
+    resumed = []
+    dcio.to_hdf5(target, "/x", DATA, callback=resumed.append, scheduler="synchronous", resume=True, **LAYOUT)
+    assert [event.buffer for event in resumed[1:-1]] == list(range(6))  # what is found there counts as done
+
+
+def test_a_callback_that_fails_does_no_harm(target, caplog):
+    calls = []
+
+    def failing(event):
+        calls.append(event)
+        raise ValueError("no window")
+
+    with caplog.at_level(logging.ERROR, "dask_chunkio"):
+        result = dcio.to_hdf5(target, "/x", DATA, callback=failing, scheduler="threads", **LAYOUT)
+    assert result.buffers == 6
+    assert len(calls) == 1
+    assert "failed on a WriteStarted and is not called again" in caplog.text
+    assert "no window" in caplog.text
+
+
+def test_a_callback_that_is_none(target):
+    with pytest.raises(ArgumentTypeError, match="callback='bar' is not callable"):
+        dcio.to_hdf5(target, "/x", DATA, callback="bar")
+    assert not target.exists()
+
+
+def test_the_log(target, caplog):
+    with caplog.at_level(logging.INFO, "dask_chunkio"), dask.config.set({"chunkio.log-interval": "1us"}):
+        _, result = heard(target, scheduler="synchronous")
+    first, *between, last = [record.getMessage() for record in caplog.records if record.name == "dask_chunkio"]
+    assert first == f"writing /x to {target}: 23.4 KiB in 6 buffers"
+    assert len(between) == 6
+    assert between[2].startswith(f"{target}: 50.0 %, 11.7 KiB committed, ")
+    assert between[2].endswith(" min left")
+    assert last.startswith(f"{target} is whole: 23.4 KiB stored in 23.4 KiB, in ")
+    assert caplog.records[-1].chunkio_event == dcio.WriteFinished(
+        str(target), DATA.nbytes, result.stored_nbytes, result.seconds
+    )
+
+
+def test_the_log_is_quiet_between_two_intervals(target, caplog):
+    with caplog.at_level(logging.INFO, "dask_chunkio"):
+        heard(target, scheduler="threads")
+    assert len(caplog.records) == 2
+
+
+def test_the_log_tells_of_a_failure(target, caplog):
+    with caplog.at_level(logging.INFO, "dask_chunkio"), pytest.raises(SourceError):
+        dcio.to_hdf5(target, "/x", Failing(), scheduler="synchronous", **LAYOUT)
+    assert caplog.records[-1].levelno == logging.WARNING
+    assert f"{target} was not finished: /x, buffer 3," in caplog.records[-1].getMessage()
+
+
+def test_a_listener_may_write(target, tmp_path):
+    """From inside, in the thread that tells it."""
+    written = []
+
+    def copy(event):
+        if isinstance(event, dcio.WriteFinished):
+            written.append(dcio.to_hdf5(tmp_path / "log.h5", "/x", [event.nbytes], scheduler="synchronous"))
+
+    dcio.to_hdf5(target, "/x", DATA, callback=copy, scheduler="synchronous", **LAYOUT)
+    assert len(written) == 1

@@ -1,0 +1,139 @@
+import dask
+import dask.array as da
+import h5py
+import numpy as np
+import pytest
+from iterators import FromArray, numbers
+
+import dask_chunkio as dcio
+from dask_chunkio.errors import ArgumentError
+from dask_chunkio.plan import WritePlan
+
+DATA = np.random.default_rng(0).normal(0, 20, (2000, 64)).astype("i2")
+LAYOUT = {"chunks": (100, 64), "buffer_shape": (500, 64), "scheduler": "threads"}
+
+
+def planned(source=DATA, **keywords):
+    return dcio.plan("out.h5", "/x", source, **{**LAYOUT, **keywords})
+
+
+def test_it_counts_tasks():
+    assert planned().tasks == 2 + 4
+    assert planned(read="ordered").tasks == 2 + 1
+    assert planned(np.zeros((0, 64), "i2")).tasks == 2
+
+
+def test_it_estimates_what_is_stored(target):
+    plan = planned(compression="gzip", shuffle=True)
+    result = dcio.to_hdf5(target, "/x", DATA, compression="gzip", shuffle=True, **LAYOUT)
+    assert plan.estimated_nbytes == pytest.approx(result.stored_nbytes, rel=0.02)
+    assert "stored   about" in repr(plan)
+    assert planned().estimated_nbytes == DATA.nbytes
+    assert planned(FromArray(DATA), compression="lzf").estimated_nbytes is not None
+
+
+class Counting:
+    shape, dtype = DATA.shape, DATA.dtype
+
+    def __init__(self):
+        self.selections = []
+
+    def __getitem__(self, selection):
+        self.selections.append(selection)
+        return DATA[selection]
+
+
+def test_it_reads_three_chunks_from_all_over():
+    source = Counting()
+    planned(source, compression="gzip")
+    assert [rows.start for rows, _ in source.selections] == [300, 1000, 1600]
+    planned(source, compression="gzip", sample=1)
+    assert source.selections[3][0].start == 1000
+    planned(source, compression="gzip", sample=0)
+    planned(source)  # no filter, nothing to try
+    assert len(source.selections) == 4
+
+
+def test_it_reads_nothing_that_is_dear_or_spoiled_by_it():
+    computed = []
+    lazy = da.from_array(DATA, chunks=(500, 64)).map_blocks(lambda block: computed.append(1) or block, dtype="i2")
+    computed.clear()  # (dask tries the function on an empty block)
+    assert planned(lazy, compression="gzip").estimated_nbytes is None
+    assert computed == []
+    assert planned(lazy, compression="gzip", sample=2).estimated_nbytes > 0
+    assert computed
+    assert planned(FromArray(DATA), read="ordered", compression="gzip").estimated_nbytes is None
+
+
+def test_a_source_that_cannot_be_read_here_is_not_estimated():
+    class Elsewhere(FromArray):
+        def _get_data(self, selection):
+            del selection
+            raise FileNotFoundError("on the workers")
+
+    assert planned(Elsewhere(DATA), compression="gzip").estimated_nbytes is None
+
+
+def test_it_says_what_is_not_parallel():
+    words = "\n".join(planned(Counting(), scaleoffset=0).datasets[0].serial)
+    assert "read one buffer at a time" in words
+    assert "by HDF5, one at a time" in words
+    assert planned().datasets[0].serial == ()
+    strings = dcio.plan("out.h5", "/s", np.array(["a", "b"], object), dtype=h5py.string_dtype())
+    assert "written by HDF5 itself" in strings.datasets[0].serial[0]
+    assert "serial   written by HDF5 itself" in repr(strings)
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "synchronous", "processes"])
+def test_what_does_not_fit_is_refused_with_the_shape_that_would(target, scheduler):
+    tight = {**LAYOUT, "scheduler": scheduler, "buffer_shape": (2000, 64), "memory_limit": 3_200_000}
+    with dask.config.set(num_workers=2):
+        plan = planned(**tight)
+        assert not plan.fits
+        assert "DOES NOT FIT: /x: buffers of (2000, 64), 250.0 KiB, take up to" in repr(plan)
+        with pytest.raises(ArgumentError, match=r"the workers have 390.6 KiB for it. Give buffer_shape=") as raised:
+            dcio.to_hdf5(target, "/x", DATA, **tight)
+        assert not target.exists()
+        assert not target.with_name("out.h5.writing").exists()
+        with pytest.raises(ArgumentError, match="Give buffer_shape"):
+            plan.write()
+        shape = eval(str(raised.value).partition("buffer_shape=")[2].partition(")")[0] + ")")
+        tight["buffer_shape"] = shape
+        assert planned(**tight).fits
+        assert dcio.to_hdf5(target, "/x", DATA, **tight).nbytes == DATA.nbytes
+
+
+def test_chunks_that_are_too_large_for_any_buffer(target):
+    with pytest.raises(ArgumentError, match=r"even one chunk of 250.0 KiB for each thread does not fit. Give smal"):
+        dcio.to_hdf5(target, "/x", DATA, chunks=(2000, 64), memory_limit=1_600_000)
+
+
+def test_fewer_buffers_than_threads_hold_less():
+    with dask.config.set(num_workers=16):
+        assert planned(buffer_shape=(2000, 64)).projected_nbytes < 4 * DATA.nbytes
+
+
+def test_write_does_what_was_planned(target):
+    plan = dcio.plan(target, {"/x": DATA, "/y": DATA + 1}, encoding={"/y": {"compression": "gzip"}}, **LAYOUT)
+    result = plan.write(progress=False)
+    assert [one.name for one in result.datasets] == ["/x", "/y"]
+    with h5py.File(target) as file:
+        np.testing.assert_array_equal(file["y"][...], DATA + 1)
+        assert file["y"].compression == "gzip"
+    bare = WritePlan("out.h5", (), "threads", 1, 1, 0, 0)
+    with pytest.raises(ArgumentError, match="was not made by plan"):
+        bare.write()
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (), (5,), (40, 30), (4, 5, 6), (2, 3, 4, 5)])
+def test_it_draws_itself(shape):
+    drawn = dcio.plan("<out>.h5", "/x", numbers(shape))._repr_html_()
+    assert ("<svg" in drawn) == bool(shape and 0 not in shape)
+    assert "&lt;out&gt;.h5" in drawn
+    assert "<out>" not in drawn
+    assert drawn.count("<table") == drawn.count("</table>") == 2
+
+
+def test_it_is_a_value():
+    assert planned(memory_limit="2GB") == planned(memory_limit="2GB")
+    assert hash(planned().datasets[0].name) == hash("/x")
