@@ -18,7 +18,8 @@ from dask_chunkio.filters.via_hdf5 import read_filters, require_filter
 from dask_chunkio.grid import ChunkGrid, Shape, chunk_grid
 from dask_chunkio.region import Region, parse_region
 from dask_chunkio.sizing import readable_chunk_shape
-from dask_chunkio.storage.journal import ROW, CreatedDataset, Entries
+from dask_chunkio.storage.created import CreatedDataset
+from dask_chunkio.storage.journal import ROW, Entries
 
 __all__ = [
     "DatasetLayout",

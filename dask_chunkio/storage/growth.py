@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from dask_chunkio.errors import IntegrityError
 from dask_chunkio.grid import ChunkGrid
+from dask_chunkio.storage.created import Created, CreatedDataset
 from dask_chunkio.storage.dataset import DatasetLayout
-from dask_chunkio.storage.journal import Created, CreatedDataset, Entries
+from dask_chunkio.storage.journal import Entries
 from dask_chunkio.storage.turn import Lock, Turns
 
 __all__ = ["extend"]

@@ -16,15 +16,10 @@ The last record of a chunk counts.
 
 from __future__ import annotations
 
-import dataclasses
-import getpass
 import itertools
-import json
+import operator
 import os
-import re
-import socket
 import struct
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,134 +27,22 @@ from typing import Any
 import numpy as np
 
 from dask_chunkio.errors import ArgumentError, IntegrityError
-from dask_chunkio.grid import ChunkGrid, Shape
+from dask_chunkio.storage.created import Created
 from dask_chunkio.storage.files import pread_into
+from dask_chunkio.storage.owner import Owner
 from dask_chunkio.storage.records import CREATED, FINISHED, OWNER, RESERVED, VOIDED, pack_record, read_records
 
-__all__ = ["HELD", "ROW", "VOID", "Created", "CreatedDataset", "Entries", "Journal", "Owner", "Reservations"]
+__all__ = ["HELD", "ROW", "VOID", "Entries", "Journal", "Reservations"]
 
 _BUFFER = struct.Struct("<QQQQ")
 _ENTRY = np.dtype([("chunk", "<u8"), ("offset", "<u8"), ("nbytes", "<u8"), ("checksum", "<u8"), ("mask", "<u8")])
 ROW = np.dtype([*((name, "<u8") for name in ("offset", "nbytes", "checksum", "mask")), ("state", "u1")])
-_GROUP = re.compile(r"/\.dask_chunkio-[^/]+")
 _MOST_CHUNKS = 1 << 40
 _UNREADABLE = (ValueError, TypeError, KeyError, OverflowError, RecursionError, MemoryError, struct.error)
 
 Entries = np.ndarray[Any, np.dtype[Any]]
 # What a chunk's place is for; 0 where it has none.
 HELD, VOID = 1, 2
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Who writes, from a certain record of the journal on.
-
-    Parameters
-    ----------
-    write_id : str
-        Of one call of `to_hdf5`.
-    epoch : int
-        1 for the call that began the write, one more for each that resumed it.
-    host, pid, user : str, int, str
-        Where the call's first task ran.
-    started : str
-        When, with the time zone.
-    exclusive : bool
-        Whether one process alone takes all turns.
-    """
-
-    write_id: str
-    epoch: int
-    host: str
-    pid: int
-    user: str
-    started: str
-    exclusive: bool
-
-    @classmethod
-    def here(cls, write_id: str, epoch: int, exclusive: bool) -> Owner:
-        """Return this process as the owner."""
-        started = time.strftime("%Y-%m-%d %H:%M:%S %z")
-        return cls(write_id, epoch, socket.gethostname(), os.getpid(), _user(), started, exclusive)
-
-    def __str__(self) -> str:
-        return f"started {self.started} by {self.user} on {self.host} (process {self.pid})"
-
-    def pack(self) -> bytes:
-        """Return the record."""
-        return pack_record(OWNER, json.dumps(dataclasses.asdict(self)).encode())
-
-
-@dataclass(frozen=True, slots=True)
-class CreatedDataset:
-    """What a resumed write must have in common with the one that was cut off.
-
-    Parameters
-    ----------
-    name : str
-        Absolute path in the file.
-    shape, chunks : tuple of int
-        In elements.
-    dtype, source_dtype, filters, fillvalue : str
-        As words, to be compared and shown.
-    is_chunked : bool
-        As `DatasetLayout.is_chunked`.
-    region : tuple of tuple of int
-        Start and stop of a part of a dataset that was there, and the dataset's shape before; else empty.
-    open_ended : bool
-        Whether its length may still change.
-    """
-
-    name: str
-    shape: Shape
-    chunks: Shape
-    dtype: str
-    source_dtype: str
-    filters: str
-    fillvalue: str
-    is_chunked: bool
-    region: tuple[Shape, ...] = ()
-    open_ended: bool = False
-
-    @property
-    def chunk_count(self) -> int:
-        """Number of its chunks; a dataset without axes counts as one."""
-        return len(ChunkGrid(self.shape, self.chunks))
-
-    def difference(self, other: CreatedDataset) -> str | None:
-        """Return in words what differs, or None; of a length that was not known, nothing does."""
-        if other.open_ended and other.shape and self.shape:
-            other = dataclasses.replace(other, shape=(self.shape[0], *other.shape[1:]), open_ended=self.open_ended)
-        for part in dataclasses.fields(self):
-            mine, theirs = getattr(self, part.name), getattr(other, part.name)
-            if mine != theirs:
-                return f"{part.name.replace('_', ' ')} was {mine or 'none'} and is {theirs or 'none'} now"
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class Created:
-    """What the write made when it began.
-
-    Parameters
-    ----------
-    datasets : tuple of CreatedDataset
-        In the order of their numbers.
-    group : str
-        The hidden group that holds them until they are whole; empty where the file itself is hidden.
-    """
-
-    datasets: tuple[CreatedDataset, ...]
-    group: str = ""
-
-    def pack(self) -> bytes:
-        """Return the record."""
-        return pack_record(CREATED, json.dumps(dataclasses.asdict(self)).encode())
-
-    def path(self, number: int) -> str:
-        """Return where dataset `number` is in the HDF5 file while it is written."""
-        made = self.datasets[number]
-        return f"{self.group}/{number}" if self.group and not made.region else made.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,15 +146,18 @@ class Journal:
             raise IntegrityError(f"{self._name} has {grown} bytes, more than memory; discard the write") from error
         count = pread_into(self._descriptor, memoryview(data), self.size)
         base = self.size
-        for kind, end, body in read_records(bytes(data[:count]), self._name):
+        records = read_records(bytes(data[:count]), self._name)
+        # All that many workers reserved meanwhile is entered at once: each reads what every other one writes.
+        for kind, group in itertools.groupby(records, key=operator.itemgetter(0)):
+            _, ends, bodies = zip(*group, strict=True)
             try:
-                self._add(kind, body)
+                self._add(kind, bodies)
             except (*_UNREADABLE, ArgumentError) as error:
                 raise IntegrityError(
-                    f"{self._name} holds a record that cannot be read ({error}) before byte {base + end}; discard "
+                    f"{self._name} holds a record that cannot be read ({error}) before byte {base + ends[-1]}; discard "
                     f"the write (dask-chunkio discard) and start it again"
                 ) from error
-            self.size = base + end
+            self.size = base + ends[-1]
 
     def find(self, dataset: int, chunks: Sequence[int]) -> Entries | None:
         """Return the places of these chunks, if all of them have one that is to hold their data."""
@@ -291,41 +177,66 @@ class Journal:
         """Return how many chunks of a dataset have no place, or hold the fill value in place of data."""
         return int(np.count_nonzero(self._tables[dataset]["state"] != HELD))
 
-    def _add(self, kind: int, body: bytes) -> None:
+    def _add(self, kind: int, bodies: Sequence[bytes]) -> None:
+        """Take in the bodies of records of one kind, in their order."""
         if kind == OWNER:
-            self.owners.append(_owner(body))
+            self.owners += map(Owner.unpack, bodies)
         elif kind == CREATED:
-            # Again, where one has another length; what is known of its chunks stays.
-            self.created = _created(body)
-            counts = [_bounded(made.chunk_count) for made in self.created.datasets]
-            tables = [*self._tables, *([np.zeros(0, ROW)] * len(counts))]
-            self._tables = list(map(_resized, tables, counts))
+            for body in bodies:
+                self._create(Created.unpack(body))
         elif kind in (RESERVED, VOIDED):
-            self._enter(Reservations.unpack(body), HELD if kind == RESERVED else VOID)
+            found = list(map(Reservations.unpack, bodies))
+            for dataset in {one.dataset for one in found}:
+                self._enter(
+                    dataset, [one for one in found if one.dataset == dataset], HELD if kind == RESERVED else VOID
+                )
         elif kind == FINISHED:
             self.finished = True
         else:
             raise ValueError(f"of the unknown kind {kind}")
 
-    def _enter(self, found: Reservations, state: int) -> None:
-        entries = found.entries
-        if found.dataset >= len(self._tables):
-            raise ValueError(f"of dataset {found.dataset} of {len(self._tables)}")
-        table = self._tables[found.dataset]
-        if len(entries) and int(entries["chunk"].max()) >= len(table):
-            raise ValueError(f"of chunk {entries['chunk'].max()} of {len(table)}")
+    def _create(self, created: Created) -> None:
+        # Again, where one has another length; what is known of its chunks stays.
+        self.created = created
+        counts = [_bounded(made.chunk_count) for made in created.datasets]
+        tables = [*self._tables, *([np.zeros(0, ROW)] * len(counts))]
+        self._tables = list(map(_resized, tables, counts))
+
+    def _enter(self, dataset: int, found: Sequence[Reservations], state: int) -> None:
+        if dataset >= len(self._tables):
+            raise ValueError(f"of dataset {dataset} of {len(self._tables)}")
+        entries = np.concatenate([one.entries for one in found])
+        is_chunked = self.created is None or self.created.datasets[dataset].is_chunked
+        _require_possible(entries, len(self._tables[dataset]), is_chunked)
         rows = np.empty(len(entries), ROW)
         for name in ("offset", "nbytes", "checksum", "mask"):
             rows[name] = entries[name]
-        if len(rows) and max(map(int, (rows["offset"].max(), rows["nbytes"].max()))) >= 1 << 62:
-            raise ValueError("of a place that no file has")
-        if self.created is not None and self.created.datasets[found.dataset].is_chunked and not rows["nbytes"].all():
-            raise ValueError("of a payload without bytes")
-        if len(rows) and int(rows["mask"].max()) >= 1 << 32:
-            raise ValueError("of a mask that no chunk has")
         rows["state"] = state
-        table[entries["chunk"].astype(np.intp)] = rows
-        self.last_commit = max(self.last_commit, found.time)
+        _assign(self._tables[dataset], entries["chunk"].astype(np.intp), rows)
+        self.last_commit = max(self.last_commit, *(one.time for one in found))
+
+
+def _require_possible(entries: Entries, chunks: int, is_chunked: bool) -> None:
+    if not len(entries):
+        return
+    most = {name: int(entries[name].max()) for name in ("chunk", "offset", "nbytes", "mask")}
+    if most["chunk"] >= chunks:
+        raise ValueError(f"of chunk {most['chunk']} of {chunks}")
+    if max(most["offset"], most["nbytes"]) >= 1 << 62:
+        raise ValueError("of a place that no file has")
+    if is_chunked and not entries["nbytes"].all():
+        raise ValueError("of a payload without bytes")
+    if most["mask"] >= 1 << 32:
+        raise ValueError("of a mask that no chunk has")
+
+
+def _assign(table: Entries, chunks: Entries, rows: Entries) -> None:
+    """Put rows in their places; of several for one chunk, the last."""
+    table[chunks] = rows
+    # numpy does not say which of several it keeps.
+    if not np.array_equal(table[chunks], rows):
+        for chunk, row in zip(chunks.tolist(), rows, strict=True):
+            table[chunk] = row
 
 
 def _resized(table: Entries, count: int) -> Entries:
@@ -340,56 +251,3 @@ def _bounded(count: int) -> int:
     if count > _MOST_CHUNKS:
         raise ValueError(f"of a dataset with {count} chunks")
     return count
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        return "unknown"
-
-
-def _owner(body: bytes) -> Owner:
-    owner = Owner(**_object(body))
-    for part in dataclasses.fields(owner):
-        kind = {"int": int, "bool": bool}.get(str(part.type), str)
-        if type(getattr(owner, part.name)) is not kind:
-            raise ValueError(f"whose {part.name} is {getattr(owner, part.name)!r}")
-    if not 0 <= owner.epoch < 1 << 62:
-        raise ValueError(f"of epoch {owner.epoch}")
-    return owner
-
-
-def _created(body: bytes) -> Created:
-    found = _object(body)
-    datasets = found["datasets"]
-    if set(found) != {"datasets", "group"} or type(found["group"]) is not str or not isinstance(datasets, list):
-        raise ValueError("that names no datasets")
-    # It is removed by whoever discards the write.
-    if found["group"] and not _GROUP.fullmatch(found["group"]):
-        raise ValueError(f"with the group {found['group']!r}, which no write makes")
-    return Created(tuple(map(_dataset, datasets)), found["group"])
-
-
-def _dataset(found: Any) -> CreatedDataset:
-    shapes = {name: tuple(found[name]) for name in ("shape", "chunks")}
-    made = CreatedDataset(**{**found, **shapes, "region": tuple(map(tuple, found["region"]))})
-    if len(made.region) not in (0, 3) or any(len(one) != len(made.shape) for one in made.region):
-        raise ValueError("of a region that is none")
-    if (
-        not all(type(n) is int for n in itertools.chain(made.shape, made.chunks, *made.region))
-        or type(made.is_chunked) is not bool
-        or type(made.open_ended) is not bool
-    ):
-        raise ValueError("of a dataset whose shape is none")
-    if not all(type(word) is str for word in (made.name, made.dtype, made.source_dtype, made.filters, made.fillvalue)):
-        raise ValueError("of a dataset without words")
-    made.name.encode()
-    return made
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    found = json.loads(body)
-    if not isinstance(found, dict):
-        raise ValueError("that is no JSON object")
-    return found

@@ -11,15 +11,17 @@ the end of a file never happened; one that is damaged before others is an error.
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import xxhash
 
 from dask_chunkio.errors import IntegrityError
 
 __all__ = ["CREATED", "FINISHED", "OWNER", "RESERVED", "TURN", "VERSION", "VOIDED", "checksum", "pack_record"]
-__all__ += ["first_record", "read_records"]
+__all__ += ["first_record", "json_object", "read_records"]
 
 VERSION = 2
 CREATED, RESERVED, TURN, OWNER, VOIDED, FINISHED = range(1, 7)
@@ -82,6 +84,20 @@ def read_records(data: bytes, name: str) -> Iterator[Record]:
             f"{name} is damaged at byte {at}, before other records; what was written cannot be trusted. "
             f"Discard it (dask-chunkio discard) and write again"
         )
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Return what a body of JSON holds.
+
+    Raises
+    ------
+    ValueError, RecursionError
+        If that is no JSON object.
+    """
+    found = json.loads(body)
+    if not isinstance(found, dict):
+        raise ValueError("that is no JSON object")
+    return found
 
 
 def _record_at(data: bytes, at: int, name: str) -> Record | None:

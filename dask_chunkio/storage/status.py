@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from dask_chunkio.errors import TargetError
 from dask_chunkio.storage.claim import LOOKS, claimed
 from dask_chunkio.storage.files import open_side_file
-from dask_chunkio.storage.journal import HELD, Journal, Owner
+from dask_chunkio.storage.journal import HELD, Journal
 from dask_chunkio.storage.manifest import read_manifest, require_real_folder
+from dask_chunkio.storage.owner import Owner
 from dask_chunkio.storage.target import Target
 
 __all__ = ["DatasetState", "UnfinishedWrite", "read_journal", "status"]

@@ -16,6 +16,7 @@ from dask_chunkio.errors import ArgumentError, IntegrityError, TargetBusyError, 
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.grid import Array, Selection
 from dask_chunkio.storage.claim import LOOKS
+from dask_chunkio.storage.created import Created, CreatedDataset
 from dask_chunkio.storage.dataset import (
     DatasetLayout,
     DatasetSpec,
@@ -27,7 +28,8 @@ from dask_chunkio.storage.dataset import (
 )
 from dask_chunkio.storage.ending import end, mend, require_all
 from dask_chunkio.storage.files import pread_into, pwrite_each
-from dask_chunkio.storage.journal import HELD, Created, CreatedDataset, Entries, Owner, Reservations
+from dask_chunkio.storage.journal import HELD, Entries, Reservations
+from dask_chunkio.storage.owner import Owner
 from dask_chunkio.storage.records import RESERVED, VOIDED, checksum
 from dask_chunkio.storage.target import Target, cannot_resume, remedies
 from dask_chunkio.storage.turn import PATIENCE, Lock, Turns

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dask_chunkio.errors import IntegrityError
+from dask_chunkio.storage.created import Created, CreatedDataset
 from dask_chunkio.storage.files import pwrite_all
-from dask_chunkio.storage.journal import Created, CreatedDataset, Journal, Owner, Reservations
+from dask_chunkio.storage.journal import Journal, Reservations
+from dask_chunkio.storage.owner import Owner
 from dask_chunkio.storage.records import CREATED, FINISHED, OWNER, RESERVED, VOIDED, pack_record, read_records
 
 numbers = st.integers(0, 2**64 - 1)
