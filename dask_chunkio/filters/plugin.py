@@ -25,7 +25,7 @@ from dask_chunkio.filters.pipeline import Data, Filter
 
 __all__ = ["PLUGIN_NAMES", "Plugin", "find_plugin", "require_filter"]
 
-_LZF, _BLOSC, _SZ = 32000, 32001, 32017
+_LZF, _BLOSC, _SZ, _BLOSC2 = 32000, 32001, 32017, 32026
 PLUGIN_NAMES = {
     307: "bzip2",
     _LZF: "lzf",
@@ -37,13 +37,13 @@ PLUGIN_NAMES = {
     _SZ: "sz",
     32018: "fcidecomp",
     32024: "sz3",
-    32026: "blosc2",
+    _BLOSC2: "blosc2",
     32028: "sperr",
     32033: "htj2k",
 }
 # Functions without state between calls, which call nothing of HDF5's: each gave HDF5's bytes from many threads
 # at once, in a process without HDF5.
-_REENTRANT = frozenset({307, _LZF, 32004, 32008, 32013, 32015, 32018, 32024, 32026, 32028, 32033})
+_REENTRANT = frozenset({307, _LZF, 32004, 32008, 32013, 32015, 32018, 32024, _BLOSC2, 32028, 32033})
 # SZ keeps its parameters in variables of the process, which are set up with each dataset.
 _ONLY_IN_HDF5 = frozenset({_SZ})
 
@@ -169,6 +169,8 @@ class Plugin:
         """
         name = PLUGIN_NAMES.get(self.code) or step.name.partition(";")[0] or f"filter {self.code}"
         where = "in h5py" if self.code == _LZF else "by its plugin"
+        if self.code == _BLOSC2 and "BLOSC_NTHREADS" not in os.environ:
+            where += ", which begins threads for each chunk unless BLOSC_NTHREADS=1 is set"
         return f"{name} {where}" + ("" if self.is_parallel(step) else ", one at a time")
 
     def encode(self, step: Filter, data: Data) -> Data | None:
@@ -217,7 +219,9 @@ class Plugin:
         """Say whether blosc can be told everything, with nothing left to variables of the process."""
         if self._blosc is None or len(step.options) < 7:
             return False
-        return not any(variable in os.environ for variable in _BLOSC_VARIABLES)
+        # With one thread, the bytes are those of the function that is told so.
+        found = {name: os.environ[name] for name in _BLOSC_VARIABLES if name in os.environ}
+        return found in ({}, {"BLOSC_NTHREADS": "1"})
 
     def _compress_by_context(self, step: Filter, data: Data) -> Data | None:
         itemsize, level, shuffle, codec = (step.options[k] for k in (2, 4, 5, 6))

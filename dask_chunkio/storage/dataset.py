@@ -35,6 +35,7 @@ __all__ += ["indexed_chunks", "make_dataset", "preview"]
 _counter = itertools.count()
 # H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS of H5Dpublic.h.
 _DONT_FILTER_PARTIAL_CHUNKS = 2
+_INFOS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,13 +305,26 @@ def indexed_chunks(dataset: h5py.Dataset, layout: DatasetLayout) -> Entries:
 def _indexed(dataset: h5py.Dataset, layout: DatasetLayout) -> tuple[Entries, bool]:
     """Return the index, and whether there are chunks outside of what is written."""
     grid, first = layout.chunks, layout.region.origin if layout.region else (0,) * len(layout.shape)
+    indexed, outside = np.zeros(len(grid), ROW), False
     infos: list[Any] = []
-    dataset.id.chunk_iter(infos.append)
-    cells = np.array([info.chunk_offset for info in infos], np.int64).reshape(-1, len(grid.shape))
-    cells = (cells - np.array(first, np.int64)) // np.array(grid.chunk_shape, np.int64)
-    inside = ((cells >= 0) & (cells < np.array(grid.cells, np.int64))).all(axis=1)
-    numbers = np.ravel_multi_index(tuple(cells[inside].T), grid.cells)
-    places = [(info.byte_offset, info.size, 0, info.filter_mask, 1) for info in infos]
-    indexed = np.zeros(len(grid), ROW)
-    indexed[numbers] = np.array(places, ROW)[inside]
-    return indexed, not inside.all()
+
+    def enter() -> None:
+        nonlocal outside
+        cells = np.array([info.chunk_offset for info in infos], np.int64).reshape(-1, len(grid.shape))
+        cells = (cells - np.array(first, np.int64)) // np.array(grid.chunk_shape, np.int64)
+        inside = ((cells >= 0) & (cells < np.array(grid.cells, np.int64))).all(axis=1)
+        numbers = np.ravel_multi_index(tuple(cells[inside].T), grid.cells)
+        places = [(info.byte_offset, info.size, 0, info.filter_mask, 1) for info in infos]
+        indexed[numbers] = np.array(places, ROW)[inside]
+        outside = outside or not inside.all()
+        infos.clear()
+
+    def take(info: Any) -> None:
+        infos.append(info)
+        # One such object takes ten times the memory of its row.
+        if len(infos) == _INFOS:
+            enter()
+
+    dataset.id.chunk_iter(take)
+    enter()
+    return indexed, outside

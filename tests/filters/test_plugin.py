@@ -139,6 +139,27 @@ def test_a_variable_that_overrides_blosc_is_obeyed_as_hdf5_does(monkeypatch):
         assert encoded(made, data, **keywords) == stored(made, data)
 
 
+def test_blosc_with_one_thread_is_told_nothing_else(monkeypatch):
+    monkeypatch.setenv("BLOSC_NTHREADS", "1")
+    data = walk((64, 64))
+    keywords = dict(hdf5plugin.Blosc(cname="zstd", clevel=1))
+    with dataset(data.shape, data.dtype, data.shape, **keywords) as made:
+        assert encoder_for(describe(made).form, keywords).name == "blosc by its plugin"
+        assert encoded(made, data, **keywords) == stored(made, data)
+
+
+def test_the_name_of_blosc2_says_how_to_keep_it_from_beginning_threads(monkeypatch):
+    data = walk((64, 64))
+    keywords = dict(hdf5plugin.Blosc2())
+    with dataset(data.shape, data.dtype, data.shape, **keywords) as made:
+        monkeypatch.delenv("BLOSC_NTHREADS", raising=False)
+        assert "BLOSC_NTHREADS=1" in encoder_for(describe(made).form, keywords).name
+        expected = encoded(made, data, **keywords)
+        monkeypatch.setenv("BLOSC_NTHREADS", "1")
+        assert encoder_for(describe(made).form, keywords).name == "blosc2 by its plugin"
+        assert encoded(made, data, **keywords) == expected == stored(made, data)
+
+
 def test_an_optional_plugin_that_gains_nothing_sets_its_bit():
     data = noise((4096,))
     keywords = {**hdf5plugin.Blosc(cname="lz4", clevel=0), "shuffle": True}
