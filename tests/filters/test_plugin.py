@@ -154,10 +154,9 @@ def test_the_name_of_blosc2_says_how_to_keep_it_from_beginning_threads(monkeypat
     with dataset(data.shape, data.dtype, data.shape, **keywords) as made:
         monkeypatch.delenv("BLOSC_NTHREADS", raising=False)
         assert "BLOSC_NTHREADS=1" in encoder_for(describe(made).form, keywords).name
-        expected = encoded(made, data, **keywords)
         monkeypatch.setenv("BLOSC_NTHREADS", "1")
         assert encoder_for(describe(made).form, keywords).name == "blosc2 by its plugin"
-        assert encoded(made, data, **keywords) == expected == stored(made, data)
+        assert encoded(made, data, **keywords) == stored(made, data)
 
 
 def test_an_optional_plugin_that_gains_nothing_sets_its_bit():
