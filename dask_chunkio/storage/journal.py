@@ -80,12 +80,6 @@ class Reservations:
         head = _BUFFER.pack(self.dataset, self.buffer, self.epoch, self.time)
         return pack_record(kind, head + self.entries.tobytes())
 
-    @classmethod
-    def unpack(cls, body: bytes) -> Reservations:
-        """Read the body of a record."""
-        dataset, buffer, epoch, time = _BUFFER.unpack_from(body)
-        return cls(dataset, buffer, np.frombuffer(body, _ENTRY, offset=_BUFFER.size), epoch, time)
-
 
 class Journal:
     """What is reserved, read from an append-only file of records.
@@ -185,11 +179,11 @@ class Journal:
             for body in bodies:
                 self._create(Created.unpack(body))
         elif kind in (RESERVED, VOIDED):
-            found = list(map(Reservations.unpack, bodies))
-            for dataset in {one.dataset for one in found}:
-                self._enter(
-                    dataset, [one for one in found if one.dataset == dataset], HELD if kind == RESERVED else VOID
-                )
+            heads = list(map(_BUFFER.unpack_from, bodies))
+            for dataset in {head[0] for head in heads}:
+                mine = [body for body, head in zip(bodies, heads, strict=True) if head[0] == dataset]
+                self._enter(dataset, mine, HELD if kind == RESERVED else VOID)
+            self.last_commit = max(self.last_commit, *(head[3] for head in heads))
         elif kind == FINISHED:
             self.finished = True
         else:
@@ -202,10 +196,12 @@ class Journal:
         tables = [*self._tables, *([np.zeros(0, ROW)] * len(counts))]
         self._tables = list(map(_resized, tables, counts))
 
-    def _enter(self, dataset: int, found: Sequence[Reservations], state: int) -> None:
+    def _enter(self, dataset: int, bodies: Sequence[bytes], state: int) -> None:
         if dataset >= len(self._tables):
             raise ValueError(f"of dataset {dataset} of {len(self._tables)}")
-        entries = np.concatenate([one.entries for one in found])
+        if any((len(body) - _BUFFER.size) % _ENTRY.itemsize for body in bodies):
+            raise ValueError("of a chunk that is cut off")
+        entries = np.frombuffer(b"".join([body[_BUFFER.size :] for body in bodies]), _ENTRY)
         is_chunked = self.created is None or self.created.datasets[dataset].is_chunked
         _require_possible(entries, len(self._tables[dataset]), is_chunked)
         rows = np.empty(len(entries), ROW)
@@ -213,7 +209,6 @@ class Journal:
             rows[name] = entries[name]
         rows["state"] = state
         _assign(self._tables[dataset], entries["chunk"].astype(np.intp), rows)
-        self.last_commit = max(self.last_commit, *(one.time for one in found))
 
 
 def _require_possible(entries: Entries, chunks: int, is_chunked: bool) -> None:
@@ -234,7 +229,7 @@ def _assign(table: Entries, chunks: Entries, rows: Entries) -> None:
     """Put rows in their places; of several for one chunk, the last."""
     table[chunks] = rows
     # numpy does not say which of several it keeps.
-    if not np.array_equal(table[chunks], rows):
+    if table[chunks].tobytes() != rows.tobytes():
         for chunk, row in zip(chunks.tolist(), rows, strict=True):
             table[chunk] = row
 

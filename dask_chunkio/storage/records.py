@@ -30,6 +30,7 @@ _MAGIC = b"DCIO"
 _HEADER = struct.Struct("<4sHHQ")
 _SUM = struct.Struct("<Q")
 _PREFIX = _HEADER.size + _SUM.size
+_SMALL = 4096
 
 Record = tuple[int, int, bytes]
 
@@ -38,6 +39,8 @@ def checksum(*parts: bytes | bytearray | memoryview) -> int:
     """Return the xxh3-64 checksum of `parts`, one after the other."""
     if len(parts) == 1:
         return int(xxhash.xxh3_64_intdigest(parts[0]))
+    if sum(map(len, parts)) < _SMALL:
+        return int(xxhash.xxh3_64_intdigest(b"".join(parts)))
     state = xxhash.xxh3_64()
     for part in parts:
         state.update(part)

@@ -1,5 +1,8 @@
+import itertools
 import json
 import os
+import struct
+import tempfile
 
 import numpy as np
 import pytest
@@ -37,13 +40,45 @@ def held(rows, **more):
 
 @given(numbers, numbers, st.lists(st.tuples(*[numbers] * 5), max_size=5))
 @settings(deadline=None)
-def test_reservations_come_back(dataset, buffer, rows):
+def test_reservations_are_packed_as_documented(dataset, buffer, rows):
     ((kind, _, body),) = read_records(Reservations.of(dataset, buffer, rows, 3, 4).pack(), "journal")
     assert kind == RESERVED
-    found = Reservations.unpack(body)
-    assert (found.dataset, found.buffer, found.epoch, found.time) == (dataset, buffer, 3, 4)
-    assert found.entries.tolist() == rows
-    assert found.entries.dtype.names == ("chunk", "offset", "nbytes", "checksum", "mask")
+    # docs/side_files.md: four numbers, and five for each chunk.
+    assert struct.unpack(f"<{4 + 5 * len(rows)}Q", body) == (dataset, buffer, 3, 4, *itertools.chain(*rows))
+
+
+KINDS = st.sampled_from([RESERVED, VOIDED])
+CHUNKS = st.lists(st.tuples(st.integers(0, 4), *[st.integers(1, 1000)] * 3, st.just(0)), max_size=6)
+# The journal after each: read now, or with what follows.
+STEPS = st.lists(st.tuples(KINDS, st.integers(0, 1), CHUNKS, st.integers(0, 99), st.booleans()), max_size=12)
+
+
+@given(STEPS)
+@settings(deadline=None)
+def test_records_read_together_count_as_one_after_the_other(steps):
+    with tempfile.TemporaryFile() as file:
+        journal = Journal(file.fileno(), "journal")
+        append(journal, Created((MADE, MADE)).pack())
+        expected, last = {}, 0
+        for kind, dataset, rows, time, is_read in steps:
+            append(journal, Reservations.of(dataset, 0, rows, 1, time).pack(kind))
+            expected |= {(dataset, row[0]): (*row[1:], 1 if kind == RESERVED else 2) for row in rows}
+            last = max(last, time)
+            if is_read:
+                journal.refresh()
+        journal.refresh()
+        for dataset in (0, 1):
+            found = [expected.get((dataset, chunk), (0, 0, 0, 0, 0)) for chunk in range(5)]
+            assert journal.table(dataset).tolist() == found
+        assert journal.last_commit == last
+        assert journal.size == os.fstat(file.fileno()).st_size
+
+
+def test_a_record_with_half_a_chunk_is_refused_though_the_next_completes_it(journal):
+    half = pack_record(RESERVED, bytes(32 + 20))
+    append(journal, CREATION.pack() + half + half)
+    with pytest.raises(IntegrityError, match="cut off"):
+        journal.refresh()
 
 
 def test_entries_have_room_for_any_file():
