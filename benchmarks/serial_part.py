@@ -2,35 +2,42 @@
 
 Processes commit small buffers to one file, each after a pause that stands for reading and encoding
 elsewhere: the lock, the log, the journal and HDF5's metadata are what they have in common.  A
-simulation, fed with what a turn takes where two processes ask for it all the time, says how many
-buffers a second many more workers would commit, and where they begin to wait for one another.
+simulation, fed with the processor time that a commit takes inside its turn, outside of it, and for
+each record of another worker in the journal, says how many buffers a second many more workers would
+commit, and where they begin to wait for one another.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import heapq
 import multiprocessing
+import os
 import random
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from distributed import Client, LocalCluster, Lock
 
 from benchmarks.measure import machine, markdown_table, middle, save, working_folder
+from benchmarks.simulation import Costs, simulate
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.storage import writers
+from dask_chunkio.storage.created import Created, CreatedDataset
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec
+from dask_chunkio.storage.journal import Journal, Reservations
 from dask_chunkio.storage.target import Target
 
 CHUNK, CHUNKS = 4096, 16  # bytes of a chunk, and chunks in a buffer
 _CLOSE = 0.2
+_FEW = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +56,11 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a run gave: its length, and that of each turn with the wait for it, in seconds."""
+    """What a run gave: its length, and of each commit the processor time in its turn and in all, in seconds."""
 
     seconds: float
-    held: list[float]
+    turns: list[float]
+    commits: list[float]
 
 
 def run(setting: Setting, folder: Path) -> Measured:
@@ -78,130 +86,154 @@ def run(setting: Setting, folder: Path) -> Measured:
         child.join()
     writers.finish(target, [layout], contextlib.nullcontext)
     Path(target.path).unlink()
-    return Measured(seconds, [one for held in found for one in held])
+    turns, commits = ([one for lists in found for one in lists[part]] for part in (0, 1))
+    return Measured(seconds, turns, commits)
 
 
 def _commit(what: tuple[Target, DatasetLayout, Setting], number: int, channels: tuple[Any, Any]) -> None:
     (target, layout, setting), (ready, results) = what, channels
     writer = writers.writer_for(target)
     payloads = [Payload(bytes(CHUNK)) for _ in range(CHUNKS)]
-    chosen, lock = random.Random(number), _Timed()
+    chosen, lock, commits = random.Random(number), _Timed(), []
     ready.wait()
     # Not all at once, as buffers of real work are not.
     time.sleep(chosen.random() * setting.pause)
     for count in range(setting.each):
-        buffer = number * setting.each + count
+        buffer, started = number * setting.each + count, time.process_time()
         writer.commit((0, buffer), layout, range(buffer * CHUNKS, (buffer + 1) * CHUNKS), payloads, lambda: lock)
+        commits.append(time.process_time() - started)
         time.sleep(chosen.uniform(0.5, 1.5) * setting.pause)
-    results.put(lock.held)
+    results.put((lock.turns, commits))
     writers.release(target.write_id)
 
 
 class _Timed:
-    """Stands where the scheduler's lock would, and sees how long a turn is, waiting for the files' locks included."""
+    """Stands where the scheduler's lock would, and sees what processor time a turn takes."""
 
     def __init__(self) -> None:
-        self.held: list[float] = []
+        self.turns: list[float] = []
 
     def __enter__(self) -> None:
-        self._started = time.perf_counter()
+        self._started = time.process_time()
 
     def __exit__(self, *error: object) -> None:
-        self.held.append(time.perf_counter() - self._started)
-
-
-def simulate(workers: int, buffers: int, pause: float, turns: Sequence[float], seed: int = 0) -> float:
-    """Return how long `workers` take: each pauses, waits for its turn, has it, and begins again.
-
-    Parameters
-    ----------
-    workers, buffers : int
-        How many there are.
-    pause : float
-        Mean seconds between two commits of a worker: half to one and a half times that.
-    turns : sequence of float
-        Measured lengths of a turn, from which one is drawn for each buffer.
-    seed : int
-        Of the random numbers.
-    """
-    chosen = random.Random(seed)
-    asking = [(chosen.random() * pause, worker) for worker in range(min(workers, buffers))]
-    heapq.heapify(asking)
-    free, begun = 0.0, len(asking)
-    while asking:
-        asks, worker = heapq.heappop(asking)
-        free = max(free, asks) + chosen.choice(turns)
-        if begun < buffers:
-            begun += 1
-            heapq.heappush(asking, (free + chosen.uniform(0.5, 1.5) * pause, worker))
-    return free
+        self.turns.append(time.process_time() - self._started)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, simulate, compare, and say where workers begin to wait for one another."""
     options = _parser().parse_args(argv)
     counts = [2] if options.tiny else options.processes
-    each = 20 if options.tiny else options.buffers
+    each, rounds = (20, 1) if options.tiny else (options.buffers, 3)
     with working_folder(options.folder, 1 << 30) as folder:
-        turns = _turns(each, folder)
+        costs = _costs(each, options.pause, folder)
         rows = []
         for count in counts:
-            runs = [run(Setting(count, each, options.pause), folder).seconds for _ in range(1 if options.tiny else 3)]
-            rows.append(_row(count, each, options.pause, turns, middle(runs)))
-    far = [_far(workers, options, turns) for workers in ([8] if options.tiny else (2, 8, 32, 64, 128, 256, 512, 1000))]
-    print(text := _text(options, turns, rows, far))
-    save(text, {"turns": turns, "measured": rows, "simulated": far}, options.markdown, options.json)
+            runs = [run(Setting(count, each, options.pause), folder).seconds for _ in range(rounds)]
+            rows.append(_row(count, each, options.pause, costs, middle(runs)))
+    cluster = replace(costs, handover=_lock_handover(50 if options.tiny else 300))
+    workers = [8] if options.tiny else (2, 8, 32, 64, 128, 256, 512, 1000)
+    far = [_far(count, options, cluster) for count in workers]
+    print(text := _text(options, (costs, cluster), rows, far))
+    save(text, {"costs": asdict(cluster), "measured": rows, "simulated": far}, options.markdown, options.json)
     if options.plot:
         draw(rows, far, options.plot)
     return int(not options.tiny and any(abs(row["simulated"] / row["measured"] - 1) > _CLOSE for row in rows))
 
 
-def _turns(each: int, folder: Path) -> list[float]:
-    """Return how long turns are, taken from the time that two processes need who do nothing else."""
-    measured = run(Setting(2, 10 * each, 0), folder)
-    length = measured.seconds / (20 * each)
-    scale = length / (sum(measured.held) / len(measured.held))
-    return [one * scale for one in measured.held]
+def _costs(each: int, pause: float, folder: Path) -> Costs:
+    """Measure what a commit takes of a few processes that hardly meet, and the handover of two that always do."""
+    few = run(Setting(_FEW, 2 * each, pause), folder)
+    busy = run(Setting(2, 5 * each, 0), folder)
+    record = _record()
+    # Of the journal they read what the others wrote, which the simulation adds itself.
+    turn, outside = middle(few.turns), middle(few.commits) - middle(few.turns) - (_FEW - 1) * record
+    handover = busy.seconds / (10 * each) - sum(busy.turns) / len(busy.turns)
+    scale = turn / (sum(few.turns) / len(few.turns))
+    return Costs([one * scale for one in few.turns], max(outside, 0), record, max(handover, 0))
 
 
-def _row(count: int, each: int, pause: float, turns: Sequence[float], seconds: float) -> dict[str, float]:
+def _record() -> float:
+    """Return the seconds to read what one turn wrote into the journal, among many."""
+    with tempfile.TemporaryFile() as file:
+        journal = Journal(file.fileno(), "journal")
+        made = CreatedDataset("/x", (64 * CHUNKS, CHUNK), (1, CHUNK), "uint8", "uint8", "", "", True)
+        file.write(Created((made,)).pack())
+        file.flush()
+        journal.refresh()
+        taken = []
+        for _ in range(20):
+            for buffer in range(64):
+                rows = [(buffer * CHUNKS + chunk, CHUNK, CHUNK, 1, 0) for chunk in range(CHUNKS)]
+                file.write(Reservations.of(0, buffer, rows).pack())
+            file.flush()
+            started = time.process_time()
+            journal.refresh()
+            taken.append((time.process_time() - started) / 64)
+    return middle(taken)
+
+
+def _lock_handover(times: int) -> float:
+    """Return the seconds from one holder of the scheduler's lock to the next, on a cluster of two processes."""
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+        workers = list(client.scheduler_info(n_workers=-1)["workers"])
+        futures = [client.submit(_hold, times, worker, workers=[worker], pure=False) for worker in workers]
+        return max(client.gather(futures)) / (times * len(workers))
+
+
+def _hold(times: int, worker: str) -> float:  # noqa: ARG001
+    lock, started = Lock("dask_chunkio-benchmark"), time.perf_counter()
+    for _ in range(times):
+        with lock:
+            pass
+    return time.perf_counter() - started
+
+
+def _row(count: int, each: int, pause: float, costs: Costs, seconds: float) -> dict[str, float]:
     buffers = count * each
-    return {
-        "processes": count,
-        "measured": buffers / seconds,
-        "simulated": buffers / simulate(count, buffers, pause, turns),
-    }
+    simulated = middle([simulate(count, buffers, pause, costs, cores=os.cpu_count(), seed=seed) for seed in range(3)])
+    return {"processes": count, "measured": buffers / seconds, "simulated": buffers / simulated}
 
 
-def _far(workers: int, options: argparse.Namespace, turns: Sequence[float]) -> dict[str, float]:
-    """Return what many workers would write of buffers of a real size, each at the speed of one core."""
+def _far(workers: int, options: argparse.Namespace, costs: Costs) -> dict[str, float]:
+    """Return what many workers would write of buffers of a real size, each at the speed of one core of its own."""
     pause = options.buffer_mb / options.speed
-    seconds = simulate(workers, options.simulated, pause, turns)
+    seconds = simulate(workers, options.simulated, pause, costs)
     rate = options.simulated * options.buffer_mb / seconds / 1e3
     return {"workers": workers, "gb_per_s": rate, "share": rate / (workers * options.speed / 1e3)}
 
 
 def _text(
-    options: argparse.Namespace, turns: Sequence[float], rows: list[dict[str, float]], far: list[dict[str, float]]
+    options: argparse.Namespace,
+    costs: tuple[Costs, Costs],
+    rows: list[dict[str, float]],
+    far: list[dict[str, float]],
 ) -> str:
-    turn = sum(turns) / len(turns)
-    measured = [
+    local, cluster = costs
+    turn = sum(local.turns) / len(local.turns)
+    compared = [
         [f"{row['processes']:.0f}", f"{row['measured']:.0f}", f"{row['simulated']:.0f}",
          f"{row['simulated'] / row['measured']:.2f}"] for row in rows
     ]  # fmt: skip
     simulated = [[f"{row['workers']:.0f}", f"{row['gb_per_s']:.2f}", f"{row['share']:.2f}"] for row in far]
+    most = 1 / (turn + cluster.handover)
     return "\n".join((
         machine(),
         "",
-        f"A turn takes {1e3 * turn:.2f} ms; commits of {CHUNKS} chunks after pauses of {1e3 * options.pause:.0f} ms:",
+        f"A commit of {CHUNKS} chunks takes {1e3 * turn:.2f} ms of a processor in its turn, {1e3 * local.outside:.2f} "
+        f"outside, and {1e6 * local.record:.1f} us for each record of another worker; a turn is handed over in "
+        f"{1e3 * local.handover:.2f} ms by the system, in {1e3 * cluster.handover:.2f} by dask's scheduler.",
         "",
-        markdown_table(["processes", "buffers/s", "simulated", "simulated / measured"], measured),
+        f"Commits after pauses of {1e3 * options.pause:.0f} ms, all processes on {os.cpu_count()} cores:",
         "",
-        f"Simulated: {options.simulated} buffers of {options.buffer_mb:.0f} MB by workers of {options.speed:.0f} MB/s:",
+        markdown_table(["processes", "buffers/s", "simulated", "simulated / measured"], compared),
+        "",
+        f"Simulated: {options.simulated} buffers of {options.buffer_mb:.0f} MB by workers of {options.speed:.0f} MB/s, "
+        f"each with a core of its own, on a cluster:",
         "",
         markdown_table(["workers", "GB/s", "of what they could do alone"], simulated),
         "",
-        f"Turns alone let pass {1 / turn:.0f} buffers a second: {options.buffer_mb / turn / 1e3:.1f} GB/s.",
+        f"Turns alone let pass {most:.0f} buffers a second: {options.buffer_mb * most / 1e3:.1f} GB/s.",
     ))  # fmt: skip
 
 
