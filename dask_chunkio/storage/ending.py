@@ -8,10 +8,11 @@ import h5py
 
 from dask_chunkio.errors import IntegrityError
 from dask_chunkio.storage.dataset import DatasetLayout, index_differs
+from dask_chunkio.storage.open_file import OpenFile
 from dask_chunkio.storage.rebuild import rebuild_dataset
 from dask_chunkio.storage.records import FINISHED, pack_record
 from dask_chunkio.storage.target import require_replaceable
-from dask_chunkio.storage.turn import OpenFile, Turns
+from dask_chunkio.storage.turn import Turns
 
 __all__ = ["end", "mend", "require_all"]
 

@@ -12,7 +12,6 @@ import os
 import threading
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import h5py
 
@@ -24,44 +23,17 @@ from dask_chunkio.storage.folder import Folder
 from dask_chunkio.storage.hdf5_file import StagedFile
 from dask_chunkio.storage.journal import Journal
 from dask_chunkio.storage.log import Turn, read_turn
+from dask_chunkio.storage.open_file import OpenFile
 from dask_chunkio.storage.placing import Lock, Placing
 from dask_chunkio.storage.signals import deferred
 from dask_chunkio.storage.staging import Run
 from dask_chunkio.storage.superblock import GUARD, find_superblock, require_closed
 from dask_chunkio.storage.target import Target
 
-__all__ = ["PATIENCE", "Lock", "OpenFile", "Turns"]
+__all__ = ["PATIENCE", "Lock", "Turns"]
 
 # How long other programs may keep a file open that we add to, before a turn gives up.
 PATIENCE = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class OpenFile:
-    """The HDF5 file while it is open."""
-
-    staged: StagedFile
-    h5: h5py.File
-    ids: dict[str, h5py.h5d.DatasetID] = field(default_factory=dict)
-
-    def id_of(self, path: str) -> h5py.h5d.DatasetID:
-        """Return a dataset's handle; looked up by name once, which takes longer than to reserve a place."""
-        if path not in self.ids:
-            self.ids[path] = self.dataset(path).id
-        return self.ids[path]
-
-    def dataset(self, path: str) -> h5py.Dataset:
-        """Return a dataset.
-
-        Raises
-        ------
-        IntegrityError
-            If another program has removed it.
-        """
-        found = self.h5.get(path)
-        if not isinstance(found, h5py.Dataset):
-            raise IntegrityError(f"{path} is no longer in the file: another program has removed it; discard the write")
-        return found
 
 
 class Turns:

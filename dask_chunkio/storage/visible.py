@@ -19,8 +19,9 @@ from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.grid import Array, Selection, Shape, selection_shape
 from dask_chunkio.storage.dataset import DatasetLayout
 from dask_chunkio.storage.files import pwrite_each
+from dask_chunkio.storage.open_file import OpenFile
 from dask_chunkio.storage.records import checksum
-from dask_chunkio.storage.turn import OpenFile, Turns
+from dask_chunkio.storage.turn import Turns
 
 __all__ = ["Change", "Part", "grown", "place_visible", "shrunk"]
 
