@@ -175,7 +175,8 @@ def _record() -> float:
 
 def _lock_handover(times: int) -> float:
     """Return the seconds from one holder of the scheduler's lock to the next, on a cluster of two processes."""
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+    quiet = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(n_workers=2, **quiet) as cluster, Client(cluster, set_as_default=False) as client:
         workers = list(client.scheduler_info(n_workers=-1)["workers"])
         futures = [client.submit(_hold, times, worker, workers=[worker], pure=False) for worker in workers]
         return max(client.gather(futures)) / (times * len(workers))

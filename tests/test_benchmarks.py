@@ -178,3 +178,27 @@ def test_deflate_levels(deflate_table: str, kind: str) -> None:
 @pytest.fixture(scope="module")
 def deflate_table() -> str:
     return run("deflate_levels")
+
+
+def test_simulated_workers_that_never_meet_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.simulation import Costs, simulate
+
+    costs = Costs([0.002], 0.004, 0.0, 0.0)
+    alone = simulate(1, 100, 0.1, costs)
+    assert alone == pytest.approx(100 * (0.1 + 0.006), rel=0.1)
+    assert simulate(4, 400, 0.1, costs) == pytest.approx(alone, rel=0.15)
+
+
+def test_simulated_workers_wait_for_turns_handovers_cores_and_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.simulation import Costs, simulate
+
+    # A hundred that do nothing else: what is shared is always busy.
+    turns = simulate(100, 2000, 0, Costs([0.002], 0.0, 0.0, 0.0))
+    assert turns == pytest.approx(2000 * 0.002, rel=0.01)
+    assert simulate(100, 2000, 0, Costs([0.002], 0.0, 0.0, 0.001)) == pytest.approx(2000 * 0.003, rel=0.01)
+    assert simulate(100, 2000, 0, Costs([0.001], 0.007, 0.0, 0.0), cores=2) == pytest.approx(2000 * 0.004, rel=0.05)
+    # Each reads in its turn what was reserved since it asked for it: the turns of all others.
+    read = simulate(100, 2000, 0, Costs([0.001], 0.0, 0.0001, 0.0))
+    assert read == pytest.approx(2000 * (0.001 + 99 * 0.0001), rel=0.1)
