@@ -1,7 +1,8 @@
 """Two workers against one: python -m benchmarks.workers.
 
-The recording of ``dask-chunkio demo``, in buffers of 64 MB, through a `LocalCluster` of processes with one thread each.  The time
-of one worker, divided by twice that of two, is the efficiency; clusters are started before the clock is.
+The recording of ``dask-chunkio demo``, in buffers of 64 MB, through a `LocalCluster` of processes
+with one thread each.  The time of one worker, divided by twice that of two, is the efficiency;
+clusters are started before the clock is.
 """
 
 from __future__ import annotations
