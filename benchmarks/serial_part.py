@@ -37,7 +37,7 @@ from dask_chunkio.storage.target import Target
 
 CHUNK, CHUNKS = 4096, 16  # bytes of a chunk, and chunks in a buffer
 _CLOSE = 0.2
-_FEW = 8
+_FEW, _MANY = 8, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     counts = [2] if options.tiny else options.processes
     each, rounds = (20, 1) if options.tiny else (options.buffers, 3)
     with working_folder(options.folder, 1 << 30) as folder:
-        costs = _costs(each, options.pause, folder)
+        costs = _costs(each, options.pause, folder, rounds)
         rows = []
         for count in counts:
             runs = [run(Setting(count, each, options.pause), folder).seconds for _ in range(rounds)]
@@ -141,16 +141,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(not options.tiny and any(abs(row["simulated"] / row["measured"] - 1) > _CLOSE for row in rows))
 
 
-def _costs(each: int, pause: float, folder: Path) -> Costs:
-    """Measure what a commit takes of a few processes that hardly meet, and the handover of two that always do."""
-    few = run(Setting(_FEW, 2 * each, pause), folder)
-    busy = run(Setting(2, 5 * each, 0), folder)
+def _costs(each: int, pause: float, folder: Path, rounds: int) -> Costs:
+    """Measure a commit of a few processes that hardly meet, and the turns of many that do nothing else.
+
+    A turn costs half as much again where many other processes have used the caches since the last one, as work
+    between two commits would have done: those are the turns to reckon with.
+    """
+    few = _typical(Setting(_FEW, 2 * each, pause), folder, rounds)
+    busy = _typical(Setting(_MANY, each, 0), folder, rounds)
+    # They read in the journal what the others wrote, which the simulation adds itself.
     record = _record()
-    # Of the journal they read what the others wrote, which the simulation adds itself.
-    turn, outside = middle(few.turns), middle(few.commits) - middle(few.turns) - (_FEW - 1) * record
-    handover = busy.seconds / (10 * each) - sum(busy.turns) / len(busy.turns)
-    scale = turn / (sum(few.turns) / len(few.turns))
-    return Costs([one * scale for one in few.turns], max(outside, 0), record, max(handover, 0))
+    outside = _mean(few.commits) - _mean(few.turns) - (_FEW - 1) * record
+    handover = busy.seconds / len(busy.turns) - _mean(busy.turns)
+    turns = [max(one - (_MANY - 1) * record, 0) for one in busy.turns]
+    return Costs(turns, max(outside, 0), record, max(handover, 0))
+
+
+def _typical(setting: Setting, folder: Path, rounds: int) -> Measured:
+    """Return the run of several whose turns took neither most nor least."""
+    runs = sorted((run(setting, folder) for _ in range(rounds)), key=lambda one: _mean(one.turns))
+    return runs[len(runs) // 2]
+
+
+def _mean(seconds: Sequence[float]) -> float:
+    return sum(seconds) / len(seconds)
 
 
 def _record() -> float:
@@ -211,7 +225,7 @@ def _text(
     far: list[dict[str, float]],
 ) -> str:
     local, cluster = costs
-    turn = sum(local.turns) / len(local.turns)
+    turn = _mean(local.turns)
     compared = [
         [f"{row['processes']:.0f}", f"{row['measured']:.0f}", f"{row['simulated']:.0f}",
          f"{row['simulated'] / row['measured']:.2f}"] for row in rows
