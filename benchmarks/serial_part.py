@@ -259,18 +259,23 @@ def draw(rows: list[dict[str, float]], far: list[dict[str, float]], path: str) -
     mpl.use("svg")
     mpl.rcParams.update({"svg.hashsalt": "dask_chunkio", "svg.fonttype": "none", "font.size": 9})
     from matplotlib import pyplot as plt
+    from matplotlib import ticker
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6))
-    counts = [row["processes"] for row in rows]
+    counts, workers = [row["processes"] for row in rows], [row["workers"] for row in far]
     left.plot(counts, [row["measured"] for row in rows], "o", color="#c0392b", label="measured")
     left.plot(counts, [row["simulated"] for row in rows], "-", color="#2c6fbb", label="simulated")
-    left.set(xscale="log", yscale="log", xlabel="processes", ylabel="buffers a second", title="small buffers")
+    left.set(xlabel="processes", ylabel="buffers a second", title="buffers of 16 chunks, pauses between two")
     left.legend()
-    workers = [row["workers"] for row in far]
-    right.plot(workers, [row["gb_per_s"] for row in far], "-", color="#2c6fbb")
-    right.set(
-        xscale="log", yscale="log", xlabel="workers", ylabel="GB/s before filters", title="simulated, large buffers"
-    )
+    right.plot(workers, [row["gb_per_s"] for row in far], ".-", color="#2c6fbb")
+    right.set(xlabel="workers", ylabel="GB/s before filters", title="simulated, buffers of real size")
+    for axes, ticks in ((left, counts), (right, workers)):
+        axes.set(xscale="log", yscale="log")
+        axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
+        axes.xaxis.set_minor_locator(ticker.NullLocator())
+        axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+        axes.grid(axis="y", color="#eeeeee")
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
