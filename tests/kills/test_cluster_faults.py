@@ -95,6 +95,24 @@ def test_a_worker_is_killed_twenty_times(target, client):
     assert len(reads(folder)) <= BUFFERS + KILLS
 
 
+def test_an_adaptive_cluster_grows_and_shrinks(target, cluster, client):
+    folder, gates = target.parent, 3
+    cluster.adapt(minimum=1, maximum=3, interval="100ms", wait_count=1)
+    with writing(target, client, gates) as finished:
+        until(lambda: len(waiting(folder, 0, gates)) == 3)
+        open_gate(folder, 0)
+        until(lambda: len(waiting(folder, 1, gates)) == 3)
+        cluster.adapt(minimum=1, maximum=1, interval="100ms", wait_count=1)
+        until(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 1)
+        open_gate(folder, 1)
+        until(lambda: waiting(folder, 2, gates))
+        cluster.adapt(minimum=2, maximum=3, interval="100ms", wait_count=1)
+        open_gate(folder, 2)
+        finished()
+    # Two workers were in the middle of a buffer when they were let go.
+    assert len(reads(folder)) <= BUFFERS + 2
+
+
 def test_workers_are_retired(target, cluster, client):
     folder, gates = target.parent, 6
     cluster.scale(2 + gates)
