@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from dask_chunkio.allocator import keep_freed
 from dask_chunkio.errors import FilterError, IntegrityError
 from dask_chunkio.filters.cut import copied, cut_chunk
 from dask_chunkio.filters.pipeline import Payload
@@ -365,6 +366,7 @@ def _reported(layout: WriteLayout, place: tuple[int, int]) -> Receipt:
 
 
 def _writer(layout: WriteLayout) -> Writer:
+    keep_freed()
     return writers.writer_for(layout.target, layout.exclusive)
 
 

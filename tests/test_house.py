@@ -18,7 +18,7 @@ TESTS = Path(__file__).parent
 
 # From the ground up; a name that ends in a dot stands for a folder.
 FLOORS = (
-    {"errors", "events", "grid", "region", "sizing", "arguments"},
+    {"errors", "events", "grid", "region", "sizing", "arguments", "allocator"},
     {"iterator", "data_chunk", "selections", "sources.", "filters."},
     {"storage."},
     {"config", "blocks", "graph", "tasks", "ordered", "locks", "workers"},
