@@ -45,3 +45,9 @@ def test_examples_in_docstrings(name: str, tmp_path: Path, monkeypatch: pytest.M
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
         assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_tests_that_pages_name_are_there(page: Path) -> None:
+    for name in re.findall(r"\btests/[\w./]*\w/?", page.read_text(encoding="utf-8")):
+        assert (ROOT / name).exists(), name
