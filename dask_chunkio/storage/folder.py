@@ -65,8 +65,12 @@ class Folder:
             os.replace(name, path, src_dir_fd=self.descriptor)
 
     def remove(self) -> None:
-        """Remove it with all files, the journal and the manifest last: cut off, the rest says that all is written."""
-        last = ("journal", "manifest.json")
+        """Remove it with all files, the manifest and then the journal last.
+
+        The journal says that the write is finished.  Cut off anywhere, what is left says so too: without it an
+        append would count as never begun, and be done again.
+        """
+        last = ("manifest.json", "journal")
         names = os.listdir(self.path if self.descriptor is None else self.descriptor)
         for name in (*sorted(set(names) - set(last)), *last):
             with contextlib.suppress(FileNotFoundError):

@@ -16,23 +16,24 @@ The last record of a chunk counts.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import operator
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dask_chunkio.errors import ArgumentError, IntegrityError
+from dask_chunkio.errors import ArgumentError, IntegrityError, TargetError
 from dask_chunkio.storage.created import Created
-from dask_chunkio.storage.files import pread_into
+from dask_chunkio.storage.files import open_side_file, pread_into
 from dask_chunkio.storage.owner import Owner
 from dask_chunkio.storage.records import CREATED, FINISHED, OWNER, RESERVED, VOIDED, pack_record, read_records
 
-__all__ = ["HELD", "ROW", "VOID", "Entries", "Journal", "Reservations"]
+__all__ = ["HELD", "ROW", "VOID", "Entries", "Journal", "Reservations", "read_journal"]
 
 _BUFFER = struct.Struct("<QQQQ")
 _ENTRY = np.dtype([("chunk", "<u8"), ("offset", "<u8"), ("nbytes", "<u8"), ("checksum", "<u8"), ("mask", "<u8")])
@@ -209,6 +210,32 @@ class Journal:
             rows[name] = entries[name]
         rows["state"] = state
         _assign(self._tables[dataset], entries["chunk"].astype(np.intp), rows)
+
+
+@contextlib.contextmanager
+def read_journal(path: str) -> Iterator[Journal]:
+    """Open the journal of a write and read it; an empty one where there is none.
+
+    Raises
+    ------
+    TargetError
+        If it cannot be read.
+    IntegrityError
+        If it is damaged.
+    """
+    try:
+        descriptor = open_side_file(path, write=False)
+    except FileNotFoundError:
+        yield Journal(-1, path)
+        return
+    except OSError as error:
+        raise TargetError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        journal = Journal(descriptor, path)
+        journal.refresh()
+        yield journal
+    finally:
+        os.close(descriptor)
 
 
 def _require_possible(entries: Entries, chunks: int, is_chunked: bool) -> None:

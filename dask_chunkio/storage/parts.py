@@ -11,7 +11,7 @@ import h5py
 from dask_chunkio.errors import ChunkIOError, TargetBusyError, TargetError
 from dask_chunkio.grid import Shape
 from dask_chunkio.storage.dataset import DatasetLayout, describe_region
-from dask_chunkio.storage.status import read_journal
+from dask_chunkio.storage.journal import read_journal
 from dask_chunkio.storage.target import Target
 
 __all__ = ["find_parts"]
@@ -66,6 +66,6 @@ def _begun(target: Target) -> dict[str, tuple[Shape, Shape, Shape]]:
     """Return the regions of a write that was cut off: what it appends to has grown already."""
     if not target.is_begun:
         return {}
-    with read_journal(target) as journal:
+    with read_journal(target.journal) as journal:
         made = journal.created.datasets if journal.created is not None else ()
         return {one.name: (one.region[0], one.region[1], one.region[2]) for one in made if one.region}

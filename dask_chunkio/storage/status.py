@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dask_chunkio.errors import TargetError
 from dask_chunkio.storage.claim import LOOKS, claimed
-from dask_chunkio.storage.files import open_side_file
-from dask_chunkio.storage.journal import HELD, Journal
+from dask_chunkio.storage.journal import HELD, read_journal
 from dask_chunkio.storage.manifest import read_manifest, require_real_folder
 from dask_chunkio.storage.owner import Owner
 from dask_chunkio.storage.target import Target
 
-__all__ = ["DatasetState", "UnfinishedWrite", "read_journal", "status"]
+__all__ = ["DatasetState", "UnfinishedWrite", "status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +114,7 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
     # A write that was cut off as it began may have no manifest yet.
     manifest = read_manifest(target.manifest)
     require_real_folder(target.folder)
-    with read_journal(target) as journal:
+    with read_journal(target.journal) as journal:
         tables = [journal.table(n) for n in range(len(journal.created.datasets))] if journal.created else []
         made = journal.created.datasets if journal.created else ()
         datasets = tuple(
@@ -147,27 +144,9 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
         )
 
 
-@contextlib.contextmanager
-def read_journal(target: Target) -> Iterator[Journal]:
-    """Open the journal of a write and read it; an empty one where there is none."""
-    try:
-        descriptor = open_side_file(target.journal, write=False)
-    except FileNotFoundError:
-        yield Journal(-1, target.journal)
-        return
-    except OSError as error:
-        raise TargetError(f"cannot read {target.journal}: {error.strerror or error}") from error
-    try:
-        journal = Journal(descriptor, target.journal)
-        journal.refresh()
-        yield journal
-    finally:
-        os.close(descriptor)
-
-
 def how_far(target: Target, dataset: int, chunks: Sequence[int] | None) -> tuple[int, bool]:
     """Return how many chunks of a running write are committed, and whether those of a dataset are."""
-    with read_journal(target) as journal:
+    with read_journal(target.journal) as journal:
         if journal.created is None:
             return 0, False
         counts = (len(journal.table(n)) - journal.missing(n) for n in range(len(journal.created.datasets)))

@@ -16,6 +16,7 @@ from dask_chunkio.errors import TargetBusyError, TargetError, TargetExistsError,
 from dask_chunkio.storage.files import sync_folder
 from dask_chunkio.storage.flock import has_writer
 from dask_chunkio.storage.folder import Folder
+from dask_chunkio.storage.journal import read_journal
 from dask_chunkio.storage.manifest import Manifest, read_manifest, require_real_folder
 from dask_chunkio.storage.superblock import require_closed
 
@@ -90,6 +91,12 @@ class Target:
     def is_begun(self) -> bool:
         """Whether anything was ever committed: without that there is nothing to go on with."""
         return _nbytes(self.journal) + _nbytes(self.log) > 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the journal says that nothing is left but to remove the folder."""
+        with read_journal(self.journal) as journal:
+            return journal.finished
 
     @property
     def log(self) -> str:
@@ -185,6 +192,8 @@ class Target:
         if not os.path.isdir(self.folder):
             return None
         manifest = read_manifest(self.manifest)
+        if manifest is None and self.is_finished:
+            return replace(self, mode="published")
         if manifest is None:
             raise UnfinishedWriteError(
                 f"{self.folder} is there and does not say what it is about: an unfinished write of {self.path} that "
