@@ -84,7 +84,7 @@ def run(setting: Setting, folder: Path) -> Measured:
     seconds = time.perf_counter() - started
     for child in children:
         child.join()
-    writers.finish(target, [layout], contextlib.nullcontext)
+    writers.finish(target, [layout], [spec], contextlib.nullcontext)
     Path(target.path).unlink()
     turns, commits = ([one for lists in found for one in lists[part]] for part in (0, 1))
     return Measured(seconds, turns, commits)

@@ -77,7 +77,8 @@ def build_graph(creation: Creation, sources: Sequence[Source], fuse: bool = True
     for number, (job, source) in enumerate(zip(creation.jobs, sources, strict=True)):
         commits += _add_dataset(graph, create, (number, job), source, (token, fuse))
     receipts = List(*map(TaskRef, commits))
-    graph.add(finish, {finish: Task(finish, finish_target, TaskRef(create), receipts)}, list(graph.layers))
+    task = Task(finish, finish_target, TaskRef(create), receipts, DataNode(None, creation.specs))
+    graph.add(finish, {finish: task}, list(graph.layers))
     return Delayed(finish, HighLevelGraph(graph.layers, graph.dependencies), layer=finish)
 
 

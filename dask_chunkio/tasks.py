@@ -255,8 +255,11 @@ def write_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader)
         return data if isinstance(data, Receipt) else _store(layout, place, data, turn_lock(layout.target.write_id))
 
 
-def finish_target(layout: WriteLayout, receipts: Sequence[Receipt]) -> WriteResult:
-    """Check the whole file, give it its name, and say what was written."""
+def finish_target(layout: WriteLayout, receipts: Sequence[Receipt], specs: Sequence[DatasetSpec]) -> WriteResult:
+    """Check the whole file, give it its name, and say what was written.
+
+    `specs` is what its datasets were made from.
+    """
     lengths = {receipt.dataset: receipt.length for receipt in receipts if receipt.length is not None}
     jobs = [job.of_length(lengths[n]) if n in lengths else job for n, job in enumerate(layout.jobs)]
     counts = [len(job.buffers) for job in jobs]
@@ -264,7 +267,7 @@ def finish_target(layout: WriteLayout, receipts: Sequence[Receipt]) -> WriteResu
     if got != counts:
         raise IntegrityError(f"{layout.target.path}: receipts for {got} buffers of {counts}")
     lock = turn_lock(layout.target.write_id)
-    finished = writers.finish(layout.target, [job.layout for job in jobs], lock)
+    finished = writers.finish(layout.target, [job.layout for job in jobs], specs, lock)
     for note in finished.notes:
         logger.warning("%s: %s", layout.target.path, note)
     datasets = tuple(map(_result, jobs, finished.stored))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +17,7 @@ from dask_chunkio.grid import ChunkGrid, Shape, chunk_grid
 from dask_chunkio.region import Region, parse_region
 from dask_chunkio.sizing import readable_chunk_shape
 from dask_chunkio.storage.created import CreatedDataset
-from dask_chunkio.storage.journal import ROW, Entries
+from dask_chunkio.storage.h5py_compat import keeps_partial_chunks_unfiltered
 
 __all__ = [
     "DatasetLayout",
@@ -27,15 +25,11 @@ __all__ = [
     "describe",
     "describe_made",
     "describe_region",
-    "index_differs",
-    "indexed_chunks",
+    "make_dataset",
+    "preview",
 ]
-__all__ += ["indexed_chunks", "make_dataset", "preview"]
 
 _counter = itertools.count()
-# H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS of H5Dpublic.h.
-_DONT_FILTER_PARTIAL_CHUNKS = 2
-_INFOS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,27 +193,6 @@ def _is_plain_type(dataset: h5py.Dataset) -> bool:
     return bool(dataset.id.get_type().equal(h5py.h5t.py_create(dataset.dtype, logical=True)))
 
 
-def keeps_partial_chunks_unfiltered(plist: h5py.h5p.PropDCID) -> bool:
-    """Say whether chunks that reach beyond the dataset skip the pipeline, which neither h5py nor their mask shows."""
-    library = _hdf5()
-    if library is None:
-        return False
-    options = ctypes.c_uint()
-    with h5py._objects.phil:
-        failed = library.H5Pget_chunk_opts(ctypes.c_int64(plist.id), ctypes.byref(options))
-    return failed >= 0 and bool(options.value & _DONT_FILTER_PARTIAL_CHUNKS)
-
-
-@functools.cache
-def _hdf5() -> Any:
-    """Return the HDF5 library that h5py uses; None where a library does not show what it was linked with."""
-    try:
-        library = ctypes.CDLL(h5py.defs.__file__)
-        return library if library.H5Pget_chunk_opts else None
-    except (OSError, AttributeError):  # Windows
-        return None
-
-
 def preview(specs: Iterable[DatasetSpec]) -> tuple[DatasetLayout, ...]:
     """Describe datasets as they would be made, by making them in memory.
 
@@ -264,67 +237,3 @@ def describe_region(
     found = parse_region(dataset.name, region, append, source, (shape, dataset.maxshape, chunk_shape))
     form = replace(layout.form, chunk_shape=chunk_shape)
     return replace(layout, shape=found.window, form=form, region=found)
-
-
-def index_differs(dataset: h5py.Dataset, layout: DatasetLayout, table: Entries) -> str | None:
-    """Compare HDF5's index of chunks with the journal, chunk by chunk.
-
-    Parameters
-    ----------
-    dataset : h5py.Dataset
-        The dataset.
-    layout : DatasetLayout
-        As it was made.
-    table : numpy.ndarray
-        What the journal says of every chunk: ``offset``, ``nbytes``, ``mask``, ``state``.
-
-    Returns
-    -------
-    str or None
-        The first difference, in words.
-    """
-    if not layout.is_chunked or not len(layout.chunks):
-        return None
-    held = table["state"] != 0
-    indexed, outside = _indexed(dataset, layout)
-    fields = ("offset", "nbytes", "mask")
-    differs = np.any([(indexed[name] != table[name]) & held for name in fields], axis=0) | (indexed["state"] != held)
-    if differs.any():
-        chunk = int(np.argmax(differs))
-        return f"{layout.name}: HDF5's index and the journal disagree on the chunk at {layout.origin(chunk)}"
-    if layout.region is None and outside:
-        return f"{layout.name}: HDF5's index has chunks outside the dataset"
-    return None
-
-
-def indexed_chunks(dataset: h5py.Dataset, layout: DatasetLayout) -> Entries:
-    """Return HDF5's index of the chunks, as the journal's table has them."""
-    return _indexed(dataset, layout)[0]
-
-
-def _indexed(dataset: h5py.Dataset, layout: DatasetLayout) -> tuple[Entries, bool]:
-    """Return the index, and whether there are chunks outside of what is written."""
-    grid, first = layout.chunks, layout.region.origin if layout.region else (0,) * len(layout.shape)
-    indexed, outside = np.zeros(len(grid), ROW), False
-    infos: list[Any] = []
-
-    def enter() -> None:
-        nonlocal outside
-        cells = np.array([info.chunk_offset for info in infos], np.int64).reshape(-1, len(grid.shape))
-        cells = (cells - np.array(first, np.int64)) // np.array(grid.chunk_shape, np.int64)
-        inside = ((cells >= 0) & (cells < np.array(grid.cells, np.int64))).all(axis=1)
-        numbers = np.ravel_multi_index(tuple(cells[inside].T), grid.cells)
-        places = [(info.byte_offset, info.size, 0, info.filter_mask, 1) for info in infos]
-        indexed[numbers] = np.array(places, ROW)[inside]
-        outside = outside or not inside.all()
-        infos.clear()
-
-    def take(info: Any) -> None:
-        infos.append(info)
-        # One such object takes ten times the memory of its row.
-        if len(infos) == _INFOS:
-            enter()
-
-    dataset.id.chunk_iter(take)
-    enter()
-    return indexed, outside

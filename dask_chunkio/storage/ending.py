@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import h5py
 
 from dask_chunkio.errors import IntegrityError
-from dask_chunkio.storage.dataset import DatasetLayout, index_differs
+from dask_chunkio.storage.chunk_index import index_differs
+from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec
 from dask_chunkio.storage.open_file import OpenFile
 from dask_chunkio.storage.rebuild import rebuild_dataset
 from dask_chunkio.storage.records import FINISHED, pack_record
@@ -33,19 +34,48 @@ def require_all(turns: Turns, layouts: Sequence[DatasetLayout]) -> None:
             )
 
 
-def mend(turns: Turns, layouts: Sequence[DatasetLayout]) -> list[str]:
-    """Compare HDF5's indices with the journal; where one differs, make it anew from the journal."""
+def mend(turns: Turns, layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec]) -> list[str]:
+    """Compare HDF5's indices with the journal; where one differs, make it anew from the journal.
+
+    Parameters
+    ----------
+    turns : Turns
+        In a turn.
+    layouts : sequence of DatasetLayout
+        The datasets.
+    specs : sequence of DatasetSpec
+        What they were made from.
+
+    Returns
+    -------
+    list of str
+        What differed.
+
+    Raises
+    ------
+    IntegrityError
+        If an index cannot be made anew.
+    """
     notes = []
     for number, layout in enumerate(layouts):
-        with turns.opened() as state:
-            difference = index_differs(state.dataset(turns.path_of(number)), layout, turns.journal.table(number))
+        difference = _difference(turns, number, layout)
         if difference is not None and layout.region is not None:
             # Readers see it, and other programs may change it between two turns.
             notes.append(f"{difference}: another program has changed it since")
         elif difference is not None:
-            rebuild_dataset(turns, number, layout)
+            rebuild_dataset(turns, number, layout, specs[number])
+            if (left := _difference(turns, number, layout)) is not None:
+                raise IntegrityError(f"{left}, also after it was rebuilt; discard the write and start it again")
             notes.append(f"{difference}: the index was rebuilt from the journal")
     return notes
+
+
+def _difference(turns: Turns, number: int, layout: DatasetLayout) -> str | None:
+    # What HDF5 keeps in memory does not show what readers will find.
+    turns.close_file()
+    with turns.opened() as state:
+        dataset = state.dataset(turns.path_of(number))
+        return index_differs(state.staged, dataset, layout, turns.journal.table(number))
 
 
 def end(turns: Turns, layouts: Sequence[DatasetLayout]) -> None:

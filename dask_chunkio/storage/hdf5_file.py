@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable
 from functools import wraps
@@ -13,7 +14,7 @@ import numpy as np
 from dask_chunkio.errors import IntegrityError
 from dask_chunkio.grid import Shape
 from dask_chunkio.storage.files import pread_into
-from dask_chunkio.storage.hole import hole
+from dask_chunkio.storage.hole import hole, target_hole
 from dask_chunkio.storage.staging import StagedPages
 
 __all__ = ["StagedFile"]
@@ -66,7 +67,8 @@ class StagedFile:
     """A binary file object for h5py's ``fileobj`` driver.
 
     Reads show the file with what is staged on top.  Writes are staged.  A write of the hole
-    is a reservation: its offset is noted, and nothing is written.
+    is a reservation: its offset is noted, and nothing is written.  A read into the hole for
+    reading looks up a place: its offset is noted, and nothing is read.
 
     After any error the file is *dead*: it accepts and discards everything, so that HDF5 can
     close, and what is committed stays as it is.  `check` raises what happened.
@@ -91,6 +93,8 @@ class StagedFile:
         self._position = 0
         self._expected: tuple[int, int] | None = None
         self._reserved: list[int] = []
+        self._target: int | None = None
+        self._found: tuple[int, int] | None = None
         self.size = os.fstat(descriptor).st_size
         self.staged = StagedPages()
         self.error: BaseException | None = None
@@ -111,6 +115,9 @@ class StagedFile:
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer; beyond the end of the file with zeros (h5py ignores short counts)."""
         view = memoryview(buffer).cast("B")
+        if self._target is not None and ctypes.addressof(ctypes.c_char.from_buffer(view)) == self._target:
+            self._found = self._position, len(view)
+            return len(view)
         done = pread_into(self._descriptor, view, self._position)
         view[done:] = bytes(len(view) - done)
         self.staged.overlay(self._position, view)
@@ -185,6 +192,38 @@ class StagedFile:
                 f"this file cannot be written by reservation"
             )
         return self._reserved[0]
+
+    def locate(self, dataset: h5py.h5d.DatasetID, origin: Shape, nbytes: int) -> tuple[int, int, int] | None:
+        """Have HDF5 find the place of a payload by its chunk's coordinates, as every reader does.
+
+        HDF5 is asked to read the payload; nothing is read but metadata.
+
+        Parameters
+        ----------
+        dataset : h5py.h5d.DatasetID
+            A chunked dataset of this file.
+        origin : tuple of int
+            First element of the chunk.
+        nbytes : int
+            Length of the longest payload that is looked for.
+
+        Returns
+        -------
+        tuple of int or None
+            Offset, length and filter mask; None if the chunk has no place that HDF5 finds, or its payload is
+            longer than `nbytes`.
+        """
+        target = target_hole(nbytes)
+        self._target, self._found = target.__array_interface__["data"][0], None
+        try:
+            mask, _ = dataset.read_direct_chunk(origin, out=target)
+        except (OSError, RuntimeError, ValueError):
+            self.check()
+            return None
+        finally:
+            self._target = None
+        self.check()
+        return None if self._found is None else (*self._found, mask)
 
     def stage(self, offset: int, data: bytes | memoryview) -> None:
         """Stage a payload at the place that was reserved for it."""

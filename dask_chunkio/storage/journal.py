@@ -164,6 +164,11 @@ class Journal:
         rows: Entries = self._tables[dataset][np.asarray(chunks, np.intp)]
         return rows
 
+    @property
+    def tables(self) -> tuple[Entries, ...]:
+        """What is known of every chunk of each dataset."""
+        return tuple(self._tables)
+
     def table(self, dataset: int) -> Entries:
         """Return what is known of every chunk of a dataset."""
         return self._tables[dataset]

@@ -239,6 +239,12 @@ class Turns:
             with contextlib.suppress(Exception):
                 state.h5.close()
 
+    def close_file(self) -> None:
+        """Close HDF5 inside a turn if it stands open, so that the file itself is read next."""
+        if self._open is not None:
+            with self.opened() as state:
+                self.commit(state, b"", close=True)
+
     def trim(self, size: int) -> None:
         """Cut what is behind HDF5's end of the file, after the last commit, and wait for the disk."""
         if os.fstat(self.file).st_size > size:

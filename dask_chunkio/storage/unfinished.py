@@ -12,6 +12,7 @@ import numpy as np
 
 from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetBusyError, TargetError
 from dask_chunkio.filters.pipeline import Payload
+from dask_chunkio.storage.chunk_index import list_stored
 from dask_chunkio.storage.claim import claimed
 from dask_chunkio.storage.dataset import DatasetLayout, describe
 from dask_chunkio.storage.folder import Folder
@@ -243,7 +244,7 @@ def _void_unplaced(writer: Writer, number: int, layout: DatasetLayout) -> int:
     reserved = np.flatnonzero(table["state"])
     placed = writer.placed(table[reserved])
     chunks = [int(chunk) for chunk, is_placed in zip(reserved, placed, strict=True) if not is_placed]
-    chunks += writer.unknown(number, layout)
+    chunks += _unknown(writer.turns, number, layout)
     if chunks:
         form = layout.form
         fill = np.zeros((), form.dtype) if form.fillvalue is None else np.frombuffer(form.fillvalue, form.dtype)[0]
@@ -252,6 +253,18 @@ def _void_unplaced(writer: Writer, number: int, layout: DatasetLayout) -> int:
         payload = Payload(data, (1 << len(form.filters)) - 1)
         writer.void(number, layout, chunks, [payload] * len(chunks), contextlib.nullcontext)
     return int(np.count_nonzero(table["state"][reserved[placed]] == HELD))
+
+
+def _unknown(turns: Turns, number: int, layout: DatasetLayout) -> list[int]:
+    """Return the chunks that HDF5 has a place for, and the journal has none (its end may be torn off)."""
+    if not layout.is_chunked or not len(layout.chunks):
+        return []
+    with turns.turn(contextlib.nullcontext, anybody=True), turns.opened() as state:
+        origins = list_stored(state.dataset(turns.path_of(number))).origins
+    cells = origins // layout.form.chunk_shape
+    inside = (cells < layout.chunks.cells).all(axis=1)
+    chunks = np.ravel_multi_index(tuple(cells[inside].T), layout.chunks.cells)
+    return [int(chunk) for chunk in chunks[turns.journal.table(number)["state"][chunks] == 0]]
 
 
 def _moved(target: Target, output: str) -> str:

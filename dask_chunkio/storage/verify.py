@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,14 +12,18 @@ import h5py
 import numpy as np
 
 from dask_chunkio.errors import ChunkIOError, TargetError
-from dask_chunkio.grid import ChunkGrid, Selection
-from dask_chunkio.storage.files import open_side_file, pread_into
+from dask_chunkio.grid import ChunkGrid, Selection, Shape
+from dask_chunkio.storage.chunk_index import UNREADABLE, list_stored, misfiled
+from dask_chunkio.storage.files import open_side_file, open_to_read, pread_into
+from dask_chunkio.storage.hdf5_file import StagedFile
 from dask_chunkio.storage.journal import Journal
 from dask_chunkio.storage.records import checksum
 from dask_chunkio.storage.target import Target
 
 __all__ = ["Verified", "verify"]
 
+# The file object that sees where HDF5 reads, and the file that is open through it.
+Searched = tuple[StagedFile, h5py.File]
 # Of a dataset without chunks, what is read at a time.
 _SLAB_NBYTES = 16 << 20
 
@@ -141,9 +146,9 @@ def _decoded(path: str) -> Verified:
     problems: list[str] = []
     checked = 0
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r") as file, _searched(path) as staged:
             for dataset in _datasets(file, problems):
-                for selection in _selections(dataset):
+                for selection in _selections(dataset, staged, problems):
                     checked += 1
                     _read(dataset, selection, problems)
     except OSError as error:
@@ -166,7 +171,19 @@ def _datasets(file: h5py.File, problems: list[str]) -> Iterator[h5py.Dataset]:
             yield found
 
 
-def _selections(dataset: h5py.Dataset) -> Iterator[Selection]:
+@contextlib.contextmanager
+def _searched(path: str) -> Iterator[Searched]:
+    """Open a file a second time, to find the places of chunks by their coordinates."""
+    descriptor = open_to_read(path)
+    try:
+        staged = StagedFile(descriptor)
+        with h5py.File(staged, "r") as file:
+            yield staged, file
+    finally:
+        os.close(descriptor)
+
+
+def _selections(dataset: h5py.Dataset, searched: Searched, problems: list[str]) -> Iterator[Selection]:
     """Return what is read at a time: each chunk that is stored, or slabs of what has no chunks."""
     if dataset.shape is None or 0 in dataset.shape:
         return
@@ -175,11 +192,24 @@ def _selections(dataset: h5py.Dataset) -> Iterator[Selection]:
         slab = (rows, *dataset.shape[1:]) if dataset.shape else ()
         yield from ChunkGrid(dataset.shape, slab)
         return
-    origins: list[tuple[int, ...]] = []
-    dataset.id.chunk_iter(lambda stored: origins.append(stored.chunk_offset))
-    for origin in origins:
+    for origin in _stored(dataset, searched, problems):
         ends = (min(at + n, end) for at, n, end in zip(origin, dataset.chunks, dataset.shape, strict=True))
         yield tuple(slice(at, end) for at, end in zip(origin, ends, strict=True))
+
+
+def _stored(dataset: h5py.Dataset, searched: Searched, problems: list[str]) -> list[Shape]:
+    """Return the first element of each stored chunk; note those that no reader finds by it."""
+    staged, file = searched
+    try:
+        stored = list_stored(dataset)
+        lost = misfiled(staged, file[dataset.name], stored)
+    except UNREADABLE as error:
+        problems.append(f"{dataset.name}: its index of chunks cannot be read ({error})")
+        return []
+    problems += [
+        f"{dataset.name}: the chunk at {origin} is stored, and is not found by its coordinates" for origin in lost
+    ]
+    return [tuple(origin) for origin in stored.origins.tolist()]
 
 
 def _read(dataset: h5py.Dataset, selection: Selection, problems: list[str]) -> None:

@@ -147,7 +147,7 @@ def _merged(dataset: h5py.Dataset, layout: DatasetLayout, part: Part) -> Array:
 
 def _reserve(state: OpenFile, dataset: h5py.Dataset, origin: tuple[int, ...], payload: Payload) -> int:
     """Reserve, with another length in between where HDF5 would keep the old mask."""
-    info = dataset.id.get_chunk_info_by_coord(origin)
-    if info.byte_offset is not None and info.size == payload.nbytes and info.filter_mask != payload.mask:
+    there = state.staged.locate(dataset.id, origin, payload.nbytes)
+    if there is not None and there[1] == payload.nbytes and there[2] != payload.mask:
         state.staged.reserve(dataset.id, origin, payload.nbytes + 1, payload.mask)
     return state.staged.reserve(dataset.id, origin, payload.nbytes, payload.mask)

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from dask_chunkio.errors import ArgumentError, IntegrityError, TargetBusyError, TargetError, UnfinishedWriteError
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.grid import Array, Selection
@@ -22,7 +20,6 @@ from dask_chunkio.storage.dataset import (
     DatasetSpec,
     describe,
     describe_made,
-    indexed_chunks,
     make_dataset,
     preview,
 )
@@ -199,8 +196,10 @@ class Writer:
                     offset = self._reserve_anew((dataset, 0), layout, one, VOIDED)
                 self._place([offset], [payload])
 
-    def finish(self, layouts: Sequence[DatasetLayout], lock: Lock) -> Finished:
+    def finish(self, layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec], lock: Lock) -> Finished:
         """Check index against journal, give the datasets their names, trim the file, make it durable.
+
+        `specs` is what the datasets were made from, to make one anew whose index is damaged.
 
         Raises
         ------
@@ -213,7 +212,7 @@ class Writer:
         with self.turns.turn(lambda: self.turns.placing.over(lock)):
             if not self.turns.journal.finished:
                 require_all(self.turns, layouts)
-                notes = mend(self.turns, layouts)
+                notes = mend(self.turns, layouts, specs)
                 end(self.turns, layouts)
         tables = (self.turns.journal.table(number) for number in range(len(layouts)))
         stored = (
@@ -225,14 +224,6 @@ class Writer:
     def close(self) -> None:
         """Abandon what is staged, and let go of the files when the last call has left them."""
         self.turns.close()
-
-    def unknown(self, number: int, layout: DatasetLayout) -> list[int]:
-        """Return the chunks that HDF5 has a place for, and the journal has none (its end may be torn off)."""
-        if not layout.is_chunked or not len(layout.chunks):
-            return []
-        with self.turns.turn(contextlib.nullcontext, anybody=True), self.turns.opened() as state:
-            indexed = indexed_chunks(state.dataset(self.turns.path_of(number)), layout)
-        return np.flatnonzero((indexed["state"] != 0) & (self.turns.journal.table(number)["state"] == 0)).tolist()
 
     # Create
 
@@ -345,8 +336,9 @@ class Writer:
         if (was["nbytes"], was["mask"]) != (one.payload.nbytes, one.payload.mask):
             return False
         with self.turns.opened() as state:
-            info = state.id_of(self.turns.path_of(dataset)).get_chunk_info_by_coord(layout.origin(one.chunk))
-        return (info.byte_offset, info.size, info.filter_mask) == (was["offset"], was["nbytes"], was["mask"])
+            handle = state.id_of(self.turns.path_of(dataset))
+            found = state.staged.locate(handle, layout.origin(one.chunk), one.payload.nbytes)
+        return found == (was["offset"], was["nbytes"], was["mask"])
 
     def _reserve_anew(self, place: Place, layout: DatasetLayout, one: _Encoded, kind: int = RESERVED) -> int:
         """Give a payload of another length a place, in a commit of its own, after which the file is closed.

@@ -16,6 +16,7 @@ from dataclasses import replace
 import h5py
 
 from dask_chunkio.errors import IntegrityError, TargetBusyError, TargetError
+from dask_chunkio.storage.chunk_index import count_stored
 from dask_chunkio.storage.claim import Claim, claimed
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, describe
 from dask_chunkio.storage.files import read_small_file, write_whole_file
@@ -208,13 +209,13 @@ def wait_for_others(target: Target) -> None:
             claim.close()
 
 
-def finish(target: Target, layouts: Sequence[DatasetLayout], lock: Lock) -> Finished:
+def finish(target: Target, layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec], lock: Lock) -> Finished:
     """End a write: check the file, give file and datasets their final names, remove the folder."""
     if not os.path.isdir(target.folder):
         return _finished_before(target, layouts)
     writer = writer_for(target)
     with contextlib.nullcontext() if os.name == "nt" else writer.turns.used():
-        finished = writer.finish(layouts, lock)
+        finished = writer.finish(layouts, specs, lock)
         if os.name == "nt":  # removes no file that is open
             release(target.write_id)
         finished = _published(target, layouts, writer.turns.folder) or finished
@@ -244,7 +245,7 @@ def _finished_before(target: Target, layouts: Sequence[DatasetLayout]) -> Finish
             if any(describe(dataset) != layout for dataset, layout in made):
                 raise IntegrityError(f"{target.path} holds other datasets than this write made")
             chunked = made
-            if any(made.is_chunked and found.id.get_num_chunks() != len(made.chunks) for found, made in chunked):
+            if any(made.is_chunked and count_stored(found) != len(made.chunks) for found, made in chunked):
                 raise IntegrityError(f"{target.path} does not hold every chunk")
             return Finished(tuple(int(dataset.id.get_storage_size()) for dataset in datasets))
     except (OSError, KeyError, IntegrityError) as error:

@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, FilterError
-from dask_chunkio.storage import dataset as dataset_module
-from dask_chunkio.storage.dataset import DatasetSpec, describe, indexed_chunks, make_dataset, preview
+from dask_chunkio.storage.dataset import DatasetSpec, describe, make_dataset, preview
 
 
 @pytest.fixture
@@ -83,17 +82,3 @@ def test_what_h5py_refuses_is_refused_with_the_name_before_anything_is_written(w
 def test_a_preview_is_what_is_made(file):
     specs = [spec(compression="gzip"), DatasetSpec("/y", (), np.dtype("f8"), ())]
     assert preview(specs) == tuple(describe(make_dataset(file, one)) for one in specs)
-
-
-@pytest.mark.parametrize("infos", [1, 4, 9, 100])
-def test_an_index_is_entered_whole_in_parts_of_any_length(file, monkeypatch, infos):
-    monkeypatch.setattr(dataset_module, "_INFOS", infos)
-    made = make_dataset(file, spec(shape=(12, 9), compression="gzip"))
-    made[...] = np.arange(12 * 9).reshape(12, 9)
-    expected = {tuple(made.id.get_chunk_info(n).chunk_offset): made.id.get_chunk_info(n) for n in range(9)}
-    layout = describe(made)
-    entries = indexed_chunks(made, layout)
-    for chunk, entry in enumerate(entries):
-        info = expected[layout.origin(chunk)]
-        assert (entry["offset"], entry["nbytes"], entry["mask"]) == (info.byte_offset, info.size, info.filter_mask)
-        assert entry["state"] == 1

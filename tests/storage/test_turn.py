@@ -86,7 +86,7 @@ def test_two_datasets_and_one_without_axes(target):
     opened = writers.writer_for(other, True)
     opened.commit((0, 0), layouts[0], [0, 1], [Payload(b"\1\0\2\0"), Payload(b"\3\0\4\0")], no_lock)
     opened.commit_by_hdf5((1, 0), [0], np.array(2.5), (), no_lock)
-    assert writers.finish(other, layouts, no_lock).stored == (8, 8)
+    assert writers.finish(other, layouts, specs, no_lock).stored == (8, 8)
     with h5py.File(other.path) as file:
         assert file["g/x"][...].tolist() == [1, 2, 3, 4]
         assert file["g/y"][()] == 2.5

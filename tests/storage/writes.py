@@ -93,7 +93,7 @@ class Write:
                 self.commit(buffer)
 
     def finish(self):
-        return writers.finish(self.target, [self.layout], no_lock)
+        return writers.finish(self.target, [self.layout], [self.spec], no_lock)
 
     def release(self):
         writers.release(self.target.write_id)

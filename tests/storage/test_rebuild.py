@@ -1,0 +1,167 @@
+"""An index that was damaged before the write ended: made anew from the journal, or refused."""
+
+import os
+import random
+from pathlib import Path
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+
+import dask_chunkio as dcio
+from dask_chunkio.errors import ChunkIOError, SourceError
+from tests.storage.writes import Write, numbers
+
+PLUGINS = {
+    "zstd": hdf5plugin.Zstd(clevel=5),
+    "lz4": hdf5plugin.LZ4(),
+    "bzip2": hdf5plugin.BZip2(),
+    "blosc": hdf5plugin.Blosc(cname="zstd", clevel=3, shuffle=hdf5plugin.Blosc.BITSHUFFLE),
+    "blosc2": hdf5plugin.Blosc2(cname="lz4", clevel=3),
+    "bitshuffle alone": hdf5plugin.Bitshuffle(nelems=8, cname="none"),
+    "bitshuffle lz4": hdf5plugin.Bitshuffle(cname="lz4"),
+    "bitshuffle zstd": hdf5plugin.Bitshuffle(cname="zstd", clevel=2),
+    "zfp": hdf5plugin.Zfp(reversible=True),
+    "sz": hdf5plugin.SZ(absolute=0.01),
+    "sz3": hdf5plugin.SZ3(absolute=0.01),
+    "sperr": hdf5plugin.Sperr(),
+    "gzip": {"compression": "gzip", "shuffle": True, "fletcher32": True},
+    "lzf": {"compression": "lzf"},
+    "scaleoffset": {"scaleoffset": 4},
+    "nothing": {},
+}
+
+
+def hide_a_chunk(path, offsets):
+    """Change the coordinates of a chunk in a B-tree of version 1, which has no checksum."""
+    content = bytearray(Path(path).read_bytes())
+    # A key is length, mask and coordinates; the address follows.
+    at = content.find(int(offsets[1]).to_bytes(8, "little"))
+    while content[at - 8 : at] != bytes(8):
+        at = content.find(int(offsets[1]).to_bytes(8, "little"), at + 1)
+    assert at > 0
+    content[at - 16 : at - 8] = (1 << 20).to_bytes(8, "little")
+    with open(path, "r+b") as file:
+        file.write(content)
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+@pytest.mark.parametrize("mode", ["new", "existing"])
+def test_a_dataset_that_is_made_anew_has_the_same_pipeline(tmp_path, name, mode):
+    options = PLUGINS[name]
+    options = options if isinstance(options, dict) else {"compression": options}
+    data = np.random.default_rng(1).normal(0, 50, (64, 64)).round().astype("f4").cumsum(axis=0, dtype="f4")
+    path = tmp_path / "out.h5"
+    if mode == "existing":
+        with h5py.File(path, "w") as file:
+            file["old"] = np.arange(10)
+    with Write(path, data, chunks=(32, 32), buffer=(64, 64), attrs={"unit": "mV"}, **options) as write:
+        write.commit_missing()
+        offsets = write.writer.turns.journal.table(0)["offset"]
+        expected = [bytes(payload.data) for payload in write.payloads(0)]
+        write.release()
+        hide_a_chunk(write.target.file, offsets)
+        finished = write.finish()
+    (note,) = finished.notes
+    assert note.endswith("the index was rebuilt from the journal")
+    with h5py.File(tmp_path / "h5py.h5", "w") as other:
+        other.create_dataset("x", data=data, chunks=(32, 32), **options)
+    with h5py.File(path) as file, h5py.File(tmp_path / "h5py.h5") as other:
+        made = other["x"]
+        mine, theirs = file["x"].id.get_create_plist(), made.id.get_create_plist()
+        filters = [[plist.get_filter(n) for n in range(plist.get_nfilters())] for plist in (mine, theirs)]
+        assert filters[0] == filters[1]
+        payloads = [file["x"].id.read_direct_chunk(origin)[1] for origin in write.layout.origins(range(4))]
+        assert payloads == expected
+        np.testing.assert_array_equal(file["x"][...], made[...])
+        assert file["x"].attrs["unit"] == "mV"
+    assert dcio.verify(path).ok
+
+
+class Interrupted(dcio.GenericDataChunkIterator):
+    """Its last buffer cannot be read the first time."""
+
+    broken = True
+
+    def _get_data(self, selection):
+        if self.broken and selection[0].stop == self.maxshape[0]:
+            raise OSError("not yet")
+        return numbers((48, 10))[selection]
+
+    def _get_maxshape(self):
+        return (48, 10)
+
+    def _get_dtype(self):
+        return np.dtype("i2")
+
+
+@pytest.mark.parametrize("libver", [None, "latest"])
+def test_no_flipped_bit_of_metadata_ends_in_wrong_data(tmp_path, libver):
+    """Every outcome is whole data, or an error and nothing under the final name."""
+    path, draw, wrong = tmp_path / "out.h5", random.Random(), []
+    source = Interrupted(chunk_shape=(4, 5), buffer_shape=(12, 10))
+    call = {"compression": "gzip", "scheduler": "synchronous", "libver": libver}
+    for _ in range(int(os.environ.get("CHUNKIO_BIT_FLIPS", "25"))):
+        source.broken = True
+        with pytest.raises(SourceError):
+            dcio.to_hdf5(path, "/x", source, **call)
+        hidden = tmp_path / "out.h5.writing" / "data.h5"
+        content = bytearray(hidden.read_bytes())
+        at, bit = draw.randrange(len(content)), draw.randrange(8)
+        content[at] ^= 1 << bit
+        hidden.write_bytes(content)
+        source.broken = False
+        try:
+            dcio.to_hdf5(path, "/x", source, resume=True, **call)
+            with h5py.File(path) as file:
+                if not np.array_equal(file["x"][...], numbers((48, 10))):
+                    wrong.append((at, bit))
+        except ChunkIOError:
+            assert not path.exists()
+        dcio.discard(path, force=True)
+        path.unlink(missing_ok=True)
+    assert wrong == []
+
+
+@pytest.mark.parametrize("libver", ["v110", "v114", "latest"])
+@pytest.mark.parametrize("maxshape", [(40, None), (40, None, 6), (None, 60), (None, None)])
+def test_an_unlimited_axis_that_is_not_the_first(tmp_path, libver, maxshape):
+    path = tmp_path / "out.h5"
+    data = numbers((40, 60, 6)[: len(maxshape)], "i4")
+    chunks = (8, 7, 4)[: len(maxshape)]
+    result = dcio.to_hdf5(path, "/x", data, chunks=chunks, maxshape=maxshape, libver=libver, compression="gzip")
+    assert result.notes == ()
+    assert dcio.verify(path).ok
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["x"][...], data)
+
+
+def test_a_region_over_chunks_whose_filter_was_skipped(tmp_path):
+    path = tmp_path / "out.h5"
+    data = np.random.default_rng(2).integers(0, 255, (8, 16), "u1")
+    with h5py.File(path, "w", libver="latest") as file:
+        file.create_dataset("x", (8, 16), "u1", chunks=(4, 4), maxshape=(8, None), compression="lzf")
+        for origin in np.ndindex(2, 4):
+            file["x"].id.write_direct_chunk(tuple(4 * n for n in origin), bytes(16), 1)
+    dcio.to_hdf5(path, "/x", data, region=np.s_[...])
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["x"][...], data)
+    dcio.to_hdf5(path, "/x", data * 0, region=np.s_[...])
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["x"][...], data * 0)
+
+
+def test_verify_sees_damaged_chunks_of_an_extensible_array(tmp_path):
+    path = tmp_path / "out.h5"
+    data = numbers((8, 12), "i4")
+    with h5py.File(path, "w", libver="latest") as file:
+        file.create_dataset("x", data=data, chunks=(4, 3), maxshape=(8, None), fletcher32=True)
+    content = path.read_bytes()
+    for origin in np.ndindex(2, 4):
+        chunk = np.ascontiguousarray(data[4 * origin[0] :][:4, 3 * origin[1] :][:, :3]).tobytes()
+        at = content.find(chunk)
+        assert at > 0
+        content = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+    path.write_bytes(content)
+    assert len(dcio.verify(path).problems) == 8
