@@ -186,6 +186,7 @@ def prepare(
     workers: Workers,
     *,
     options: Mapping[str, Any],
+    may_begin_streams: bool = True,
 ) -> PreparedWrite:
     """Decide everything about a write; touches nothing.
 
@@ -197,6 +198,8 @@ def prepare(
         Who runs the tasks.
     options : mapping
         Of the `Target`.
+    may_begin_streams : bool
+        Whether the first DataChunk of a stream may be taken, where nothing else says its shape and dtype.
 
     Raises
     ------
@@ -205,7 +208,7 @@ def prepare(
     """
     scale = _Scale(workers, settings())
     path = parse_filename(filename)
-    requests = parse_requests(args, encoding, keywords)
+    requests = parse_requests(args, encoding, keywords, may_begin_streams)
     target = Target(path, uuid.uuid4().hex, **options)
     parts = {one.name: (one.region, one.append, one.source.shape) for one in requests if one.is_there}
     there = workers.call(find_parts, target, parts) if parts else {}
@@ -223,21 +226,25 @@ def prepare(
 
 
 def _spec(request: DatasetRequest, scale: _Scale) -> DatasetSpec:
-    source = request.source
-    chunks = request.chunks or source.shapes.chunk
-    if chunks is None:
-        nbytes = scale.settings.chunk_nbytes
-        chunks = readable_chunk_shape(source.shape, request.dtype.itemsize, source.shapes.block, nbytes)
+    source, options, shape = request.source, request.options, request.source.shape
+    open_ended = is_open_ended(source)
+    if open_ended:
+        options = {"maxshape": (None, *shape[1:]), **options}
+        most = _most_rows(options)
+        shape = shape if most is None else (min(most, shape[0]), *shape[1:])
     check_cast(source.dtype, request.dtype, request.name)
-    spec = DatasetSpec(request.name, source.shape, request.dtype, chunks, request.options, request.attrs, source.dtype)
-    return _open_ended(spec) if is_open_ended(source) else spec
+    chunks = request.chunks or _chunks(source, shape, request.dtype.itemsize, scale.settings.chunk_nbytes)
+    return DatasetSpec(
+        request.name, shape, request.dtype, chunks, options, request.attrs, source.dtype, open_ended=open_ended
+    )
 
 
-def _open_ended(spec: DatasetSpec) -> DatasetSpec:
-    options = {"maxshape": (None, *spec.shape[1:]), **spec.options}
-    most = _most_rows(options)
-    shape = spec.shape if most is None else (min(most, spec.shape[0]), *spec.shape[1:])
-    return replace(spec, shape=shape, options=options, open_ended=True)
+def _chunks(source: Source, shape: Shape, itemsize: int, nbytes: int) -> Shape:
+    """Return the chunk shape that a source recommends, within `shape`, or one that suits it."""
+    chunk, block = source.shapes.chunk, source.shapes.block
+    if chunk is None:
+        return readable_chunk_shape(shape, itemsize, block, nbytes)
+    return tuple(min(c, max(n, 1)) for c, n in zip(chunk, shape, strict=True))
 
 
 def _most_rows(options: Mapping[str, Any]) -> int | None:

@@ -16,7 +16,8 @@ from dask_chunkio.filters.names import resolve_compression
 from dask_chunkio.grid import Shape
 from dask_chunkio.sources.adapt import as_source
 from dask_chunkio.sources.source import Source, check_read_mode
-from dask_chunkio.sources.stream import is_open_ended
+from dask_chunkio.sources.stream import Announced, is_open_ended, is_stream
+from dask_chunkio.sources.wrapped import combined, unwrapped
 
 __all__ = ["DatasetRequest", "parse_filename", "parse_requests"]
 
@@ -99,7 +100,10 @@ def parse_filename(filename: Any) -> str:
 
 
 def parse_requests(
-    args: tuple[Any, ...], encoding: Mapping[str, Mapping[str, Any]] | None, keywords: Mapping[str, Any]
+    args: tuple[Any, ...],
+    encoding: Mapping[str, Mapping[str, Any]] | None,
+    keywords: Mapping[str, Any],
+    may_begin_streams: bool = True,
 ) -> list[DatasetRequest]:
     """Make the forms of dask's signature one.
 
@@ -111,6 +115,8 @@ def parse_requests(
         Keywords for single datasets.
     keywords : mapping
         Keywords for all datasets.
+    may_begin_streams : bool
+        Whether the first DataChunk of a stream may be taken, where nothing else says its shape and dtype.
 
     Raises
     ------
@@ -124,7 +130,15 @@ def parse_requests(
     common = dict(keywords)
     if len(args) == 1 and common.get("attrs"):
         raise ArgumentError("attrs= goes with one dataset; for several use encoding={'/x': {'attrs': {...}}}")
-    return [_request(name, value, {**common, **of_each.get(name, {})}) for name, value in data.items()]
+    wrapped = {name: unwrapped(value, name) for name, value in data.items()}
+    asked = {name: combined(said, {**common, **of_each.get(name, {})}) for name, (_, said) in wrapped.items()}
+    for name, options in asked.items():
+        _refuse_unknown(name, options)
+        check_read_mode(options.get("read"), name)
+    # A stream loses its first DataChunk here: everything else that can be wrong is found before.
+    values = sorted(((name, value) for name, (value, _) in wrapped.items()), key=lambda item: is_stream(item[1]))
+    requests = {name: _request(name, value, asked[name], may_begin_streams) for name, value in values}
+    return [requests[name] for name in data]
 
 
 def _data(args: tuple[Any, ...]) -> dict[str, Any]:
@@ -149,11 +163,10 @@ def _absolute(name: Any) -> str:
     return "/" + "/".join(parts)
 
 
-def _request(name: str, value: Any, keywords: dict[str, Any]) -> DatasetRequest:
-    _refuse_unknown(name, keywords)
-    source = as_source(value, name)
-    check_read_mode(keywords.get("read"), name)
-    options = {key: option for key, option in keywords.items() if key in _H5PY and option is not None}
+def _request(name: str, value: Any, keywords: dict[str, Any], may_begin: bool) -> DatasetRequest:
+    options = _resolved(name, {key: option for key, option in keywords.items() if key in _H5PY and option is not None})
+    dtype = _dtype(name, keywords.get("dtype"))
+    source = as_source(value, name, Announced(_row_shape(keywords.get("maxshape")), dtype, may_begin))
     region, append = keywords.get("region"), keywords.get("append")
     append = None if append is False else append
     if region is not None or append is not None:
@@ -168,10 +181,10 @@ def _request(name: str, value: Any, keywords: dict[str, Any]) -> DatasetRequest:
         source,
         _chunks(name, keywords.get("chunks", True), source),
         _shape(name, "buffer_shape", keywords.get("buffer_shape")),
-        _dtype(name, keywords.get("dtype"), source),
+        source.dtype if dtype is None else dtype,
         keywords.get("read"),
         dict(keywords.get("attrs") or {}),
-        _resolved(name, options),
+        options,
         region,
         append,
     )
@@ -236,11 +249,20 @@ def _length(value: Any) -> int:
     return operator.index(value)
 
 
-def _dtype(name: str, dtype: Any, source: Source) -> np.dtype[Any]:
+def _dtype(name: str, dtype: Any) -> np.dtype[Any] | None:
     if dtype is None:
-        return source.dtype
+        return None
     try:
         found: np.dtype[Any] = np.dtype(dtype)
-    except TypeError as error:
+    except (TypeError, ValueError, SyntaxError) as error:
         raise ArgumentTypeError(f"{name}: dtype={dtype!r} is not one of numpy's") from error
     return found
+
+
+def _row_shape(maxshape: Any) -> Shape | None:
+    """Return the lengths of all axes but the first, if `maxshape` says them."""
+    whole = (maxshape,) if isinstance(maxshape, (int, np.integer)) and not isinstance(maxshape, bool) else maxshape
+    if not isinstance(whole, (tuple, list)) or not whole:
+        return None
+    is_said = all(isinstance(length, (int, np.integer)) and length >= 0 for length in whole[1:])
+    return tuple(map(int, whole[1:])) if is_said else None

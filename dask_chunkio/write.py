@@ -236,7 +236,8 @@ def plan(
     for keyword in _NOT_OF_A_PLAN:
         keywords.pop(keyword, None)
     options = _target_options(overwrite, False, False, "process", libver)
-    prepared = prepare(filename, args, encoding, keywords, _workers(scheduler, memory_limit), options=options)
+    workers = _workers(scheduler, memory_limit)
+    prepared = prepare(filename, args, encoding, keywords, workers, options=options, may_begin_streams=False)
     estimates = tuple(map(functools.partial(estimated_nbytes, sample), prepared.jobs, prepared.sources))
     return prepared.plan(estimates, write)
 

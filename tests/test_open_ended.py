@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from iterators import numbers
 
 import dask_chunkio as dcio
-from dask_chunkio.errors import ArgumentError, IntegrityError, PicklingError, SourceError
+from dask_chunkio.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    IntegrityError,
+    PicklingError,
+    SourceError,
+    TargetExistsError,
+)
 
 here = pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
 
@@ -221,10 +228,88 @@ def test_it_needs_a_length_to_be_written_into_what_is_there(target):
 
 
 def test_a_plan_does_not_know_the_length():
-    words = repr(dcio.plan("out.h5", "/x", rows_of(numbers((4, 5))), chunks=(4, 3), buffer_shape=(8, 6)))
+    said = {"maxshape": (None, 5), "dtype": "i2"}
+    words = repr(dcio.plan("out.h5", "/x", rows_of(numbers((4, 5))), chunks=(4, 3), buffer_shape=(8, 6), **said))
     assert "A stream by" in words
     assert "array    (None, 5) int16, of unknown length" in words
     assert "in all" not in words
+
+
+def test_a_plan_takes_nothing_away_from_a_generator(target):
+    data = numbers((20, 5))
+    rows = rows_of(data)
+    with pytest.raises(ArgumentError, match=r"/x: a plan would have to take the first DataChunk away from this gener"):
+        dcio.plan(target, "/x", rows)
+    planned = dcio.plan(target, "/x", rows, maxshape=(None, 5), dtype="i2", chunks=(4, 5))
+    assert planned.datasets[0].open_ended
+    write(target, rows)
+    check(target, data)
+
+
+def test_a_plan_of_a_generator_is_written(target):
+    data = numbers((20, 5))
+    dcio.plan(target, "/x", rows_of(data), maxshape=(None, 5), dtype="i2", chunks=(4, 5)).write()
+    check(target, data)
+
+
+def test_a_generator_that_an_earlier_call_has_begun_is_not_written_without_its_first_rows(target):
+    data, rows = numbers((20, 5)), rows_of(numbers((20, 5)))
+    with h5py.File(target, "w") as file:
+        file["x"] = 1
+    with pytest.raises(TargetExistsError):
+        write(target, rows)
+    target.unlink()
+    with pytest.raises(SourceError, match=r"whole rows from 0 on are needed.*make it anew: it cannot be read twice"):
+        write(target, rows)
+    one_piece = rows_of(data, 20)
+    next(one_piece)
+    with pytest.raises(ArgumentError, match="If an earlier call has read the stream, make it anew"):
+        write(target, one_piece)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("wrong", [{"read": "so"}, {"compression": "gzp"}, {"dtype": "f9"}, {"nothing": 1}])
+def test_a_call_that_is_refused_for_its_keywords_takes_nothing_away(target, wrong):
+    data = numbers((20, 5))
+    rows = rows_of(data)
+    with pytest.raises((ArgumentError, ArgumentTypeError)):
+        write(target, rows, **wrong)
+    with pytest.raises(ArgumentTypeError):
+        dcio.to_hdf5(target, {"/x": rows, "/y": object()})
+    write(target, rows)
+    check(target, data)
+
+
+def test_what_is_said_of_a_generator_spares_it_its_first_datachunk(target):
+    data = numbers((20, 5))
+    rows = rows_of(data)
+    with h5py.File(target, "w") as file:
+        file["x"] = 1
+    said = {"maxshape": (None, 5), "dtype": "i4"}
+    with pytest.raises(TargetExistsError):
+        write(target, rows, **said)
+    write(target, rows, overwrite=True, **said)
+    check(target, data.astype("i4"))
+
+
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
+@pytest.mark.parametrize("at", [lambda i: i, lambda i: (i,), lambda i: (i, ...), lambda i: (i, slice(0, 4)), np.int64])
+def test_frames_by_their_numbers(target, scheduler, at):
+    data = numbers((30, 4, 5))
+    frames = (dcio.DataChunk(frame, at(number)) for number, frame in enumerate(data))
+    dcio.to_hdf5(target, "/x", frames, chunks=(4, 4, 5), scheduler=scheduler)
+    check(target, data)
+
+
+def test_numbers_one_by_one(target):
+    dcio.to_hdf5(target, "/x", (dcio.DataChunk(np.array(n), n) for n in range(10)))
+    check(target, np.arange(10))
+
+
+@pytest.mark.parametrize("most", [40, (40,)])
+def test_chunks_are_chosen_within_maxshape(target, most):
+    dcio.to_hdf5(target, "/x", (dcio.DataChunk(np.arange(10), np.s_[n : n + 10]) for n in (0, 10, 20)), maxshape=most)
+    check(target, np.tile(np.arange(10), 3), (40,))
 
 
 def test_a_generator_stays_in_its_process(target):

@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from dask_chunkio.errors import ArgumentTypeError
+from dask_chunkio.errors import ArgumentError, ArgumentTypeError, SourceError
 from dask_chunkio.sources.array import ArraySource, is_array_like
 from dask_chunkio.sources.iterator import IteratorSource, is_iterator
 from dask_chunkio.sources.lazy import LazySource, lazy_array
 from dask_chunkio.sources.source import Source
-from dask_chunkio.sources.stream import StreamSource, is_stream
+from dask_chunkio.sources.stream import Announced, StreamSource, is_stream
 
 __all__ = ["as_source"]
 
 
-def as_source(value: Any, dataset: str) -> Source:
+def as_source(value: Any, dataset: str, announced: Announced | None = None) -> Source:
     """Return the adapter for `value`.
 
     Parameters
@@ -26,29 +26,40 @@ def as_source(value: Any, dataset: str) -> Source:
         ``__getitem__``, a number, or a nested list of numbers.
     dataset : str
         For messages.
+    announced : Announced, optional
+        What the user says of a stream.
 
     Raises
     ------
     ArgumentTypeError
         If it is none of these.
+    ArgumentError, SourceError
+        If it cannot be written.
 
     Examples
     --------
     >>> as_source([[1, 2], [3, 4]], "/x").shape
     (2, 2)
     """
+    try:
+        return _adapted(value, announced)
+    except (ArgumentError, ArgumentTypeError, SourceError) as error:
+        raise type(error)(f"{dataset}: {error}") from error
+
+
+def _adapted(value: Any, announced: Announced | None) -> Source:
     if (array := lazy_array(value)) is not None:
         return LazySource(array)
     if is_iterator(value):
         return IteratorSource(value)
     if is_stream(value):
-        return StreamSource(value)
+        return StreamSource(value, announced)
     if is_array_like(value):
         return ArraySource(value)
-    return ArraySource(_from_python(value, dataset))
+    return ArraySource(_from_python(value))
 
 
-def _from_python(value: Any, dataset: str) -> np.ndarray[Any, np.dtype[Any]]:
+def _from_python(value: Any) -> np.ndarray[Any, np.dtype[Any]]:
     if isinstance(value, (bool, int, float, complex, np.generic, list, tuple)):
         try:
             array = np.asarray(value)
@@ -57,6 +68,6 @@ def _from_python(value: Any, dataset: str) -> np.ndarray[Any, np.dtype[Any]]:
         if array.dtype.kind in "biufcS":
             return array
     raise ArgumentTypeError(
-        f"{dataset}: cannot write a {type(value).__name__}; give a GenericDataChunkIterator, a dask array, or anything "
+        f"cannot write a {type(value).__name__}; give a GenericDataChunkIterator, a dask array, or anything "
         f"with shape, dtype and __getitem__"
     )

@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, SourceError
 from dask_chunkio.grid import Array, Selection, Shape
+from dask_chunkio.sources.rows import whole_rows
 from dask_chunkio.sources.source import Reader, ReadMode, Shapes, Source
 
-__all__ = ["StreamSource", "is_open_ended", "is_stream"]
+__all__ = ["Announced", "StreamSource", "is_open_ended", "is_stream"]
 
 # So much of a stream whose end is not known is taken for its size, where chunks and buffers are chosen.
 _PRESUMED_NBYTES = 1 << 30
+_READ_BEFORE = ". If an earlier call has read the stream, make it anew: it cannot be read twice"
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What a user says of a stream, in place of the stream itself.
+
+    Parameters
+    ----------
+    row_shape : tuple of int or None
+        Lengths of all axes but the first.
+    dtype : numpy.dtype or None
+        Type of its elements.
+    may_be_begun : bool
+        Whether its first DataChunk may be taken to find out the rest.
+    """
+
+    row_shape: Shape | None = None
+    dtype: np.dtype[Any] | None = None
+    may_be_begun: bool = True
 
 
 def is_stream(value: Any) -> bool:
@@ -31,12 +53,14 @@ class StreamSource:
     """Adapter for iterators that can only be asked for their next DataChunk.
 
     DataChunks have to come in order along the first axis, each with all of the others.  What
-    the stream does not say of itself (``maxshape``, ``dtype``) is taken from its first one.
+    neither the stream says of itself (``maxshape``, ``dtype``) nor its user is taken from its first one.
 
     Parameters
     ----------
     stream : iterator
         Any iterator over DataChunks: hdmf's, or a generator.
+    announced : Announced, optional
+        What its user says of it.
 
     Attributes
     ----------
@@ -46,29 +70,25 @@ class StreamSource:
     Raises
     ------
     ArgumentError
-        If its shape or dtype cannot be known.
+        If its shape or dtype cannot be known, or only by taking its first DataChunk where that is to be left.
     ArgumentTypeError
         If it hands out something else.
 
     Examples
     --------
     >>> from dask_chunkio import DataChunk
-    >>> source = StreamSource(DataChunk(np.full((1, 3), row), np.s_[row : row + 1]) for row in range(4))
+    >>> source = StreamSource(DataChunk(np.full(3, row), row) for row in range(4))
     >>> source.open_ended, source.shape[1:]
     (True, (3,))
     >>> source.read(np.s_[0:9, 0:3]).shape
     (4, 3)
     """
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, announced: Announced | None = None) -> None:
         self._stream = stream
         self._rest: Array | None = None
         self._next_row = 0
-        maxshape, dtype = getattr(stream, "maxshape", None), getattr(stream, "dtype", None)
-        if maxshape is None or dtype is None:
-            self._rest = self._first()
-            maxshape = (None, *self._rest.shape[1:]) if maxshape is None else maxshape
-            dtype = self._rest.dtype if dtype is None else dtype
+        maxshape, dtype = self._said(announced or Announced())
         if not len(maxshape) or None in maxshape[1:]:
             raise ArgumentError(
                 f"{_name(stream)} has maxshape {maxshape}; only the length of the first axis may be unknown"
@@ -78,6 +98,24 @@ class StreamSource:
         row_nbytes = self._dtype.itemsize * math.prod(map(int, maxshape[1:]))
         rows = max(1, _PRESUMED_NBYTES // max(1, row_nbytes)) if self.open_ended else maxshape[0]
         self._shape = tuple(map(int, (rows, *maxshape[1:])))
+
+    def _said(self, announced: Announced) -> tuple[Any, Any]:
+        """Return the maxshape and the dtype, of the stream itself if it says them."""
+        maxshape, dtype = getattr(self._stream, "maxshape", None), getattr(self._stream, "dtype", None)
+        if maxshape is None and announced.row_shape is not None:
+            maxshape = (None, *announced.row_shape)
+        dtype = announced.dtype if dtype is None else dtype
+        if maxshape is None or dtype is None:
+            if not announced.may_be_begun:
+                raise ArgumentError(
+                    f"a plan would have to take the first DataChunk away from this {_name(self._stream)}, which cannot "
+                    f"be put back; say what is in it, with dtype= and maxshape=(None, ...), or give an object that has "
+                    f"the attributes dtype and maxshape, and __next__"
+                )
+            self._rest = self._first()
+            maxshape = (None, *self._rest.shape[1:]) if maxshape is None else maxshape
+            dtype = self._rest.dtype if dtype is None else dtype
+        return maxshape, dtype
 
     @property
     def shape(self) -> Shape:
@@ -140,7 +178,8 @@ class StreamSource:
         except StopIteration:
             if self.open_ended:
                 return None
-            raise SourceError(f"the stream ended at row {self._next_row} of {self._shape[0]}") from None
+            hint = "" if self._next_row else _READ_BEFORE
+            raise SourceError(f"the stream ended at row {self._next_row} of {self._shape[0]}{hint}") from None
         return self._rows(chunk, self._shape[1:])
 
     def _first(self) -> Array:
@@ -149,7 +188,7 @@ class StreamSource:
         except StopIteration:
             raise ArgumentError(
                 f"{_name(self._stream)} ended before its first DataChunk, so that its shape and dtype are not known; "
-                f"give it attributes maxshape and dtype, or write an empty array"
+                f"give dtype= and maxshape=(None, ...), or write an empty array{_READ_BEFORE}"
             ) from None
         except Exception as error:
             raise SourceError(f"{_name(self._stream)} raised {type(error).__name__}: {error}") from error
@@ -163,13 +202,14 @@ class StreamSource:
                 f"dask_chunkio.DataChunk(data, selection)"
             )
         data = np.asarray(chunk.data)
-        rows = chunk.selection[0] if isinstance(chunk.selection, tuple) else chunk.selection
-        start = rows.start if isinstance(rows, slice) else rows
-        if (start or 0) != self._next_row or not data.ndim or data.shape[1:] != (others or data.shape[1:]):
+        try:
+            return whole_rows(data, chunk.selection, self._next_row, others)
+        except ValueError as error:
+            hint = "" if self._next_row else _READ_BEFORE
             raise SourceError(
-                f"the stream returned {data.shape} at {chunk.selection}; whole rows from {self._next_row} on are needed"
-            )
-        return data
+                f"the stream returned {data.shape} at {chunk.selection}; whole rows from {self._next_row} on are "
+                f"needed, but {error}{hint}"
+            ) from None
 
 
 def _name(stream: Any) -> str:

@@ -1,0 +1,95 @@
+"""What hdmf wraps around data: the data themselves, and how they are to be stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dask_chunkio.errors import ArgumentError, ArgumentTypeError
+
+__all__ = ["combined", "unwrapped"]
+
+# What `H5DataIO` says with the names of h5py's keywords.
+_HONOURED = {"chunks", "compression", "compression_opts", "fillvalue", "fletcher32", "maxshape", "shuffle"}
+
+
+def unwrapped(value: Any, dataset: str) -> tuple[Any, dict[str, Any]]:
+    """Return the data in hdmf's ``DataIO`` or ``H5DataIO``, and the keywords of `to_hdf5` that it says.
+
+    Parameters
+    ----------
+    value : object
+        Anything; what is no such wrapper is returned as it is, with no keywords.
+    dataset : str
+        For messages.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If it holds no data, or says what cannot be honoured.
+
+    Examples
+    --------
+    >>> unwrapped([1, 2], "/x")
+    ([1, 2], {})
+    """
+    if not _is_a(value, "DataIO"):
+        return value, {}
+    kind = type(value).__name__
+    data = value.data
+    if data is None:
+        raise ArgumentError(
+            f"{dataset}: this {kind} holds no data, but asks for an empty dataset to be filled later; make that with "
+            f"h5py, and write into it with region="
+        )
+    inner, keywords = unwrapped(data, dataset)
+    return inner, combined(keywords, _keywords(value, data, dataset))
+
+
+def combined(wrapped: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `given` keywords, and those `wrapped` ones in whose place none, or None, is given.
+
+    Options of a filter belong to it: they go where another filter is given.
+
+    Examples
+    --------
+    >>> combined({"compression": "gzip", "compression_opts": 9, "shuffle": True}, {"compression": "lzf"})
+    {'shuffle': True, 'compression': 'lzf'}
+    """
+    chosen = {name: value for name, value in given.items() if value is not None or name not in wrapped}
+    loses_options = chosen.get("compression") not in (None, wrapped.get("compression"))
+    kept = {name: value for name, value in wrapped.items() if not (loses_options and name == "compression_opts")}
+    return {**kept, **chosen}
+
+
+def _is_a(value: Any, name: str) -> bool:
+    return any(base.__name__ == name and base.__module__.split(".")[0] == "hdmf" for base in type(value).__mro__)
+
+
+def _keywords(value: Any, data: Any, dataset: str) -> dict[str, Any]:
+    """Return what a wrapper says, but for what hdmf itself has filled in."""
+    kind, said = type(value).__name__, dict(value.get_io_params())
+    if not _is_a(value, "H5DataIO"):
+        if said:
+            raise ArgumentTypeError(
+                f"{dataset}: a {kind} says how data are stored by another library ({', '.join(sorted(said))}); give "
+                f"its .data, and h5py's keywords to to_hdf5 or in an H5DataIO"
+            )
+        return {}
+    if said.pop("link_data", False):
+        raise ArgumentError(
+            f"{dataset}: link_data=True of this {kind} asks for a link to a dataset of another file, but to_hdf5 copies "
+            f"the data; leave link_data out, or make the link with h5py.ExternalLink"
+        )
+    if strange := sorted(said.keys() - _HONOURED):
+        raise ArgumentTypeError(f"{dataset}: to_hdf5 cannot honour {', '.join(strange)} of this {kind}; leave it out")
+    for keyword, recommended in (("chunks", _recommended_chunks(data)), ("maxshape", getattr(data, "maxshape", None))):
+        # hdmf repeats here what an iterator says of itself.
+        if keyword in said and recommended is not None and said[keyword] == recommended:
+            del said[keyword]
+    return said
+
+
+def _recommended_chunks(data: Any) -> Any:
+    recommend = getattr(data, "recommended_chunk_shape", None)
+    return None if recommend is None else recommend()
