@@ -78,7 +78,7 @@ def _keywords(value: Any, data: Any, dataset: str) -> dict[str, Any]:
         return {}
     if said.pop("link_data", False):
         raise ArgumentError(
-            f"{dataset}: link_data=True of this {kind} asks for a link to a dataset of another file, but to_hdf5 copies "
+            f"{dataset}: link_data=True of this {kind} asks for a link to another file, but to_hdf5 copies "
             f"the data; leave link_data out, or make the link with h5py.ExternalLink"
         )
     if strange := sorted(said.keys() - _HONOURED):
