@@ -54,7 +54,7 @@ def combined(wrapped: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
     Examples
     --------
     >>> combined({"compression": "gzip", "compression_opts": 9, "shuffle": True}, {"compression": "lzf"})
-    {'shuffle': True, 'compression': 'lzf'}
+    {'compression': 'lzf', 'shuffle': True}
     """
     chosen = {name: value for name, value in given.items() if value is not None or name not in wrapped}
     loses_options = chosen.get("compression") not in (None, wrapped.get("compression"))
