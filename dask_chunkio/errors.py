@@ -64,7 +64,7 @@ class ArgumentTypeError(ChunkIOError, TypeError):
 
 
 class CastError(ArgumentTypeError):
-    """A source whose dtype cannot be cast to the dataset's by numpy's ``same_kind`` rule."""
+    """A source whose values cannot be stored as the dataset's dtype, as HDF5 would store them."""
 
 
 class PicklingError(ArgumentTypeError):

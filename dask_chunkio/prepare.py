@@ -11,7 +11,7 @@ import numpy as np
 
 from dask_chunkio.config import Settings, settings
 from dask_chunkio.errors import AlignmentError, ArgumentError
-from dask_chunkio.filters.cut import check_cast
+from dask_chunkio.filters.compatibility import check_conversion
 from dask_chunkio.filters.via_hdf5 import encoder_for
 from dask_chunkio.grid import BufferGrid, Shape
 from dask_chunkio.plan import DatasetPlan, WritePlan
@@ -232,7 +232,7 @@ def _spec(request: DatasetRequest, scale: _Scale) -> DatasetSpec:
         options = {"maxshape": (None, *shape[1:]), **options}
         most = _most_rows(options)
         shape = shape if most is None else (min(most, shape[0]), *shape[1:])
-    check_cast(source.dtype, request.dtype, request.name)
+    check_conversion(source.dtype, request.dtype, request.name)
     chunks = request.chunks or _chunks(source, shape, request.dtype.itemsize, scale.settings.chunk_nbytes)
     return DatasetSpec(
         request.name, shape, request.dtype, chunks, options, request.attrs, source.dtype, open_ended=open_ended
@@ -255,7 +255,7 @@ def _most_rows(options: Mapping[str, Any]) -> int | None:
 
 def _spec_of_part(request: DatasetRequest, layout: DatasetLayout) -> DatasetSpec:
     source, form = request.source, layout.form
-    check_cast(source.dtype, form.dtype, request.name)
+    check_conversion(source.dtype, form.dtype, request.name)
     spec = DatasetSpec(request.name, source.shape, form.dtype, form.chunk_shape, source_dtype=source.dtype)
     return replace(spec, there=layout)
 

@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 
 from dask_chunkio.allocator import keep_freed
-from dask_chunkio.errors import FilterError, IntegrityError
+from dask_chunkio.errors import FilterError, IntegrityError, SourceError
+from dask_chunkio.filters.compatibility import is_partial
 from dask_chunkio.filters.cut import copied, cut_chunk
 from dask_chunkio.filters.pipeline import Payload
+from dask_chunkio.filters.variable import storable_elements
 from dask_chunkio.filters.via_hdf5 import encoder_for
 from dask_chunkio.grid import Array, BufferGrid, Selection, Shape, buffer_grid, selection_shape
 from dask_chunkio.locks import report, turn_lock
@@ -325,17 +327,19 @@ def _encoded(job: DatasetJob, buffer: int, data: Array) -> list[Payload]:
 
 @contextlib.contextmanager
 def _naming(job: DatasetJob, buffer: int) -> Iterator[None]:
-    """Have an error of a filter say which data it refused."""
+    """Have an error of a filter, or of an element, say which data it refused."""
     try:
         yield
-    except FilterError as error:
-        raise FilterError(f"{job.where(buffer, job.selection(buffer))}: {error}") from error
+    except (FilterError, SourceError) as error:
+        raise type(error)(f"{job.where(buffer, job.selection(buffer))}: {error}") from error
 
 
 def _commit_by_hdf5(writer: Writer, job: DatasetJob, place: tuple[int, int], data: Array, lock: Lock) -> None:
     selection, region = job.buffers[place[1]], job.layout.region
     if region is not None:
         selection = region.of_dataset(region.inside(selection))
+    with _naming(job, place[1]):
+        data = storable_elements(data, job.layout.form.dtype)
     writer.commit_by_hdf5(place, job.chunks_of(place[1]), data, selection, lock)
 
 
@@ -348,9 +352,10 @@ def _commit_region(writer: Writer, job: DatasetJob, place: tuple[int, int], data
     payloads, parts = [], []
     with _naming(job, place[1]):
         encoder, grid = encoder_for(layout.form, job.options), layout.chunks
+        keeps_fields = is_partial(data.dtype, layout.form.dtype)
         for chunk in job.chunks_of(place[1]):
             cell = grid[chunk]
-            if region.is_whole(cell):
+            if region.is_whole(cell) and not keeps_fields:
                 payloads.append((chunk, encoder.encode(cut_chunk(data, here, cell, layout.form))))
             else:
                 part = region.inside(cell)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, SourceError
+from dask_chunkio.filters.variable import noted_elements
 from dask_chunkio.sources.array import ArraySource, is_array_like
 from dask_chunkio.sources.iterator import IteratorSource, is_iterator
 from dask_chunkio.sources.lazy import LazySource, lazy_array
@@ -23,7 +24,7 @@ def as_source(value: Any, dataset: str, announced: Announced | None = None) -> S
     ----------
     value : object
         An iterator with hdmf's methods, a dask array, anything with ``shape``, ``dtype`` and
-        ``__getitem__``, a number, or a nested list of numbers.
+        ``__getitem__``, a number, or a nested list of numbers or strings.
     dataset : str
         For messages.
     announced : Announced, optional
@@ -54,6 +55,8 @@ def _adapted(value: Any, announced: Announced | None) -> Source:
         return IteratorSource(value)
     if is_stream(value):
         return StreamSource(value, announced)
+    if isinstance(value, np.ndarray):
+        return ArraySource(noted_elements(value))
     if is_array_like(value):
         return ArraySource(value)
     return ArraySource(_from_python(value))
@@ -65,7 +68,9 @@ def _from_python(value: Any) -> np.ndarray[Any, np.dtype[Any]]:
             array = np.asarray(value)
         except ValueError:
             array = np.asarray(None)
-        if array.dtype.kind in "biufcS":
+        if array.dtype.kind == "U" and isinstance(value, (list, tuple)):
+            array = noted_elements(np.asarray(value, object))
+        if array.dtype.kind in "biufcS" or array.dtype.metadata is not None:
             return array
     raise ArgumentTypeError(
         f"cannot write a {type(value).__name__}; give a GenericDataChunkIterator, a dask array, or anything "

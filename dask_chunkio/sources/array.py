@@ -84,9 +84,11 @@ class ArraySource:
         """The HDF5 file that it is in, if it is an h5py dataset."""
         return os.path.realpath(self._array.file.filename) if _is_h5py(self._array) else None
 
-    def read(self, selection: Selection) -> Array:
+    def read(self, selection: Selection) -> Any:
         """Return the elements of `selection`."""
-        return np.asanyarray(self._array[selection])
+        found = self._array[selection]
+        # What is taken out of an array without axes may be an array itself.
+        return found if self._dtype.hasobject and not self._shape else np.asanyarray(found)
 
     def part(self, selection: Selection) -> Reader | None:
         """Return the selected part of an array in memory; other arrays are small to send."""

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 
 from dask_chunkio.errors import ArgumentError, CastError, ChunkIOError, SourceError
+from dask_chunkio.filters.compatibility import refusal
 from dask_chunkio.grid import Array, Selection, Shape, selection_shape
 
 __all__ = ["ReadMode", "Reader", "Shapes", "Source", "check_read_mode", "read_checked"]
@@ -111,7 +112,7 @@ def read_checked(
     SourceError
         If the source raises, or returns another shape, or masked or non-numeric elements.
     CastError
-        If it returns a dtype that cannot be stored under numpy's ``same_kind`` rule.
+        If it returns a dtype whose values cannot be stored.
     """
     return check_buffer(_read(reader, selection, where), selection_shape(selection), dtypes, where)
 
@@ -140,20 +141,36 @@ def check_buffer(found: Any, shape: Shape, dtypes: tuple[np.dtype[Any], np.dtype
         raise SourceError(f"{where}: the source returned masked elements; fill them first, with .filled(value)")
     announced, stored = dtypes
     try:
-        data = np.asarray(found, announced if announced.hasobject else None)
-    except ValueError as error:
+        data = _as_array(found, shape, announced)
+    except (ValueError, TypeError) as error:
         raise SourceError(f"{where}: the source returned a {type(found).__name__} that is no array: {error}") from error
     if data.shape != shape:
         raise SourceError(
             f"{where}: the source returned shape {data.shape} instead of {shape}; return exactly what is selected"
         )
-    if data.dtype not in (announced, stored) and not np.can_cast(data.dtype, stored, casting="same_kind"):
+    data = _noted(data, announced)
+    if data.dtype not in (announced, stored) and (reason := refusal(data.dtype, stored)) is not None:
         raise CastError(
             f"{where}: the source announced dtype {announced} but returned {data.dtype}, which cannot be stored as "
-            f"{stored}; return the dtype that it announces"
+            f"{stored} ({reason.partition('; ')[0]}); return the dtype that it announces"
         )
+    return data
+
+
+def _as_array(found: Any, shape: Shape, announced: np.dtype[Any]) -> Array:
+    if not announced.hasobject:
+        return np.asarray(found)
+    if shape != () or (isinstance(found, np.ndarray) and (found.dtype, found.shape) == (announced, ())):
+        return np.asarray(found, None if isinstance(found, np.ndarray) else announced)
+    # Indexing an array without axes takes the element out of it, which may be an array.
+    single = np.empty((), announced)
+    single[()] = found
+    return single
+
+
+def _noted(data: Array, announced: np.dtype[Any]) -> Array:
+    """Return elements with what h5py notes in a dtype (an encoding, an enumeration): scalars and dask lose it."""
     is_noted = announced.metadata is not None and not announced.hasobject
     if is_noted and np.can_cast(data.dtype, announced, casting="safe"):
-        # What h5py notes in a dtype (an encoding, an enumeration) is lost with scalars, and by dask.
         return data.astype(announced, copy=False).view(announced)
     return data

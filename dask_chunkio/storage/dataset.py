@@ -11,6 +11,9 @@ import h5py
 import numpy as np
 
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, ChunkIOError
+from dask_chunkio.filters.compatibility import check_conversion
+from dask_chunkio.filters.conversion import convert
+from dask_chunkio.filters.padding import is_padded, without_padding
 from dask_chunkio.filters.pipeline import ChunkFormat
 from dask_chunkio.filters.via_hdf5 import read_filters, require_filter
 from dask_chunkio.grid import ChunkGrid, Shape, chunk_grid
@@ -129,15 +132,35 @@ def make_dataset(file: h5py.File, spec: DatasetSpec) -> h5py.Dataset:
     """
     try:
         dataset = file.create_dataset(spec.name, shape=spec.shape, dtype=spec.dtype, **_keywords(spec))
-        for name, value in spec.attrs.items():
-            dataset.attrs[name] = value
     except ChunkIOError:
         raise
     except TypeError as error:
         raise ArgumentTypeError(f"{spec.name}: h5py cannot create this dataset: {error}") from error
     except (ValueError, OSError, KeyError, RuntimeError, NotImplementedError) as error:
         raise ArgumentError(f"{spec.name}: h5py cannot create this dataset: {error}") from error
+    for name, value in spec.attrs.items():
+        _set_attribute(dataset, spec, name, value)
     return dataset
+
+
+def _set_attribute(dataset: h5py.Dataset, spec: DatasetSpec, name: Any, value: Any) -> None:
+    where = f"{spec.name}: attribute {name!r}, {_of_type(value)}, cannot be stored"
+    try:
+        dataset.attrs[name] = value
+    except (TypeError, AttributeError) as error:
+        raise ArgumentTypeError(
+            f"{where}: {error}; an attribute has a str for its name, and a number, a string or an array of them for "
+            f"its value: store times as strings, and arrays of strings as lists"
+        ) from error
+    except (ValueError, OSError, RuntimeError) as error:
+        raise ArgumentError(
+            f"{where}: {error}; store what is larger than 64 kB as a dataset, or with libver='latest'"
+        ) from error
+
+
+def _of_type(value: Any) -> str:
+    kind = getattr(value, "dtype", None)
+    return f"a {type(value).__name__}" + (f" of {kind}" if kind is not None else "")
 
 
 def _keywords(spec: DatasetSpec) -> dict[str, Any]:
@@ -147,7 +170,18 @@ def _keywords(spec: DatasetSpec) -> dict[str, Any]:
         require_filter(compression)
     if spec.shape:
         keywords["chunks"] = True if 0 in spec.shape and keywords.get("maxshape") is None else spec.chunks
+    if "fillvalue" in keywords and is_padded(spec.dtype):
+        keywords["dcpl"] = _with_fill(keywords.pop("fillvalue"), spec)
     return keywords
+
+
+def _with_fill(value: Any, spec: DatasetSpec) -> h5py.h5p.PropDCID:
+    """Return a property list with a fill value that has zeros between its values: h5py's copy of it has not."""
+    fill = np.asarray(value)
+    check_conversion(fill.dtype, spec.dtype, f"{spec.name}, fillvalue")
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_fill_value(without_padding(convert(fill, spec.dtype)))
+    return plist
 
 
 def describe(dataset: h5py.Dataset) -> DatasetLayout:
@@ -163,10 +197,17 @@ def describe(dataset: h5py.Dataset) -> DatasetLayout:
     is_chunked = has_chunks and _is_plain_type(dataset) and not keeps_partial_chunks_unfiltered(plist)
     fill = None
     if is_chunked and plist.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED:
-        fill = np.asarray(dataset.fillvalue, dataset.dtype).tobytes()
+        fill = _fill_bytes(plist, dataset.dtype)
     chunk_shape = tuple(map(int, dataset.chunks if has_chunks else dataset.shape))
     form = ChunkFormat(chunk_shape, dataset.dtype, read_filters(plist), fill)
     return DatasetLayout(dataset.name, tuple(map(int, dataset.shape)), form, is_chunked)
+
+
+def _fill_bytes(plist: h5py.h5p.PropDCID, dtype: np.dtype[Any]) -> bytes:
+    fill = np.zeros((), dtype)
+    plist.get_fill_value(fill)
+    # What is between its values is what was in somebody's memory.
+    return without_padding(fill).tobytes()
 
 
 def describe_made(spec: DatasetSpec, layout: DatasetLayout) -> CreatedDataset:

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetBusyError, TargetError
+from dask_chunkio.filters.cut import filled
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.storage.chunk_index import list_stored
 from dask_chunkio.storage.claim import claimed
@@ -247,8 +248,7 @@ def _void_unplaced(writer: Writer, number: int, layout: DatasetLayout) -> int:
     chunks += _unknown(writer.turns, number, layout)
     if chunks:
         form = layout.form
-        fill = np.zeros((), form.dtype) if form.fillvalue is None else np.frombuffer(form.fillvalue, form.dtype)[0]
-        data = np.full(form.chunk_shape, fill, form.dtype).tobytes()
+        data = filled(form).tobytes()
         # Past every filter: the mask says that none was applied.
         payload = Payload(data, (1 << len(form.filters)) - 1)
         writer.void(number, layout, chunks, [payload] * len(chunks), contextlib.nullcontext)

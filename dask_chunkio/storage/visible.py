@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import h5py
 
 from dask_chunkio.errors import TargetError
-from dask_chunkio.filters.cut import cast, filled
+from dask_chunkio.filters.conversion import assign
+from dask_chunkio.filters.cut import filled
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.grid import Array, Selection, Shape, selection_shape
 from dask_chunkio.storage.dataset import DatasetLayout
@@ -137,11 +138,12 @@ def _merged(dataset: h5py.Dataset, layout: DatasetLayout, part: Part) -> Array:
         for axis, length, extent, first in zip(chunk, form.chunk_shape, region.extent, region.origin, strict=True)
     )
     full = filled(form)
-    full[tuple(map(slice, selection_shape(there)))] = dataset[region.of_dataset(there)]
+    old = dataset[region.of_dataset(there)]
+    assign(full[tuple(map(slice, selection_shape(there)))], old)
     inside = tuple(
         slice(axis.start - first, axis.stop - first) for axis, first in zip(part.selection, origin, strict=True)
     )
-    full[inside] = cast(part.data, form.dtype)
+    assign(full[inside], part.data)
     return full
 
 

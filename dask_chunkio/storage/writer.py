@@ -23,6 +23,7 @@ from dask_chunkio.storage.dataset import (
     make_dataset,
     preview,
 )
+from dask_chunkio.storage.elements import write_elements
 from dask_chunkio.storage.ending import end, mend, require_all
 from dask_chunkio.storage.files import pread_into, pwrite_each
 from dask_chunkio.storage.journal import HELD, Entries, Reservations
@@ -175,7 +176,7 @@ class Writer:
     ) -> None:
         """Write what cannot be encoded outside HDF5 by HDF5 itself, in a turn of its own."""
         with self.turns.turn(lock), self.turns.opened() as state:
-            state.dataset(self.turns.path_of(place[0]))[selection or ()] = data
+            write_elements(state.dataset(self.turns.path_of(place[0])), data, selection)
             self.turns.commit(state, self._record(place, [(chunk, 0, 0, 0, 0) for chunk in chunks]))
 
     def commit_visible(self, place: Place, layout: DatasetLayout, change: Change, lock: Lock) -> None:
