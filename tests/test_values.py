@@ -134,7 +134,7 @@ PADDED = np.dtype([("a", "i1"), ("b", "f8"), ("c", "g")], align=True)
     ids=str,
 )
 @pytest.mark.parametrize("is_new", [True, False])
-def test_fill_values_are_compared_by_value(target, monkeypatch, dtype, fill, is_new):
+def test_fill_values_are_compared_by_value(target, dtype, fill, is_new):
     """Bytes between their values are what was in memory, on the client and on the worker."""
     data = np.zeros(6, dtype)
     if not is_new:
@@ -197,7 +197,7 @@ ELEMENTS = {
     "truth values": (h5py.vlen_dtype("?"), lambda number: np.arange(number % 4) > 1),
     "compounds": (h5py.vlen_dtype(LON_LAT), points),
     "fixed strings": (h5py.vlen_dtype("S3"), lambda number: np.array([b"abc"] * (number % 3), "S3")),
-    "lists of lists": (h5py.vlen_dtype(LISTS), lambda number: objects(2, LISTS, lambda _: np.arange(3, dtype="i4"))),
+    "lists of lists": (h5py.vlen_dtype(LISTS), lambda _: objects(2, LISTS, lambda _: np.arange(3, dtype="i4"))),
     "lists of strings": (h5py.vlen_dtype(STRING), lambda number: objects(number % 3, object, str)),
     "records": (RECORD, lambda number: (str(number), np.arange(number % 3, dtype="f4"), (number, 1), number)),
 }
@@ -221,14 +221,25 @@ def assert_same_elements(found, expected):
             np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("name", ELEMENTS)
-@pytest.mark.parametrize(
-    ("shape", "chunks", "buffer_shape"),
-    [((), None, None), ((7,), (2,), (4,)), ((6, 5), (3, 2), (3, 2)), ((6, 5), (6, 5), (6, 5)), ((0, 5), None, None)],
-)
-@pytest.mark.parametrize("kind", ["array", "dask", "serial"])
-def test_elements_of_variable_length(target, name, shape, chunks, buffer_shape, kind):
+# Shape, chunks and buffers.
+PLACES = {
+    "no axes": ((), None, None),
+    "one axis": ((7,), (2,), (4,)),
+    "columns cut": ((6, 5), (3, 2), (3, 2)),
+    "one chunk": ((6, 5), (6, 5), (6, 5)),
+    "nothing": ((0, 5), None, None),
+}
+
+
+CASES = [("array", name) for name in ELEMENTS]
+CASES += [(kind, name) for kind in ("dask", "serial") for name in ("strings", "same lengths", "records")]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("kind", "name"), CASES)
+def test_elements_of_variable_length(target, place, kind, name):
     dtype, element = ELEMENTS[name]
+    shape, chunks, buffer_shape = PLACES[place]
     data = objects(shape, dtype, element)
 
     class Serial:

@@ -33,8 +33,8 @@ def noted_elements(data: Array) -> Array:
 
     Examples
     --------
-    >>> noted_elements(np.array(["a", "b"], object)).dtype.metadata
-    {'vlen': <class 'str'>}
+    >>> words(noted_elements(np.array(["a", "b"], object)).dtype)
+    'object (UTF-8 strings)'
     """
     if data.dtype.kind != "O" or data.dtype.metadata is not None:
         return data

@@ -170,7 +170,8 @@ def _keywords(spec: DatasetSpec) -> dict[str, Any]:
         require_filter(compression)
     if spec.shape:
         keywords["chunks"] = True if 0 in spec.shape and keywords.get("maxshape") is None else spec.chunks
-    if "fillvalue" in keywords and is_padded(spec.dtype):
+    # (h5py leaves a property list out for a dataset without axes.)
+    if "fillvalue" in keywords and is_padded(spec.dtype) and spec.shape:
         keywords["dcpl"] = _with_fill(keywords.pop("fillvalue"), spec)
     return keywords
 
