@@ -10,20 +10,17 @@ pile up a buffer between its read and its commit.
 
 from __future__ import annotations
 
-import itertools
-import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dask.base import optimize
-from dask.core import flatten
+from dask.array.core import Array
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, List, Task, TaskRef
 
-from dask_chunkio.blocks import commit_block, write_block
-from dask_chunkio.grid import ChunkGrid
+from dask_chunkio.array_blocks import ArrayBlocks, aligned_array, array_blocks, block_keys, has_layers
+from dask_chunkio.blocks import commit_block, pass_block, write_block
 from dask_chunkio.ordered import write_in_order
 from dask_chunkio.sources.lazy import LazySource
 from dask_chunkio.sources.source import Source
@@ -34,6 +31,7 @@ from dask_chunkio.tasks import (
     create_target,
     finish_target,
     read_buffer,
+    receipt_of,
     write_buffer,
 )
 
@@ -43,11 +41,22 @@ Key = Any
 Layer = dict[Key, Any]
 
 
+class DelayedWrite(Delayed):
+    """A write to be computed with other things; the dask arrays that it writes are optimized with these.
+
+    Optimized apart, another array would be fused with the blocks that it shares with the write, under other keys, and
+    compute them again.
+    """
+
+    __slots__ = ()
+    __dask_optimize__ = vars(Array)["__dask_optimize__"]
+
+
 @dataclass(slots=True)
 class _Layers:
     """The layers of a graph while it is built."""
 
-    layers: dict[str, Layer]
+    layers: dict[str, Mapping[Key, Any]]
     dependencies: dict[str, set[str]]
 
     def add(self, name: str, tasks: Layer, after: Iterable[str]) -> None:
@@ -55,8 +64,16 @@ class _Layers:
             self.layers[name] = tasks
             self.dependencies[name] = {other for other in after if other in self.layers}
 
+    def add_graph(self, graph: Any) -> None:
+        """Add the layers of an array as they are, for dask to optimize."""
+        merged = HighLevelGraph.merge(graph)
+        self.layers.update(merged.layers)
+        self.dependencies.update(merged.dependencies)
 
-def build_graph(creation: Creation, sources: Sequence[Source], fuse: bool = True) -> Delayed:
+
+def build_graph(
+    creation: Creation, sources: Sequence[Source], fuse: bool = True, blocks: ArrayBlocks | None = None
+) -> Delayed:
     """Return the write as a `Delayed` whose value is the `WriteResult`.
 
     Parameters
@@ -67,19 +84,30 @@ def build_graph(creation: Creation, sources: Sequence[Source], fuse: bool = True
         One for each dataset.
     fuse : bool
         Whether the chain of each buffer is one task.
+    blocks : ArrayBlocks, optional
+        Of all dask arrays, where nothing is computed with the write.  By default their graphs are left to be
+        optimized with what is, so that a block that both need is computed once.
     """
     token = creation.target.write_id
     graph = _Layers({}, {})
     label = _label(creation.jobs[0].layout.name) if len(creation.jobs) == 1 else "file"
     create, finish = f"create-{label}-{token}", f"finish-{label}-{token}"
     graph.add(create, {create: Task(create, create_target, creation)}, ())
-    commits: list[Key] = []
+    commits: list[Any] = []
     for number, (job, source) in enumerate(zip(creation.jobs, sources, strict=True)):
-        commits += _add_dataset(graph, create, (number, job), source, (token, fuse))
-    receipts = List(*map(TaskRef, commits))
+        if not isinstance(source, LazySource):
+            commits += map(TaskRef, _add_dataset(graph, create, (number, job), source, (token, fuse)))
+    mergeable = blocks is None and _can_be_merged(sources)
+    if mergeable:
+        commits += map(TaskRef, _add_arrays(graph, create, creation, sources))
+    else:
+        fused = fuse and blocks is not None
+        commits += _add_blocks(graph, create, creation, blocks or array_blocks(sources, creation.jobs), fused)
+    receipts = List(*commits)
     task = Task(finish, finish_target, TaskRef(create), receipts, DataNode(None, creation.specs))
     graph.add(finish, {finish: task}, list(graph.layers))
-    return Delayed(finish, HighLevelGraph(graph.layers, graph.dependencies), layer=finish)
+    kind: type[Delayed] = DelayedWrite if mergeable else Delayed
+    return kind(finish, HighLevelGraph(graph.layers, graph.dependencies), layer=finish)
 
 
 def buffer_of(key: Key, token: str, jobs: Sequence[DatasetJob]) -> tuple[int, int] | None:
@@ -97,14 +125,15 @@ def buffer_of(key: Key, token: str, jobs: Sequence[DatasetJob]) -> tuple[int, in
     if not isinstance(key, tuple):
         return None
     for number, job in enumerate(jobs):
-        suffix = _suffix(job, token)
+        suffix = _suffix(job, number, token)
         if key[0] in (f"read-{suffix}", f"commit-{suffix}"):
             return number, key[-1]
     return None
 
 
-def _suffix(job: DatasetJob, token: str) -> str:
-    return f"{_label(job.layout.name)}-{token}"
+def _suffix(job: DatasetJob, number: int, token: str) -> str:
+    # The number makes it unique: the labels of /a/b and /a.b are alike.
+    return f"{_label(job.layout.name)}-{token}.{number}"
 
 
 def _ranks(count: int) -> list[tuple[str, int]]:
@@ -117,7 +146,8 @@ def _ranks(count: int) -> list[tuple[str, int]]:
 
 
 def _label(name: str) -> str:
-    return name.strip("/").replace("/", ".")
+    # Schedulers take no key that is not UTF-8.
+    return name.strip("/").replace("/", ".").encode("utf-8", "replace").decode()
 
 
 def _add_dataset(
@@ -125,9 +155,7 @@ def _add_dataset(
 ) -> list[Key]:
     number, job = numbered
     token, fuse = how
-    suffix = _suffix(job, token)
-    if isinstance(source, LazySource):
-        return _add_blocks(graph, create, numbered, source.array, (suffix, fuse))
+    suffix = _suffix(job, number, token)
     name, commit = f"source-{suffix}", f"commit-{suffix}"
     if job.read == "ordered":
         graph.add(name, {name: DataNode(name, source)}, ())
@@ -155,51 +183,65 @@ def _add_dataset(
     return list(commits)
 
 
-def _add_blocks(
-    graph: _Layers, create: Key, numbered: tuple[int, DatasetJob], array: Any, how: tuple[str, bool]
-) -> list[Key]:
-    """Hang a commit on each block of a dask array, in place of reads of our own."""
-    number, job = numbered
-    suffix, fuse = how
-    commit = f"commit-{suffix}"
-    if not len(job.buffers):
-        return []
-    tasks, keys = _block_tasks(array, job)
-    single = _used_once(tasks, keys) if fuse else set()
-    commits = {}
-    for buffer, (key, rank) in enumerate(zip(keys, _ranks(len(keys)), strict=True)):
-        mine = (commit, *rank)
-        place = TaskRef(create), number, buffer
-        if key in single:
-            block = tasks.pop(key)
-            needed = tuple(block.dependencies)
-            # As data: what stands in the graph as a task is computed before anything can be asked of the file.
-            wrapped = DataNode(None, (block, needed))
-            commits[mine] = Task(mine, write_block, *place, wrapped, List(*map(TaskRef, needed)))
+def _can_be_merged(sources: Sequence[Source]) -> bool:
+    arrays = [source.array for source in sources if isinstance(source, LazySource)]
+    return bool(arrays) and all(map(has_layers, arrays))
+
+
+def _add_arrays(graph: _Layers, create: Key, creation: Creation, sources: Sequence[Source]) -> list[Key]:
+    """Hang a commit on each block of the dask arrays, whose graphs stay as they are."""
+    commits: list[Key] = []
+    for number, (job, source) in enumerate(zip(creation.jobs, sources, strict=True)):
+        if isinstance(source, LazySource) and len(job.buffers):
+            array = aligned_array(source.array, job)
+            graph.add_graph(array.__dask_graph__())
+            name = f"commit-{_suffix(job, number, creation.target.write_id)}"
+            keys = block_keys(array)
+            tasks = {
+                mine: Task(mine, commit_block, TaskRef(create), number, buffer, TaskRef(key))
+                for buffer, (mine, key) in enumerate(zip(_commit_keys(name, len(keys)), keys, strict=True))
+            }
+            graph.add(name, tasks, (create, *array.__dask_layers__()))
+            commits += tasks
+    return commits
+
+
+def _add_blocks(graph: _Layers, create: Key, creation: Creation, blocks: ArrayBlocks, fuse: bool) -> list[Any]:
+    """Commit each block of the dask arrays, in place of reads of our own.
+
+    A block that nothing but commits need is computed by the task that commits it.  One that other tasks need too is
+    committed by the task that computes it, and handed on: as a task of its own, a commit would be left to the end by
+    `dask.order`, with all blocks in memory.
+    """
+    suffixes = [_suffix(job, number, creation.target.write_id) for number, job in enumerate(creation.jobs)]
+    keys = [_commit_keys(f"commit-{suffix}", len(keys)) for suffix, keys in zip(suffixes, blocks.keys, strict=True)]
+    tasks = dict(blocks.tasks)
+    commits: Layer = {}
+    receipts: list[Any] = []
+    for key, places in blocks.places().items():
+        mine = [keys[dataset][buffer] for dataset, buffer in places]
+        if not (fuse and blocks.is_callable(key)):
+            commits |= {
+                one: Task(one, commit_block, TaskRef(create), *place, TaskRef(key))
+                for one, place in zip(mine, places, strict=True)
+            }
+        elif blocks.is_needed(key):
+            tasks[key] = Task(key, pass_block, TaskRef(create), places, *_as_data(tasks[key]))
+            receipts += [DataNode(None, receipt_of(creation.jobs, place)) for place in places]
         else:
-            commits[mine] = Task(mine, commit_block, *place, TaskRef(key))
-    blocks = f"blocks-{suffix}"
-    graph.add(blocks, tasks, ())
-    graph.add(commit, commits, (create, blocks))
-    return list(commits)
+            commits[mine[0]] = Task(mine[0], write_block, TaskRef(create), places, *_as_data(tasks.pop(key)))
+    graph.add(f"blocks-{creation.target.write_id}", tasks, (create,))
+    names = {key[0] for key in commits}
+    for name in names:
+        graph.add(name, {key: task for key, task in commits.items() if key[0] == name}, list(graph.layers))
+    return [*map(TaskRef, commits), *receipts]
 
 
-def _block_tasks(array: Any, job: DatasetJob) -> tuple[Layer, list[Key]]:
-    """Return the array's optimized tasks and the keys of its blocks, one for each buffer, in C order."""
-    cells = [ChunkGrid((end,), (length,)) for length, end in zip(job.buffer_shape, job.buffers.shape, strict=True)]
-    region = job.layout.region
-    starts = (0,) * len(cells) if region is None else tuple(map(operator.sub, region.start, region.origin))
-    wanted = tuple(
-        tuple(cell[0].stop - max(cell[0].start, start) for cell in along)
-        for along, start in zip(cells, starts, strict=True)
-    )
-    if array.chunks != wanted:
-        array = array.rechunk(wanted)
-    (array,) = optimize(array)
-    return dict(array.__dask_graph__()), list(flatten(array.__dask_keys__()))
+def _as_data(task: Task) -> tuple[DataNode, List]:
+    """Return a task for another one to call: in the graph, it would run before anything is asked of the file."""
+    needed = tuple(task.dependencies)
+    return DataNode(None, (task, needed)), List(*map(TaskRef, needed))
 
 
-def _used_once(tasks: Layer, keys: list[Key]) -> set[Key]:
-    """Return the blocks that are tasks, and that no other task of the array needs."""
-    needed = set(itertools.chain.from_iterable(getattr(task, "dependencies", ()) for task in tasks.values()))
-    return {key for key in keys if key not in needed and isinstance(tasks.get(key), Task)}
+def _commit_keys(name: str, count: int) -> list[Key]:
+    return [(name, *rank) for rank in _ranks(count)]

@@ -161,6 +161,9 @@ class WritePlan:
         Bytes of memory that a worker process has for it.
     advice : str
         What to change so that it fits; empty if it does.
+    kept_nbytes : int
+        About the most bytes of blocks of dask arrays that are kept in all workers together, since several
+        tasks need them.
     """
 
     path: str
@@ -171,6 +174,7 @@ class WritePlan:
     projected_nbytes: int
     memory_nbytes: int
     advice: str = ""
+    kept_nbytes: int = 0
     _write: Callable[..., WriteResult] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -230,6 +234,9 @@ class WritePlan:
             f"{size} by {self.threads} threads ({self.scheduler}) in {self.tasks} tasks, at most "
             f"{format_nbytes(self.projected_nbytes)} of {format_nbytes(self.memory_nbytes)} in each worker"
         ]
+        if self.kept_nbytes:
+            kept = format_nbytes(self.kept_nbytes)
+            lines.append(f"Up to {kept} of blocks of dask arrays are kept for other tasks that need them")
         return lines if self.fits else [*lines, f"DOES NOT FIT: {self.advice}"]
 
     def _repr_html_(self) -> str:

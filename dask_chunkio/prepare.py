@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from dask_chunkio.array_blocks import ArrayBlocks, array_blocks
 from dask_chunkio.config import Settings, settings
 from dask_chunkio.errors import AlignmentError, ArgumentError
 from dask_chunkio.filters.compatibility import check_conversion
@@ -54,6 +56,8 @@ class PreparedWrite:
         What is to be made.
     jobs : tuple of DatasetJob
         How each dataset is written.
+    blocks : callable
+        Returns those of the dask arrays among the sources; the first call optimizes their graphs.
     """
 
     target: Target
@@ -61,6 +65,7 @@ class PreparedWrite:
     sources: tuple[Source, ...]
     specs: tuple[DatasetSpec, ...]
     jobs: tuple[DatasetJob, ...]
+    blocks: Callable[[], ArrayBlocks] = field(repr=False, compare=False)
 
     def creation(self, exclusive: bool) -> Creation:
         """Return what the first task makes."""
@@ -86,7 +91,9 @@ class PreparedWrite:
         datasets = tuple(map(_dataset_plan, self.jobs, estimates or [None] * len(self.jobs)))
         workers = self.workers
         held = _projected(datasets, workers.threads_per_worker)
+        kept = self.blocks().kept_nbytes(workers.threads)
         advice = _advice(datasets, held, workers) if held > workers.memory_nbytes else ""
+        advice = advice or _advice_on_kept(self._lazy_names, held, kept, workers)
         return WritePlan(
             self.target.path,
             datasets,
@@ -96,8 +103,16 @@ class PreparedWrite:
             held,
             workers.memory_nbytes,
             advice,
+            kept,
             write,
         )
+
+    @property
+    def _lazy_names(self) -> str:
+        names = (
+            job.layout.name for job, one in zip(self.jobs, self.sources, strict=True) if isinstance(one, LazySource)
+        )
+        return ", ".join(names)
 
     def require_fit(self) -> None:
         """Refuse what the workers have no memory for.
@@ -138,6 +153,20 @@ def _advice(datasets: Sequence[DatasetPlan], held: int, workers: Workers) -> str
     return (
         f"{words}, and even one chunk of {format_nbytes(largest.chunk_nbytes)} for each thread does not fit. Give "
         f"smaller chunks=, workers with fewer threads, or a larger memory_limit"
+    )
+
+
+def _advice_on_kept(names: str, held: int, kept: int, workers: Workers) -> str:
+    # The workers of a cluster put on disk what does not fit.
+    if not kept or workers.kind == "distributed":
+        return ""
+    room = (workers.memory_nbytes - held) * max(1, workers.threads // workers.threads_per_worker)
+    if kept <= room:
+        return ""
+    return (
+        f"{names}: up to {format_nbytes(kept)} of blocks are kept for other tasks that need them, beside what the "
+        f"threads hold; there are {format_nbytes(room)} for it. Write what shares blocks in calls of their own (each "
+        f"computes them again), give a dask array with other blocks, or a larger memory_limit"
     )
 
 
@@ -222,7 +251,9 @@ def prepare(
     )
     for request in requests:
         _require_portable(request, workers)
-    return PreparedWrite(target, workers, tuple(request.source for request in requests), specs, jobs)
+    sources = tuple(request.source for request in requests)
+    blocks = functools.cache(functools.partial(array_blocks, sources, jobs))
+    return PreparedWrite(target, workers, sources, specs, jobs, blocks)
 
 
 def _spec(request: DatasetRequest, scale: _Scale) -> DatasetSpec:

@@ -45,6 +45,7 @@ __all__ = [
     "create_target",
     "finish_target",
     "read_buffer",
+    "receipt_of",
     "write_buffer",
 ]
 
@@ -257,11 +258,22 @@ def write_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader)
         return data if isinstance(data, Receipt) else _store(layout, place, data, turn_lock(layout.target.write_id))
 
 
-def finish_target(layout: WriteLayout, receipts: Sequence[Receipt], specs: Sequence[DatasetSpec]) -> WriteResult:
+def receipt_of(jobs: Sequence[DatasetJob], place: tuple[int, int]) -> Receipt:
+    """Return what says that a buffer is committed."""
+    dataset, buffer = place
+    job = jobs[dataset]
+    elements = math.prod(selection_shape(job.selection(buffer)))
+    return Receipt(dataset, buffer, 1, elements * job.layout.form.dtype.itemsize)
+
+
+def finish_target(
+    layout: WriteLayout, receipts: Sequence[Receipt | Sequence[Receipt]], specs: Sequence[DatasetSpec]
+) -> WriteResult:
     """Check the whole file, give it its name, and say what was written.
 
     `specs` is what its datasets were made from.
     """
+    receipts = _flat(receipts)
     lengths = {receipt.dataset: receipt.length for receipt in receipts if receipt.length is not None}
     jobs = [job.of_length(lengths[n]) if n in lengths else job for n, job in enumerate(layout.jobs)]
     counts = [len(job.buffers) for job in jobs]
@@ -274,6 +286,11 @@ def finish_target(layout: WriteLayout, receipts: Sequence[Receipt], specs: Seque
         logger.warning("%s: %s", layout.target.path, note)
     datasets = tuple(map(_result, jobs, finished.stored))
     return WriteResult(layout.target.path, datasets, time.time() - layout.started, finished.notes)
+
+
+def _flat(receipts: Sequence[Receipt | Sequence[Receipt]]) -> list[Receipt]:
+    """Return the receipts one by one; a task that commits a block to several datasets has one for each."""
+    return [one for found in receipts for one in ([found] if isinstance(found, Receipt) else found)]
 
 
 def _result(job: DatasetJob, stored: int) -> DatasetResult:
@@ -365,11 +382,8 @@ def _commit_region(writer: Writer, job: DatasetJob, place: tuple[int, int], data
 
 
 def _reported(layout: WriteLayout, place: tuple[int, int]) -> Receipt:
-    dataset, buffer = place
-    job = layout.jobs[dataset]
-    elements = int(np.prod(selection_shape(job.selection(buffer)), dtype=object))
-    receipt = Receipt(dataset, buffer, 1, elements * job.layout.form.dtype.itemsize)
-    report(layout.target.write_id, (dataset, buffer, receipt.nbytes))
+    receipt = receipt_of(layout.jobs, place)
+    report(layout.target.write_id, (*place, receipt.nbytes))
     return receipt
 
 

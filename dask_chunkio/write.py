@@ -175,7 +175,8 @@ def _computed(
     fuse: bool,
     compute_kwargs: Mapping[str, Any] | None,
 ) -> WriteResult:
-    delayed = build_graph(write.creation(exclusive=write.workers.share_process), write.sources, fuse)
+    creation = write.creation(exclusive=write.workers.share_process)
+    delayed = build_graph(creation, write.sources, fuse, write.blocks())
 
     def compute() -> Any:
         return dask.base.compute(delayed, scheduler=scheduler, **(compute_kwargs or {}))[0]

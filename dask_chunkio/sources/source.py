@@ -11,7 +11,7 @@ from dask_chunkio.errors import ArgumentError, CastError, ChunkIOError, SourceEr
 from dask_chunkio.filters.compatibility import refusal
 from dask_chunkio.grid import Array, Selection, Shape, selection_shape
 
-__all__ = ["ReadMode", "Reader", "Shapes", "Source", "check_read_mode", "read_checked"]
+__all__ = ["ReadMode", "Reader", "Shapes", "Source", "check_read_mode", "read_checked", "read_named"]
 __all__ += ["check_buffer", "read_some_checked"]
 
 ReadMode = Literal["concurrent", "serial", "ordered"]
@@ -114,19 +114,26 @@ def read_checked(
     CastError
         If it returns a dtype whose values cannot be stored.
     """
-    return check_buffer(_read(reader, selection, where), selection_shape(selection), dtypes, where)
+    return check_buffer(read_named(reader, selection, where), selection_shape(selection), dtypes, where)
 
 
 def read_some_checked(
     reader: Reader, selection: Selection, dtypes: tuple[np.dtype[Any], np.dtype[Any]], where: str
 ) -> Array:
     """Read as `read_checked` does what a source has of a selection, which may be fewer rows of it."""
-    found = _read(reader, selection, where)
+    found = read_named(reader, selection, where)
     whole = selection_shape(selection)
     return check_buffer(found, (min(len(found), whole[0]), *whole[1:]), dtypes, where)
 
 
-def _read(reader: Reader, selection: Selection, where: str) -> Any:
+def read_named(reader: Reader, selection: Selection, where: str) -> Any:
+    """Read a selection; have an error say where.
+
+    Raises
+    ------
+    SourceError
+        If the source raises.
+    """
     try:
         return reader.read(selection)
     except ChunkIOError:
