@@ -22,6 +22,10 @@ __all__ = ["StagedFile"]
 Callback = TypeVar("Callback", bound=Callable[..., Any])
 
 
+# Nothing of a file that is not damaged lies behind this.
+_MOST = 1 << 62
+
+
 def _zero(*_: Any) -> int:
     return 0
 
@@ -118,7 +122,8 @@ class StagedFile:
         if self._target is not None and ctypes.addressof(ctypes.c_char.from_buffer(view)) == self._target:
             self._found = self._position, len(view)
             return len(view)
-        done = pread_into(self._descriptor, view, self._position)
+        # Damaged metadata names places that no file has.
+        done = pread_into(self._descriptor, view, self._position) if self._position < self.size else 0
         view[done:] = bytes(len(view) - done)
         self.staged.overlay(self._position, view)
         self._position += len(view)
@@ -135,6 +140,10 @@ class StagedFile:
     def write(self, buffer: Any) -> int:
         """Stage the buffer, or note the place of the hole."""
         view = memoryview(buffer).cast("B")
+        if self._position + len(view) > _MOST:
+            raise IntegrityError(
+                f"HDF5 writes at byte {self._position}: the file's metadata is damaged; write it again"
+            )
         if self._is_hole(view):
             self._reserved.append(self._position)
             self.staged.erase(self._position, len(view))

@@ -19,6 +19,7 @@ from dask_chunkio.filters.cut import filled
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.grid import Array, Selection, Shape, selection_shape
 from dask_chunkio.storage.dataset import DatasetLayout
+from dask_chunkio.storage.files import pwrite_each
 from dask_chunkio.storage.open_file import OpenFile
 from dask_chunkio.storage.records import checksum
 from dask_chunkio.storage.turn import Turns
@@ -72,14 +73,20 @@ def grown(file: h5py.File, layout: DatasetLayout) -> DatasetLayout:
     Raises
     ------
     TargetError
-        If another program has changed it.
+        If another program has changed it, or HDF5 cannot extend it.
     """
     region = layout.region
     found = file.get(layout.name)
     if region is None or not isinstance(found, h5py.Dataset) or found.shape != region.before:
         raise TargetError(f"{layout.name} was changed or removed by another program meanwhile; run the write again")
     if region.extent != region.before:
-        found.resize(region.extent)
+        try:
+            found.resize(region.extent)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise TargetError(
+                f"{layout.name}: HDF5 cannot extend the dataset from {region.before} to {region.extent} ({error}); "
+                f"nothing was written.  Copy it to a new dataset, and append to that"
+            ) from error
     return layout
 
 
@@ -121,7 +128,8 @@ def place_visible(turns: Turns, state: OpenFile, layout: DatasetLayout, change: 
         else:
             state.staged.stage(offset, payload.data)
         rows.append((chunk, offset, payload.nbytes, checksum(payload.data), payload.mask))
-    turns.place(behind)
+    pwrite_each(turns.file, behind)
+    turns.sync_payloads()
     return rows
 
 

@@ -254,3 +254,18 @@ def test_a_reservation_on_a_dead_file_raises_what_killed_it(descriptor):
         staged.reserve(dataset.id, (0,), 4, 0)
     staged.abandon()
     file.close()
+
+
+@pytest.mark.parametrize("offset", [1 << 40, 1 << 63, (1 << 64) - 4096])
+def test_places_that_no_file_has_are_read_as_zeros_and_not_written(staged, descriptor, offset):
+    """Damaged metadata names them."""
+    staged.seek(offset)
+    buffer = bytearray(b"x" * 50)
+    assert staged.readinto(buffer) == 50
+    assert buffer == bytes(50)
+    staged.check()
+    staged.seek(1 << 63)
+    assert staged.write(b"here") == 4
+    with pytest.raises(IntegrityError, match="its metadata is damaged"):
+        staged.check()
+    assert os.pread(descriptor, 1000, 0) == START

@@ -9,14 +9,15 @@ from unittest import mock
 
 import dask.array as da
 import h5py
+import hdf5plugin
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 import dask_chunkio as dcio
-from dask_chunkio.errors import AlignmentError, ArgumentError, ArgumentTypeError, CastError, TargetError
-from dask_chunkio.storage.redo_log import RedoLog
+from dask_chunkio.errors import AlignmentError, ArgumentError, ArgumentTypeError, CastError, FilterError, TargetError
+from dask_chunkio.storage.turn import Turns
 
 PIPELINES = (
     {},
@@ -172,11 +173,11 @@ def test_a_region_that_was_cut_off_holds_old_or_new_chunks_and_is_resumed(datase
     np.testing.assert_array_equal(content(dataset), source.data)
 
 
-@pytest.mark.parametrize("call", ["commit", "_apply"])
+@pytest.mark.parametrize("call", ["_apply_whole", "_apply"])
 def test_a_turn_that_is_cut_off_changes_nothing_or_is_applied_again(dataset, call):
     """Old payloads give their places to new ones: nothing of these may be there before the log is."""
     expected, new = content(dataset), random((30, 20), seed=7) * 3
-    real, calls = getattr(RedoLog, call), []
+    real, calls = getattr(Turns, call), []
 
     def cut(self, *args):
         calls.append(1)
@@ -184,7 +185,7 @@ def test_a_turn_that_is_cut_off_changes_nothing_or_is_applied_again(dataset, cal
             raise RuntimeError("cut")
         real(self, *args)
 
-    with mock.patch.object(RedoLog, call, cut), pytest.raises(RuntimeError, match="cut"):
+    with mock.patch.object(Turns, call, cut), pytest.raises(RuntimeError, match="cut"):
         write(dataset, new, region=..., buffer_shape=(8, 20))
     found = content(dataset)
     np.testing.assert_array_equal(found[:8], new[:8])
@@ -270,6 +271,89 @@ def test_partial_chunks_that_skip_the_pipeline(target):
     np.testing.assert_array_equal(content(target), new)
     write(target, data, append=True)
     np.testing.assert_array_equal(content(target), np.concatenate([new, data]))
+
+
+def test_a_dataset_that_hdf5_cannot_extend_is_named_and_left_as_it_was(target):
+    """HDF5 2.0 looks for an index that is not there yet."""
+    library = ctypes.CDLL(h5py.defs.__file__)
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_chunk((4,))
+    plist.set_deflate(4)
+    library.H5Pset_chunk_opts(ctypes.c_int64(plist.id), ctypes.c_uint(2))
+    with h5py.File(target, "w", libver="v110") as file:
+        space = h5py.h5s.create_simple((5,), (h5py.h5s.UNLIMITED,))
+        h5py.h5d.create(file.id, b"x", h5py.h5t.NATIVE_INT32, space, plist)
+    try:
+        with h5py.File(target, "r+") as file:
+            file["x"].resize((8,))
+        pytest.skip("this HDF5 extends it")
+    except (RuntimeError, OSError):
+        before = target.read_bytes()
+    with pytest.raises(TargetError, match=r"/x: HDF5 cannot extend the dataset from \(5,\) to \(8,\)"):
+        write(target, np.arange(3, dtype="i4"), append=True)
+    assert target.read_bytes() == before
+
+
+class Counted(dcio.GenericDataChunkIterator):
+    """Counts what is read of it."""
+
+    def __init__(self, data):
+        self.data, self.reads = data, 0
+        super().__init__(chunk_shape=(32, 32))
+
+    def _get_data(self, selection):
+        self.reads += 1
+        return self.data[selection]
+
+    def _get_maxshape(self):
+        return self.data.shape
+
+    def _get_dtype(self):
+        return self.data.dtype
+
+
+@pytest.mark.parametrize(
+    "compression",
+    [
+        hdf5plugin.Zstd(clevel=5),
+        hdf5plugin.LZ4(),
+        hdf5plugin.BZip2(),
+        hdf5plugin.Blosc(cname="zstd", clevel=3, shuffle=hdf5plugin.Blosc.BITSHUFFLE),
+        hdf5plugin.Blosc2(cname="lz4"),
+        hdf5plugin.Bitshuffle(nelems=8, cname="none"),
+        hdf5plugin.Bitshuffle(cname="lz4"),
+        hdf5plugin.Bitshuffle(cname="zstd"),
+        hdf5plugin.Zfp(reversible=True),
+        hdf5plugin.Zfp(accuracy=0.01),
+        hdf5plugin.SZ(absolute=0.01),
+        hdf5plugin.SZ3(absolute=0.01),
+        hdf5plugin.Sperr(),
+    ],
+    ids=lambda one: f"{type(one).__name__} {one.filter_options}",
+)
+def test_a_region_of_what_a_plugin_has_stored_is_as_h5pys_or_refused_before_anything_is_read(
+    target, tmp_path, compression
+):
+    """Some plugins add to the options of the dataset each time one is made with them."""
+    old = np.random.default_rng(1).normal(0, 20, (64, 64)).cumsum(axis=0).astype("f4")
+    new, theirs = Counted(old + 3), tmp_path / "theirs.h5"
+    for path in (target, theirs):
+        with h5py.File(path, "w") as file:
+            file.create_dataset("x", data=old, chunks=(32, 32), compression=compression)
+    with h5py.File(theirs, "r+") as file:
+        file["x"][...] = new.data
+    before = target.read_bytes()
+    try:
+        dcio.to_hdf5(target, "/x", new, region=...)
+    except FilterError:
+        assert new.reads == 0
+        assert target.read_bytes() == before
+        assert type(compression) is hdf5plugin.SZ
+        return
+    with h5py.File(target) as file, h5py.File(theirs) as other:
+        np.testing.assert_array_equal(file["x"][...], other["x"][...])
+        mine, plists = file["x"].id.get_create_plist(), other["x"].id.get_create_plist()
+        assert mine.get_filter(0) == plists.get_filter(0)
 
 
 def test_a_mask_of_the_old_payload_does_not_stay(target):

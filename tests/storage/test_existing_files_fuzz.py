@@ -1,0 +1,41 @@
+"""Random writes into files of other libraries (`fuzz_existing_files`)."""
+
+import importlib
+import os
+import random
+
+import pytest
+
+from tests.storage import fuzz_existing_files
+
+RUNS = int(os.environ.get("CHUNKIO_FUZZ_RUNS", "250"))
+
+
+def fuzz(runs, seed, maker):
+    steps, failures = fuzz_existing_files.fuzz(runs, seed, [maker])
+    words = "\n".join(f"--runs 1 --seed {number} --makers {maker}\n{words}" for number, maker, words in failures[:5])
+    assert not failures, f"{len(failures)} of {runs} files\n{words}"
+    assert steps >= runs // 2
+
+
+def test_files_of_h5py():
+    fuzz(15, 0, "h5py")
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(max(300, 2 * RUNS))
+def test_many_files_of_h5py():
+    fuzz(RUNS, random.randrange(1 << 40), "h5py")
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("maker", fuzz_existing_files.OTHERS)
+@pytest.mark.timeout(max(300, 2 * RUNS))
+def test_many_files_of_other_libraries(maker):
+    needed = {fuzz_existing_files.OTHERS[maker], *({"tables"} if maker == "pandas" else ())}
+    for module in sorted(needed):
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            pytest.skip(f"files of {maker} need {module}, which is not installed here")
+    fuzz(max(1, RUNS // 5), random.randrange(1 << 40), maker)
