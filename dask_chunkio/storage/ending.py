@@ -71,8 +71,8 @@ def mend(turns: Turns, layouts: Sequence[DatasetLayout], specs: Sequence[Dataset
 
 
 def _difference(turns: Turns, number: int, layout: DatasetLayout) -> str | None:
-    # What HDF5 keeps in memory does not show what readers will find.
-    turns.close_file()
+    # What HDF5 keeps in memory does not show what readers will find.  Everything is committed.
+    turns.abandon()
     with turns.opened() as state:
         dataset = state.dataset(turns.path_of(number))
         return index_differs(state.staged, dataset, layout, turns.journal.table(number))

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 __all__ = [
+    "copy_whole_file",
+    "is_at",
+    "memory_nbytes",
     "open_side_file",
     "open_to_read",
     "pread_into",
     "pwrite_all",
     "pwrite_each",
     "read_small_file",
+    "rewrite_file",
     "sync_folder",
+    "write_whole_file",
 ]
-__all__ += ["write_whole_file"]
 
 # Linux moves at most this many bytes in one call.
 _MOST = 0x7FFFF000
@@ -128,6 +133,56 @@ def write_whole_file(path: str, data: bytes) -> None:
     finally:
         os.close(descriptor)
     os.replace(temporary, path)
+
+
+def copy_whole_file(descriptor: int, folder: str, prefix: str) -> str:
+    """Keep a copy of an open file in `folder`, on the disk, under a name of its own; return its path."""
+    path = next(path for n in itertools.count(1) if not os.path.lexists(path := os.path.join(folder, f"{prefix}{n}")))
+    copy = open_side_file(path)
+    try:
+        for offset, data in _blocks(descriptor):
+            pwrite_all(copy, data, offset)
+        os.ftruncate(copy, os.fstat(descriptor).st_size)
+        os.fsync(copy)
+    finally:
+        os.close(copy)
+    sync_folder(folder)
+    return path
+
+
+def rewrite_file(descriptor: int) -> None:
+    """Write all that a file holds to its place again, so that the next ``fsync`` has it to write."""
+    for offset, data in _blocks(descriptor):
+        pwrite_all(descriptor, data, offset)
+
+
+def _blocks(descriptor: int) -> Iterator[tuple[int, memoryview]]:
+    """Yield (offset, bytes) of what a file holds, without its holes."""
+    buffer = bytearray(_MOST_AT_ONCE)
+    offset = 0
+    while count := pread_into(descriptor, memoryview(buffer), offset):
+        # What an fsync that failed has dropped may lie over a hole too.
+        if not _is_hole(descriptor, offset, count) or buffer.count(0, 0, count) < count:
+            yield offset, memoryview(buffer)[:count]
+        offset += count
+
+
+def _is_hole(descriptor: int, offset: int, nbytes: int) -> bool:
+    """Say whether nothing is stored there, where the system tells."""
+    if not hasattr(os, "SEEK_DATA"):
+        return False
+    try:
+        return os.lseek(descriptor, offset, os.SEEK_DATA) >= offset + nbytes
+    except OSError as error:
+        return error.errno == errno.ENXIO
+
+
+def memory_nbytes() -> int:
+    """Return how many bytes this machine has of memory; where it does not tell, more than any has."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 62
 
 
 def sync_folder(path: str) -> None:

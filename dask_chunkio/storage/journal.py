@@ -9,6 +9,7 @@ CREATED   JSON: the datasets that were made, and the group in which they are hid
 RESERVED  dataset, buffer, epoch, time; for each chunk its number, place, checksum and mask.
 VOIDED    the same, of chunks that hold the fill value in place of their data (`recover`).
 FINISHED  empty: index and journal agreed, everything stands under its final name.
+DISCARDED empty: what was hidden in an existing file is no longer there.
 ========  ==================================================================================
 
 The last record of a chunk counts.
@@ -31,7 +32,16 @@ from dask_chunkio.errors import ArgumentError, IntegrityError, TargetError
 from dask_chunkio.storage.created import Created
 from dask_chunkio.storage.files import open_side_file, pread_into
 from dask_chunkio.storage.owner import Owner
-from dask_chunkio.storage.records import CREATED, FINISHED, OWNER, RESERVED, VOIDED, pack_record, read_records
+from dask_chunkio.storage.records import (
+    CREATED,
+    DISCARDED,
+    FINISHED,
+    OWNER,
+    RESERVED,
+    VOIDED,
+    pack_record,
+    read_records,
+)
 
 __all__ = ["HELD", "ROW", "VOID", "Entries", "Journal", "Reservations", "read_journal"]
 
@@ -106,6 +116,8 @@ class Journal:
         What was made.
     finished : bool
         Whether there is nothing left to do but to clean up.
+    discarded : bool
+        Whether what the write had made is gone.
     last_commit : int
         Time of the last reservations, in nanoseconds since 1970; 0 without any.
     """
@@ -116,7 +128,7 @@ class Journal:
         self.size = 0
         self.owners: list[Owner] = []
         self.created: Created | None = None
-        self.finished = False
+        self.finished = self.discarded = False
         self.last_commit = 0
 
     @property
@@ -192,6 +204,8 @@ class Journal:
             self.last_commit = max(self.last_commit, *(head[3] for head in heads))
         elif kind == FINISHED:
             self.finished = True
+        elif kind == DISCARDED:
+            self.discarded = True
         else:
             raise ValueError(f"of the unknown kind {kind}")
 

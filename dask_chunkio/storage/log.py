@@ -1,8 +1,8 @@
 """The log: what one turn changes, whole or not at all.
 
 A file of at most one record (`dask_chunkio.storage.records`): what the journal gains and what
-HDF5 staged, with what stood there before.  Whoever finds a whole record applies it again,
-which changes nothing if it was applied before; a torn one never happened.
+HDF5 staged, with what stood there before.  `dask_chunkio.storage.redo_log` says when it is written,
+applied, applied again and dropped.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from dataclasses import dataclass, field
 
 from dask_chunkio.errors import IntegrityError
 from dask_chunkio.storage.files import pread_into, pwrite_all
-from dask_chunkio.storage.records import TURN, first_record, pack_record
+from dask_chunkio.storage.records import APPLYING, TURN, checksum, checksum_at, first_record, pack_record
 from dask_chunkio.storage.staging import Run
 
-__all__ = ["SECTOR", "Turn", "read_turn"]
+__all__ = ["SECTOR", "Mark", "Turn", "read_mark", "read_turn"]
 
 # What a disk writes whole or not at all, even when its power fails.  A process that is killed may tear even that.
 SECTOR = 512
 _TURN = struct.Struct("<QQQQQQQ")
 _RUN = struct.Struct("<QQ")
+_MARK = struct.Struct("<QQQ")
 _MOST = 1 << 62
 
 
@@ -122,8 +123,8 @@ class Turn:
         if os.fstat(journal).st_size < self.journal_at:
             raise IntegrityError(f"the journal of {name} is shorter than it was; discard the write and start it again")
 
-    def apply(self, descriptor: int, journal: int) -> None:
-        """Write everything to the file and the journal.
+    def apply(self, descriptor: int) -> None:
+        """Write everything to the file.
 
         In this order almost every prefix is readable even to plain HDF5: extend, what is
         above the old end, the superblock, the rest.  The file is never cut.
@@ -132,9 +133,57 @@ class Turn:
             os.ftruncate(descriptor, self.size)
         for offset, data in sorted(self.runs, key=lambda run: (run[0] < self.old_size, run[0])):
             pwrite_all(descriptor, data, offset)
+
+    def enter(self, journal: int) -> None:
+        """Write the records to the journal, which says that the file has everything."""
         pwrite_all(journal, self.journal, self.journal_at)
         # What was torn behind the last whole record must not look like a record again.
         os.ftruncate(journal, self.journal_at + len(self.journal))
+
+    @property
+    def mark(self) -> Mark:
+        """What tells this turn from every other of the same write."""
+        return Mark(self.journal_at, len(self.journal), checksum(self.journal))
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Which turn is being applied: the records that the journal has only when all of it is applied.
+
+    Parameters
+    ----------
+    journal_at, nbytes : int
+        Where they are in the journal, and how long.
+    sum : int
+        Their checksum.
+    """
+
+    journal_at: int
+    nbytes: int
+    sum: int
+
+    def pack(self) -> bytes:
+        """Return the record."""
+        return pack_record(APPLYING, _MARK.pack(self.journal_at, self.nbytes, self.sum))
+
+    def is_entered(self, journal: int) -> bool:
+        """Say whether the journal has the records."""
+        if self.journal_at + self.nbytes > os.fstat(journal).st_size:
+            return False
+        return checksum_at(journal, self.journal_at, self.nbytes) == self.sum
+
+
+def read_mark(data: bytes, name: str) -> Mark | None:
+    """Return the mark that a file holds, or None where it is not whole.
+
+    Raises
+    ------
+    IntegrityError
+        If another version of this package wrote it.
+    """
+    record = first_record(data, name)
+    is_mark = record is not None and record[0] == APPLYING and len(record[2]) == _MARK.size
+    return Mark(*_MARK.unpack(record[2])) if record is not None and is_mark else None
 
 
 def read_turn(data: bytes, name: str = "the log") -> Turn | None:

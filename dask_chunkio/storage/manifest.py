@@ -12,9 +12,10 @@ from dask_chunkio.storage.files import read_small_file, write_whole_file
 
 __all__ = ["Manifest", "read_manifest"]
 
-VERSION = 2
+VERSION = 3
 _MOST = 1 << 20
 _MODES = ("new", "existing")
+_WORDS = ("target", "mode", "started", "folder", "durability")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class Manifest:
         Arguments of the command line that began it; empty for a script.
     folder : str
         Working directory of that command.
+    durability : str
+        ``"process"`` or ``"power"``: what a committed buffer of that call survives.
     """
 
     target: str
@@ -41,6 +44,7 @@ class Manifest:
     started: str
     command: tuple[str, ...] = ()
     folder: str = ""
+    durability: str = "process"
 
     def save(self, path: str) -> None:
         """Write the file, whole."""
@@ -52,6 +56,7 @@ class Manifest:
             "started": self.started,
             "command": list(self.command),
             "folder": self.folder,
+            "durability": self.durability,
         }
         write_whole_file(path, json.dumps(body, indent=1).encode())
 
@@ -86,10 +91,13 @@ def _manifest(found: Any, path: str) -> Manifest:
             f"{path} was written in version {found['version']!r} of its format, and this dask_chunkio reads version "
             f"{VERSION}; go on with the dask_chunkio that began the write"
         )
-    words = [found["target"], found["mode"], found["started"], found["folder"], *found["command"]]
+    words = [*(found[name] for name in _WORDS), *found["command"]]
     if not all(type(word) is str for word in words) or found["mode"] not in _MODES:
         raise ValueError("a field has the wrong type")
-    return Manifest(found["target"], found["mode"], found["started"], tuple(found["command"]), found["folder"])
+    command = tuple(found.pop("command"))
+    return Manifest(
+        **{name: found[name] for name in ("target", "mode", "started", "folder", "durability")}, command=command
+    )
 
 
 def require_real_folder(path: str) -> None:

@@ -31,6 +31,8 @@ class Owner:
         When, with the time zone.
     exclusive : bool
         Whether one process alone takes all turns.
+    durability : str
+        ``"process"`` or ``"power"``: what its turns survive.
     """
 
     write_id: str
@@ -40,12 +42,13 @@ class Owner:
     user: str
     started: str
     exclusive: bool
+    durability: str = "process"
 
     @classmethod
-    def here(cls, write_id: str, epoch: int, exclusive: bool) -> Owner:
+    def here(cls, write_id: str, epoch: int, exclusive: bool, durability: str = "process") -> Owner:
         """Return this process as the owner."""
         started = time.strftime("%Y-%m-%d %H:%M:%S %z")
-        return cls(write_id, epoch, socket.gethostname(), os.getpid(), _user(), started, exclusive)
+        return cls(write_id, epoch, socket.gethostname(), os.getpid(), _user(), started, exclusive, durability)
 
     def __str__(self) -> str:
         return f"started {self.started} by {self.user} on {self.host} (process {self.pid})"

@@ -7,6 +7,7 @@ Little-endian, without any pickle::
 
 ``checksum`` is xxh3-64 of the header before it and of the body.  A record that is cut off at
 the end of a file never happened; one that is damaged before others is an error.
+Whoever reads takes time and memory in proportion to the file, whatever its headers say.
 """
 
 from __future__ import annotations
@@ -19,18 +20,20 @@ from typing import Any
 import xxhash
 
 from dask_chunkio.errors import IntegrityError
+from dask_chunkio.storage.files import pread_into
 
-__all__ = ["CREATED", "FINISHED", "OWNER", "RESERVED", "TURN", "VERSION", "VOIDED", "checksum", "pack_record"]
-__all__ += ["first_record", "json_object", "read_records"]
+__all__ = ["APPLYING", "CREATED", "DISCARDED", "FINISHED", "OWNER", "RESERVED", "TURN", "VERSION", "VOIDED"]
+__all__ += ["checksum", "checksum_at", "first_record", "is_cut_off", "json_object", "pack_record", "read_records"]
 
-VERSION = 2
-CREATED, RESERVED, TURN, OWNER, VOIDED, FINISHED = range(1, 7)
+VERSION = 3
+CREATED, RESERVED, TURN, OWNER, VOIDED, FINISHED, APPLYING, DISCARDED = range(1, 9)
 
 _MAGIC = b"DCIO"
 _HEADER = struct.Struct("<4sHHQ")
 _SUM = struct.Struct("<Q")
 _PREFIX = _HEADER.size + _SUM.size
 _SMALL = 4096
+_AT_ONCE = 1 << 20
 
 Record = tuple[int, int, bytes]
 
@@ -44,6 +47,15 @@ def checksum(*parts: bytes | bytearray | memoryview) -> int:
     state = xxhash.xxh3_64()
     for part in parts:
         state.update(part)
+    return int(state.intdigest())
+
+
+def checksum_at(descriptor: int, offset: int, nbytes: int) -> int:
+    """Return the xxh3-64 checksum of a part of a file, or of what there is of it."""
+    state, buffer, end = xxhash.xxh3_64(), memoryview(bytearray(min(nbytes, _AT_ONCE))), offset + nbytes
+    while offset < end and (count := pread_into(descriptor, buffer[: end - offset], offset)):
+        state.update(buffer[:count])
+        offset += count
     return int(state.intdigest())
 
 
@@ -87,6 +99,25 @@ def read_records(data: bytes, name: str) -> Iterator[Record]:
             f"{name} is damaged at byte {at}, before other records; what was written cannot be trusted. "
             f"Discard it (dask-chunkio discard) and write again"
         )
+
+
+def is_cut_off(data: bytes, size: int, kind: int) -> bool:
+    """Say whether a file holds the beginning of one record, and nothing else: what a process that is killed leaves.
+
+    Parameters
+    ----------
+    data : bytes
+        The first bytes of the file, at least a header if it has as many.
+    size : int
+        Of the file.
+    kind : int
+        Of the record.
+    """
+    header = data[: _HEADER.size]
+    if len(header) < _HEADER.size:
+        return _HEADER.pack(_MAGIC, VERSION, kind, 0).startswith(header[:8])
+    magic, version, found, length = _HEADER.unpack(header)
+    return (magic, version, found) == (_MAGIC, VERSION, kind) and size < _PREFIX + length
 
 
 def json_object(body: bytes) -> dict[str, Any]:

@@ -20,13 +20,15 @@ from dask_chunkio.storage.journal import read_journal
 from dask_chunkio.storage.manifest import Manifest, read_manifest, require_real_folder
 from dask_chunkio.storage.superblock import require_closed
 
-__all__ = ["SIDE_FILES", "Durability", "Mode", "Target", "publish", "require_free"]
+__all__ = ["DAMAGED_LOG", "SIDE_FILES", "Durability", "Mode", "Target", "publish", "require_free"]
 
 Mode = Literal["", "new", "existing", "published"]
 Durability = Literal["process", "power"]
 _SUFFIX = ".writing"
 _HIDDEN_FILE = "data.h5"
-SIDE_FILES = (_HIDDEN_FILE, "journal", "log", "lock", "stop", "manifest.json")
+SIDE_FILES = (_HIDDEN_FILE, "journal", "log", "applying", "unsynced", "lock", "stop", "manifest.json")
+# Of copies of logs that were not whole: begins their names.
+DAMAGED_LOG = "log.damaged-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,16 @@ class Target:
         return os.path.join(self.folder, "log")
 
     @property
+    def applying(self) -> str:
+        """Which turn of the log is being applied."""
+        return os.path.join(self.folder, "applying")
+
+    @property
+    def unsynced(self) -> str:
+        """There where an ``fsync`` has failed."""
+        return os.path.join(self.folder, "unsynced")
+
+    @property
     def lock(self) -> str:
         """The claim of those who write."""
         return os.path.join(self.folder, "lock")
@@ -157,7 +169,7 @@ class Target:
     def _said_what_it_is(self, folder: Folder) -> Folder:
         now = time.strftime("%Y-%m-%d %H:%M:%S %z")
         try:
-            Manifest(self.path, self.mode, now, self.command, os.getcwd()).save(self.manifest)
+            Manifest(self.path, self.mode, now, self.command, os.getcwd(), self.durability).save(self.manifest)
             if self.durability == "power":
                 sync_folder(self.folder)
                 sync_folder(os.path.dirname(self.path))

@@ -11,24 +11,27 @@ import contextlib
 import os
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import h5py
 
 from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetError, UnfinishedWriteError
 from dask_chunkio.storage.claim import Claim
-from dask_chunkio.storage.files import is_at, open_side_file, pread_into, pwrite_all, sync_folder
+from dask_chunkio.storage.disk import Disk
+from dask_chunkio.storage.files import is_at, open_side_file, pread_into, pwrite_each, sync_folder
 from dask_chunkio.storage.flock import locked
 from dask_chunkio.storage.folder import Folder
 from dask_chunkio.storage.hdf5_file import StagedFile
 from dask_chunkio.storage.journal import Journal
-from dask_chunkio.storage.log import Turn, read_turn
+from dask_chunkio.storage.log import Turn
+from dask_chunkio.storage.manifest import read_manifest
 from dask_chunkio.storage.open_file import OpenFile
 from dask_chunkio.storage.placing import Lock, Placing
+from dask_chunkio.storage.redo_log import RedoLog
 from dask_chunkio.storage.signals import deferred
 from dask_chunkio.storage.staging import Run
 from dask_chunkio.storage.superblock import GUARD, find_superblock, require_closed
-from dask_chunkio.storage.target import Target
+from dask_chunkio.storage.target import Durability, Target
 
 __all__ = ["PATIENCE", "Lock", "Turns"]
 
@@ -67,7 +70,6 @@ class Turns:
         self._users = 0
         self._ended = False
         self._open: OpenFile | None = None
-        self._is_named = False
         self._opened_descriptors: list[int] = []
         try:
             self.folder = Folder(target.folder)
@@ -75,6 +77,7 @@ class Turns:
             self.file = self._descriptor(target.file, create=target.mode == "new")
             self._journal_file = self._descriptor(target.journal)
             self._log = self._descriptor(target.log)
+            applying = self._descriptor(target.applying)
             self.claim = Claim(target.lock)
             self._opened_descriptors.append(self.claim.descriptor)
             if exclusive:
@@ -84,6 +87,9 @@ class Turns:
             raise
         self.journal = Journal(self._journal_file, target.journal)
         self.placing = Placing(self._journal_file, target.path)
+        self.disk = Disk(self.file, target.unsynced)
+        self._redo_log = RedoLog(target, self._log, applying, self._journal_file, self.disk)
+        self._in_file = threading.Lock()
 
     @property
     def is_durable(self) -> bool:
@@ -166,7 +172,7 @@ class Turns:
             deferred(),
         ):
             self._require_in_place()
-            self._replay()
+            self._redo_log.replay(self._durability_before)
             self.journal.refresh()
             if not anybody:
                 self._require_ownership()
@@ -212,10 +218,9 @@ class Turns:
         state.staged.check()
         runs = self._guarded(state.staged.staged.runs())
         if durable:
-            os.fsync(self.file)
-        self._apply_whole(
-            Turn.on(self.file, self.journal.size, records, state.staged.size, runs), durable or self.is_durable
-        )
+            self.disk.sync(self.disk.begin())
+        turn = Turn.on(self.file, self.journal.size, records, state.staged.size, runs)
+        self._redo_log.commit(turn, durable or self.is_durable)
         state.staged.staged.clear()
         self.journal.refresh()
 
@@ -227,7 +232,8 @@ class Turns:
     def record(self, records: bytes) -> None:
         """Add to the journal alone, inside a turn."""
         size = os.fstat(self.file).st_size
-        self._apply_whole(Turn.on(self.file, self.journal.size, records, size, self._guarded([])), self.is_durable)
+        turn = Turn.on(self.file, self.journal.size, records, size, self._guarded([]))
+        self._redo_log.commit(turn, self.is_durable)
         self.journal.refresh()
 
     def abandon(self) -> None:
@@ -239,30 +245,41 @@ class Turns:
             with contextlib.suppress(Exception):
                 state.h5.close()
 
-    def close_file(self) -> None:
-        """Close HDF5 inside a turn if it stands open, so that the file itself is read next."""
-        if self._open is not None:
-            with self.opened() as state:
-                self.commit(state, b"", close=True)
-
     def trim(self, size: int) -> None:
         """Cut what is behind HDF5's end of the file, after the last commit, and wait for the disk."""
         if os.fstat(self.file).st_size > size:
             os.ftruncate(self.file, size)
-        os.fsync(self.file)
+        self.disk.sync(self.disk.begin())
+
+    def settle(self) -> None:
+        """Write everything again that an ``fsync`` that failed has dropped, in a turn in which nobody places."""
+        self.disk.settle(self._journal_file)
 
     def sync_all(self) -> None:
-        """Have everything that an earlier call committed reach the disk, where this one promises it."""
+        """Have everything that an earlier call committed reach the disk, where this one promises it.
+
+        Inside a turn, while nobody else is at work on the write.
+        """
         if self.is_durable:
-            os.fsync(self.file)
-            os.fsync(self._journal_file)
+            self.settle()
+            self.disk.sync(self.disk.begin())
+            try:
+                os.fsync(self._journal_file)
+            except OSError:
+                self.disk.doubt()
+                raise
             sync_folder(self.target.folder)
             sync_folder(os.path.dirname(self.target.path))
 
-    def sync_payloads(self) -> None:
-        """Wait for the disk where a commit is to survive a power failure."""
-        if self.is_durable:
-            os.fsync(self.file)
+    def place(self, pieces: Sequence[tuple[int, bytes | memoryview]]) -> None:
+        """Put payloads in their places; wait for the disk where a commit is to survive a power failure."""
+        while True:
+            begun = self.disk.begin()
+            # The system lets one writer at a time into a file; threads that wait here sleep, there they spin.
+            with self._in_file:
+                pwrite_each(self.file, pieces)
+            if not self.is_durable or self.disk.is_synced(begun):
+                return
 
     # Steps of a turn
 
@@ -290,44 +307,12 @@ class Turns:
         pread_into(self.file, memoryview(guard), at)
         return [(at, bytes(guard)), *runs]
 
-    def _apply_whole(self, turn: Turn, durable: bool) -> None:
-        pwrite_all(self._log, turn.pack(), 0)
-        if durable:
-            os.fsync(self._log)
-            if not self._is_named:
-                sync_folder(self.target.folder)
-                self._is_named = True
-        self._apply(turn, durable)
-
-    def _apply(self, turn: Turn, durable: bool) -> None:
-        turn.apply(self.file, self._journal_file)
-        if durable:
-            os.fsync(self.file)
-            os.fsync(self._journal_file)
-        os.ftruncate(self._log, 0)
-        if durable and self.target.mode == "existing":
-            # Found again after a power failure, it would clash with what others have written since.
-            os.fsync(self._log)
-
-    def _replay(self) -> None:
-        """Apply the turn of a process that died in the middle of it."""
-        size = os.fstat(self._log).st_size
-        if not size:
-            return
-        try:
-            data = bytearray(size)
-        except MemoryError as error:
-            raise IntegrityError(f"{self.target.log} has {size} bytes, more than memory; discard the write") from error
-        pread_into(self._log, memoryview(data), 0)
-        turn = read_turn(bytes(data), self.target.log)
-        if turn is None:
-            os.ftruncate(self._log, 0)
-            return
-        turn.require_applicable(self.file, self._journal_file, self.target.file)
-        # It may be in the page cache alone: applied to the disk before it is there, it could not be applied again.
-        os.fsync(self._log)
-        sync_folder(self.target.folder)
-        self._apply(turn, durable=True)
+    def _durability_before(self) -> Durability:
+        """Return what the last owner promised."""
+        self.journal.refresh()
+        owner, manifest = self.journal.owner, read_manifest(self.target.manifest)
+        promised = owner or manifest
+        return "power" if promised is not None and promised.durability == "power" else "process"
 
     def _require_ownership(self) -> None:
         owner = self.journal.owner

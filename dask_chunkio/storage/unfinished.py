@@ -18,7 +18,8 @@ from dask_chunkio.storage.claim import claimed
 from dask_chunkio.storage.dataset import DatasetLayout, describe
 from dask_chunkio.storage.folder import Folder
 from dask_chunkio.storage.journal import HELD
-from dask_chunkio.storage.target import SIDE_FILES, Target
+from dask_chunkio.storage.records import DISCARDED, pack_record
+from dask_chunkio.storage.target import DAMAGED_LOG, SIDE_FILES, Target
 from dask_chunkio.storage.turn import Turns
 from dask_chunkio.storage.visible import shrunk
 from dask_chunkio.storage.writer import Writer
@@ -155,7 +156,7 @@ def _require_ours(target: Target) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    return name in SIDE_FILES or name.startswith(("manifest.json.", "stop.", "read-"))
+    return name in SIDE_FILES or name.startswith(("manifest.json.", "stop.", "read-", DAMAGED_LOG))
 
 
 @contextlib.contextmanager
@@ -197,7 +198,7 @@ def _remove_hidden(target: Target) -> None:
                 if made.region:
                     _, stop, before = made.region
                     shrunk(state.h5, made.name, before, tuple(map(max, before, stop)))
-            turns.commit(state, b"", close=True, durable=True)
+            turns.commit(state, pack_record(DISCARDED, b""), close=True, durable=True)
             turns.trim(state.staged.size)
 
 
@@ -229,7 +230,8 @@ def _recovered(target: Target) -> Recovered:
             for number, (made, layout) in enumerate(zip(created.datasets, layouts, strict=True))
         ]
         total = sum(len(writer.turns.journal.table(number)) for number in range(len(layouts)))
-        os.fsync(writer.turns.file)
+        with writer.turns.turn(lock, anybody=True):
+            writer.turns.sync_all()
     finally:
         writer.close()
     return Recovered(target.file, dict(zip(names, paths, strict=True)), sum(committed), total)

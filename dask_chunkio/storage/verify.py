@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import h5py
 import numpy as np
@@ -14,10 +13,10 @@ import numpy as np
 from dask_chunkio.errors import ChunkIOError, TargetError
 from dask_chunkio.grid import ChunkGrid, Selection, Shape
 from dask_chunkio.storage.chunk_index import UNREADABLE, list_stored, misfiled
-from dask_chunkio.storage.files import open_side_file, open_to_read, pread_into
+from dask_chunkio.storage.files import open_side_file, open_to_read
 from dask_chunkio.storage.hdf5_file import StagedFile
 from dask_chunkio.storage.journal import Journal
-from dask_chunkio.storage.records import checksum
+from dask_chunkio.storage.payloads import read_payload
 from dask_chunkio.storage.target import Target
 
 __all__ = ["Verified", "verify"]
@@ -110,7 +109,7 @@ def _compared(target: Target) -> Verified:
             table = journal.table(number)
             for chunk in np.flatnonzero(table["state"]):
                 checked += 1
-                if not _is_placed(file, table[chunk]):
+                if read_payload(file, table[chunk]) is None:
                     where = f"the chunk at {grid.origin(int(chunk))}" if made.is_chunked else "the data"
                     problems.append(f"{made.name}: {where} is not what was committed")
     finally:
@@ -129,15 +128,6 @@ def _journal(target: Target) -> Journal:
     finally:
         os.close(descriptor)
     return journal
-
-
-def _is_placed(file: int, row: Any) -> bool:
-    nbytes = int(row["nbytes"])
-    if nbytes > os.fstat(file).st_size:
-        return False
-    data = bytearray(nbytes)
-    whole = pread_into(file, memoryview(data), int(row["offset"])) == nbytes
-    return not nbytes or (whole and checksum(data) == int(row["checksum"]))
 
 
 def _decoded(path: str) -> Verified:

@@ -19,7 +19,6 @@ from dask_chunkio.filters.cut import filled
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.grid import Array, Selection, Shape, selection_shape
 from dask_chunkio.storage.dataset import DatasetLayout
-from dask_chunkio.storage.files import pwrite_each
 from dask_chunkio.storage.open_file import OpenFile
 from dask_chunkio.storage.records import checksum
 from dask_chunkio.storage.turn import Turns
@@ -128,8 +127,7 @@ def place_visible(turns: Turns, state: OpenFile, layout: DatasetLayout, change: 
         else:
             state.staged.stage(offset, payload.data)
         rows.append((chunk, offset, payload.nbytes, checksum(payload.data), payload.mask))
-    pwrite_each(turns.file, behind)
-    turns.sync_payloads()
+    turns.place(behind)
     return rows
 
 

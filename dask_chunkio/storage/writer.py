@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,9 +23,9 @@ from dask_chunkio.storage.dataset import (
 )
 from dask_chunkio.storage.elements import write_elements
 from dask_chunkio.storage.ending import end, mend, require_all
-from dask_chunkio.storage.files import pread_into, pwrite_each
 from dask_chunkio.storage.journal import HELD, Entries, Reservations
 from dask_chunkio.storage.owner import Owner
+from dask_chunkio.storage.payloads import read_payload
 from dask_chunkio.storage.records import RESERVED, VOIDED, checksum
 from dask_chunkio.storage.target import Target, cannot_resume, remedies
 from dask_chunkio.storage.turn import PATIENCE, Lock, Turns
@@ -81,7 +79,6 @@ class Writer:
     def __init__(self, target: Target, exclusive: bool, holds_claim: bool = False) -> None:
         self.target = target
         self.turns = Turns(target, exclusive, holds_claim)
-        self._placing = threading.Lock()
 
     # What tasks call
 
@@ -133,9 +130,20 @@ class Writer:
                 return True
             found = self.turns.journal.find(dataset, chunks)
             is_stored = found is not None and all(map(self._is_placed, found))
-            if is_stored:
-                self.turns.sync_payloads()
-            return is_stored
+            return is_stored and (not self.turns.is_durable or self._is_on_disk(dataset, chunks))
+
+    def _is_on_disk(self, dataset: int, chunks: Sequence[int]) -> bool:
+        """Have payloads that read back right reach the disk; False where they no longer read back right."""
+        self.turns.disk.sync(self.turns.disk.begin())
+        if not self.turns.disk.is_doubted:
+            return True
+        # In a turn, in which nobody gives these chunks other payloads.
+        with self.turns.turn(contextlib.nullcontext):
+            rows = self.turns.journal.rows(dataset, chunks)
+            found = [(int(row["offset"]), read_payload(self.turns.file, row)) for row in rows]
+            pieces = [(offset, data) for offset, data in found if data is not None]
+            self.turns.place(pieces)
+            return len(pieces) == len(rows)
 
     def commit(
         self, place: Place, layout: DatasetLayout, chunks: Sequence[int], payloads: Sequence[Payload], lock: Lock
@@ -211,6 +219,7 @@ class Writer:
         """
         notes: list[str] = []
         with self.turns.turn(lambda: self.turns.placing.over(lock)):
+            self.turns.settle()
             if not self.turns.journal.finished:
                 require_all(self.turns, layouts)
                 notes = mend(self.turns, layouts, specs)
@@ -289,12 +298,13 @@ class Writer:
             if expected is not None:
                 raise ArgumentError(cannot_resume(self.target, f"{made.name}: {expected}"))
         layouts = self._described(created, specs)
-        self.turns.record(self._owner(owner.epoch + 1).pack())
+        # First: a retry of what fails here finds nothing taken over.
         self.turns.sync_all()
+        self.turns.record(self._owner(owner.epoch + 1).pack())
         return layouts
 
     def _owner(self, epoch: int) -> Owner:
-        return Owner.here(self.target.write_id, epoch, self.turns.exclusive)
+        return Owner.here(self.target.write_id, epoch, self.turns.exclusive, self.target.durability)
 
     # Commit
 
@@ -361,21 +371,10 @@ class Writer:
 
     def _place(self, offsets: Sequence[int], payloads: Sequence[Payload]) -> None:
         # Only now: until the turn is durable, the last commit may still own these bytes.
-        # The system lets one writer at a time into a file; threads that wait here sleep, there they spin.
-        with self._placing:
-            pieces = [(at, payload.data) for at, payload in zip(offsets, payloads, strict=True)]
-            pwrite_each(self.turns.file, pieces)
-        self.turns.sync_payloads()
+        self.turns.place([(at, payload.data) for at, payload in zip(offsets, payloads, strict=True)])
 
     def _is_placed(self, row: Any) -> bool:
-        nbytes = int(row["nbytes"])
-        if not nbytes:
-            return True
-        if nbytes > os.fstat(self.turns.file).st_size:
-            return False
-        data = bytearray(nbytes)
-        whole = pread_into(self.turns.file, memoryview(data), int(row["offset"])) == nbytes
-        return whole and checksum(data) == int(row["checksum"])
+        return read_payload(self.turns.file, row) is not None
 
     def placed(self, rows: Entries) -> list[bool]:
         """Say of each row of the journal whether its payload is in place."""

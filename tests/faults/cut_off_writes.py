@@ -14,7 +14,7 @@ import dask_chunkio as dcio
 from dask_chunkio.iterator import GenericDataChunkIterator
 from dask_chunkio.storage import target, writer, writers
 from dask_chunkio.storage.folder import Folder
-from dask_chunkio.storage.turn import Turns
+from dask_chunkio.storage.redo_log import RedoLog
 
 CHUNK, BUFFER = (2, 4), (4, 8)
 DATA = {
@@ -85,13 +85,14 @@ def cut(owner, name, number=0, *, before=None):
     return mock.patch.object(owner, name, wrapped)
 
 
-def _apply(turns, turn, durable):  # noqa: ARG001
-    turn.apply(turns.file, turns._journal_file)
+def _apply(redo_log, turn, durable):  # noqa: ARG001
+    turn.apply(redo_log._disk.descriptor)
+    turn.enter(redo_log._journal)
 
 
-def _tear(turns, turn, durable):  # noqa: ARG001
+def _tear(redo_log, turn, durable):  # noqa: ARG001
     record = turn.pack()
-    os.pwrite(turns._log, record[: len(record) // 2], 0)
+    os.pwrite(redo_log._log, record[: len(record) // 2], 0)
 
 
 def _remove_half(found):
@@ -103,13 +104,13 @@ def _remove_half(found):
 CUTS = {
     "empty": lambda: cut(target.Target, "_said_what_it_is"),
     "begun": lambda: cut(writers, "writer_for"),
-    "first": lambda: cut(Turns, "_apply"),
+    "first": lambda: cut(RedoLog, "_apply"),
     "created": lambda: cut(writer.Writer, "commit"),
     # Two buffers are in their place, a third one is on its way.
     "committed": lambda: cut(writer.Writer, "_place", 2),
-    "pending": lambda: cut(Turns, "_apply", 3),
-    "applied": lambda: cut(Turns, "_apply", 3, before=_apply),
-    "torn": lambda: cut(Turns, "_apply_whole", 3, before=_tear),
+    "pending": lambda: cut(RedoLog, "_apply", 3),
+    "applied": lambda: cut(RedoLog, "_apply", 3, before=_apply),
+    "torn": lambda: cut(RedoLog, "commit", 3, before=_tear),
     "whole": lambda: cut(writer.Writer, "finish"),
     "finished": lambda: cut(writers, "publish"),
     # The file has its name, and the folder is half removed.

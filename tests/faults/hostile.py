@@ -96,8 +96,8 @@ def shuffled(draw, data):
     elif kind == "kind":
         found[at] = draw.choice([0, CREATED, RESERVED, TURN, OWNER, VOIDED, FINISHED, 99]), found[at][1]
     elif kind == "version":
-        versions = [records._pack(*one, 2) for one in found]
-        versions[at] = records._pack(*found[at], draw.choice([0, 1, 3, 65535]))
+        versions = [records._pack(*one, records.VERSION) for one in found]
+        versions[at] = records._pack(*found[at], draw.choice([0, 1, 2, 4, 65535]))
         return b"".join(versions)
     return joined(found)
 

@@ -21,6 +21,7 @@ from dask_chunkio.iterator import GenericDataChunkIterator
 from dask_chunkio.storage import placing, target, turn, writer, writers
 from dask_chunkio.storage.folder import Folder
 from dask_chunkio.storage.log import Turn
+from dask_chunkio.storage.redo_log import RedoLog
 from dask_chunkio.storage.turn import Turns
 from dask_chunkio.storage.writer import Writer
 
@@ -138,7 +139,7 @@ def _placing_half(stop):
                 stop.here()
             os.pwrite(descriptor, data[half:], offset + half)
 
-    writer.pwrite_each = pwrite_each
+    turn.pwrite_each = pwrite_each
 
 
 def _before_names(stop):
@@ -155,13 +156,13 @@ FREE = {
     "reading": lambda stop: stop.before(tasks, "read_checked"),
     "encoding": lambda stop: stop.before(tasks, "cut_chunk"),
     "with the scheduler's lock": lambda stop: stop.before(turn, "locked"),
-    "before placing": lambda stop: stop.before(writer, "pwrite_each"),
+    "before placing": lambda stop: stop.before(turn, "pwrite_each"),
     "placing": _placing_half,
     "after placing": lambda stop: stop.after(Writer, "_place"),
 }
 HELD = {
-    "before the log": lambda stop: stop.before(Turns, "_apply_whole"),
-    "before applying": lambda stop: stop.before(Turns, "_apply"),
+    "before the log": lambda stop: stop.before(RedoLog, "commit"),
+    "before applying": lambda stop: stop.before(RedoLog, "_apply"),
     "after applying": lambda stop: stop.after(Turn, "apply"),
 }
 FREE_FINISH = {
@@ -174,7 +175,7 @@ FREE_FINISH = {
 }
 HELD_FINISH = {
     "before naming": lambda stop: stop.before(writer, "require_all"),
-    "naming": lambda stop: stop.before(Turns, "_apply"),
+    "naming": lambda stop: stop.before(RedoLog, "_apply"),
     "before trimming": lambda stop: stop.before(Turns, "trim"),
 }
 # Without the claim of the write, or in no task.

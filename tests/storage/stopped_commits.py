@@ -19,7 +19,7 @@ from writes import Write
 
 from dask_chunkio import status
 from dask_chunkio.errors import TargetBusyError, TargetError
-from dask_chunkio.storage import placing, turn, writer
+from dask_chunkio.storage import placing, redo_log, turn, writer
 from dask_chunkio.storage.flock import try_exclusive, unlock
 from dask_chunkio.storage.log import Turn
 
@@ -71,7 +71,7 @@ def stop_in(phase):
     elif phase == "reserving":
         before(turn.StagedFile, "reserve")
     elif phase == "before the log":
-        before(turn, "pwrite_all")
+        before(redo_log, "pwrite_all")
     elif phase == "before applying":
         before(Turn, "apply")
     elif phase == "applying":
@@ -79,9 +79,9 @@ def stop_in(phase):
     elif phase == "after applying":
         after(Turn, "apply")
     elif phase == "before placing":
-        before(writer, "pwrite_each")
+        before(turn, "pwrite_each")
     elif phase == "placing":
-        writer.pwrite_each = placing_half
+        turn.pwrite_each = placing_half
 
 
 def the_write(path, **more):

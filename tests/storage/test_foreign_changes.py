@@ -10,7 +10,8 @@ from writes import Write, longer
 
 from dask_chunkio.errors import IntegrityError, TargetBusyError
 from dask_chunkio.storage.hdf5_file import StagedFile
-from dask_chunkio.storage.turn import Turns
+from dask_chunkio.storage.records import VOIDED, pack_record
+from dask_chunkio.storage.redo_log import RedoLog
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def cut_off(path, call):
     """Have the turn that `call` takes be in the log, and not in the file."""
     with (
         Write(path, name="/new/x") as write,
-        mock.patch.object(Turns, "_apply", side_effect=RuntimeError("cut")),
+        mock.patch.object(RedoLog, "_apply", side_effect=RuntimeError("cut")),
         pytest.raises(RuntimeError, match="cut"),
     ):
         call(write)
@@ -48,7 +49,7 @@ def test_a_turn_is_not_applied_over_what_another_program_has_written_since(exist
 
 
 def test_a_turn_that_changed_the_journal_alone_is_not_applied_over_it_either(existing):
-    cut_off(existing, lambda write: write.writer.turns.record(b""))
+    cut_off(existing, lambda write: write.writer.turns.record(pack_record(VOIDED, bytes(32))))
     with h5py.File(existing, "r+", libver="v110") as file:
         file["theirs"] = np.ones(500)
     refused_untouched(existing)

@@ -28,6 +28,11 @@ def turn(opened):
     return Turn.on(opened[0], 24, b"journal", 9000, CHANGE)
 
 
+def apply(turn, descriptors):
+    turn.apply(descriptors[0])
+    turn.enter(descriptors[1])
+
+
 def contents(descriptors):
     return [os.pread(descriptor, 1 << 20, 0) for descriptor in descriptors]
 
@@ -93,13 +98,13 @@ def test_hostile_numbers_are_an_error(wrong):
 def test_a_turn_applied_twice_changes_nothing(opened, turn):
     for _ in range(2):
         turn.require_applicable(*opened, "out.h5")
-        turn.apply(*opened)
+        apply(turn, opened)
         assert contents(opened) == [applied(), b"j" * 24 + b"journal"]
 
 
 def test_applying_never_cuts_the_file(opened, turn):
     os.ftruncate(opened[0], 12000)
-    turn.apply(*opened)
+    apply(turn, opened)
     assert os.fstat(opened[0]).st_size == 12000
 
 
@@ -110,7 +115,7 @@ def test_a_turn_extends_then_writes_what_is_new_then_the_superblock_then_the_res
         order.append((descriptor, offset, os.fstat(opened[0]).st_size))
 
     monkeypatch.setattr("dask_chunkio.storage.log.pwrite_all", note)
-    turn.apply(*opened)
+    apply(turn, opened)
     file, journal = opened
     assert order == [(file, 8990, 9000), (file, 0, 9000), (file, 4096, 9000), (file, 4800, 9000), (journal, 24, 9000)]
 
@@ -133,7 +138,7 @@ def test_any_mixture_of_old_and_new_sectors_is_applied_again(data):
             if data.draw(st.booleans()):
                 os.pwrite(file, applied()[at : at + (length if at // SECTOR == torn else SECTOR)], at)
         turn.require_applicable(file, journal, "out.h5")
-        turn.apply(file, journal)
+        apply(turn, (file, journal))
         assert os.pread(file, 1 << 20, 0) == applied()
     finally:
         os.close(file)
@@ -145,7 +150,7 @@ def test_any_mixture_of_old_and_new_sectors_is_applied_again(data):
 def test_a_change_by_another_program_is_never_written_over(opened, turn, at, was_applied):
     """Replayed blindly, a turn cut a file of 56 kB to 13 kB."""
     if was_applied:
-        turn.apply(*opened)
+        apply(turn, opened)
     os.pwrite(opened[0], b"T", at)
     before = contents(opened)
     with pytest.raises(IntegrityError, match=r"out\.h5 was changed by another program at byte \d+.*discard --force"):
@@ -168,5 +173,5 @@ def test_a_journal_that_lost_its_end_is_an_error(opened, turn):
 
 def test_what_was_torn_behind_the_journal_is_cut(opened, turn):
     os.pwrite(opened[1], b"torn record, longer than what is written now", 24)
-    turn.apply(*opened)
+    apply(turn, opened)
     assert contents(opened)[1] == b"j" * 24 + b"journal"

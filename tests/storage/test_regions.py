@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import AlignmentError, ArgumentError, ArgumentTypeError, CastError, FilterError, TargetError
-from dask_chunkio.storage.turn import Turns
+from dask_chunkio.storage.redo_log import RedoLog
 
 PIPELINES = (
     {},
@@ -173,11 +173,11 @@ def test_a_region_that_was_cut_off_holds_old_or_new_chunks_and_is_resumed(datase
     np.testing.assert_array_equal(content(dataset), source.data)
 
 
-@pytest.mark.parametrize("call", ["_apply_whole", "_apply"])
+@pytest.mark.parametrize("call", ["commit", "_apply"])
 def test_a_turn_that_is_cut_off_changes_nothing_or_is_applied_again(dataset, call):
     """Old payloads give their places to new ones: nothing of these may be there before the log is."""
     expected, new = content(dataset), random((30, 20), seed=7) * 3
-    real, calls = getattr(Turns, call), []
+    real, calls = getattr(RedoLog, call), []
 
     def cut(self, *args):
         calls.append(1)
@@ -185,7 +185,7 @@ def test_a_turn_that_is_cut_off_changes_nothing_or_is_applied_again(dataset, cal
             raise RuntimeError("cut")
         real(self, *args)
 
-    with mock.patch.object(Turns, call, cut), pytest.raises(RuntimeError, match="cut"):
+    with mock.patch.object(RedoLog, call, cut), pytest.raises(RuntimeError, match="cut"):
         write(dataset, new, region=..., buffer_shape=(8, 20))
     found = content(dataset)
     np.testing.assert_array_equal(found[:8], new[:8])

@@ -12,7 +12,7 @@ from writes import Write, longer, no_lock
 
 from dask_chunkio.errors import IntegrityError, TargetError
 from dask_chunkio.filters.pipeline import Payload
-from dask_chunkio.storage import writer, writers
+from dask_chunkio.storage import turn, writers
 from dask_chunkio.storage.dataset import DatasetSpec
 from dask_chunkio.storage.files import pwrite_all
 from dask_chunkio.storage.hdf5_file import StagedFile
@@ -116,7 +116,7 @@ def test_writers_take_turns_on_one_file(shared):
 
 def test_a_payload_that_was_never_placed_is_found_out(write, monkeypatch):
     """A worker that died between its turn and its payloads."""
-    monkeypatch.setattr(writer, "pwrite_each", _die)
+    monkeypatch.setattr(turn, "pwrite_each", _die)
     with pytest.raises(DiedError):
         write.commit(1)
     monkeypatch.undo()
