@@ -1,4 +1,4 @@
-"""A write is handed on again where dask gives it up for lost workers or a lost connection."""
+"""Attempts: until the target is free, and while dask gives a write up for lost workers or a lost connection."""
 
 from __future__ import annotations
 
@@ -9,14 +9,41 @@ from typing import Any, TypeVar
 
 from distributed import CancelledError, KilledWorker
 
+from dask_chunkio.errors import TargetBusyError, TargetChangedError
 from dask_chunkio.graph import buffer_of
+from dask_chunkio.locks import pauses
 from dask_chunkio.prepare import PreparedWrite
 from dask_chunkio.storage.status import how_far
 
-__all__ = ["persevering"]
+__all__ = ["patiently", "persevering"]
 
 Result = TypeVar("Result")
 logger = logging.getLogger("dask_chunkio")
+
+
+def patiently(attempt: Callable[[], Result], waits: bool) -> Result:
+    """Make attempts until the target is free, if the call waits for that; nothing is held in between.
+
+    Parameters
+    ----------
+    attempt : callable
+        Looks and acts in one step.
+    waits : bool
+        Whether there is more than one.
+
+    Raises
+    ------
+    TargetBusyError
+        If the target is busy, and the call does not wait.
+    """
+    for pause in pauses():
+        try:
+            return attempt()
+        except (TargetBusyError, TargetChangedError) as error:
+            if not waits and isinstance(error, TargetBusyError):
+                raise
+        time.sleep(pause)
+    raise AssertionError("pauses never end")
 
 
 def persevering(write: PreparedWrite, compute: Callable[[], Result]) -> Result:

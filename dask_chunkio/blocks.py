@@ -8,7 +8,7 @@ from typing import Any
 from dask_chunkio.grid import Selection, selection_shape
 from dask_chunkio.sources.lazy import Block
 from dask_chunkio.sources.source import check_buffer, read_named
-from dask_chunkio.tasks import Receipt, WriteLayout, commit_buffer, write_buffer
+from dask_chunkio.tasks import Receipt, WriteLayout, commit_buffer, nothing_done, write_buffer
 
 __all__ = ["commit_block", "pass_block", "write_block"]
 
@@ -19,6 +19,8 @@ Place = tuple[int, int]
 
 def commit_block(layout: WriteLayout, dataset: int, buffer: int, block: Any) -> Receipt:
     """Commit a block that dask computed, if it is what the array announced."""
+    if layout.complete:
+        return nothing_done(dataset, buffer)
     job = layout.jobs[dataset]
     selection = job.selection(buffer)
     dtypes = job.source_dtype, job.layout.form.dtype

@@ -34,11 +34,11 @@ from dask_chunkio.options import (
     workers_option,
 )
 from dask_chunkio.progress import logger, wants_progress
+from dask_chunkio.results import WriteResult
 from dask_chunkio.schedulers import LOCAL, describe, running_scheduler, thread_count
 from dask_chunkio.storage.status import UnfinishedWrite
 from dask_chunkio.storage.status import status as status_of
 from dask_chunkio.storage.target import Target
-from dask_chunkio.tasks import WriteResult
 from dask_chunkio.upkeep import discard, recover, status, verify
 from dask_chunkio.write import command_line, plan, to_hdf5
 

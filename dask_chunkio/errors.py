@@ -13,6 +13,7 @@
     ├── TargetError              (OSError)          the file to write, or its folder
     │   ├── TargetExistsError    (FileExistsError)  something stands under the final name
     │   ├── TargetBusyError                         another program has the file open
+    │   ├── TargetChangedError                      another write changed the file as this one began
     │   └── UnfinishedWriteError                    what an earlier write left behind
     ├── IntegrityError           (RuntimeError)     the file is not what was written to it
     ├── FilterError              (RuntimeError)     a filter that failed or is missing
@@ -36,6 +37,7 @@ __all__ = [
     "PicklingError",
     "SourceError",
     "TargetBusyError",
+    "TargetChangedError",
     "TargetError",
     "TargetExistsError",
     "UnfinishedWriteError",
@@ -85,6 +87,10 @@ class TargetExistsError(TargetError, FileExistsError):
 
 class TargetBusyError(TargetError):
     """Another program has the target open."""
+
+
+class TargetChangedError(TargetError):
+    """Another write has changed the target since this one looked at it."""
 
 
 class UnfinishedWriteError(TargetError):

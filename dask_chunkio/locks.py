@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
-from distributed import Lock, get_worker
+from distributed import Lock, get_worker, secede
 
-__all__ = ["Hearer", "Word", "listen", "progress_topic", "report", "turn_lock", "worker_threads"]
+__all__ = ["Hearer", "Word", "leave_threads", "listen", "pauses", "progress_topic", "report", "turn_lock"]
+__all__ += ["worker_threads"]
 
 # Number of the dataset, number of the buffer, its bytes.
 Word = tuple[int, int, int]
@@ -32,6 +34,25 @@ def turn_lock(write_id: str) -> Callable[[], AbstractContextManager[object]]:
 def worker_threads(otherwise: int) -> int:
     """Return how many threads the worker has that runs this task."""
     return int(get_worker().state.nthreads) if _in_worker() else otherwise
+
+
+def leave_threads() -> bool:
+    """Give up this task's place among a worker's threads; say whether it may wait now.
+
+    Outside of a worker, whoever waits may have the very thread that the one waited for needs.
+    """
+    if not _in_worker():
+        return False
+    secede()
+    return True
+
+
+def pauses() -> Iterator[float]:
+    """Return how long to wait between attempts, in seconds: longer and longer, to half a second, and never together."""
+    pause = 0.02
+    while True:
+        yield pause * random.uniform(0.5, 1.0)
+        pause = min(2 * pause, 0.5)
 
 
 def progress_topic(write_id: str) -> str:

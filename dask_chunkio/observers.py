@@ -13,7 +13,8 @@ from dask_chunkio.events import BufferCommitted, Listener, WriteEvent, WriteFail
 from dask_chunkio.locks import Word, listen, progress_topic
 from dask_chunkio.prepare import PreparedWrite
 from dask_chunkio.progress import logger
-from dask_chunkio.tasks import Receipt, WriteResult
+from dask_chunkio.results import WriteResult
+from dask_chunkio.tasks import Receipt
 from dask_chunkio.workers import Workers
 
 __all__ = ["Observed", "observed"]

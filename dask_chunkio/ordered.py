@@ -29,6 +29,11 @@ def write_in_order(layout: WriteLayout, dataset: int, reader: Reader) -> Receipt
     At most one buffer is being read while each other thread holds one.  A dataset whose end
     is not known grows by turns, to twice its length, and is cut to its length in the end.
     """
+    if layout.complete:
+        job = layout.jobs[dataset]
+        return Receipt(
+            dataset, len(job.buffers) - 1, len(job.buffers), 0, job.layout.shape[0] if job.open_ended else None
+        )
     threads = max(2, worker_threads(os.cpu_count() or 2))
     running: deque[Future[Receipt]] = deque()
     read = _read_to_the_end if layout.jobs[dataset].open_ended else _read_all

@@ -15,8 +15,8 @@ from dask.array.svg import svg
 from dask_chunkio.errors import ArgumentError
 from dask_chunkio.grid import BufferGrid, ChunkGrid, Shape
 from dask_chunkio.region import Region
+from dask_chunkio.results import WriteResult
 from dask_chunkio.sizing import format_nbytes
-from dask_chunkio.tasks import WriteResult
 
 __all__ = ["DatasetPlan", "WritePlan"]
 
@@ -160,10 +160,12 @@ class WritePlan:
     memory_nbytes : int
         Bytes of memory that a worker process has for it.
     advice : str
-        What to change so that it fits; empty if it does.
+        What to change so that it fits into memory; empty if it does.
     kept_nbytes : int
         About the most bytes of blocks of dask arrays that are kept in all workers together, since several
         tasks need them.
+    target_problem : str
+        Why the target cannot be written as it is now; empty if it can.
     """
 
     path: str
@@ -175,6 +177,7 @@ class WritePlan:
     memory_nbytes: int
     advice: str = ""
     kept_nbytes: int = 0
+    target_problem: str = ""
     _write: Callable[..., WriteResult] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -189,8 +192,8 @@ class WritePlan:
 
     @property
     def fits(self) -> bool:
-        """Whether the workers have the memory for it."""
-        return not self.advice
+        """Whether nothing is known that would refuse it: the workers have the memory, the target can be written."""
+        return not self.advice and not self.target_problem
 
     @property
     def estimated_nbytes(self) -> int | None:
@@ -237,7 +240,8 @@ class WritePlan:
         if self.kept_nbytes:
             kept = format_nbytes(self.kept_nbytes)
             lines.append(f"Up to {kept} of blocks of dask arrays are kept for other tasks that need them")
-        return lines if self.fits else [*lines, f"DOES NOT FIT: {self.advice}"]
+        lines += [f"DOES NOT FIT: {self.advice}"] if self.advice else []
+        return [*lines, f"CANNOT BE WRITTEN: {self.target_problem}"] if self.target_problem else lines
 
     def _repr_html_(self) -> str:
         head = "".join(f"<p>{html.escape(line)}</p>" for line in self._summary())

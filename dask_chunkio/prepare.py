@@ -8,22 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from dask_chunkio.array_blocks import ArrayBlocks, array_blocks
-from dask_chunkio.config import Settings, settings
+from dask_chunkio.config import settings
 from dask_chunkio.errors import AlignmentError, ArgumentError
-from dask_chunkio.filters.compatibility import check_conversion
 from dask_chunkio.filters.via_hdf5 import encoder_for
 from dask_chunkio.grid import BufferGrid, Shape
 from dask_chunkio.plan import DatasetPlan, WritePlan
 from dask_chunkio.request import DatasetRequest, parse_filename, parse_requests
+from dask_chunkio.results import WriteResult
 from dask_chunkio.sizing import (
-    buffer_budget,
     buffer_within,
     format_nbytes,
     projected_nbytes,
-    readable_chunk_shape,
     split_buffer,
 )
 from dask_chunkio.sources.array import ArraySource
@@ -31,10 +27,14 @@ from dask_chunkio.sources.iterator import IteratorSource
 from dask_chunkio.sources.lazy import LazySource
 from dask_chunkio.sources.source import ReadMode, Source
 from dask_chunkio.sources.stream import StreamSource, is_open_ended
+from dask_chunkio.specs import Scale, most_rows, spec_of, spec_of_part, wanted_of
+from dask_chunkio.storage.complete import StoredDataset
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, preview
-from dask_chunkio.storage.parts import find_parts
+from dask_chunkio.storage.parts import Parts, find_parts
+from dask_chunkio.storage.preconditions import target_problem
 from dask_chunkio.storage.target import Target
-from dask_chunkio.tasks import Creation, DatasetJob, WriteResult
+from dask_chunkio.storage.writers import release
+from dask_chunkio.tasks import Creation, DatasetJob, WriteLayout, begin_write
 from dask_chunkio.workers import Workers, require_picklable
 
 __all__ = ["PreparedWrite", "prepare"]
@@ -58,6 +58,8 @@ class PreparedWrite:
         How each dataset is written.
     blocks : callable
         Returns those of the dask arrays among the sources; the first call optimizes their graphs.
+    complete : tuple of StoredDataset
+        What is there, of a call whose token says that it is applied; then nothing else is decided.
     """
 
     target: Target
@@ -66,10 +68,24 @@ class PreparedWrite:
     specs: tuple[DatasetSpec, ...]
     jobs: tuple[DatasetJob, ...]
     blocks: Callable[[], ArrayBlocks] = field(repr=False, compare=False)
+    complete: tuple[StoredDataset, ...] = ()
+    _again: Callable[[], PreparedWrite] | None = field(default=None, repr=False, compare=False)
+
+    def again(self) -> PreparedWrite:
+        """Decide once more, as another write has changed the file."""
+        return self if self._again is None else self._again()
 
     def creation(self, exclusive: bool) -> Creation:
         """Return what the first task makes."""
         return Creation(self.target, self.specs, self.jobs, exclusive)
+
+    def begin(self) -> WriteLayout:
+        """Make one attempt to begin the write, where its files are, before any of its tasks."""
+        layout = self.workers.call(begin_write, self.creation(exclusive=self.workers.share_process))
+        if self.workers.client is None and not self.workers.share_process:
+            # Processes to come open its files anew.
+            release(self.target.write_id)
+        return layout
 
     @property
     def asks_for_progress(self) -> bool:
@@ -77,7 +93,10 @@ class PreparedWrite:
         return any(isinstance(source, IteratorSource) and source.display_progress for source in self.sources)
 
     def plan(
-        self, estimates: Sequence[int | None] | None = None, write: Callable[..., WriteResult] | None = None
+        self,
+        estimates: Sequence[int | None] | None = None,
+        write: Callable[..., WriteResult] | None = None,
+        looks: bool = False,
     ) -> WritePlan:
         """Return what the user may read before the write begins.
 
@@ -87,9 +106,12 @@ class PreparedWrite:
             Bytes that the payloads of each dataset are going to have.
         write : callable
             Has it done.
+        looks : bool
+            Whether to look if the target can be written.
         """
         datasets = tuple(map(_dataset_plan, self.jobs, estimates or [None] * len(self.jobs)))
         workers = self.workers
+        problem = workers.call(target_problem, self.target, self.specs) if looks else ""
         held = _projected(datasets, workers.threads_per_worker)
         kept = self.blocks().kept_nbytes(workers.threads)
         advice = _advice(datasets, held, workers) if held > workers.memory_nbytes else ""
@@ -104,6 +126,7 @@ class PreparedWrite:
             workers.memory_nbytes,
             advice,
             kept,
+            problem,
             write,
         )
 
@@ -122,8 +145,8 @@ class PreparedWrite:
         ArgumentError
             With every number, and the buffer shape that would fit.
         """
-        if not (planned := self.plan()).fits:
-            raise ArgumentError(planned.advice)
+        if advice := self.plan().advice:
+            raise ArgumentError(advice)
 
 
 def _projected(datasets: Sequence[DatasetPlan], threads: int) -> int:
@@ -190,23 +213,6 @@ def _dataset_plan(job: DatasetJob, estimated: int | None) -> DatasetPlan:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Scale:
-    """What sizes are chosen by."""
-
-    workers: Workers
-    settings: Settings
-
-    @property
-    def buffer_nbytes(self) -> int:
-        budget = buffer_budget(self.workers.memory_nbytes, self.workers.threads_per_worker)
-        return min(self.settings.buffer_nbytes, budget)
-
-    @property
-    def count(self) -> int:
-        return self.settings.buffers_per_thread * self.workers.threads
-
-
 def prepare(
     filename: Any,
     args: tuple[Any, ...],
@@ -216,8 +222,9 @@ def prepare(
     *,
     options: Mapping[str, Any],
     may_begin_streams: bool = True,
+    touches: bool = True,
 ) -> PreparedWrite:
-    """Decide everything about a write; touches nothing.
+    """Decide everything about a write.
 
     Parameters
     ----------
@@ -229,19 +236,39 @@ def prepare(
         Of the `Target`.
     may_begin_streams : bool
         Whether the first DataChunk of a stream may be taken, where nothing else says its shape and dtype.
+    touches : bool
+        Whether what an earlier write has left may be brought into order, where a part of it is looked for.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
         For anything that cannot be meant.
     """
-    scale = _Scale(workers, settings())
     path = parse_filename(filename)
     requests = parse_requests(args, encoding, keywords, may_begin_streams)
     target = Target(path, uuid.uuid4().hex, **options)
-    parts = {one.name: (one.region, one.append, one.source.shape) for one in requests if one.is_there}
-    there = workers.call(find_parts, target, parts) if parts else {}
-    specs = tuple(_spec_of_part(one, there[one.name]) if one.name in there else _spec(one, scale) for one in requests)
+    _require_token(target, requests)
+    for request in requests:
+        _require_portable(request, workers)
+    return _prepared(target, requests, workers, touches)
+
+
+def _prepared(
+    target: Target, requests: Sequence[DatasetRequest], workers: Workers, touches: bool = True
+) -> PreparedWrite:
+    """Decide what depends on the file that is there."""
+    scale = Scale(workers, settings())
+    new = {one.name: spec_of(one, scale) for one in requests if one.region is None}
+    wanted = {one.name: wanted_of(one, new.get(one.name)) for one in requests if one.may_be_there}
+    names = tuple(one.name for one in requests)
+    parts = workers.call(find_parts, target, names, wanted, touches) if wanted else Parts()
+    sources = tuple(one.source for one in requests)
+    again = functools.partial(_prepared, target, requests, workers)
+    if parts.complete:
+        blocks = functools.cache(functools.partial(array_blocks, (), ()))
+        return PreparedWrite(target, workers, sources, (), (), blocks, parts.complete, again)
+    there = parts.layouts
+    specs = tuple(spec_of_part(one, there[one.name]) if one.name in there else new[one.name] for one in requests)
     layouts = preview(specs)
     jobs = tuple(_job(request, layout, scale) for request, layout in zip(requests, layouts, strict=True))
     # What is open-ended begins with room for one buffer.
@@ -249,49 +276,21 @@ def prepare(
         replace(spec, shape=job.layout.shape) if spec.open_ended else spec
         for spec, job in zip(specs, jobs, strict=True)
     )
-    for request in requests:
-        _require_portable(request, workers)
-    sources = tuple(request.source for request in requests)
     blocks = functools.cache(functools.partial(array_blocks, sources, jobs))
-    return PreparedWrite(target, workers, sources, specs, jobs, blocks)
+    return PreparedWrite(target, workers, sources, specs, jobs, blocks, (), again)
 
 
-def _spec(request: DatasetRequest, scale: _Scale) -> DatasetSpec:
-    source, options, shape = request.source, request.options, request.source.shape
-    open_ended = is_open_ended(source)
-    if open_ended:
-        options = {"maxshape": (None, *shape[1:]), **options}
-        most = _most_rows(options)
-        shape = shape if most is None else (min(most, shape[0]), *shape[1:])
-    check_conversion(source.dtype, request.dtype, request.name)
-    chunks = request.chunks or _chunks(source, shape, request.dtype.itemsize, scale.settings.chunk_nbytes)
-    return DatasetSpec(
-        request.name, shape, request.dtype, chunks, options, request.attrs, source.dtype, open_ended=open_ended
-    )
+def _require_token(target: Target, requests: Sequence[DatasetRequest]) -> None:
+    """Refuse what cannot be told from the same call once more."""
+    appended = [one.name for one in requests if one.append is not None]
+    if appended and target.resume and target.token is None:
+        raise ArgumentError(
+            f"{', '.join(appended)}: append= with resume=True needs a token, as two appends cannot be told apart by "
+            f"their arguments; give token='...', any string that no other append to this dataset has"
+        )
 
 
-def _chunks(source: Source, shape: Shape, itemsize: int, nbytes: int) -> Shape:
-    """Return the chunk shape that a source recommends, within `shape`, or one that suits it."""
-    chunk, block = source.shapes.chunk, source.shapes.block
-    if chunk is None:
-        return readable_chunk_shape(shape, itemsize, block, nbytes)
-    return tuple(min(c, max(n, 1)) for c, n in zip(chunk, shape, strict=True))
-
-
-def _most_rows(options: Mapping[str, Any]) -> int | None:
-    maxshape = options.get("maxshape")
-    first = maxshape[0] if isinstance(maxshape, (tuple, list)) and maxshape else maxshape
-    return int(first) if isinstance(first, (int, np.integer)) and not isinstance(first, bool) else None
-
-
-def _spec_of_part(request: DatasetRequest, layout: DatasetLayout) -> DatasetSpec:
-    source, form = request.source, layout.form
-    check_conversion(source.dtype, form.dtype, request.name)
-    spec = DatasetSpec(request.name, source.shape, form.dtype, form.chunk_shape, source_dtype=source.dtype)
-    return replace(spec, there=layout)
-
-
-def _job(request: DatasetRequest, layout: DatasetLayout, scale: _Scale) -> DatasetJob:
+def _job(request: DatasetRequest, layout: DatasetLayout, scale: Scale) -> DatasetJob:
     source = request.source
     read = _read_mode(request)
     buffer = _buffer_shape(request, layout, scale)
@@ -304,7 +303,7 @@ def _job(request: DatasetRequest, layout: DatasetLayout, scale: _Scale) -> Datas
     job = DatasetJob(layout, buffer, source.dtype, read, request.options)
     if not is_open_ended(source):
         return job
-    most = _most_rows(request.options)
+    most = most_rows(request.options)
     rows = buffer[0] if most is None else min(most, buffer[0])
     return replace(job.of_length(rows), open_ended=True, most_rows=most)
 
@@ -322,7 +321,7 @@ def _read_mode(request: DatasetRequest) -> ReadMode:
     return wanted
 
 
-def _buffer_shape(request: DatasetRequest, layout: DatasetLayout, scale: _Scale) -> Shape:
+def _buffer_shape(request: DatasetRequest, layout: DatasetLayout, scale: Scale) -> Shape:
     """Return the buffer shape that the user chose, or one that suits chunks, memory and threads."""
     if request.buffer_shape is not None:
         return request.buffer_shape

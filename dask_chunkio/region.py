@@ -19,7 +19,7 @@ from typing import Any
 from dask_chunkio.errors import AlignmentError, ArgumentError, ArgumentTypeError
 from dask_chunkio.grid import ChunkGrid, Selection, Shape
 
-__all__ = ["Region", "parse_region"]
+__all__ = ["Region", "growing_axis", "parse_region"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ def _range(name: str, axis: int, part: Any, length: int) -> tuple[int, int]:
 
 def _behind(name: str, append: Any, source: Shape, dataset: tuple[Shape, tuple[int | None, ...], Shape]) -> Region:
     shape, maxshape, chunk_shape = dataset
-    axis = _growing_axis(name, append, maxshape)
+    axis = growing_axis(name, append, maxshape)
     for other, (length, wanted) in enumerate(zip(source, shape, strict=True)):
         if other != axis and length != wanted:
             raise AlignmentError(f"{name} is {wanted} along axis {other}, the source {length}; only axis {axis} grows")
@@ -195,7 +195,14 @@ def _behind(name: str, append: Any, source: Shape, dataset: tuple[Shape, tuple[i
     return Region(start, extent, shape, extent, chunk_shape)
 
 
-def _growing_axis(name: str, append: Any, maxshape: tuple[int | None, ...]) -> int:
+def growing_axis(name: str, append: Any, maxshape: tuple[int | None, ...]) -> int:
+    """Return the axis that a user means by ``append``.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If that is none, or not clear.
+    """
     if append is not True:
         if not isinstance(append, int) or not -len(maxshape) <= append < len(maxshape):
             raise ArgumentTypeError(f"{name}: append={append!r} is neither True nor one of {len(maxshape)} axes")

@@ -18,6 +18,8 @@ from dask_chunkio.sources.adapt import as_source
 from dask_chunkio.sources.source import Source, check_read_mode
 from dask_chunkio.sources.stream import Announced, is_open_ended, is_stream
 from dask_chunkio.sources.wrapped import combined, unwrapped
+from dask_chunkio.storage.parts import of_unknown_length
+from dask_chunkio.storage.tokens import TOKENS
 
 __all__ = ["DatasetRequest", "parse_filename", "parse_requests"]
 
@@ -64,6 +66,8 @@ class DatasetRequest:
         Keywords for `h5py.Group.create_dataset`, the name of a plugin resolved.
     region, append : object
         Where in a dataset that is there, as the user says it; None for a new one.
+    given : frozenset of str
+        Keywords of a new dataset that the user gave.
     """
 
     name: str
@@ -76,10 +80,11 @@ class DatasetRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
     region: Any = None
     append: Any = None
+    given: frozenset[str] = frozenset()
 
     @property
-    def is_there(self) -> bool:
-        """Whether the dataset is there already."""
+    def may_be_there(self) -> bool:
+        """Whether it is written into a dataset that is there already."""
         return self.region is not None or self.append is not None
 
 
@@ -169,13 +174,12 @@ def _request(name: str, value: Any, keywords: dict[str, Any], may_begin: bool) -
     source = as_source(value, name, Announced(_row_shape(keywords.get("maxshape")), dtype, may_begin))
     region, append = keywords.get("region"), keywords.get("append")
     append = None if append is False else append
-    if region is not None or append is not None:
+    if TOKENS in (keywords.get("attrs") or {}):
+        raise ArgumentError(f"{name}: attrs= has {TOKENS!r}, in which the tokens of calls are kept; leave it out")
+    if region is not None:
         if is_open_ended(source):
-            raise ArgumentError(
-                f"{name}: what is written into a dataset that is there needs a known length, and this stream has none; "
-                f"give it maxshape="
-            )
-        _refuse_new_properties(name, keywords, region, append)
+            raise ArgumentError(of_unknown_length(name))
+        _refuse_new_properties(name, keywords, append)
     return DatasetRequest(
         name,
         source,
@@ -187,6 +191,7 @@ def _request(name: str, value: Any, keywords: dict[str, Any], may_begin: bool) -
         options,
         region,
         append,
+        frozenset(_given(keywords)),
     )
 
 
@@ -197,15 +202,20 @@ def _resolved(name: str, options: dict[str, Any]) -> dict[str, Any]:
         raise type(error)(f"{name}: {error}") from error
 
 
-def _refuse_new_properties(name: str, keywords: Mapping[str, Any], region: Any, append: Any) -> None:
-    if region is not None and append is not None:
+def _refuse_new_properties(name: str, keywords: Mapping[str, Any], append: Any) -> None:
+    if append is not None:
         raise ArgumentError(f"{name}: give region= or append=, not both")
-    given = {key for key, value in keywords.items() if value is not None and (key, value) != ("chunks", True)}
-    if strange := sorted(given & (_H5PY | {"attrs", "chunks", "dtype"})):
+    if strange := sorted(_given(keywords)):
         raise ArgumentError(
-            f"{name}: {', '.join(f'{key}=' for key in strange)} is for a new dataset, but region= and append= write "
-            f"into one that is there, whose own properties are kept; leave it out"
+            f"{name}: {', '.join(f'{key}=' for key in strange)} is for a new dataset, but region= writes into one that "
+            f"is there, whose own properties are kept; leave it out"
         )
+
+
+def _given(keywords: Mapping[str, Any]) -> set[str]:
+    """Return the keywords of a new dataset that are given."""
+    given = {key for key, value in keywords.items() if value is not None and (key, value) != ("chunks", True)}
+    return given & (_H5PY | {"attrs", "chunks", "dtype"})
 
 
 def _refuse_unknown(name: str, keywords: Mapping[str, Any]) -> None:

@@ -10,23 +10,26 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from dask_chunkio.allocator import keep_freed
-from dask_chunkio.errors import FilterError, IntegrityError, SourceError
+from dask_chunkio.errors import FilterError, IntegrityError, SourceError, TargetBusyError
 from dask_chunkio.filters.compatibility import is_partial
 from dask_chunkio.filters.cut import copied, cut_chunk
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.filters.variable import storable_elements
 from dask_chunkio.filters.via_hdf5 import encoder_for
 from dask_chunkio.grid import Array, BufferGrid, Selection, Shape, buffer_grid, selection_shape
-from dask_chunkio.locks import report, turn_lock
+from dask_chunkio.locks import leave_threads, pauses, report, turn_lock
+from dask_chunkio.results import DatasetResult, WriteResult, already_complete
 from dask_chunkio.sources.source import Reader, ReadMode, read_checked
 from dask_chunkio.storage import writers
+from dask_chunkio.storage.begin import begin
+from dask_chunkio.storage.complete import StoredDataset
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec
 from dask_chunkio.storage.files import open_side_file
 from dask_chunkio.storage.flock import locked
@@ -37,13 +40,13 @@ from dask_chunkio.storage.writer import Lock, Writer
 __all__ = [
     "Creation",
     "DatasetJob",
-    "DatasetResult",
     "Receipt",
     "WriteLayout",
-    "WriteResult",
+    "begin_write",
     "commit_buffer",
     "create_target",
     "finish_target",
+    "nothing_done",
     "read_buffer",
     "receipt_of",
     "write_buffer",
@@ -129,12 +132,16 @@ class Creation:
 
 @dataclass(frozen=True, slots=True)
 class WriteLayout:
-    """What every task of a write needs to know: made by `create_target`, never changed."""
+    """What every task of a write needs to know: made by `create_target`, never changed.
+
+    `complete` has the datasets of a call that has nothing to do.
+    """
 
     target: Target
     jobs: tuple[DatasetJob, ...]
     exclusive: bool
     started: float
+    complete: tuple[StoredDataset, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,83 +158,37 @@ class Receipt:
     length: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetResult:
-    """What was written to one dataset.
-
-    Parameters
-    ----------
-    name : str
-        Absolute path in the file.
-    shape : tuple of int
-        Its shape, in elements.
-    dtype : numpy.dtype
-        Type of its elements.
-    nbytes, stored_nbytes : int
-        Bytes of its elements, and of its payloads in the file.
-    buffers, chunks : int
-        How many were written.
-    merged_chunks : int
-        How many of these kept some of their elements: each was read, merged and encoded under the lock.
-    """
-
-    name: str
-    shape: Shape
-    dtype: np.dtype[Any]
-    nbytes: int
-    stored_nbytes: int
-    buffers: int
-    chunks: int
-    merged_chunks: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class WriteResult:
-    """What a write did.
-
-    Parameters
-    ----------
-    path : str
-        Absolute path of the file.
-    datasets : tuple of DatasetResult
-        In the order in which they were given.
-    seconds : float
-        From the first task to the last.
-    notes : tuple of str
-        What had to be repaired.
-    """
-
-    path: str
-    datasets: tuple[DatasetResult, ...]
-    seconds: float
-    notes: tuple[str, ...] = ()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all elements."""
-        return sum(dataset.nbytes for dataset in self.datasets)
-
-    @property
-    def stored_nbytes(self) -> int:
-        """Bytes of all payloads in the file."""
-        return sum(dataset.stored_nbytes for dataset in self.datasets)
-
-    @property
-    def buffers(self) -> int:
-        """Number of buffers."""
-        return sum(dataset.buffers for dataset in self.datasets)
-
-    @property
-    def chunks(self) -> int:
-        """Number of chunks."""
-        return sum(dataset.chunks for dataset in self.datasets)
-
-
 def create_target(creation: Creation) -> WriteLayout:
-    """Make file and datasets; found made by the same write, they are kept."""
+    """Make file and datasets; found made by the same write, they are kept.
+
+    Where the target is busy and the call waits for it, this task keeps no thread from the work that it waits for.
+    """
+    try:
+        return begin_write(creation)
+    except TargetBusyError:
+        if not creation.target.wait or not leave_threads():
+            raise
+    return _patiently(begin_write, creation)
+
+
+def _patiently(attempt: Callable[[Creation], WriteLayout], creation: Creation) -> WriteLayout:
+    """Make attempts until the target is free; nothing is held in between."""
+    for pause in pauses():
+        try:
+            return attempt(creation)
+        except TargetBusyError:
+            time.sleep(pause)
+    raise AssertionError("pauses never end")
+
+
+def begin_write(creation: Creation) -> WriteLayout:
+    """Make one attempt to begin a write."""
     started = time.time()
-    target = creation.target
-    target, layouts = writers.create(target, creation.specs, creation.exclusive, turn_lock(target.write_id))
+    lock = turn_lock(creation.target.write_id)
+    begun = begin(creation.target, creation.specs, creation.exclusive, lock)
+    target, layouts = begun.target, begun.made.layouts
+    if begun.made.complete:
+        return WriteLayout(target, creation.jobs, creation.exclusive, started, begun.made.complete)
     for made, job in zip(layouts, creation.jobs, strict=True):
         found = job.of_length(made.shape[0]).layout if job.open_ended else job.layout
         if made != found:
@@ -240,18 +201,24 @@ def create_target(creation: Creation) -> WriteLayout:
 
 def read_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader) -> Array | Receipt:
     """Read one buffer, unless its payloads are in place already."""
+    if layout.complete:
+        return nothing_done(dataset, buffer)
     with writers.engaged(layout.target, layout.exclusive):
         return _read(layout, (dataset, buffer), reader)
 
 
 def commit_buffer(layout: WriteLayout, dataset: int, buffer: int, data: Array | Receipt) -> Receipt:
     """Encode a buffer and commit it."""
+    if layout.complete:
+        return nothing_done(dataset, buffer)
     with writers.engaged(layout.target, layout.exclusive):
         return _commit(layout, (dataset, buffer), data, turn_lock(layout.target.write_id))
 
 
 def write_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader) -> Receipt:
     """Read, encode and commit: the chain of a buffer as one task."""
+    if layout.complete:
+        return nothing_done(dataset, buffer)
     with writers.engaged(layout.target, layout.exclusive):
         place = dataset, buffer
         data = _read(layout, place, reader)
@@ -274,6 +241,8 @@ def finish_target(
     `specs` is what its datasets were made from.
     """
     receipts = _flat(receipts)
+    if layout.complete:
+        return already_complete(layout.target.path, layout.complete)
     lengths = {receipt.dataset: receipt.length for receipt in receipts if receipt.length is not None}
     jobs = [job.of_length(lengths[n]) if n in lengths else job for n, job in enumerate(layout.jobs)]
     counts = [len(job.buffers) for job in jobs]
@@ -291,6 +260,11 @@ def finish_target(
 def _flat(receipts: Sequence[Receipt | Sequence[Receipt]]) -> list[Receipt]:
     """Return the receipts one by one; a task that commits a block to several datasets has one for each."""
     return [one for found in receipts for one in ([found] if isinstance(found, Receipt) else found)]
+
+
+def nothing_done(dataset: int, buffer: int) -> Receipt:
+    """Return the receipt for a buffer of a call that has nothing to do."""
+    return Receipt(dataset, buffer, 1, 0)
 
 
 def _result(job: DatasetJob, stored: int) -> DatasetResult:

@@ -7,15 +7,16 @@ import functools
 import logging
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Literal, get_args, overload
 
 import dask.base
-from dask.delayed import Delayed
+from dask.delayed import Delayed, delayed
 
-from dask_chunkio.attempts import persevering
+from dask_chunkio.attempts import patiently, persevering
 from dask_chunkio.config import settings
 from dask_chunkio.endings import errors_of_workers, interrupts_stop, kept_is_named
-from dask_chunkio.errors import ArgumentError, ArgumentTypeError
+from dask_chunkio.errors import ArgumentError, ArgumentTypeError, TargetBusyError, TargetChangedError
 from dask_chunkio.estimate import estimated_nbytes
 from dask_chunkio.events import Listener
 from dask_chunkio.graph import build_graph
@@ -23,9 +24,11 @@ from dask_chunkio.observers import observed
 from dask_chunkio.plan import WritePlan
 from dask_chunkio.prepare import PreparedWrite, prepare
 from dask_chunkio.progress import ProgressBar, ProgressLog, logger, wants_progress
+from dask_chunkio.results import WriteResult, already_complete
+from dask_chunkio.storage.complete import StoredDataset
 from dask_chunkio.storage.target import Durability
 from dask_chunkio.storage.writers import end
-from dask_chunkio.tasks import WriteResult
+from dask_chunkio.tasks import WriteLayout
 from dask_chunkio.workers import Workers, find_workers, refuse_import_by_spawn
 
 __all__ = ["command_line", "plan", "to_hdf5"]
@@ -34,7 +37,9 @@ __all__ = ["command_line", "plan", "to_hdf5"]
 command_line: ContextVar[tuple[str, ...]] = ContextVar("command_line", default=())
 
 
-_NOT_OF_A_PLAN = ("callback", "compute", "compute_kwargs", "durability", "fuse", "progress", "resume", "wait")
+# How often a write is planned anew, at once, as others change the file.
+_CHANGES = 20
+_NOT_OF_A_PLAN = ("callback", "compute", "compute_kwargs", "durability", "fuse", "progress", "wait")
 
 
 @overload
@@ -51,6 +56,7 @@ def to_hdf5(
     encoding: Mapping[str, Mapping[str, Any]] | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    token: str | None = None,
     wait: bool | None = None,
     durability: Durability | None = None,
     libver: str | tuple[str, str] | None = None,
@@ -80,6 +86,12 @@ def to_hdf5(
     resume : bool
         Go on with a write of this file that was cut off, if there is one; the arguments must
         be those with which it was begun, except for ``scheduler``, ``memory_limit`` and ``buffer_shape``.
+        Where all that it would make is there already, nothing is touched, and the result says
+        ``already_complete``: a call may be run again and again.  ``append`` needs a `token` for that.
+    token : str, optional
+        Any string that tells this call from all others that write its datasets.  It is kept with each of them, in
+        the attribute ``dask_chunkio_tokens``, from the moment in which they are whole.  A call whose token is
+        there is complete.
     wait : bool
         Where another call is writing this file, or another program has it open, wait instead of
         raising.  By default ``chunkio.wait`` of dask's configuration, which is False.
@@ -113,8 +125,9 @@ def to_hdf5(
         of `h5py.Group.create_dataset`: ``compression``, ``compression_opts``, ``shuffle``,
         ``fletcher32``, ``scaleoffset``, ``fillvalue``, ``maxshape``, ``track_times``,
         ``track_order``, ``fill_time``, ``allow_unknown_filter``.  For a dataset that is there:
-        ``region`` (what stands in ``dataset[region] = source``) or ``append`` (True, or an axis), and
-        ``buffer_shape`` and ``read``; the dataset's own properties are kept.
+        ``region`` (what stands in ``dataset[region] = source``), and ``buffer_shape`` and ``read``; the
+        dataset's own properties are kept.  ``append`` (True, or an axis) writes behind its end, or makes it, with
+        room to grow; what is given of a new dataset has to agree with one that is there.
 
     Returns
     -------
@@ -147,13 +160,52 @@ def to_hdf5(
     refuse_import_by_spawn()
     if callback is not None and not callable(callback):
         raise ArgumentTypeError(f"callback={callback!r} is not callable; give a function of one event")
-    options = _target_options(overwrite, resume, wait, durability, libver)
+    options = _target_options(overwrite, resume, wait, durability, libver) | {"token": _token(token)}
     workers = _workers(scheduler, memory_limit)
-    write = prepare(filename, args, encoding, keywords, workers, options=options)
+    prepared = functools.partial(prepare, filename, args, encoding, keywords, workers, options=options)
+    write = patiently(prepared, options["wait"])
     if not compute:
-        return build_graph(write.creation(exclusive=False), write.sources, fuse)
-    write.require_fit()
-    return _computed(write, _listeners(write, progress, callback), scheduler, fuse, compute_kwargs)
+        return _delayed(write, fuse)
+    begun = patiently(functools.partial(_begun, write), options["wait"])
+    if begun.complete:
+        return already_complete(begun.write.target.path, begun.complete)
+    try:
+        listeners = _listeners(begun.write, progress, callback)
+        return _computed(begun, listeners, scheduler, fuse, compute_kwargs)
+    finally:
+        end(begun.write.target.write_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A write that has begun, before any of its tasks; or one that has nothing to do."""
+
+    write: PreparedWrite
+    complete: tuple[StoredDataset, ...] = ()
+    # Whoever has it keeps the write alive.
+    layout: WriteLayout | None = None
+
+
+def _begun(write: PreparedWrite) -> _Begun:
+    """Make one attempt to begin a write, where its files are: all that can refuse it does, before anything is read."""
+    for _ in range(_CHANGES):
+        if write.complete:
+            return _Begun(write, write.complete)
+        write.require_fit()
+        try:
+            layout = write.begin()
+        except TargetChangedError:
+            write = write.again()
+        else:
+            return _Begun(write, layout.complete, layout)
+    raise TargetBusyError(f"{write.target.path} is changed by others again and again; wait for them (wait=True)")
+
+
+def _delayed(write: PreparedWrite, fuse: bool) -> Delayed:
+    if write.complete:
+        found: Delayed = delayed(already_complete)(write.target.path, write.complete)
+        return found
+    return build_graph(write.creation(exclusive=False), write.sources, fuse)
 
 
 def _listeners(write: PreparedWrite, progress: bool | None, callback: Listener | None) -> list[Listener]:
@@ -169,17 +221,17 @@ def _listeners(write: PreparedWrite, progress: bool | None, callback: Listener |
 
 
 def _computed(
-    write: PreparedWrite,
+    begun: _Begun,
     listeners: Sequence[Listener],
     scheduler: Any,
     fuse: bool,
     compute_kwargs: Mapping[str, Any] | None,
 ) -> WriteResult:
-    creation = write.creation(exclusive=write.workers.share_process)
-    delayed = build_graph(creation, write.sources, fuse, write.blocks())
+    write = begun.write
+    graph = build_graph(write.creation(exclusive=write.workers.share_process), write.sources, fuse, write.blocks())
 
     def compute() -> Any:
-        return dask.base.compute(delayed, scheduler=scheduler, **(compute_kwargs or {}))[0]
+        return dask.base.compute(graph, scheduler=scheduler, **(compute_kwargs or {}))[0]
 
     with kept_is_named(write.target), errors_of_workers(), observed(write, listeners) as told:
         stopping = contextlib.nullcontext() if write.workers.share_process else interrupts_stop(write.target)
@@ -197,6 +249,8 @@ def plan(
     *args: Any,
     encoding: Mapping[str, Mapping[str, Any]] | None = None,
     overwrite: bool = False,
+    resume: bool = False,
+    token: str | None = None,
     libver: str | tuple[str, str] | None = None,
     scheduler: Any = None,
     memory_limit: int | str | None = None,
@@ -207,7 +261,7 @@ def plan(
 
     Parameters
     ----------
-    filename, *args, encoding, overwrite, libver, scheduler, memory_limit, **keywords
+    filename, *args, encoding, overwrite, resume, token, libver, scheduler, memory_limit, **keywords
         As `to_hdf5` takes them.
     sample : int, optional
         How many chunks of each dataset are read and encoded here, to estimate the stored size.  By default
@@ -222,7 +276,10 @@ def plan(
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        As `to_hdf5` would; but for what does not fit into memory, which the plan says.
+        As `to_hdf5` would; but for what does not fit into memory, and for a target that cannot be written: the
+        plan says so.
+    TargetError
+        If the part of a dataset that is to be written is not there.
 
     Examples
     --------
@@ -231,16 +288,24 @@ def plan(
     >>> planned.datasets[0].encoder
     'deflate(4) by libdeflate 4'
     """
-    mine = {"encoding": encoding, "overwrite": overwrite, "libver": libver}
+    mine = {"encoding": encoding, "overwrite": overwrite, "resume": resume, "token": token, "libver": libver}
     run = {"scheduler": scheduler, "memory_limit": memory_limit}
     write = functools.partial(to_hdf5, filename, *args, **mine, **run, **keywords)
     for keyword in _NOT_OF_A_PLAN:
         keywords.pop(keyword, None)
-    options = _target_options(overwrite, False, False, "process", libver)
+    options = _target_options(overwrite, resume, False, "process", libver) | {"token": _token(token)}
     workers = _workers(scheduler, memory_limit)
-    prepared = prepare(filename, args, encoding, keywords, workers, options=options, may_begin_streams=False)
+    prepared = prepare(
+        filename, args, encoding, keywords, workers, options=options, may_begin_streams=False, touches=False
+    )
     estimates = tuple(map(functools.partial(estimated_nbytes, sample), prepared.jobs, prepared.sources))
-    return prepared.plan(estimates, write)
+    return prepared.plan(estimates, write, looks=True)
+
+
+def _token(token: Any) -> str | None:
+    if token is not None and (not isinstance(token, str) or not token):
+        raise ArgumentTypeError(f"token={token!r} is no string that tells one call from another")
+    return token
 
 
 def _workers(scheduler: Any, memory_limit: int | str | None) -> Workers:

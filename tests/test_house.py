@@ -21,8 +21,8 @@ FLOORS = (
     {"errors", "events", "grid", "region", "sizing", "arguments", "allocator"},
     {"iterator", "data_chunk", "selections", "sources.", "filters."},
     {"storage."},
-    {"config", "array_blocks", "blocks", "graph", "tasks", "ordered", "locks", "workers"},
-    {"attempts", "request", "plan", "prepare", "estimate", "observers", "write", "endings", "progress"},
+    {"config", "array_blocks", "blocks", "graph", "tasks", "results", "ordered", "locks", "workers"},
+    {"attempts", "request", "specs", "plan", "prepare", "estimate", "observers", "write", "endings", "progress"},
     {
         "__init__",
         "__main__",

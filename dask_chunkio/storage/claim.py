@@ -27,7 +27,9 @@ class Claim:
     Parameters
     ----------
     path : str
-        The file; made if it is not there.
+        The file.
+    create : bool
+        Whether to make it if it is not there.
 
     Attributes
     ----------
@@ -35,9 +37,9 @@ class Claim:
         Of the open file; whoever closes it lets go of the claim.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, create: bool = True) -> None:
         self._path = path
-        self.descriptor = open_side_file(path)
+        self.descriptor = open_side_file(path, create)
 
     def share(self) -> None:
         """Say that this process is at work."""

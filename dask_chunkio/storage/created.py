@@ -74,10 +74,16 @@ class Created:
         In the order of their numbers.
     group : str
         The hidden group that holds them until they are whole; empty where the file itself is hidden.
+    token : str or None
+        Of the call.
+    overwrite : bool
+        Whether the call may replace datasets that are there.
     """
 
     datasets: tuple[CreatedDataset, ...]
     group: str = ""
+    token: str | None = None
+    overwrite: bool = False
 
     def pack(self) -> bytes:
         """Return the record."""
@@ -94,17 +100,39 @@ class Created:
         """
         found = json_object(body)
         datasets = found["datasets"]
-        if set(found) != {"datasets", "group"} or type(found["group"]) is not str or not isinstance(datasets, list):
+        if set(found) != _FIELDS or type(found["group"]) is not str or not isinstance(datasets, list):
             raise ValueError("that names no datasets")
+        if type(found["overwrite"]) is not bool or not isinstance(found["token"], str | None):
+            raise ValueError("of a call that is none")
         # It is removed by whoever discards the write.
         if found["group"] and not _GROUP.fullmatch(found["group"]):
             raise ValueError(f"with the group {found['group']!r}, which no write makes")
-        return cls(tuple(map(_dataset, datasets)), found["group"])
+        return cls(tuple(map(_dataset, datasets)), found["group"], found["token"], found["overwrite"])
+
+    def difference(self, other: Created) -> str | None:
+        """Return in words how another call differs from the one that began the write; None if it may go on with it.
+
+        A write that was begun without a token may be given one.
+        """
+        mine, theirs = ([made.name for made in one.datasets] for one in (self, other))
+        if mine != theirs:
+            return f"it writes {', '.join(mine)}, not {', '.join(theirs)}"
+        if self.overwrite != other.overwrite:
+            return f"it was begun with overwrite={self.overwrite}"
+        if self.token not in (None, other.token):
+            return f"it was begun with token={self.token!r}"
+        for made, wanted in zip(self.datasets, other.datasets, strict=True):
+            if (words := made.difference(wanted)) is not None:
+                return f"{made.name}: {words}"
+        return None
 
     def path(self, number: int) -> str:
         """Return where dataset `number` is in the HDF5 file while it is written."""
         made = self.datasets[number]
         return f"{self.group}/{number}" if self.group and not made.region else made.name
+
+
+_FIELDS = {field.name for field in dataclasses.fields(Created)}
 
 
 def _dataset(found: Any) -> CreatedDataset:

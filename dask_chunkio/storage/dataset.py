@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,6 +32,7 @@ __all__ = [
     "make_dataset",
     "preview",
 ]
+__all__ += ["previewed"]
 
 _counter = itertools.count()
 
@@ -59,6 +61,8 @@ class DatasetSpec:
         The part of a dataset that is there already; then nothing is made.
     open_ended : bool
         Whether its length is not known before its source has ended.
+    appends : bool
+        Whether it is made because there is none yet to append to.
     """
 
     name: str
@@ -70,6 +74,7 @@ class DatasetSpec:
     source_dtype: np.dtype[Any] | None = None
     there: DatasetLayout | None = None
     open_ended: bool = False
+    appends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +245,20 @@ def preview(specs: Iterable[DatasetSpec]) -> tuple[DatasetLayout, ...]:
 
     Finds every mistake in their keywords before anything is written.
     """
-    name = f"dask_chunkio-preview-{next(_counter)}"
-    with h5py.File(name, "w", driver="core", backing_store=False) as file:
+    with _in_memory() as file:
         return tuple(spec.there or describe(make_dataset(file, spec)) for spec in specs)
+
+
+@contextlib.contextmanager
+def previewed(spec: DatasetSpec) -> Iterator[h5py.Dataset]:
+    """Make a dataset in memory, for a while."""
+    with _in_memory() as file:
+        yield make_dataset(file, spec)
+
+
+def _in_memory() -> h5py.File:
+    name = f"dask_chunkio-preview-{next(_counter)}"
+    return h5py.File(name, "w", driver="core", backing_store=False)
 
 
 def describe_region(

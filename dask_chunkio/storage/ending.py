@@ -10,9 +10,10 @@ from dask_chunkio.errors import IntegrityError
 from dask_chunkio.storage.chunk_index import index_differs
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec
 from dask_chunkio.storage.open_file import OpenFile
+from dask_chunkio.storage.preconditions import require_replaceable
 from dask_chunkio.storage.rebuild import rebuild_dataset
 from dask_chunkio.storage.records import FINISHED, pack_record
-from dask_chunkio.storage.target import require_replaceable
+from dask_chunkio.storage.tokens import add_token
 from dask_chunkio.storage.turn import Turns
 
 __all__ = ["end", "mend", "require_all"]
@@ -82,12 +83,21 @@ def end(turns: Turns, layouts: Sequence[DatasetLayout]) -> None:
     """Commit the last turn, and make sure that plain HDF5 reads the file."""
     with turns.opened() as state:
         _name_datasets(turns, state)
+        _note_token(turns, state)
         turns.commit(state, pack_record(FINISHED, b""), close=True, durable=True)
         turns.trim(state.staged.size)
     # Our own lock would refuse HDF5's; nobody else can have this file open for writing.
     with h5py.File(turns.target.file, "r", locking=False) as plain:
         for layout in layouts:
             plain[layout.name].id.get_space_status()
+
+
+def _note_token(turns: Turns, state: OpenFile) -> None:
+    """Keep the token with the datasets, in the very commit that finishes the write."""
+    created = turns.journal.created
+    if created is not None and created.token is not None:
+        for made in created.datasets:
+            add_token(state.dataset(made.name), created.token)
 
 
 def _name_datasets(turns: Turns, state: OpenFile) -> None:

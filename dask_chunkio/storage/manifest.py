@@ -15,7 +15,7 @@ __all__ = ["Manifest", "read_manifest"]
 VERSION = 3
 _MOST = 1 << 20
 _MODES = ("new", "existing")
-_WORDS = ("target", "mode", "started", "folder", "durability")
+_WORDS = ("target", "mode", "started", "folder", "durability", "write_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,8 @@ class Manifest:
         Working directory of that command.
     durability : str
         ``"process"`` or ``"power"``: what a committed buffer of that call survives.
+    write_id : str
+        Of the call that made the folder.
     """
 
     target: str
@@ -45,6 +47,7 @@ class Manifest:
     command: tuple[str, ...] = ()
     folder: str = ""
     durability: str = "process"
+    write_id: str = ""
 
     def save(self, path: str) -> None:
         """Write the file, whole."""
@@ -57,6 +60,7 @@ class Manifest:
             "command": list(self.command),
             "folder": self.folder,
             "durability": self.durability,
+            "write_id": self.write_id,
         }
         write_whole_file(path, json.dumps(body, indent=1).encode())
 
@@ -94,10 +98,7 @@ def _manifest(found: Any, path: str) -> Manifest:
     words = [*(found[name] for name in _WORDS), *found["command"]]
     if not all(type(word) is str for word in words) or found["mode"] not in _MODES:
         raise ValueError("a field has the wrong type")
-    command = tuple(found.pop("command"))
-    return Manifest(
-        **{name: found[name] for name in ("target", "mode", "started", "folder", "durability")}, command=command
-    )
+    return Manifest(**{name: found[name] for name in _WORDS}, command=tuple(found["command"]))
 
 
 def require_real_folder(path: str) -> None:

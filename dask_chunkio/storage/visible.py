@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import h5py
 
-from dask_chunkio.errors import TargetError
+from dask_chunkio.errors import TargetChangedError, TargetError
 from dask_chunkio.filters.conversion import assign
 from dask_chunkio.filters.cut import filled
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.grid import Array, Selection, Shape, selection_shape
-from dask_chunkio.storage.dataset import DatasetLayout
+from dask_chunkio.storage.dataset import DatasetLayout, describe
 from dask_chunkio.storage.open_file import OpenFile
 from dask_chunkio.storage.records import checksum
 from dask_chunkio.storage.turn import Turns
 
-__all__ = ["Change", "Part", "grown", "place_visible", "shrunk"]
+__all__ = ["Change", "Part", "grown", "place_visible", "require_as_planned", "shrunk"]
 
 Row = tuple[int, int, int, int, int]
 
@@ -71,22 +71,38 @@ def grown(file: h5py.File, layout: DatasetLayout) -> DatasetLayout:
 
     Raises
     ------
+    TargetChangedError
+        If another write or program has changed it.
     TargetError
-        If another program has changed it, or HDF5 cannot extend it.
+        If HDF5 cannot extend it.
     """
+    require_as_planned(file, layout)
     region = layout.region
-    found = file.get(layout.name)
-    if region is None or not isinstance(found, h5py.Dataset) or found.shape != region.before:
-        raise TargetError(f"{layout.name} was changed or removed by another program meanwhile; run the write again")
-    if region.extent != region.before:
+    if region is not None and region.extent != region.before:
         try:
-            found.resize(region.extent)
+            file[layout.name].resize(region.extent)
         except (OSError, RuntimeError, ValueError) as error:
             raise TargetError(
                 f"{layout.name}: HDF5 cannot extend the dataset from {region.before} to {region.extent} ({error}); "
                 f"nothing was written.  Copy it to a new dataset, and append to that"
             ) from error
     return layout
+
+
+def require_as_planned(file: h5py.File, layout: DatasetLayout) -> None:
+    """Make sure that a dataset is as it was when a write into it was planned.
+
+    Raises
+    ------
+    TargetChangedError
+        If another write or program has changed it.
+    """
+    found, region = file.get(layout.name), layout.region
+    is_there = region is not None and isinstance(found, h5py.Dataset) and found.shape == region.before
+    if not is_there or replace(describe(found).form, chunk_shape=layout.form.chunk_shape) != layout.form:
+        raise TargetChangedError(
+            f"{layout.name} was changed or removed by another program meanwhile; run the write again"
+        )
 
 
 def shrunk(file: h5py.File, name: str, before: Shape, extent: Shape) -> None:

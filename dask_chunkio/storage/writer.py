@@ -8,33 +8,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dask_chunkio.errors import ArgumentError, IntegrityError, TargetBusyError, TargetError, UnfinishedWriteError
+from dask_chunkio.errors import IntegrityError, TargetError
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.grid import Array, Selection
-from dask_chunkio.storage.claim import LOOKS
-from dask_chunkio.storage.created import Created, CreatedDataset
-from dask_chunkio.storage.dataset import (
-    DatasetLayout,
-    DatasetSpec,
-    describe,
-    describe_made,
-    make_dataset,
-    preview,
-)
+from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec
 from dask_chunkio.storage.elements import write_elements
 from dask_chunkio.storage.ending import end, mend, require_all
 from dask_chunkio.storage.journal import HELD, Entries, Reservations
+from dask_chunkio.storage.making import Made, make_datasets, take_over_datasets
 from dask_chunkio.storage.owner import Owner
 from dask_chunkio.storage.payloads import read_payload
 from dask_chunkio.storage.records import RESERVED, VOIDED, checksum
-from dask_chunkio.storage.target import Target, cannot_resume, remedies
+from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.turn import PATIENCE, Lock, Turns
-from dask_chunkio.storage.visible import Change, grown, place_visible
+from dask_chunkio.storage.visible import Change, place_visible
 
 __all__ = ["Finished", "Lock", "Writer"]
 
 Place = tuple[int, int]
-_GROUP = "/.dask_chunkio-"
 _FIRST_PATIENCE = 5.0
 
 
@@ -82,13 +73,20 @@ class Writer:
 
     # What tasks call
 
-    def create(self, specs: Sequence[DatasetSpec], lock: Lock) -> tuple[DatasetLayout, ...]:
+    def create(self, specs: Sequence[DatasetSpec], lock: Lock, judged: Sequence[Owner] | None = None) -> Made:
         """Make the datasets, or find them made by this write or by one that is resumed.
+
+        Parameters
+        ----------
+        specs : sequence of DatasetSpec
+            The datasets.
+        lock : callable
+            Returns the scheduler's lock.
+        judged : sequence of Owner, optional
+            Of a write that is resumed: who was found to be dead.
 
         Raises
         ------
-        UnfinishedWriteError
-            If another call has begun the write, and `Target.resume` was not given.
         TargetBusyError
             If another call is at work on it.
         ArgumentError
@@ -97,19 +95,12 @@ class Writer:
         with self.turns.used():
             # Without a lock: a process that is stopped in the middle of its turn would keep it.
             self.turns.refresh()
-            if self._is_mine():
-                # Once it has begun, others are at work on this very write: they are waited for.
-                patience = PATIENCE if self.turns.journal.owners else _FIRST_PATIENCE
-                with self.turns.turn(lock, anybody=True, patience=patience):
-                    # The log may have held the first record of another owner.
-                    if self._is_mine():
-                        return self._made(specs)
-            try:
-                self._require_alone(self.turns.journal.owners[-1])
-                with self.turns.turn(lock, anybody=True, patience=_FIRST_PATIENCE):
-                    return self._taken_over(specs)
-            finally:
-                self.turns.claim.share()
+            # Once it has begun, others are at work on this very write: they are waited for.
+            is_begun = self._is_mine() and bool(self.turns.journal.owners)
+            with self.turns.turn(lock, anybody=True, patience=PATIENCE if is_begun else _FIRST_PATIENCE):
+                if self._is_mine():
+                    return make_datasets(self.turns, specs)
+                return take_over_datasets(self.turns, specs, judged)
 
     def stored(self, dataset: int, chunks: Sequence[int]) -> bool:
         """Say whether the payloads of these chunks are all in place.
@@ -235,76 +226,17 @@ class Writer:
         """Abandon what is staged, and let go of the files when the last call has left them."""
         self.turns.close()
 
-    # Create
+    # Who writes
 
     def _is_mine(self) -> bool:
         owner = self.turns.journal.owner
         return owner is None or owner.write_id == self.target.write_id
-
-    def _made(self, specs: Sequence[DatasetSpec]) -> tuple[DatasetLayout, ...]:
-        journal = self.turns.journal
-        if journal.created is not None:
-            return self._described(journal.created, specs)
-        existing = self.target.mode == "existing"
-        is_hidden = existing and any(spec.there is None for spec in specs)
-        with self.turns.opened("r+" if existing else "w") as state:
-            group = f"{_GROUP}{self.target.write_id[:12]}" if is_hidden else ""
-            created = Created(tuple(CreatedDataset(spec.name, (), (), "", "", "", "", False) for spec in specs), group)
-            layouts = tuple(
-                grown(state.h5, spec.there)
-                if spec.there is not None
-                else replace(describe(make_dataset(state.h5, replace(spec, name=created.path(number)))), name=spec.name)
-                for number, spec in enumerate(specs)
-            )
-            created = replace(created, datasets=tuple(map(describe_made, specs, layouts)))
-            self.turns.commit(state, self._owner(1).pack() + created.pack())
-        return layouts
-
-    def _described(self, created: Created, specs: Sequence[DatasetSpec]) -> tuple[DatasetLayout, ...]:
-        names = [made.name for made in created.datasets]
-        with self.turns.opened() as state:
-            paths = names if self.turns.journal.finished else [created.path(number) for number in range(len(names))]
-            described = [spec.there or describe(state.dataset(path)) for path, spec in zip(paths, specs, strict=True)]
-            return tuple(replace(layout, name=name) for layout, name in zip(described, names, strict=True))
 
     def _require_finished_by_this(self) -> None:
         if not self._is_mine():
             raise TargetError(
                 f"the write of {self.target.path} was finished meanwhile by another call, {self.turns.journal.owner}"
             )
-
-    def _require_alone(self, owner: Owner) -> None:
-        path = self.target.path
-        is_alone = self.turns.claim.take_alone(1 if owner.exclusive else LOOKS)
-        if not is_alone:
-            raise TargetBusyError(
-                f"{path} is being written by another call, {owner}; wait for it (wait=True), or choose another name"
-            )
-        if not self.target.resume:
-            raise UnfinishedWriteError(
-                f"{self.target.folder} holds an unfinished write of {path}, {owner}. {remedies(path)}"
-            )
-
-    def _taken_over(self, specs: Sequence[DatasetSpec]) -> tuple[DatasetLayout, ...]:
-        journal = self.turns.journal
-        created, owner = journal.created, journal.owner
-        if created is None or owner is None:
-            return self._made(specs)
-        wanted = tuple(spec.name for spec in specs)
-        if (begun := tuple(made.name for made in created.datasets)) != wanted:
-            raise ArgumentError(cannot_resume(self.target, f"it writes {', '.join(begun)}, not {', '.join(wanted)}"))
-        for spec, made in zip(specs, created.datasets, strict=True):
-            expected = made.difference(describe_made(spec, *preview([spec])))
-            if expected is not None:
-                raise ArgumentError(cannot_resume(self.target, f"{made.name}: {expected}"))
-        layouts = self._described(created, specs)
-        # First: a retry of what fails here finds nothing taken over.
-        self.turns.sync_all()
-        self.turns.record(self._owner(owner.epoch + 1).pack())
-        return layouts
-
-    def _owner(self, epoch: int) -> Owner:
-        return Owner.here(self.target.write_id, epoch, self.turns.exclusive, self.target.durability)
 
     # Commit
 

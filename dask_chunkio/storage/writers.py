@@ -9,31 +9,27 @@ import atexit
 import contextlib
 import os
 import threading
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import h5py
 
-from dask_chunkio.errors import IntegrityError, TargetBusyError, TargetError
+from dask_chunkio.errors import IntegrityError, TargetError
 from dask_chunkio.storage.chunk_index import count_stored
-from dask_chunkio.storage.claim import Claim, claimed
+from dask_chunkio.storage.claim import Claim
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, describe
 from dask_chunkio.storage.files import read_small_file, write_whole_file
-from dask_chunkio.storage.flock import has_writer
 from dask_chunkio.storage.folder import Folder
-from dask_chunkio.storage.manifest import require_real_folder
-from dask_chunkio.storage.target import Target, publish, require_free
+from dask_chunkio.storage.publishing import publish
+from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.writer import Finished, Lock, Writer
 
-__all__ = ["create", "end", "engaged", "finish", "interrupt", "release", "wait_for_others"]
+__all__ = ["end", "engaged", "finish", "interrupt", "release", "wait_for_others"]
 __all__ += ["writer_for"]
 
 _writers: dict[tuple[int, str], Writer] = {}
 # In order, so that the oldest can be forgotten: no task of theirs is left.
 _ended: dict[str, None] = {}
 _MOST_ENDED = 10_000
-_PAUSE = 0.1
 _registry = threading.Lock()
 
 
@@ -118,78 +114,6 @@ def _forget_stale() -> None:
             # A forked child must not close HDF5 objects of its parent.
             if key[0] == os.getpid():
                 writer.close()
-
-
-def create(
-    target: Target, specs: Sequence[DatasetSpec], exclusive: bool, lock: Lock
-) -> tuple[Target, tuple[DatasetLayout, ...]]:
-    """Begin a write: make its folder, its file and its datasets; or go on with one.
-
-    Run again for the same write it finds them made and changes nothing.
-
-    Returns
-    -------
-    target : Target
-        With its mode.
-    layouts : tuple of DatasetLayout
-        One for each dataset.
-    """
-    names = tuple(spec.name for spec in specs if spec.there is None)
-    target = target.located()
-    if target.wait:
-        wait_for_others(target)
-        while os.path.isfile(target.path) and has_writer(target.path):
-            time.sleep(_PAUSE)
-    found, folder = _found(target), None
-    if found is None:
-        target = replace(target, mode=require_free(target, names))
-        folder = target.make_folder()
-    target = target if folder is not None else found or _found(target) or target
-    with folder or contextlib.nullcontext():
-        try:
-            return target, writer_for(target, exclusive).create(specs, lock)
-        except BaseException:
-            release(target.write_id)
-            if folder is not None:
-                _take_back(target, folder)
-            raise
-
-
-def _found(target: Target) -> Target | None:
-    """Return the target as its folder has it; a folder that was hardly begun is removed."""
-    with contextlib.suppress(OSError):
-        # Empty, it is left of a write that has ended; whoever is just making it makes it again.
-        os.rmdir(target.folder)
-    if target.resume and os.path.isdir(target.folder) and not target.is_begun:
-        _remove_unbegun(target)
-    return target.found()
-
-
-def _remove_unbegun(target: Target) -> None:
-    require_real_folder(target.folder)
-    with Folder(target.folder) as folder, claimed(target.lock) as claim:
-        if not claim.take_alone():
-            raise TargetBusyError(f"{target.path} is being written by another call")
-        # Another call may have begun in it since.
-        if folder.is_there and not target.is_begun:
-            try:
-                folder.remove()
-            except OSError as error:
-                raise TargetError(f"cannot remove {target.folder}: {error.strerror}; look at it yourself") from error
-
-
-def _take_back(target: Target, folder: Folder) -> None:
-    """Remove the folder of a write that could not begin, unless others have taken that over."""
-    # The log of a turn that failed half-way is all that can bring an existing file into order.
-    if target.mode == "existing" and target.is_begun:
-        return
-    with contextlib.suppress(OSError), claimed(target.lock) as claim:
-        try:
-            is_alone = claim.take_alone(1)
-        except TargetError:  # no locks, and nobody else who could have one
-            is_alone = True
-        if is_alone:
-            folder.remove()
 
 
 def interrupt(target: Target) -> None:

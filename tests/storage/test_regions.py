@@ -148,7 +148,10 @@ def test_an_append_that_was_cut_off_is_resumed_at_its_own_place(dataset):
     cut_off(dataset, source, append=True)
     assert dcio.status(dataset).datasets[0].committed
     source.row = 40
-    write(dataset, source, append=True, resume=True)
+    with pytest.raises(ArgumentError, match=r"/x: append= with resume=True needs a token.*give token='\.\.\.'"):
+        write(dataset, source, append=True, resume=True)
+    write(dataset, source, append=True, resume=True, token="first")
+    assert write(dataset, source, append=True, resume=True, token="first").already_complete
     np.testing.assert_array_equal(content(dataset), np.concatenate([expected, source.data]))
 
 
@@ -213,8 +216,11 @@ def test_a_turn_that_is_cut_off_changes_nothing_or_is_applied_again(dataset, cal
         ((30, 5), {"append": 1}, ArgumentError, "can grow to 20 along axis 1, and would be 25"),
         ((5, 20), {"append": 2}, ArgumentTypeError, "neither True nor one of 2 axes"),
         ((5, 20), {"append": True, "region": ...}, ArgumentError, "not both"),
-        ((5, 20), {"append": True, "compression": "gzip"}, ArgumentError, "compression= is for a new dataset"),
-        ((5, 20), {"append": True, "chunks": (1, 1), "dtype": "i8"}, ArgumentError, "chunks=, dtype= is for a new"),
+        ((30, 20), {"region": ..., "compression": "gzip"}, ArgumentError, "compression= is for a new dataset"),
+        ((5, 20), {"append": True, "chunks": (1, 1)}, ArgumentError, r"its chunks is \(8, 6\), and would be \(1, 1\)"),
+        ((5, 20), {"append": True, "dtype": "i8"}, ArgumentError, "its dtype is int32, and would be int64"),
+        ((5, 20), {"append": True, "compression": "lzf"}, ArgumentError, r"filters is deflate\(4\), and would be lzf"),
+        ((5, 20), {"append": True, "attrs": {"unit": "V"}}, ArgumentError, "has no attribute 'unit'"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_touched(dataset, shape, keywords, error, words):
@@ -232,7 +238,7 @@ def test_a_source_that_cannot_be_cast_is_refused(dataset):
 
 def test_what_is_not_there_is_an_error(dataset, tmp_path):
     with pytest.raises(TargetError, match="has no dataset /y"):
-        dcio.to_hdf5(dataset, "/y", np.zeros(3), append=True)
+        dcio.to_hdf5(dataset, "/y", np.zeros(3), region=...)
     with pytest.raises(TargetError, match="there is no file"):
         write(tmp_path / "none.h5", np.zeros(3), region=...)
 

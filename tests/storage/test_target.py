@@ -18,7 +18,9 @@ from dask_chunkio.errors import (
 )
 from dask_chunkio.storage.folder import Folder
 from dask_chunkio.storage.manifest import read_manifest
-from dask_chunkio.storage.target import Target, publish, require_free
+from dask_chunkio.storage.preconditions import require_free
+from dask_chunkio.storage.publishing import publish
+from dask_chunkio.storage.target import Target
 
 
 def hdf5(path, *names, attribute=False):

@@ -13,6 +13,7 @@ from writes import Write, longer, no_lock
 from dask_chunkio.errors import IntegrityError, TargetError
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.storage import turn, writers
+from dask_chunkio.storage.begin import begin
 from dask_chunkio.storage.dataset import DatasetSpec
 from dask_chunkio.storage.files import pwrite_all
 from dask_chunkio.storage.hdf5_file import StagedFile
@@ -82,7 +83,8 @@ def test_two_datasets_and_one_without_axes(target):
         write.finish()
     specs = [DatasetSpec("/g/x", (4,), np.dtype("i2"), (2,)), DatasetSpec("/g/y", (), np.dtype("f8"), ())]
     other = Target(str(target) + "2", "id")
-    other, layouts = writers.create(other, specs, True, no_lock)
+    begun = begin(other, specs, True, no_lock)
+    other, layouts = begun.target, begun.made.layouts
     opened = writers.writer_for(other, True)
     opened.commit((0, 0), layouts[0], [0, 1], [Payload(b"\1\0\2\0"), Payload(b"\3\0\4\0")], no_lock)
     opened.commit_by_hdf5((1, 0), [0], np.array(2.5), (), no_lock)

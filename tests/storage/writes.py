@@ -13,6 +13,7 @@ from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.filters.via_hdf5 import encoder_for
 from dask_chunkio.grid import BufferGrid
 from dask_chunkio.storage import writers
+from dask_chunkio.storage.begin import begin
 from dask_chunkio.storage.dataset import DatasetSpec
 from dask_chunkio.storage.target import Target
 
@@ -50,7 +51,8 @@ class Write:
         self.exclusive = exclusive
         target = Target(str(path), write_id or uuid.uuid4().hex, overwrite, libver, resume, durability=durability)
         self.spec = DatasetSpec(name, self.data.shape, self.data.dtype, chunks, options, attrs or {})
-        self.target, (self.layout,) = writers.create(target, [self.spec], exclusive, no_lock)
+        begun = begin(target, [self.spec], exclusive, no_lock)
+        self.target, (self.layout,) = begun.target, begun.made.layouts
         self.buffers = BufferGrid(self.layout.chunks, buffer)
 
     def __enter__(self):

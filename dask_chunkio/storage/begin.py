@@ -1,0 +1,258 @@
+"""How a write begins: one attempt, in which looking at the target and taking it are one step.
+
+Whoever has to wait makes another attempt later, and holds nothing in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from dask_chunkio.errors import TargetBusyError, TargetChangedError, TargetError, UnfinishedWriteError
+from dask_chunkio.storage import writers
+from dask_chunkio.storage.claim import LOOKS, Claim
+from dask_chunkio.storage.dataset import DatasetSpec
+from dask_chunkio.storage.files import is_at
+from dask_chunkio.storage.folder import Folder
+from dask_chunkio.storage.journal import read_journal
+from dask_chunkio.storage.making import Made
+from dask_chunkio.storage.manifest import read_manifest, require_real_folder
+from dask_chunkio.storage.owner import Owner
+from dask_chunkio.storage.preconditions import judge
+from dask_chunkio.storage.target import Target, remedies
+from dask_chunkio.storage.turn import Lock
+
+__all__ = ["Begun", "begin", "claimed_alone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A write that has begun, or has nothing to do.
+
+    Parameters
+    ----------
+    target : Target
+        With its mode.
+    made : Made
+        Its datasets.
+    """
+
+    target: Target
+    made: Made = field(default_factory=Made)
+
+
+def begin(target: Target, specs: Sequence[DatasetSpec], exclusive: bool, lock: Lock) -> Begun:
+    """Begin a write: make its folder, its file and its datasets; or go on with one.
+
+    Run again for the same write it finds them made and changes nothing.
+
+    Parameters
+    ----------
+    target : Target
+        What is written.
+    specs : sequence of DatasetSpec
+        Its datasets.
+    exclusive : bool
+        Whether no other process takes turns.
+    lock : callable
+        Returns the scheduler's lock.
+
+    Raises
+    ------
+    TargetBusyError
+        If another call writes the file, or another program has it open: it may be free later.
+    TargetChangedError
+        If another write has changed the file since this one was planned: it has to be planned again.
+    UnfinishedWriteError
+        If a write was cut off there, and `Target.resume` was not given.
+    TargetExistsError, TargetError
+        If the target cannot be written.
+    ArgumentError
+        If what is resumed was begun with other arguments.
+    """
+    target = target.located()
+    require_real_folder(target.folder)
+    if os.path.isdir(target.folder) and _is_mine(target):
+        return _gone_on(target, specs, exclusive, lock, None)
+    with contextlib.suppress(OSError):
+        # Empty, it is left of a write that has ended; whoever is just making it makes it again.
+        os.rmdir(target.folder)
+    if not os.path.isdir(target.folder):
+        return _begun_anew(target, specs, exclusive, lock)
+    with claimed_alone(target) as owners:
+        if owners is None:
+            return _begun_anew(target, specs, exclusive, lock)
+        return _gone_on(target, specs, exclusive, lock, owners)
+
+
+def _begun_anew(target: Target, specs: Sequence[DatasetSpec], exclusive: bool, lock: Lock) -> Begun:
+    judged = judge(target, specs)
+    if judged.complete:
+        return Begun(target, Made(complete=judged.complete))
+    target = replace(target, mode=judged.mode)
+    with _new_folder(target) as (folder, claim):
+        try:
+            if judge(target, specs) != judged:
+                raise TargetChangedError(f"{target.path} was changed as this write began; run it again")
+            target.describe_folder()
+            return Begun(target, writers.writer_for(target, exclusive).create(specs, lock))
+        except BaseException:
+            writers.release(target.write_id)
+            _take_back(target, folder, claim)
+            raise
+
+
+@contextlib.contextmanager
+def _new_folder(target: Target):  # type: ignore[no-untyped-def]
+    """Make the folder, and hold the claim on it from its beginning."""
+    try:
+        folder = target.make_folder()
+    except (FileExistsError, FileNotFoundError) as error:
+        if isinstance(error, TargetError):
+            raise
+        raise TargetBusyError(_is_beginning(target)) from error
+    with folder:
+        try:
+            claim = Claim(target.lock)
+        except OSError as error:
+            if folder.is_there:
+                raise target.refused(error, target.lock) from error
+            # Still empty, it was taken for one that is left over.
+            raise TargetChangedError(_is_beginning(target)) from error
+        try:
+            _share(claim, folder)
+            if not folder.is_there or not is_at(claim.descriptor, target.lock):
+                raise TargetChangedError(_is_beginning(target))
+            yield folder, claim
+        finally:
+            claim.close()
+
+
+def _share(claim: Claim, folder: Folder) -> None:
+    try:
+        claim.share()
+    except TargetError:  # no locks, and nobody else who could have one
+        with contextlib.suppress(OSError):
+            folder.remove()
+        raise
+
+
+def _is_beginning(target: Target) -> str:
+    return f"{target.path} is being written by another call, which begins or ends just now; wait for it (wait=True)"
+
+
+def _is_mine(target: Target) -> bool:
+    """Say whether this very call, in this or another process, has made the folder or owns the write."""
+    manifest = read_manifest(target.manifest)
+    with read_journal(target.journal) as journal:
+        if journal.owner is not None:
+            return journal.owner.write_id == target.write_id
+        return manifest is not None and manifest.write_id == target.write_id
+
+
+def _gone_on(
+    target: Target, specs: Sequence[DatasetSpec], exclusive: bool, lock: Lock, owners: Sequence[Owner] | None
+) -> Begun:
+    try:
+        found = target.found()
+        if found is None:
+            raise TargetChangedError(_is_beginning(target))
+        made = writers.writer_for(found, exclusive).create(specs, lock, owners)
+    except BaseException as error:
+        writers.release(target.write_id)
+        if owners is not None and type(error) is TargetError and not os.path.isdir(target.folder):
+            raise TargetChangedError(_is_beginning(target)) from error
+        raise
+    if made.complete:
+        writers.release(target.write_id)
+    return Begun(found, made)
+
+
+@contextlib.contextmanager
+def claimed_alone(target: Target):  # type: ignore[no-untyped-def]
+    """Keep others from taking over a write whose call is dead, and return its owners.
+
+    A write in which nothing was committed is removed; then there is nothing to go on with, and the answer is None.
+
+    Raises
+    ------
+    TargetBusyError
+        If the call is alive.
+    UnfinishedWriteError
+        If it is dead, and `Target.resume` was not given.
+    """
+    with contextlib.ExitStack() as stack:
+        owners = _claimed(target, stack)
+        if owners is None:
+            # Whoever takes the folder's name next must find this claim gone.
+            stack.close()
+        yield owners
+
+
+def _claimed(target: Target, stack: contextlib.ExitStack) -> Sequence[Owner] | None:
+    require_real_folder(target.folder)
+    try:
+        folder = stack.enter_context(Folder(target.folder))
+    except FileNotFoundError as error:
+        raise TargetChangedError(_is_beginning(target)) from error
+    try:
+        claim = Claim(target.lock, create=False)
+    except FileNotFoundError as error:
+        if not folder.is_there:
+            raise TargetChangedError(_is_beginning(target)) from error
+        # Without a lock it is being removed, or its removal was cut off: made here anew, the lock would be in the way.
+        if target.found() is not None and (target.is_finished or not target.is_begun):
+            _remove(folder)
+            return None
+        claim = Claim(target.lock)
+    except OSError as error:
+        raise TargetError(f"cannot use {target.lock}: {error.strerror or error}") from error
+    stack.callback(claim.close)
+    with read_journal(target.journal) as journal:
+        owners, owner = tuple(journal.owners), journal.owner
+    if not claim.take_alone(1 if owner is not None and owner.exclusive else LOOKS):
+        raise TargetBusyError(
+            f"{target.path} is being written by another call, {owner or 'which begins just now'}; wait for it "
+            f"(wait=True), or choose another name"
+        )
+    if not folder.is_there or not is_at(claim.descriptor, target.lock):
+        raise TargetChangedError(_is_beginning(target))
+    if _is_over(target):
+        _remove(folder)
+        return None
+    if not target.resume:
+        about = f", {owner}" if owner else ""
+        raise UnfinishedWriteError(
+            f"{target.folder} holds an unfinished write of {target.path}{about}. {remedies(target.path)}"
+        )
+    # From here on nobody else can have it alone; the writer of this call shares it.
+    claim.share()
+    return owners
+
+
+def _is_over(target: Target) -> bool:
+    """Say whether a folder that nobody uses holds nothing that anybody needs."""
+    if not target.is_begun:
+        # (Without a manifest, nobody can be sure what it is.)
+        return target.resume or target.found() is not None
+    found = None if target.resume else target.found()
+    return found is not None and found.mode != "new" and target.is_finished
+
+
+def _remove(folder: Folder) -> None:
+    try:
+        folder.remove()
+    except OSError as error:
+        raise TargetError(f"cannot remove {folder.path}: {error.strerror}; look at it yourself") from error
+
+
+def _take_back(target: Target, folder: Folder, claim: Claim) -> None:
+    """Remove the folder of a write that could not begin, unless another process of it goes on."""
+    # The log of a turn that failed half-way is all that can bring an existing file into order.
+    if target.mode == "existing" and target.is_begun:
+        return
+    with contextlib.suppress(OSError):
+        if claim.take_alone(1):
+            folder.remove()

@@ -1,0 +1,269 @@
+"""What stands where datasets are to be, and whether it lets them be written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import h5py
+
+from dask_chunkio.errors import IntegrityError, TargetBusyError, TargetChangedError, TargetError, TargetExistsError
+from dask_chunkio.storage.complete import StoredDataset, completed, differs
+from dask_chunkio.storage.dataset import DatasetSpec
+from dask_chunkio.storage.file_metadata import keeps_metadata
+from dask_chunkio.storage.flock import has_writer
+from dask_chunkio.storage.manifest import require_real_folder
+from dask_chunkio.storage.superblock import require_closed
+from dask_chunkio.storage.target import Mode, Target, remedies
+from dask_chunkio.storage.visible import require_as_planned
+
+__all__ = ["Judgement", "judge", "left_words", "opened_to_look", "require_free", "require_inside"]
+__all__ += ["require_replaceable", "require_writable", "target_problem"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a look at the target says.
+
+    Parameters
+    ----------
+    mode : str
+        As `Target.mode`: how the write is to be done.
+    complete : tuple of StoredDataset
+        Everything that it would make, where that is there already.
+    """
+
+    mode: Mode
+    complete: tuple[StoredDataset, ...] = ()
+
+
+def judge(target: Target, specs: Sequence[DatasetSpec]) -> Judgement:
+    """Look whether datasets can be written, or are there already; touches nothing.
+
+    Raises
+    ------
+    TargetExistsError
+        If a dataset is there and may not be replaced.
+    TargetChangedError
+        If a dataset that is there is not as it was when the write was planned.
+    TargetBusyError
+        If another program has the file open for writing.
+    TargetError
+        If the folder does not exist, or the name is a directory's or a foreign file's, or it cannot be written.
+    """
+
+    def look(file: h5py.File) -> Judgement:
+        if complete := completed(file, target, specs):
+            return Judgement("existing", complete)
+        require_writable(target)
+        for spec in specs:
+            if spec.there is None:
+                require_replaceable(file, spec.name, target, spec)
+            else:
+                require_inside(file, spec.name, target)
+                require_as_planned(file, spec.there)
+        return Judgement(_mode(file, target, specs))
+
+    return _looked(target, look) or _judged_new(target, specs)
+
+
+def require_free(target: Target, names: tuple[str, ...]) -> Mode:
+    """Make sure that nothing which would be lost stands where new datasets are to be.
+
+    Parameters
+    ----------
+    target : Target
+        What is going to be written.
+    names : tuple of str
+        Absolute names of its new datasets.
+
+    Returns
+    -------
+    str
+        ``"new"`` or ``"existing"``, as `Target.mode`.
+
+    Raises
+    ------
+    TargetExistsError
+        If a dataset is there and may not be replaced.
+    TargetBusyError
+        If another program has the file open for writing.
+    TargetError
+        If the folder does not exist, or the name is a directory's or a foreign file's.
+    """
+
+    def look(file: h5py.File) -> Judgement:
+        require_writable(target)
+        for name in names:
+            require_replaceable(file, name, target)
+        return Judgement("new" if target.overwrite and _holds_only(file, set(names)) else "existing")
+
+    found = _looked(target, look)
+    return "new" if found is None else found.mode
+
+
+def target_problem(target: Target, specs: Sequence[DatasetSpec]) -> str:
+    """Return in words why a write would be refused now; empty if it would not.  Touches nothing."""
+    try:
+        target = target.located()
+        require_real_folder(target.folder)
+        if not target.resume and os.path.isdir(target.folder) and os.listdir(target.folder):
+            return left_words(target)
+        judge(target, specs)
+    except (TargetError, IntegrityError) as error:
+        return str(error)
+    return ""
+
+
+def left_words(target: Target) -> str:
+    """Say that there is a write in the folder, without a look at who it is."""
+    return f"{target.folder} holds a write that is unfinished or running. {remedies(target.path)}"
+
+
+def _judged_new(target: Target, specs: Sequence[DatasetSpec]) -> Judgement:
+    for spec in specs:
+        if spec.there is not None:
+            raise TargetChangedError(f"{target.path} was moved away since the write was planned; run the write again")
+    _require_writable_folder(target)
+    return Judgement("new")
+
+
+def _mode(file: h5py.File, target: Target, specs: Sequence[DatasetSpec]) -> Mode:
+    is_all = target.overwrite and all(spec.there is None for spec in specs)
+    is_replaced = is_all and _holds_only(file, {spec.name for spec in specs})
+    # In a new file, the names and whatever else belongs to the old one would be lost.
+    return "new" if is_replaced and keeps_metadata(target.path) else "existing"
+
+
+def _looked(target: Target, look: Callable[[h5py.File], Judgement]) -> Judgement | None:
+    parent = os.path.dirname(target.path)
+    if not os.path.isdir(parent):
+        raise TargetError(f"cannot write {target.path}: there is no folder {parent}; create it first")
+    if os.path.isdir(target.path):
+        raise TargetError(f"cannot write {target.path}: it is a directory; give the name of a file")
+    if not os.path.lexists(target.path):
+        return None
+    with opened_to_look(target) as file:
+        return look(file)
+
+
+@contextmanager
+def opened_to_look(target: Target) -> Iterator[h5py.File]:
+    """Open a file that is there, as nobody changes it.
+
+    Raises
+    ------
+    TargetExistsError
+        If it is no HDF5 file.
+    TargetBusyError
+        If another program has it open for writing.
+    TargetError
+        If it may not be read.
+    """
+    if not os.access(target.path, os.R_OK):
+        raise _denied(target)
+    if not h5py.is_hdf5(target.path):
+        raise TargetExistsError(f"{target.path} exists and is not an HDF5 file; choose another name or move it away")
+    if has_writer(target.path):
+        raise TargetBusyError(
+            f"{target.path} is open for writing, in this or another program; close it there, or choose another name"
+        )
+    require_closed(target.path)
+    try:
+        with h5py.File(target.path, "r") as file:
+            yield file
+    except OSError as error:
+        if isinstance(error, TargetError):
+            raise
+        raise TargetBusyError(
+            f"{target.path} cannot be opened ({error}); close it in the program that has it open, "
+            f"or choose another name"
+        ) from error
+
+
+def require_writable(target: Target) -> None:
+    """Refuse a file, or a folder, that this user may not write."""
+    if not os.access(target.path, os.R_OK | os.W_OK):
+        raise _denied(target)
+    _require_writable_folder(target)
+
+
+def _denied(target: Target) -> TargetError:
+    return TargetError(f"cannot write {target.path}: Permission denied; make the file readable and writable first")
+
+
+def _require_writable_folder(target: Target) -> None:
+    parent = os.path.dirname(target.path)
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise TargetError(
+            f"cannot write {target.path}: Permission denied in {parent}, where side files are kept during a write; "
+            f"make that folder writable first"
+        )
+
+
+def require_replaceable(file: h5py.File, name: str, target: Target, spec: DatasetSpec | None = None) -> None:
+    """Make sure that a dataset can stand under `name` without loss of anything but what it replaces.
+
+    Raises
+    ------
+    TargetExistsError
+        If not.
+    TargetChangedError
+        If something has come up to append to.
+    """
+    parts = name.strip("/").split("/")
+    for end in range(1, len(parts) + 1):
+        path = "/" + "/".join(parts[:end])
+        link = file.get(path, getlink=True)
+        if link is None:
+            return
+        if end < len(parts):
+            if not isinstance(file.get(path), h5py.Group):
+                raise TargetExistsError(f"{target.path} has {path}, which is no group, so {name} cannot be in it")
+            require_inside(file, path, target)
+        elif not isinstance(link, h5py.HardLink) or not isinstance(file.get(path), h5py.Dataset):
+            raise TargetExistsError(f"{target.path} already has {name}, which is no dataset and is not replaced")
+        elif spec is not None and spec.appends:
+            raise TargetChangedError(f"{target.path} has {name} since the write was planned; run the write again")
+        elif not target.overwrite:
+            raise TargetExistsError(_exists(file[path], name, target, spec))
+
+
+def _exists(dataset: h5py.Dataset, name: str, target: Target, spec: DatasetSpec | None) -> str:
+    words = f"{target.path} already has {name}"
+    if target.token is not None:
+        words += f", to which the token {target.token!r} is not applied"
+    elif target.resume and spec is not None and (difference := differs(dataset, spec)) is not None:
+        words += f", and not as this call would make it: {difference}"
+    return f"{words}; pass overwrite=True to replace it, or choose another name"
+
+
+def require_inside(file: h5py.File, name: str, target: Target) -> None:
+    """Refuse what a link leads to in another file.
+
+    Raises
+    ------
+    TargetError
+        If it does.
+    """
+    found = file.get(name)
+    if found is not None and h5py.h5o.get_info(found.id).fileno != h5py.h5o.get_info(file.id).fileno:
+        raise TargetError(
+            f"{target.path} has {name} only as a link into another file, {found.file.filename}; write to that file"
+        )
+
+
+def _holds_only(file: h5py.File, names: set[str]) -> bool:
+    """Say whether nothing would be lost if the datasets stood in a new file in place of this one."""
+    others: list[str] = []
+
+    def note(name: str | bytes) -> None:
+        path = "/" + (name if isinstance(name, str) else name.decode("utf-8", "replace"))
+        is_above = any(wanted.startswith(path + "/") for wanted in names)
+        if path not in names and not (is_above and not len(file[path].attrs)):
+            others.append(path)
+
+    file.visit_links(note)
+    return not others and not len(file.attrs) and not file.userblock_size
