@@ -38,6 +38,7 @@ from dask_chunkio.results import WriteResult
 from dask_chunkio.schedulers import LOCAL, describe, running_scheduler, thread_count
 from dask_chunkio.storage.status import UnfinishedWrite
 from dask_chunkio.storage.status import status as status_of
+from dask_chunkio.storage.superblock import is_hdf5
 from dask_chunkio.storage.target import Target
 from dask_chunkio.upkeep import discard, recover, status, verify
 from dask_chunkio.write import command_line, plan, to_hdf5
@@ -140,6 +141,11 @@ def main() -> None:
 @memory_limit_option
 @click.option("--overwrite", is_flag=True, help="Replace the dataset if DST has it already.")
 @click.option("--resume", is_flag=True, help="Go on with an unfinished write of DST, if there is one.")
+@click.option(
+    "--token",
+    metavar="TEXT",
+    help="Tells this command from any other that writes the dataset: where it is applied already, nothing is written.",
+)
 @click.option("--wait", is_flag=True, default=None, help="Wait while another program writes DST.")
 @click.option(
     "--durability",
@@ -164,7 +170,8 @@ def _run_write(src: Location, dst: Location, options: dict[str, Any]) -> None:
     keywords = _dataset_keywords(options)
     with open_source(src, raw) as opened, running_scheduler(*scheduler) as running, _logged(options["progress"]):
         name = dst.path or f"/{opened.name}"
-        keywords |= {"scheduler": running} | {word: options[word] for word in ("memory_limit", "overwrite")}
+        keywords |= {"scheduler": running}
+        keywords |= {word: options[word] for word in ("memory_limit", "overwrite", "token")}
         if options["only_plan"]:
             click.echo(repr(plan(dst.file, name, opened.array, **keywords)))
             return
@@ -236,6 +243,9 @@ def resume(file: str, **options: Any) -> None:
     Who works on it may be another: --scheduler, --workers, --threads and --memory-limit are not kept.
     """
     found = status_of(file)
+    if found is None and is_hdf5(file):
+        click.echo(f"{file}: no write of it is unfinished; nothing was written")
+        return
     if found is None:
         raise ArgumentError(f"there is no unfinished write of {file}; begin one with 'dask-chunkio write'")
     context = _kept_command(found)
@@ -353,6 +363,8 @@ def _leftovers_named(file: str) -> Iterator[None]:
 
 def _summary(file: str, result: WriteResult) -> str:
     (dataset,) = result.datasets
+    if result.already_complete:
+        return f"{file}:{dataset.name}: there already, {dataset.shape} {dataset.dtype}; nothing was written"
     ratio = result.nbytes / result.stored_nbytes if result.stored_nbytes else 1.0
     rate = result.nbytes / max(result.seconds, 1e-6) / 1e6
     return (

@@ -12,7 +12,7 @@ import os
 from dask_chunkio.errors import TargetBusyError
 from dask_chunkio.storage.files import open_to_read, pread_into
 
-__all__ = ["GUARD", "find_superblock", "require_closed"]
+__all__ = ["GUARD", "find_superblock", "is_hdf5", "require_closed"]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _WRITING = 1
@@ -28,6 +28,17 @@ def find_superblock(descriptor: int) -> int | None:
             return at
         at = max(512, at * 2)
     return None
+
+
+def is_hdf5(path: str) -> bool:
+    """Say whether there is an HDF5 file under a name."""
+    if not os.path.isfile(path):
+        return False
+    descriptor = open_to_read(path)
+    try:
+        return find_superblock(descriptor) is not None
+    finally:
+        os.close(descriptor)
 
 
 def _keeps_status(descriptor: int) -> bool:
