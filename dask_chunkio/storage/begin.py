@@ -76,9 +76,10 @@ def begin(target: Target, specs: Sequence[DatasetSpec], exclusive: bool, lock: L
     require_real_folder(target.folder)
     if os.path.isdir(target.folder) and _is_mine(target):
         return _gone_on(target, specs, exclusive, lock, None)
-    with contextlib.suppress(OSError):
-        # Empty, it is left of a write that has ended; whoever is just making it makes it again.
-        os.rmdir(target.folder)
+    if os.path.isdir(target.folder):
+        with contextlib.suppress(OSError):
+            # Empty, it is left of a write that has ended; whoever is just making it makes it again.
+            os.rmdir(target.folder)
     if not os.path.isdir(target.folder):
         return _begun_anew(target, specs, exclusive, lock)
     with claimed_alone(target) as owners:
@@ -97,6 +98,7 @@ def _begun_anew(target: Target, specs: Sequence[DatasetSpec], exclusive: bool, l
             if judge(target, specs) != judged:
                 raise TargetChangedError(f"{target.path} was changed as this write began; run it again")
             target.describe_folder()
+            _share(target, claim, folder)
             return Begun(target, writers.writer_for(target, exclusive).create(specs, lock))
         except BaseException:
             writers.release(target.write_id)
@@ -106,7 +108,11 @@ def _begun_anew(target: Target, specs: Sequence[DatasetSpec], exclusive: bool, l
 
 @contextlib.contextmanager
 def _new_folder(target: Target):  # type: ignore[no-untyped-def]
-    """Make the folder, and hold the claim on it from its beginning."""
+    """Make the folder, and hold the claim on it, alone, from its beginning.
+
+    Two calls may take one folder for theirs: the one that is empty is removed before its maker has opened it, and made
+    by the other.  Whoever has the claim alone first goes on.
+    """
     try:
         folder = target.make_folder()
     except (FileExistsError, FileNotFoundError) as error:
@@ -122,21 +128,35 @@ def _new_folder(target: Target):  # type: ignore[no-untyped-def]
             # Still empty, it was taken for one that is left over.
             raise TargetChangedError(_is_beginning(target)) from error
         try:
-            _share(claim, folder)
-            if not folder.is_there or not is_at(claim.descriptor, target.lock):
-                raise TargetChangedError(_is_beginning(target))
+            if not _is_taken(claim, folder) or os.path.lexists(target.manifest):
+                raise TargetBusyError(_is_beginning(target))
+            _require_in_place(target, claim, folder)
             yield folder, claim
         finally:
             claim.close()
 
 
-def _share(claim: Claim, folder: Folder) -> None:
+def _is_taken(claim: Claim, folder: Folder) -> bool:
     try:
-        claim.share()
+        return claim.take_alone(1)
     except TargetError:  # no locks, and nobody else who could have one
         with contextlib.suppress(OSError):
             folder.remove()
         raise
+
+
+def _share(target: Target, claim: Claim, folder: Folder) -> None:
+    """Let the tasks of this write share the claim; for an instant, others may have it alone."""
+    claim.share()
+    _require_in_place(target, claim, folder)
+    manifest = read_manifest(target.manifest)
+    if manifest is None or manifest.write_id != target.write_id:
+        raise TargetChangedError(_is_beginning(target))
+
+
+def _require_in_place(target: Target, claim: Claim, folder: Folder) -> None:
+    if not folder.is_there or not is_at(claim.descriptor, target.lock):
+        raise TargetChangedError(_is_beginning(target))
 
 
 def _is_beginning(target: Target) -> str:
@@ -197,18 +217,18 @@ def _claimed(target: Target, stack: contextlib.ExitStack) -> Sequence[Owner] | N
         folder = stack.enter_context(Folder(target.folder))
     except FileNotFoundError as error:
         raise TargetChangedError(_is_beginning(target)) from error
-    try:
-        claim = Claim(target.lock, create=False)
-    except FileNotFoundError as error:
-        if not folder.is_there:
-            raise TargetChangedError(_is_beginning(target)) from error
-        # Without a lock it is being removed, or its removal was cut off: made here anew, the lock would be in the way.
+    claim = _opened_claim(target)
+    # The lock is the first file of a folder.
+    if claim is None and (not folder.is_there or folder.is_empty):
+        raise TargetChangedError(_is_beginning(target))
+    if claim is None and (claim := _opened_claim(target)) is None:
+        # It is being removed, or its removal was cut off: made here anew, the lock would be in the way.
         if target.found() is not None and (target.is_finished or not target.is_begun):
             _remove(folder)
             return None
-        claim = Claim(target.lock)
-    except OSError as error:
-        raise TargetError(f"cannot use {target.lock}: {error.strerror or error}") from error
+        claim = _opened_claim(target, create=True)
+    if claim is None:
+        raise TargetChangedError(_is_beginning(target))
     stack.callback(claim.close)
     with read_journal(target.journal) as journal:
         owners, owner = tuple(journal.owners), journal.owner
@@ -217,8 +237,7 @@ def _claimed(target: Target, stack: contextlib.ExitStack) -> Sequence[Owner] | N
             f"{target.path} is being written by another call, {owner or 'which begins just now'}; wait for it "
             f"(wait=True), or choose another name"
         )
-    if not folder.is_there or not is_at(claim.descriptor, target.lock):
-        raise TargetChangedError(_is_beginning(target))
+    _require_in_place(target, claim, folder)
     if _is_over(target):
         _remove(folder)
         return None
@@ -230,6 +249,15 @@ def _claimed(target: Target, stack: contextlib.ExitStack) -> Sequence[Owner] | N
     # From here on nobody else can have it alone; the writer of this call shares it.
     claim.share()
     return owners
+
+
+def _opened_claim(target: Target, create: bool = False) -> Claim | None:
+    try:
+        return Claim(target.lock, create)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise TargetError(f"cannot use {target.lock}: {error.strerror or error}") from error
 
 
 def _is_over(target: Target) -> bool:

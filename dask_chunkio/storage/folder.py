@@ -50,6 +50,11 @@ class Folder:
         """Whether its path still stands for this folder."""
         return os.path.isdir(self.path) if self.descriptor is None else is_at(self.descriptor, self.path)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is in it."""
+        return not os.listdir(self.path if self.descriptor is None else self.descriptor)
+
     def link(self, name: str, path: str) -> None:
         """Give a file a second name, if that is free."""
         if self.descriptor is None:

@@ -1,4 +1,4 @@
-"""A script of five writes that always says resume=True, killed again and again until it ends, then run three times more.
+"""A script of five writes that always says resume=True: killed until it ends, then run three times more.
 
 Usage: scripted_writes.py [--runs N] [--seed S] [--folder DIR]
 
