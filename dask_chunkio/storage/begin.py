@@ -15,7 +15,7 @@ from dask_chunkio.storage import writers
 from dask_chunkio.storage.claim import LOOKS, Claim
 from dask_chunkio.storage.dataset import DatasetSpec
 from dask_chunkio.storage.files import is_at
-from dask_chunkio.storage.folder import Folder
+from dask_chunkio.storage.folder import Folder, remove_empty_folder
 from dask_chunkio.storage.journal import read_journal
 from dask_chunkio.storage.making import Made
 from dask_chunkio.storage.manifest import read_manifest, require_real_folder
@@ -76,10 +76,7 @@ def begin(target: Target, specs: Sequence[DatasetSpec], exclusive: bool, lock: L
     require_real_folder(target.folder)
     if os.path.isdir(target.folder) and _is_mine(target):
         return _gone_on(target, specs, exclusive, lock, None)
-    if os.path.isdir(target.folder):
-        with contextlib.suppress(OSError):
-            # Empty, it is left of a write that has ended; whoever is just making it makes it again.
-            os.rmdir(target.folder)
+    remove_empty_folder(target.folder)
     if not os.path.isdir(target.folder):
         return _begun_anew(target, specs, exclusive, lock)
     with claimed_alone(target) as owners:

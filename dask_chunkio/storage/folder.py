@@ -12,7 +12,7 @@ from typing import Self
 
 from dask_chunkio.storage.files import is_at
 
-__all__ = ["Folder"]
+__all__ = ["Folder", "remove_empty_folder"]
 
 # Windows opens no folders: there the path has to do.
 _HOLDS = {os.link, os.open, os.rename, os.unlink} <= os.supports_dir_fd and os.listdir in os.supports_fd
@@ -99,3 +99,13 @@ class Folder:
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None
+
+
+def remove_empty_folder(path: str) -> None:
+    """Remove the folder of a write that has ended, of which nothing else is left.
+
+    Whoever has made it just now, and has nothing in it yet, makes it again.
+    """
+    if os.path.isdir(path):
+        with contextlib.suppress(OSError):
+            os.rmdir(path)

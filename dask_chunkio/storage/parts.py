@@ -16,6 +16,7 @@ from dask_chunkio.grid import Shape
 from dask_chunkio.storage.begin import claimed_alone
 from dask_chunkio.storage.complete import StoredDataset, differs, stored
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, describe_region
+from dask_chunkio.storage.folder import remove_empty_folder
 from dask_chunkio.storage.journal import Journal
 from dask_chunkio.storage.preconditions import left_words, opened_to_look, require_inside
 from dask_chunkio.storage.target import Target
@@ -96,6 +97,8 @@ def find_parts(target: Target, names: Sequence[str], wanted: Mapping[str, Wanted
     """
     target = target.located()
     if not _is_left(target):
+        if touches:
+            remove_empty_folder(target.folder)
         return _found(target, names, wanted, is_free=True)
     if not touches:
         raise UnfinishedWriteError(left_words(target))

@@ -286,6 +286,15 @@ def test_an_interrupted_overwrite_is_resumed_as_it_was_begun(place):
     assert reads
 
 
+@pytest.mark.parametrize("keywords", [{"append": True, "maxshape": (None, 8)}, {}])
+def test_an_empty_folder_of_a_write_that_has_ended_is_removed(place, keywords):
+    for _ in range(2):
+        write(place, token="a", resume=True, **keywords)
+        np.testing.assert_array_equal(read(place), X)
+        assert not Path(f"{place}.writing").exists()
+        Path(f"{place}.writing").mkdir()
+
+
 class Cut(Exception):  # noqa: N818
     """The process has ended here."""
 
