@@ -6,18 +6,19 @@ These run on workers.  Everything that touches the target is here or below.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from dask_chunkio.allocator import keep_freed
-from dask_chunkio.errors import FilterError, IntegrityError, SourceError, TargetBusyError
+from dask_chunkio.errors import FilterError, IntegrityError, SourceError, TargetBusyError, TargetChangedError
 from dask_chunkio.filters.compatibility import is_partial
 from dask_chunkio.filters.cut import copied, cut_chunk
 from dask_chunkio.filters.pipeline import Payload
@@ -53,6 +54,9 @@ __all__ = [
 ]
 
 logger = logging.getLogger("dask_chunkio")
+
+# How often a task tries to begin a write while others begin and end theirs.
+_CHANGES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,21 +168,34 @@ def create_target(creation: Creation) -> WriteLayout:
     Where the target is busy and the call waits for it, this task keeps no thread from the work that it waits for.
     """
     try:
-        return begin_write(creation)
+        return _begin_between_changes(creation)
     except TargetBusyError:
         if not creation.target.wait or not leave_threads():
             raise
-    return _patiently(begin_write, creation)
+    return _patiently(creation)
 
 
-def _patiently(attempt: Callable[[Creation], WriteLayout], creation: Creation) -> WriteLayout:
+def _patiently(creation: Creation) -> WriteLayout:
     """Make attempts until the target is free; nothing is held in between."""
     for pause in pauses():
         try:
-            return attempt(creation)
+            return _begin_between_changes(creation)
         except TargetBusyError:
             time.sleep(pause)
     raise AssertionError("pauses never end")
+
+
+def _begin_between_changes(creation: Creation) -> WriteLayout:
+    """Make an attempt, and others where another write begins or ends at that very moment.
+
+    What was planned and is no longer so stays so: that error is raised in the end.
+    """
+    for pause in itertools.islice(pauses(), _CHANGES):
+        try:
+            return begin_write(creation)
+        except TargetChangedError:
+            time.sleep(pause)
+    return begin_write(creation)
 
 
 def begin_write(creation: Creation) -> WriteLayout:
