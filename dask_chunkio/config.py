@@ -47,6 +47,8 @@ class Settings:
         As `to_hdf5` takes it.
     log_seconds : float
         How often the logger says how far a write is.
+    worker_seconds : float
+        How long a call waits for the first worker of a cluster.
     """
 
     buffer_nbytes: int
@@ -57,6 +59,7 @@ class Settings:
     wait: bool
     progress: bool | None
     log_seconds: float
+    worker_seconds: float
 
 
 def settings() -> Settings:
@@ -82,6 +85,7 @@ def settings() -> Settings:
         _read("wait", _truth, "true or false"),
         _read("progress", _or_none(_truth), "null, true or false"),
         _read("log-interval", _seconds, "a time such as 60s"),
+        _read("worker-timeout", _seconds, "a time such as 10 minutes"),
     )
 
 

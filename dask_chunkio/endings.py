@@ -13,11 +13,19 @@ from types import FrameType
 
 from distributed import CancelledError, KilledWorker
 
-from dask_chunkio.errors import ArgumentError, ArgumentTypeError, CastError, ChunkIOError, TargetError, WorkerError
+from dask_chunkio.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    CastError,
+    ChunkIOError,
+    SourceError,
+    TargetError,
+    WorkerError,
+)
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.writers import interrupt, wait_for_others
 
-__all__ = ["errors_of_workers", "interrupts_stop", "kept_is_named"]
+__all__ = ["errors_of_arrays", "errors_of_workers", "interrupts_stop", "kept_is_named"]
 
 
 @contextlib.contextmanager
@@ -58,6 +66,25 @@ def errors_of_workers() -> Iterator[None]:
         ) from error
     except CancelledError as error:
         raise WorkerError(f"the cluster dropped the write before it was done: {error}") from error
+
+
+@contextlib.contextmanager
+def errors_of_arrays(names: str) -> Iterator[None]:
+    """Say that a task of a dask array failed, where it is not one that commits its block.
+
+    Parameters
+    ----------
+    names : str
+        The datasets that dask arrays are written to.
+    """
+    try:
+        yield
+    except (ChunkIOError, KilledWorker, CancelledError, BrokenProcessPool):
+        raise
+    except Exception as error:
+        if not names:
+            raise
+        raise SourceError(f"{names}: a task of the dask array raised {type(error).__name__}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -115,7 +115,7 @@ class PreparedWrite:
         held = _projected(datasets, workers.threads_per_worker)
         kept = self.blocks().kept_nbytes(workers.threads)
         advice = _advice(datasets, held, workers) if held > workers.memory_nbytes else ""
-        advice = advice or _advice_on_kept(self._lazy_names, held, kept, workers)
+        advice = advice or _advice_on_kept(self.lazy_names, held, kept, workers)
         return WritePlan(
             self.target.path,
             datasets,
@@ -131,7 +131,8 @@ class PreparedWrite:
         )
 
     @property
-    def _lazy_names(self) -> str:
+    def lazy_names(self) -> str:
+        """Names of the datasets that dask arrays are written to."""
         names = (
             job.layout.name for job, one in zip(self.jobs, self.sources, strict=True) if isinstance(one, LazySource)
         )

@@ -40,6 +40,25 @@ _H5PY = frozenset(
     }
 )
 _OWN = frozenset({"append", "attrs", "buffer_shape", "chunks", "dtype", "read", "region"})
+# Those of a call, which belong to no dataset.
+_OF_CALL = frozenset(
+    {
+        "callback",
+        "compute",
+        "compute_kwargs",
+        "durability",
+        "encoding",
+        "fuse",
+        "libver",
+        "memory_limit",
+        "overwrite",
+        "progress",
+        "resume",
+        "scheduler",
+        "token",
+        "wait",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +240,10 @@ def _given(keywords: Mapping[str, Any]) -> set[str]:
 def _refuse_unknown(name: str, keywords: Mapping[str, Any]) -> None:
     for keyword in keywords:
         if keyword not in _H5PY | _OWN:
-            near = difflib.get_close_matches(keyword, _H5PY | _OWN, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(_H5PY | _OWN))}"
+            known = _H5PY | _OWN | _OF_CALL
+            near = difflib.get_close_matches(keyword, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"
+            hint = "; it belongs to the call, not to encoding=" if keyword in _OF_CALL else hint
             raise ArgumentTypeError(f"{name}: unknown keyword {keyword!r}{hint}")
 
 

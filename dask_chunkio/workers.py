@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -16,12 +17,16 @@ import dask.threaded
 import psutil
 from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
+from distributed import Client, default_client
+from distributed.system import MEMORY_LIMIT
 
+from dask_chunkio.config import settings
 from dask_chunkio.errors import ArgumentError, PicklingError, WorkerError
 
 __all__ = ["Kind", "Workers", "find_workers", "refuse_import_by_spawn", "require_picklable"]
 
 Result = TypeVar("Result")
+logger = logging.getLogger("dask_chunkio")
 Kind = Literal["synchronous", "threads", "processes", "distributed", "other"]
 
 # What Python, numpy, h5py and distributed take in a worker before any data.
@@ -47,7 +52,9 @@ class Workers:
     memory_nbytes : int
         What the poorest process has for the data of a write.
     client : distributed.Client or None
-        Where `kind` is ``"distributed"``.
+        Where `kind` is ``"distributed"``, and the client may be waited for.
+    is_asynchronous : bool
+        Whether the client belongs to an event loop.
     """
 
     kind: Kind
@@ -55,6 +62,7 @@ class Workers:
     threads_per_worker: int
     memory_nbytes: int
     client: Any = None
+    is_asynchronous: bool = False
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Call a function where the files of the tasks are: of a cluster, on a worker."""
@@ -84,8 +92,12 @@ def find_workers(scheduler: Any = None, memory_limit: int | str | None = None) -
     ------
     ArgumentError
         If dask does not know that scheduler, or `memory_limit` is no size.
+    WorkerError
+        If a cluster has no worker for as long as ``chunkio.worker-timeout`` says, or one without this package.
     """
     found = _workers(scheduler)
+    if found.client is not None:
+        _require_package(found.client)
     return found if memory_limit is None else replace(found, memory_nbytes=_usable(_parsed(memory_limit)))
 
 
@@ -107,6 +119,9 @@ def _usable(limit: int) -> int:
 def _workers(scheduler: Any) -> Workers:
     try:
         get = dask.base.get_scheduler(scheduler=scheduler) or dask.threaded.get
+    except RuntimeError:
+        # dask refuses a client that belongs to an event loop, in which nothing may wait for it.
+        return _asynchronous(scheduler if isinstance(scheduler, Client) else default_client())
     except (TypeError, ValueError) as error:
         raise ArgumentError(
             f"scheduler={scheduler!r} is none of dask's; use 'threads', 'processes', 'synchronous' or a Client"
@@ -125,15 +140,56 @@ def _workers(scheduler: Any) -> Workers:
 
 
 def _cluster(client: Any) -> Workers:
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    if not workers:
+        _wait_for_a_worker(client)
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+    return _of_workers(workers.values(), client)
+
+
+def _asynchronous(client: Any) -> Workers:
+    """Return what a client has heard of its cluster, as nothing here may wait for more."""
+    return replace(_of_workers(client._scheduler_identity.get("workers", {}).values(), None), is_asynchronous=True)
+
+
+def _of_workers(workers: Iterable[Mapping[str, Any]], client: Any) -> Workers:
     threads = [int(worker["nthreads"]) for worker in workers] or [1]
     limits = [int(worker["memory_limit"]) for worker in workers if worker["memory_limit"]]
-    limit = min(limits, default=_local_memory(len(threads)))
+    limit = min(limits, default=MEMORY_LIMIT)
     return Workers("distributed", sum(threads), max(threads), _usable(limit), client)
 
 
+def _wait_for_a_worker(client: Any) -> None:
+    """Have a task wait for a worker: an adaptive cluster begins none before it has one."""
+    seconds, address = settings().worker_seconds, client.scheduler.address
+    logger.info("the cluster at %s has no workers yet; waiting for one, at most %g s", address, seconds)
+    future = client.submit(int, pure=False)
+    try:
+        future.result(timeout=seconds)
+    except TimeoutError as error:
+        future.cancel()
+        raise WorkerError(
+            f"the cluster at {address} has had no workers for {seconds:g} s, so that nothing is known of their memory; "
+            f"start some, or wait longer with dask.config.set({{'chunkio.worker-timeout': '1h'}})"
+        ) from error
+
+
+def _require_package(client: Any) -> None:
+    """Refuse workers that cannot run the tasks: dask would try again and again to send these."""
+    # By functions of Python's own: one of this package could not be sent there either.
+    found = client.run(eval, f"__import__('importlib.util').util.find_spec({__package__!r}) is not None")
+    if missing := sorted(address for address, has_package in found.items() if has_package is False):
+        raise WorkerError(
+            f"{len(missing)} of {len(found)} workers, the one at {missing[0]} among them, cannot import {__package__}; "
+            f"install it in the environment of every worker"
+        )
+
+
 def _local_memory(processes: int) -> int:
-    return int(psutil.virtual_memory().available * _FREE) // processes
+    free = int(psutil.virtual_memory().available * _FREE)
+    # A limit on this process (a cgroup's, a batch job's) is what distributed finds; what is in use counts too.
+    is_limited = psutil.virtual_memory().total > MEMORY_LIMIT
+    return min(free, _usable(MEMORY_LIMIT)) // processes if is_limited else free // processes
 
 
 def require_picklable(value: Any, where: str) -> None:

@@ -15,7 +15,7 @@ from dask.delayed import Delayed, delayed
 
 from dask_chunkio.attempts import patiently, persevering
 from dask_chunkio.config import settings
-from dask_chunkio.endings import errors_of_workers, interrupts_stop, kept_is_named
+from dask_chunkio.endings import errors_of_arrays, errors_of_workers, interrupts_stop, kept_is_named
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, TargetBusyError, TargetChangedError
 from dask_chunkio.estimate import estimated_nbytes
 from dask_chunkio.events import Listener
@@ -162,6 +162,11 @@ def to_hdf5(
         raise ArgumentTypeError(f"callback={callback!r} is not callable; give a function of one event")
     options = _target_options(overwrite, resume, wait, durability, libver) | {"token": _token(token)}
     workers = _workers(scheduler, memory_limit)
+    if compute and workers.is_asynchronous:
+        raise ArgumentError(
+            "the client belongs to an event loop, in which this call cannot wait for it; use compute=False, and "
+            "'await client.compute(...)' of what that returns"
+        )
     prepared = functools.partial(prepare, filename, args, encoding, keywords, workers, options=options)
     write = patiently(prepared, options["wait"])
     if not compute:
@@ -236,7 +241,7 @@ def _computed(
     with kept_is_named(write.target), errors_of_workers(), observed(write, listeners) as told:
         stopping = contextlib.nullcontext() if write.workers.share_process else interrupts_stop(write.target)
         try:
-            with stopping:
+            with stopping, errors_of_arrays(write.lazy_names):
                 finished: WriteResult = persevering(write, compute)
         finally:
             end(write.target.write_id)
