@@ -155,9 +155,19 @@ def _record_at(data: bytes, at: int, name: str) -> Record | None:
 
 
 def _record_after(data: bytes, at: int, name: str) -> bool:
-    following = data.find(_MAGIC, at + 1)
-    while following != -1:
+    # Each header may claim all that follows: a torn record holds none, so that a few are enough to tell damage.
+    following, left = data.find(_MAGIC, at + 1), 2 * (len(data) - at)
+    while following != -1 and left >= 0:
+        left -= _claimed(data, following)
         if _record_at(data, following, name) is not None:
             return True
         following = data.find(_MAGIC, following + 1)
-    return False
+    return left < 0
+
+
+def _claimed(data: bytes, at: int) -> int:
+    """Return how many bytes a header says to follow, as far as they are there."""
+    if len(data) - at < _PREFIX:
+        return 0
+    length: int = _HEADER.unpack_from(data, at)[3]
+    return length if at + _PREFIX + length <= len(data) else 0

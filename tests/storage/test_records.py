@@ -74,3 +74,17 @@ def test_any_bytes_are_no_record(data):
 def test_a_length_that_no_file_has_is_a_torn_record(length):
     header = records._HEADER.pack(b"DCIO", records.VERSION, RESERVED, length)
     assert first_record(header + records._SUM.pack(checksum(header, b"")) + b"body", "log") is None
+
+
+def test_headers_that_claim_all_that_follows_take_linear_time(monkeypatch):
+    count, summed = 4000, []
+    headers = [
+        records._HEADER.pack(b"DCIO", records.VERSION, RESERVED, 24 * (count - number - 1)) + bytes(8)
+        for number in range(count)
+    ]
+    data = b"".join(headers)
+    real = records.checksum
+    monkeypatch.setattr(records, "checksum", lambda *parts: summed.append(sum(map(len, parts))) or real(*parts))
+    with pytest.raises(IntegrityError, match="is damaged at byte 0"):
+        list(read_records(data, "journal"))
+    assert sum(summed) < 10 * len(data)
