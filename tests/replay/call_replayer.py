@@ -1,0 +1,124 @@
+"""What a folder holds after some of the calls that changed it."""
+
+import os
+import stat
+from dataclasses import dataclass, field
+
+
+class Content:
+    """Bytes and mode of a file, whatever its names."""
+
+    def __init__(self, data=b"", mode=0o644):
+        self.data, self.mode = bytearray(data), mode
+
+
+@dataclass
+class Tree:
+    """Folders and files below a folder, changed call by call.
+
+    Parameters
+    ----------
+    folders : dict
+        Mode by path.
+    files : dict
+        `Content` by path; two names of a file have the same.
+    """
+
+    folders: dict = field(default_factory=dict)
+    files: dict = field(default_factory=dict)
+    _inodes: dict = field(default_factory=dict)
+
+    @classmethod
+    def at(cls, root):
+        """Return what a folder holds now."""
+        tree = cls()
+        for folder, _, names in os.walk(root):
+            if folder != str(root):
+                found = os.stat(folder)
+                tree.folders[os.path.relpath(folder, root)] = stat.S_IMODE(found.st_mode)
+                tree._inodes[found.st_ino] = None
+            for name in names:
+                path = os.path.join(folder, name)
+                found = os.stat(path)
+                if found.st_ino not in tree._inodes:
+                    with open(path, "rb") as file:
+                        tree._inodes[found.st_ino] = Content(file.read(), stat.S_IMODE(found.st_mode))
+                tree.files[os.path.relpath(path, root)] = tree._inodes[found.st_ino]
+        return tree
+
+    def add(self, call):
+        """Have one more call made."""
+        getattr(self, f"_add_{call.kind}")(call)
+
+    def add_part(self, call, length):
+        """Have the beginning of a write made: its process died in it."""
+        self._put(call.inode, call.at, call.data[:length])
+
+    def _put(self, inode, at, data):
+        held = self._inodes[inode].data
+        held.extend(bytes(max(0, at + len(data) - len(held))))
+        held[at : at + len(data)] = data
+
+    def _add_create(self, call):
+        self.files[call.path] = self._inodes[call.inode] = Content(mode=stat.S_IMODE(call.at))
+
+    def _add_write(self, call):
+        self._put(call.inode, call.at, call.data)
+
+    def _add_size(self, call):
+        held = self._inodes[call.inode].data
+        held.extend(bytes(max(0, call.at - len(held))))
+        del held[call.at :]
+
+    def _add_rename(self, call):
+        if call.path in self.folders:
+            self.folders[call.other] = self.folders.pop(call.path)
+            below = call.path + "/"
+            for path in [path for path in self.files if path.startswith(below)]:
+                self.files[os.path.join(call.other, path.removeprefix(below))] = self.files.pop(path)
+        elif self.files[call.path] is not self.files.get(call.other):
+            self.files[call.other] = self.files.pop(call.path)
+
+    def _add_link(self, call):
+        self.files[call.other] = self.files[call.path]
+
+    def _add_remove(self, call):
+        if self.files.pop(call.path, None) is None:
+            del self.folders[call.path]
+
+    def _add_mkdir(self, call):
+        self.folders[call.path] = stat.S_IMODE(call.at)
+
+    def _add_mode(self, call):
+        if (content := self._inodes.get(call.inode)) is not None:
+            content.mode = call.at
+        elif call.path in self.folders:
+            self.folders[call.path] = call.at
+
+    def _add_fsync(self, call):
+        pass
+
+    def make(self, root):
+        """Have `root`, an empty folder, hold it."""
+        for path, mode in sorted(self.folders.items()):
+            os.mkdir(os.path.join(root, path), mode)
+        first = {}
+        for path, content in self.files.items():
+            here = os.path.join(root, path)
+            if content in first:
+                os.link(first[content], here)
+                continue
+            with open(here, "wb") as file:
+                file.write(content.data)
+            os.chmod(here, content.mode)
+            first[content] = here
+
+    @property
+    def key(self):
+        """The same for folders that hold the same under the same names."""
+        first = {}
+        files = tuple(
+            (path, first.setdefault(id(content), path), content.mode, bytes(content.data))
+            for path, content in sorted(self.files.items())
+        )
+        return tuple(sorted(self.folders.items())), files
