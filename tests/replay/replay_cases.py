@@ -84,6 +84,8 @@ class Case:
         ``"synchronous"``, ``"threads"``, or ``"cluster"`` for two processes.
     libver : str, optional
         Of a new file.
+    has_token : bool
+        Whether the call is given a token, though it does not append.
     """
 
     data: dict
@@ -94,15 +96,20 @@ class Case:
     source: object = as_iterator
     scheduler: str = "synchronous"
     libver: str | None = None
+    has_token: bool = False
 
     @property
     def appends(self):
         return any("append" in how for how in self.placed.values())
 
     @property
-    def is_known_by_its_arguments(self):
-        """Whether the same call once more finds everything done."""
-        return not self.call.get("overwrite") and not self.placed
+    def token(self):
+        return {"token": "replayed"} if TOKENS and (self.appends or self.has_token) else {}
+
+    @property
+    def is_known(self):
+        """Whether the same call once more finds everything done, and touches nothing."""
+        return bool(self.token) or not (self.call.get("overwrite") or self.placed)
 
     def begin(self, root):
         if self.begin_with is not None:
@@ -115,7 +122,7 @@ class Case:
             chunks = self.chunks(name)
             sources[name] = self.source(name, data, os.path.join(root, READS), chunks)
             encoding[name] = self.placed.get(name) or self.created.get(name, {})
-        keywords = self.call | ({"token": "replayed"} if self.appends and TOKENS else {}) | more
+        keywords = self.call | self.token | more
         if self.libver:
             keywords["libver"] = self.libver
         path = os.path.join(root, FILE)
@@ -216,9 +223,11 @@ CASES = {
         created={"/x": ALL, "/g/packed": GZIP},
         call={"overwrite": True},
     ),
+    "overwritten, token": Case({"/x": X}, others, created={"/x": ALL}, call={"overwrite": True}, has_token=True),
     "replaced": Case({"/x": X}, only_x, created={"/x": ALL}, call={"overwrite": True}),
     "region": REGION,
     "region, v110, threads": replace(REGION, begin_with=others_v110, scheduler="threads"),
+    "region, token": replace(REGION, has_token=True),
     "append": APPEND,
     "append, v110": replace(APPEND, begin_with=others_v110),
     "append, second axis": Case({"/wide": noise(16, 12, 11)}, others, placed={"/wide": {"append": 1}}),

@@ -50,7 +50,7 @@ def recorded(name, library, folder):
     root = Path(folder, "recorded")
     root.mkdir()
     CASES[name].begin(root)
-    start, disk = Tree.at(root), Disk.at(root)
+    start, disk = Tree.at(root), Disk.at(str(root))
     command = [sys.executable, HERE / "replay_cases.py", name, root]
     calls = record(library, root, Path(folder, "log"), command)
     replayed = copy.deepcopy(start)
