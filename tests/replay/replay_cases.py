@@ -28,7 +28,7 @@ class Noting(dcio.GenericDataChunkIterator):
         super().__init__(**shapes)
 
     def _get_data(self, selection):
-        note(self.notes, f"{self.name} {selection[0].start}")
+        note(self.notes, f"{self.name} {[axis.start for axis in selection]}")
         return self.data[selection]
 
     def _get_maxshape(self):
