@@ -87,7 +87,7 @@ def _nbytes(folder: str) -> int:
 def verify(file: str) -> None:
     """Check every chunk of FILE: with its checksum while it is being written, else by decoding it.
 
-    Exit code 1 if something is wrong.
+    Exit code 1 if something is wrong, 3 if something cannot be checked since a plugin is missing.
     """
     found = verify_file(file)
     how = "compared with their checksums" if found.by_checksum else "decoded"
@@ -97,5 +97,7 @@ def verify(file: str) -> None:
         click.echo(f"  {line}")
     if len(found.problems) > _PROBLEMS_SHOWN:
         click.echo(f"  and {len(found.problems) - _PROBLEMS_SHOWN} more")
+    for line in found.undecodable:
+        click.echo(f"  not checked: {line}")
     if not found.ok:
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(1 if found.problems else 3)

@@ -23,7 +23,7 @@ from h5py._objects import phil
 from dask_chunkio.errors import FilterError
 from dask_chunkio.filters.pipeline import Data, Filter
 
-__all__ = ["PLUGIN_NAMES", "Plugin", "find_plugin", "require_filter"]
+__all__ = ["PLUGIN_NAMES", "Plugin", "find_plugin", "require_decoder", "require_filter"]
 
 _LZF, _BLOSC, _SZ, _BLOSC2 = 32000, 32001, 32017, 32026
 PLUGIN_NAMES = {
@@ -119,6 +119,30 @@ def require_filter(code: int) -> None:
         f"HDF5 filter {code} is not available in this process; install the package that brings it "
         f"(for most: pip install hdf5plugin) where the workers run, or choose another compression"
     )
+
+
+def require_decoder(dataset: h5py.Dataset) -> None:
+    """Make sure that HDF5 can decode a dataset here, loading hdf5plugin's filters if they are installed.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+        Of any layout.
+
+    Raises
+    ------
+    FilterError
+        If a plugin is missing, which says nothing of the data.
+    """
+    plist = dataset.id.get_create_plist()
+    for number in range(plist.get_nfilters()):
+        code, _, _, name = plist.get_filter(number)
+        if not h5py.h5z.filter_avail(code) and not _load_plugins(code):
+            words = PLUGIN_NAMES.get(code) or name.decode("utf-8", "replace").partition(";")[0] or "of a filter"
+            raise FilterError(
+                f"{dataset.name}: cannot decode: plugin {words} ({code}) is missing; install it where the file is read "
+                f"(for most: pip install hdf5plugin)"
+            )
 
 
 def _load_plugins(code: int) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dask_chunkio.errors import ArgumentTypeError, PicklingError
+from dask_chunkio.filters.plugin import require_decoder
 from dask_chunkio.grid import Array, Selection, Shape
 from dask_chunkio.sources.source import Reader, ReadMode, Shapes
 
@@ -39,6 +40,8 @@ class ArraySource:
     ------
     ArgumentTypeError
         If its dtype is not one of numpy's.
+    FilterError
+        If it is an h5py dataset whose filter plugin is missing.
 
     Examples
     --------
@@ -54,6 +57,8 @@ class ArraySource:
             self._dtype = np.dtype(array.dtype)
         except TypeError as error:
             raise ArgumentTypeError(f"the source's dtype {array.dtype!r} is not one of numpy's") from error
+        if _is_h5py(array):
+            require_decoder(array)
 
     @property
     def shape(self) -> Shape:
@@ -147,7 +152,9 @@ class _Hdf5Dataset:
         import h5py
 
         with h5py.File(self.filename, "r") as file:
-            return np.asarray(file[self.name][selection])
+            dataset = file[self.name]
+            require_decoder(dataset)
+            return np.asarray(dataset[selection])
 
 
 def _package(array: Any) -> str:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 
-from dask_chunkio.errors import ChunkIOError, TargetError
+from dask_chunkio.errors import ChunkIOError, FilterError, TargetError
+from dask_chunkio.filters.plugin import require_decoder
 from dask_chunkio.grid import ChunkGrid, Selection, Shape
 from dask_chunkio.storage.chunk_index import UNREADABLE, list_stored, misfiled
 from dask_chunkio.storage.files import open_side_file, open_to_read
@@ -41,17 +42,20 @@ class Verified:
         One line for each that is not as it should be.
     by_checksum : bool
         Whether there was a journal to compare with.
+    undecodable : tuple of str
+        One line for each dataset that was not checked, since a plugin is missing here.
     """
 
     path: str
     checked: int
     problems: tuple[str, ...]
     by_checksum: bool
+    undecodable: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.problems
+        """Whether everything was checked, and nothing is wrong."""
+        return not self.problems and not self.undecodable
 
 
 def verify(path: str | os.PathLike[str]) -> Verified:
@@ -134,18 +138,34 @@ def _decoded(path: str) -> Verified:
     if not os.path.exists(path):
         raise TargetError(f"there is no file {path}")
     problems: list[str] = []
+    undecodable: list[str] = []
     checked = 0
     try:
         with h5py.File(path, "r") as file, _searched(path) as staged:
             for dataset in _datasets(file, problems):
+                if not _is_decodable(dataset, undecodable, problems):
+                    continue
                 for selection in _selections(dataset, staged, problems):
                     checked += 1
                     _read(dataset, selection, problems)
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
         if isinstance(error, ChunkIOError):
             raise
         raise TargetError(f"{path} cannot be opened as an HDF5 file: {error}") from error
-    return Verified(path, checked, tuple(problems), False)
+    return Verified(path, checked, tuple(problems), False, tuple(undecodable))
+
+
+def _is_decodable(dataset: h5py.Dataset, undecodable: list[str], problems: list[str]) -> bool:
+    """Say whether the plugins of a dataset are here, or note why it cannot be read."""
+    try:
+        require_decoder(dataset)
+    except FilterError as error:
+        undecodable.append(str(error))
+        return False
+    except (OSError, ValueError, RuntimeError) as error:
+        problems.append(f"{dataset.name}: its filters cannot be read ({error})")
+        return False
+    return True
 
 
 def _datasets(file: h5py.File, problems: list[str]) -> Iterator[h5py.Dataset]:
