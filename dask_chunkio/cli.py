@@ -17,7 +17,8 @@ import click
 
 from dask_chunkio import __version__
 from dask_chunkio.demo import run_demo
-from dask_chunkio.errors import ArgumentError, ChunkIOError, IntegrityError, UnfinishedWriteError
+from dask_chunkio.endings import KeptNote
+from dask_chunkio.errors import ArgumentError, ChunkIOError, IntegrityError
 from dask_chunkio.events import BufferCommitted
 from dask_chunkio.input_files import RawLayout, open_source
 from dask_chunkio.locations import Location, in_bytes
@@ -39,7 +40,6 @@ from dask_chunkio.schedulers import LOCAL, describe, running_scheduler, thread_c
 from dask_chunkio.storage.status import UnfinishedWrite
 from dask_chunkio.storage.status import status as status_of
 from dask_chunkio.storage.superblock import is_hdf5
-from dask_chunkio.storage.target import Target
 from dask_chunkio.upkeep import discard, recover, status, verify
 from dask_chunkio.write import command_line, plan, to_hdf5
 
@@ -348,16 +348,13 @@ def _leftovers_named(file: str) -> Iterator[None]:
     """Have the line on an error or Ctrl-C say what stays beside the file."""
     try:
         yield
-    except UnfinishedWriteError:
-        raise
-    except BaseException:
-        folder = Target(os.path.realpath(file), "").folder
-        if os.path.isdir(folder):
-            words = (
-                f"What was committed is kept in {folder}; go on with: dask-chunkio resume {file}, "
-                f"or remove it with: dask-chunkio discard {file}"
-            )
-            click.get_current_context().meta[_LEFTOVERS] = [words]
+    except BaseException as error:
+        click.get_current_context().meta[_LEFTOVERS] = [
+            f"What was committed is kept in {note.folder}; go on with: dask-chunkio resume {file}, "
+            f"or remove it with: dask-chunkio discard {file}"
+            for note in getattr(error, "__notes__", ())
+            if isinstance(note, KeptNote)
+        ]
         raise
 
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from types import FrameType
+from typing import Self
 
 from distributed import CancelledError, KilledWorker
 
@@ -22,10 +23,38 @@ from dask_chunkio.errors import (
     TargetError,
     WorkerError,
 )
+from dask_chunkio.storage.status import is_own
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.writers import interrupt, wait_for_others
 
-__all__ = ["errors_of_arrays", "errors_of_workers", "interrupts_stop", "kept_is_named"]
+__all__ = ["KeptNote", "errors_of_arrays", "errors_of_workers", "interrupts_stop", "kept_is_named"]
+
+
+class KeptNote(str):
+    """The note on an error that says what the write has left, and where.
+
+    Parameters
+    ----------
+    path : str
+        The file that was to be written.
+    folder : str
+        The folder of its side files.
+    """
+
+    __slots__ = ("folder", "path")
+
+    path: str
+    folder: str
+
+    def __new__(cls, path: str, folder: str) -> Self:
+        """Return the note in words."""
+        note = super().__new__(
+            cls,
+            f"{path} was not written. What was committed is kept in {folder}: go on with it by the same call with "
+            f"resume=True, or remove it with dask_chunkio.discard({path!r}).",
+        )
+        note.path, note.folder = path, folder
+        return note
 
 
 @contextlib.contextmanager
@@ -33,20 +62,18 @@ def kept_is_named(target: Target) -> Iterator[None]:
     """Say with what ends a write in its midst what it leaves behind, and how to go on."""
     try:
         yield
-    except (ArgumentError, ArgumentTypeError, TargetError) as error:
-        if isinstance(error, CastError) or (isinstance(error, TargetError) and os.path.isdir(target.folder)):
-            error.add_note(_kept(target))
-        raise
     except (ChunkIOError, KeyboardInterrupt) as error:
-        error.add_note(_kept(target))
+        if _keeps_something(target, error):
+            error.add_note(KeptNote(target.path, target.folder))
         raise
 
 
-def _kept(target: Target) -> str:
-    return (
-        f"{target.path} was not written. What was committed is kept in {target.folder}: go on with it by the same "
-        f"call with resume=True, or remove it with dask_chunkio.discard({target.path!r})."
-    )
+def _keeps_something(target: Target, error: BaseException) -> bool:
+    """Say whether there is a folder of this very call; where this machine cannot see it, what is likely."""
+    if not os.path.isdir(os.path.dirname(target.path)):
+        is_refusal = isinstance(error, (ArgumentError, ArgumentTypeError, TargetError))
+        return isinstance(error, CastError) or not is_refusal
+    return is_own(target)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -52,6 +53,7 @@ def parse_location(text: str) -> Location:
     """
     splits = list(_SPLIT.finditer(text))
     file, path = (text[: splits[-1].start()], text[splits[-1].start() + 1 :]) if splits else (text, None)
+    file = os.path.expanduser(file)
     if not file:
         raise ArgumentError(f"{text!r} names no file; give FILE or FILE:/path")
     if path is None and (found := _FORGOTTEN_SLASH.fullmatch(file)):

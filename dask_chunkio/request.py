@@ -14,6 +14,7 @@ import numpy as np
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 from dask_chunkio.filters.names import resolve_compression
 from dask_chunkio.grid import Shape
+from dask_chunkio.paths import local_path
 from dask_chunkio.sources.adapt import as_source
 from dask_chunkio.sources.source import Source, check_read_mode
 from dask_chunkio.sources.stream import Announced, is_open_ended, is_stream
@@ -114,11 +115,10 @@ def parse_filename(filename: Any) -> str:
     ------
     ArgumentTypeError
         If it is not a path.
+    ArgumentError
+        If it is a URL.
     """
-    if isinstance(filename, bytes) or not isinstance(filename, (str, os.PathLike)):
-        hint = "; pass its .filename, and close it first" if hasattr(filename, "filename") else ""
-        raise ArgumentTypeError(f"filename is a {type(filename).__name__}, not a path{hint}")
-    path = os.path.abspath(os.fspath(filename))
+    path = os.path.abspath(local_path("filename", filename))
     # A link stays a link: what it points to is written.
     return os.path.realpath(path) if os.path.islink(path) else path
 

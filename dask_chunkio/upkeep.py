@@ -6,7 +6,9 @@ import os
 
 import click
 
+from dask_chunkio.errors import TargetError
 from dask_chunkio.locations import in_bytes
+from dask_chunkio.paths import local_path
 from dask_chunkio.storage import unfinished
 from dask_chunkio.storage.status import UnfinishedWrite
 from dask_chunkio.storage.status import status as status_of
@@ -23,6 +25,8 @@ _PROBLEMS_SHOWN = 20
 def status(file: str) -> None:
     """Say what is committed of an unfinished write of FILE, when, and by whom."""
     found = status_of(file)
+    if found is None and not os.path.exists(local_path("FILE", file)):
+        raise TargetError(f"there is no file {file}, and no unfinished write of it")
     click.echo(f"No unfinished write of {file}." if found is None else "\n".join(_lines(file, found)))
 
 
@@ -68,7 +72,7 @@ def recover(file: str, output: str | None) -> None:
 @click.option("--force", is_flag=True, help="Remove the side files even if they are damaged, or FILE was changed.")
 def discard(file: str, yes: bool, force: bool) -> None:
     """Remove what an unfinished write of FILE left; nothing that was in FILE before is touched."""
-    folder = Target(os.path.realpath(file), "").folder
+    folder = Target(os.path.realpath(local_path("FILE", file)), "").folder
     if not os.path.isdir(folder):
         click.echo(f"There is nothing to remove: no unfinished write of {file}.")
         return

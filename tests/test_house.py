@@ -18,7 +18,7 @@ TESTS = Path(__file__).parent
 
 # From the ground up; a name that ends in a dot stands for a folder.
 FLOORS = (
-    {"errors", "events", "grid", "region", "sizing", "arguments", "allocator"},
+    {"errors", "events", "grid", "paths", "region", "sizing", "arguments", "allocator"},
     {"iterator", "data_chunk", "selections", "sources.", "filters."},
     {"storage."},
     {"config", "array_blocks", "blocks", "graph", "tasks", "results", "ordered", "locks", "workers"},

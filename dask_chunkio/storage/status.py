@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dask_chunkio.errors import ChunkIOError
+from dask_chunkio.paths import local_path
 from dask_chunkio.storage.claim import LOOKS, claimed
 from dask_chunkio.storage.journal import HELD, read_journal
 from dask_chunkio.storage.manifest import read_manifest, require_real_folder
@@ -108,7 +110,7 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
     >>> status("no-such-file.h5") is None
     True
     """
-    target = Target(os.path.realpath(os.fspath(path)), "")
+    target = Target(os.path.realpath(local_path("path", path)), "")
     if not os.path.lexists(target.folder):
         return None
     # A write that was cut off as it began may have no manifest yet.
@@ -142,6 +144,15 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
             manifest.command if manifest else (),
             manifest.folder if manifest else "",
         )
+
+
+def is_own(target: Target) -> bool:
+    """Say whether the folder beside a file is that of this very call, which has begun the write or taken it over."""
+    try:
+        with read_journal(target.located().journal) as journal:
+            return journal.owner is not None and journal.owner.write_id == target.write_id
+    except ChunkIOError:
+        return False
 
 
 def how_far(target: Target, dataset: int, chunks: Sequence[int] | None) -> tuple[int, bool]:

@@ -13,6 +13,7 @@ import numpy as np
 from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetBusyError, TargetError
 from dask_chunkio.filters.cut import filled
 from dask_chunkio.filters.pipeline import Payload
+from dask_chunkio.paths import local_path
 from dask_chunkio.storage.chunk_index import list_stored
 from dask_chunkio.storage.claim import claimed
 from dask_chunkio.storage.dataset import DatasetLayout, describe
@@ -141,12 +142,12 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
             raise TargetError(f"the write of {target.path} was cut off before it had made anything; discard it")
         recovered = _recovered(found)
         if output is not None:
-            recovered = replace(recovered, path=_moved(found, os.path.abspath(os.fspath(output))))
+            recovered = replace(recovered, path=_moved(found, os.path.abspath(local_path("output", output))))
     return recovered
 
 
 def _target(path: str | os.PathLike[str]) -> Target:
-    return Target(os.path.realpath(os.fspath(path)), "", durability="power")
+    return Target(os.path.realpath(local_path("path", path)), "", durability="power")
 
 
 def _require_ours(target: Target) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from dask_chunkio.errors import ChunkIOError, FilterError, TargetError
 from dask_chunkio.filters.plugin import require_decoder
 from dask_chunkio.grid import ChunkGrid, Selection, Shape
+from dask_chunkio.paths import local_path
 from dask_chunkio.storage.chunk_index import UNREADABLE, list_stored, misfiled
 from dask_chunkio.storage.files import open_side_file, open_to_read
 from dask_chunkio.storage.hdf5_file import StagedFile
@@ -89,7 +90,7 @@ def verify(path: str | os.PathLike[str]) -> Verified:
     >>> verify(path).checked, verify(path).ok
     (10, True)
     """
-    target = Target(os.path.realpath(os.fspath(path)), "")
+    target = Target(os.path.realpath(local_path("path", path)), "")
     if os.path.isdir(target.folder) and not target.is_begun and not os.path.exists(target.path):
         return Verified(target.path, 0, (), True)
     found = target.found() if target.is_begun else None
