@@ -270,7 +270,7 @@ def _prepared(
         return PreparedWrite(target, workers, sources, (), (), blocks, parts.complete, again)
     there = parts.layouts
     specs = tuple(spec_of_part(one, there[one.name]) if one.name in there else new[one.name] for one in requests)
-    layouts = preview(specs)
+    layouts = preview(specs, target.libver)
     jobs = tuple(_job(request, layout, scale) for request, layout in zip(requests, layouts, strict=True))
     # What is open-ended begins with room for one buffer.
     specs = tuple(

@@ -35,6 +35,9 @@ __all__ = [
 __all__ += ["previewed"]
 
 _counter = itertools.count()
+# As h5py names those constants of HDF5 that it was built with.
+_NAMES = {"V18": "v108", "V110": "v110", "V112": "v112", "V114": "v114", "V200": "v200"}
+_LIBVERS = [name for constant, name in _NAMES.items() if hasattr(h5py.h5f, f"LIBVER_{constant}")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,12 +243,17 @@ def _is_plain_type(dataset: h5py.Dataset) -> bool:
     return bool(dataset.id.get_type().equal(h5py.h5t.py_create(dataset.dtype, logical=True)))
 
 
-def preview(specs: Iterable[DatasetSpec]) -> tuple[DatasetLayout, ...]:
+def preview(specs: Iterable[DatasetSpec], libver: Any = None) -> tuple[DatasetLayout, ...]:
     """Describe datasets as they would be made, by making them in memory.
 
-    Finds every mistake in their keywords before anything is written.
+    Finds every mistake in their keywords, and in `libver`, before anything is written.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        As `make_dataset`, or if h5py takes no such `libver`.
     """
-    with _in_memory() as file:
+    with _in_memory(libver) as file:
         return tuple(spec.there or describe(make_dataset(file, spec)) for spec in specs)
 
 
@@ -256,9 +264,15 @@ def previewed(spec: DatasetSpec) -> Iterator[h5py.Dataset]:
         yield make_dataset(file, spec)
 
 
-def _in_memory() -> h5py.File:
+def _in_memory(libver: Any = None) -> h5py.File:
     name = f"dask_chunkio-preview-{next(_counter)}"
-    return h5py.File(name, "w", driver="core", backing_store=False)
+    try:
+        return h5py.File(name, "w", driver="core", backing_store=False, libver=libver)
+    except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
+        raise ArgumentError(
+            f"libver={libver!r} is none of h5py's: 'earliest', 'latest', one of {', '.join(map(repr, _LIBVERS))}, or a "
+            f"pair of them, the older first"
+        ) from error
 
 
 def describe_region(

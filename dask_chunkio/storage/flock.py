@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 from dask_chunkio.errors import TargetBusyError, TargetError
+from dask_chunkio.storage.holders import close_it
 
 __all__ = ["has_writer", "locked", "share", "try_exclusive", "unlock"]
 
@@ -100,7 +101,7 @@ def _lock_within(descriptor: int, name: str, patience: float) -> None:
     end = time.monotonic() + patience
     while not _lock(descriptor, is_exclusive=True, waits=False):
         if time.monotonic() > end:
-            raise TargetBusyError(f"{name} is open in another program; close it there, and run the write again")
+            raise TargetBusyError(f"{name} is in use: {close_it(name)}, and run the write again")
         time.sleep(_POLL)
 
 

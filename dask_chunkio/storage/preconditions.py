@@ -14,6 +14,7 @@ from dask_chunkio.storage.complete import StoredDataset, completed, differs
 from dask_chunkio.storage.dataset import DatasetSpec
 from dask_chunkio.storage.file_metadata import keeps_metadata
 from dask_chunkio.storage.flock import has_writer
+from dask_chunkio.storage.holders import close_it
 from dask_chunkio.storage.manifest import require_real_folder
 from dask_chunkio.storage.superblock import require_closed
 from dask_chunkio.storage.target import Mode, Target, remedies
@@ -167,19 +168,21 @@ def opened_to_look(target: Target) -> Iterator[h5py.File]:
     if not h5py.is_hdf5(target.path):
         raise TargetExistsError(f"{target.path} exists and is not an HDF5 file; choose another name or move it away")
     if has_writer(target.path):
-        raise TargetBusyError(
-            f"{target.path} is open for writing, in this or another program; close it there, or choose another name"
-        )
+        raise TargetBusyError(f"{target.path} is open for writing: {close_it(target.path)}, or choose another name")
     require_closed(target.path)
     try:
         with h5py.File(target.path, "r") as file:
             yield file
+    except BlockingIOError as error:
+        raise TargetBusyError(
+            f"{target.path} is open for writing ({error}): {close_it(target.path)}, or choose another name"
+        ) from error
     except OSError as error:
         if isinstance(error, TargetError):
             raise
-        raise TargetBusyError(
-            f"{target.path} cannot be opened ({error}); close it in the program that has it open, "
-            f"or choose another name"
+        raise TargetError(
+            f"{target.path} cannot be opened ({error}): it is cut off or damaged, or {close_it(target.path)}; "
+            f"otherwise choose another name"
         ) from error
 
 
