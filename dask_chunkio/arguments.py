@@ -11,7 +11,7 @@ import numpy as np
 from dask_chunkio.errors import ArgumentTypeError, IteratorArgumentError
 from dask_chunkio.grid import Shape
 
-__all__ = ["as_dtype", "as_integer", "as_shape", "check_either", "check_type", "check_within", "typed"]
+__all__ = ["as_dtype", "as_integer", "as_shape", "check_either", "check_flag", "check_type", "check_within", "typed"]
 
 
 def typed(value: Any) -> str:
@@ -30,6 +30,18 @@ def check_type(name: str, value: Any, right: bool, expected: str) -> None:
     """Raise ArgumentTypeError unless `right`."""
     if not right:
         raise ArgumentTypeError(f"{name} is {typed(value)}; it must be {expected}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuse what is neither true nor false: ``"no"`` would be true.
+
+    Raises
+    ------
+    ArgumentTypeError
+        Unless it is a bool, 0, 1 or None.
+    """
+    is_flag = value is None or isinstance(value, bool | np.bool_) or (isinstance(value, int) and value in (0, 1))
+    check_type(name, value, is_flag, "True or False")
 
 
 def check_either(budget_name: str, budget: Any, shape_name: str, shape: Any) -> None:

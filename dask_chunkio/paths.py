@@ -55,6 +55,8 @@ def local_path(name: str, path: Any) -> str:
         raise ArgumentTypeError(f"{name} is a path of {type(found).__name__}, not of str; use os.fsdecode")
     if not found or "\0" in found:
         raise ArgumentError(f"{name} is {found!r}, which names no file")
+    if found.endswith(("/", os.sep)):
+        raise ArgumentError(f"{name} is {found!r}, which names a folder; give the name of a file")
     if is_url(found):
         raise ArgumentError(
             f"{found} is a URL, but HDF5 files are written on file systems only; write to the path of a file, and copy "

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dask_chunkio.arguments import check_flag
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 from dask_chunkio.filters.names import resolve_compression
 from dask_chunkio.grid import Shape
@@ -148,7 +149,7 @@ def parse_requests(
         For anything that cannot be meant.
     """
     data = _data(args)
-    of_each = {_absolute(name): options for name, options in (encoding or {}).items()}
+    of_each = _of_each(encoding)
     if strange := sorted(of_each.keys() - data.keys()):
         raise ArgumentError(f"encoding= names {', '.join(strange)}, but the datasets are {', '.join(data)}")
     common = dict(keywords)
@@ -165,6 +166,16 @@ def parse_requests(
     return [requests[name] for name in data]
 
 
+def _of_each(encoding: Any) -> dict[str, Mapping[str, Any]]:
+    words = "encoding= is a mapping of the names of datasets to their keywords, as {'/x': {'compression': 'gzip'}}"
+    if not isinstance(encoding, Mapping | None):
+        raise ArgumentTypeError(f"{words}, not a {type(encoding).__name__}")
+    for name, options in (encoding or {}).items():
+        if not isinstance(options, Mapping):
+            raise ArgumentTypeError(f"{words}; it has {options!r} for {name!r}")
+    return {_absolute(name): options for name, options in (encoding or {}).items()}
+
+
 def _data(args: tuple[Any, ...]) -> dict[str, Any]:
     if len(args) == 1 and isinstance(args[0], Mapping):
         pairs = list(args[0].items())
@@ -172,9 +183,16 @@ def _data(args: tuple[Any, ...]) -> dict[str, Any]:
         pairs = [(args[0], args[1])]
     else:
         raise ArgumentTypeError("give a name and a source, as to_hdf5(filename, '/x', source), or {'/x': source, ...}")
-    data = {_absolute(name): value for name, value in pairs}
-    if len(data) != len(pairs) or not data:
-        raise ArgumentError(f"{len(pairs)} datasets were given, with {len(data)} different names")
+    if not pairs:
+        raise ArgumentError("no datasets were given; give {'/x': source, ...}")
+    data: dict[str, Any] = {}
+    for name, value in pairs:
+        if (absolute := _absolute(name)) in data:
+            raise ArgumentError(f"{absolute} is given twice; give each dataset a name of its own")
+        data[absolute] = value
+    for name in data:
+        if above := next((other for other in data if name.startswith(f"{other}/")), None):
+            raise ArgumentError(f"{above} is a dataset of this call, so {name} cannot be in it; choose another name")
     return data
 
 
@@ -182,13 +200,23 @@ def _absolute(name: Any) -> str:
     if not isinstance(name, str):
         raise ArgumentTypeError(f"the name of a dataset is a str, not {name!r}")
     parts = [part for part in name.split("/") if part]
-    if not parts or "\0" in name or "." in parts:
+    if not parts or "\0" in name or {".", ".."} & set(parts) or not _is_utf8(name):
         raise ArgumentError(f"{name!r} cannot be the name of a dataset; use a path such as '/x' or '/group/x'")
     return "/" + "/".join(parts)
 
 
+def _is_utf8(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def _request(name: str, value: Any, keywords: dict[str, Any], may_begin: bool) -> DatasetRequest:
     options = _resolved(name, {key: option for key, option in keywords.items() if key in _H5PY and option is not None})
+    _check_maxshape(name, options.get("maxshape"))
+    for flag in ("shuffle", "fletcher32"):
+        check_flag(f"{name}: {flag}", options.get(flag))
     dtype = _dtype(name, keywords.get("dtype"))
     source = as_source(value, name, Announced(_row_shape(keywords.get("maxshape")), dtype, may_begin))
     region, append = keywords.get("region"), keywords.get("append")
@@ -199,6 +227,8 @@ def _request(name: str, value: Any, keywords: dict[str, Any], may_begin: bool) -
         if is_open_ended(source):
             raise ArgumentError(of_unknown_length(name))
         _refuse_new_properties(name, keywords, append)
+    elif not is_open_ended(source):
+        _check_within_maxshape(name, source.shape, options.get("maxshape"))
     return DatasetRequest(
         name,
         source,
@@ -206,7 +236,7 @@ def _request(name: str, value: Any, keywords: dict[str, Any], may_begin: bool) -
         _shape(name, "buffer_shape", keywords.get("buffer_shape")),
         source.dtype if dtype is None else dtype,
         keywords.get("read"),
-        dict(keywords.get("attrs") or {}),
+        _attrs(name, keywords.get("attrs")),
         options,
         region,
         append,
@@ -297,3 +327,37 @@ def _row_shape(maxshape: Any) -> Shape | None:
         return None
     is_said = all(isinstance(length, (int, np.integer)) and length >= 0 for length in whole[1:])
     return tuple(map(int, whole[1:])) if is_said else None
+
+
+def _attrs(name: str, attrs: Any) -> dict[str, Any]:
+    if not isinstance(attrs, Mapping | None):
+        raise ArgumentTypeError(f"{name}: attrs={attrs!r} is not a mapping of names to values")
+    return dict(attrs or {})
+
+
+def _maxshape(maxshape: Any) -> tuple[Any, ...] | None:
+    """Return maxshape as a tuple; None for what says nothing of lengths."""
+    if maxshape is None or maxshape is True:
+        return None
+    return tuple(maxshape) if isinstance(maxshape, (tuple, list)) else (maxshape,)
+
+
+def _check_maxshape(name: str, maxshape: Any) -> None:
+    for axis, most in enumerate(_maxshape(maxshape) or ()):
+        if most is not None and (isinstance(most, bool) or not isinstance(most, (int, np.integer)) or most < 0):
+            raise ArgumentTypeError(
+                f"{name}: maxshape={maxshape!r} has {most!r} along axis {axis}; give a length, or None for one without "
+                f"end"
+            )
+
+
+def _check_within_maxshape(name: str, shape: Shape, maxshape: Any) -> None:
+    if (most := _maxshape(maxshape)) is None:
+        return
+    if len(most) != len(shape):
+        raise ArgumentError(f"{name}: maxshape={maxshape} has {len(most)} axes, the source {len(shape)}")
+    for axis, (length, bound) in enumerate(zip(shape, most, strict=True)):
+        if bound is not None and length > bound:
+            raise ArgumentError(
+                f"{name}: maxshape={maxshape} allows {bound} along axis {axis}, but the source has {length}"
+            )

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, overload
 import dask.base
 from dask.delayed import Delayed, delayed
 
+from dask_chunkio.arguments import check_flag, check_type
 from dask_chunkio.attempts import patiently, persevering
 from dask_chunkio.config import settings
 from dask_chunkio.endings import errors_of_arrays, errors_of_workers, interrupts_stop, kept_is_named
@@ -160,6 +161,10 @@ def to_hdf5(
     refuse_import_by_spawn()
     if callback is not None and not callable(callback):
         raise ArgumentTypeError(f"callback={callback!r} is not callable; give a function of one event")
+    for name, flag in {"compute": compute, "fuse": fuse, "progress": progress}.items():
+        check_flag(name, flag)
+    is_mapping = isinstance(compute_kwargs, Mapping | None)
+    check_type("compute_kwargs", compute_kwargs, is_mapping, "a mapping of keywords of dask.compute")
     options = _target_options(overwrite, resume, wait, durability, libver) | {"token": _token(token)}
     workers = _workers(scheduler, memory_limit)
     if compute and workers.is_asynchronous:
@@ -320,6 +325,8 @@ def _workers(scheduler: Any, memory_limit: int | str | None) -> Workers:
 def _target_options(
     overwrite: bool, resume: bool, wait: bool | None, durability: str | None, libver: Any
 ) -> dict[str, Any]:
+    for name, flag in {"overwrite": overwrite, "resume": resume, "wait": wait}.items():
+        check_flag(name, flag)
     chosen = settings()
     durability = chosen.durability if durability is None else durability
     if durability not in get_args(Durability):

@@ -78,7 +78,16 @@ def test_status(run: Run, cut_off: Path) -> None:
 
 
 def test_status_where_there_is_nothing(run: Run) -> None:
-    assert run("status", "none.h5").stdout == "No unfinished write of none.h5.\n"
+    h5py.File("some.h5", "w").close()
+    assert run("status", "some.h5").stdout == "No unfinished write of some.h5.\n"
+
+
+def test_where_there_is_no_file(run: Run) -> None:
+    for command in ("status", "verify", "recover", "resume"):
+        failed = run(command, "none.h5", code=1)
+        assert failed.stderr.startswith("Error: there is no ")
+        assert "none.h5" in failed.stderr
+    assert "no unfinished write of none.h5" in run("discard", "none.h5").stdout
 
 
 def test_resume_keeps_the_arguments_and_the_folder(

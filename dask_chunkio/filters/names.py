@@ -45,6 +45,8 @@ def resolve_compression(options: Mapping[str, Any]) -> dict[str, Any]:
     {'compression': 32015, 'compression_opts': (9,)}
     """
     found, name = dict(options), options.get("compression")
+    if isinstance(name, (list, tuple, set, dict)):
+        raise ArgumentTypeError(f"compression={name!r} is not the name or number of one filter")
     if not isinstance(name, str) or name in _H5PY:
         return found
     code = _CODES.get(name)

@@ -11,6 +11,7 @@ from dask_chunkio.filters.variable import noted_elements
 from dask_chunkio.sources.array import ArraySource, is_array_like
 from dask_chunkio.sources.iterator import IteratorSource, is_iterator
 from dask_chunkio.sources.lazy import LazySource, lazy_array
+from dask_chunkio.sources.refused import why_refused
 from dask_chunkio.sources.source import Source
 from dask_chunkio.sources.stream import Announced, StreamSource, is_stream
 
@@ -42,10 +43,16 @@ def as_source(value: Any, dataset: str, announced: Announced | None = None) -> S
     >>> as_source([[1, 2], [3, 4]], "/x").shape
     (2, 2)
     """
+    if (why := why_refused(value)) is not None:
+        raise ArgumentTypeError(f"{dataset}: cannot write a {type(value).__name__}: {why}")
     try:
         return _adapted(value, announced)
     except (ArgumentError, ArgumentTypeError, SourceError) as error:
         raise type(error)(f"{dataset}: {error}") from error
+    except Exception as error:
+        raise SourceError(
+            f"{dataset}: a {type(value).__name__} does not say its shape and dtype: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _adapted(value: Any, announced: Announced | None) -> Source:

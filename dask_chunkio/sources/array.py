@@ -56,7 +56,10 @@ class ArraySource:
         try:
             self._dtype = np.dtype(array.dtype)
         except TypeError as error:
-            raise ArgumentTypeError(f"the source's dtype {array.dtype!r} is not one of numpy's") from error
+            raise ArgumentTypeError(
+                f"the source's dtype {array.dtype!r} is not one of numpy's; give the "
+                f"array that its .to_numpy() or .numpy() returns"
+            ) from error
         if _is_h5py(array):
             require_decoder(array)
 

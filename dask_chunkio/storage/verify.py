@@ -138,6 +138,8 @@ def _journal(target: Target) -> Journal:
 def _decoded(path: str) -> Verified:
     if not os.path.exists(path):
         raise TargetError(f"there is no file {path}")
+    if os.path.isdir(path):
+        raise TargetError(f"{path} is a directory, not an HDF5 file")
     problems: list[str] = []
     undecodable: list[str] = []
     checked = 0
