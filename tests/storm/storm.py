@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from storm_jobs import FILE, SECONDS, Job, attempt, begin, forked, gate_of
+from storm_jobs import FILE, NO_CLUSTER, SECONDS, Job, attempt, begin, forked, gate_of
 from storm_judge import Broken, require, require_whole
 
 import dask_chunkio as dcio
@@ -217,7 +217,7 @@ class Round:
             return one.hit == "kill"
         if words == "interrupted":
             return one.hit == "interrupt"
-        if one.hit == "kill one" and words.startswith("WorkerError"):
+        if one.hit == "kill one" and words.startswith(("WorkerError", NO_CLUSTER)):
             return True
         # Another job was cut off: this one cannot go on with that.
         if words.startswith("ArgumentError") and "cannot be resumed" in words and "it writes" in words:

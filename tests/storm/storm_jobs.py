@@ -23,6 +23,8 @@ COLUMNS, ROWS = 12, 24
 CHUNKS, BUFFER = (5, 7), (5, 12)
 GZIP = {"chunks": CHUNKS, "compression": "gzip"}
 TOKENS = "token" in inspect.signature(dcio.to_hdf5).parameters
+# A process of a cluster was killed before there was a call.
+NO_CLUSTER = "no cluster"
 # A gate that nobody opens ends by itself, and so does a child that nobody ends.
 SECONDS = 60
 
@@ -165,13 +167,16 @@ def attempt(job, folder, said, scheduler, seed):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             pause = draw.choice([0, 0, 0.01, 0.05])
             source = Stormy(job.data, folder, job.number, gate=gate, fork=forks, pause=pause)
+            words = NO_CLUSTER
             with _scheduler(scheduler) as chosen, dask.config.set(num_workers=2):
+                words = "never"
                 job.call(os.path.join(folder, FILE), source, wait=True, scheduler=chosen)
             words = "ok"
         except KeyboardInterrupt:
             words = "interrupted"
         except BaseException as error:
-            words = f"{type(error).__name__}: {error}"
+            if words != NO_CLUSTER:
+                words = f"{type(error).__name__}: {error}"
             traceback.print_exc(file=stacks)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Path(f"{said}.part").write_text(words)
