@@ -118,10 +118,10 @@ class StagedFile:
     @_never_raises(_fill_zeros)
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer; beyond the end of the file with zeros (h5py ignores short counts)."""
+        if self._target is not None and ctypes.addressof(ctypes.c_char.from_buffer(buffer)) == self._target:
+            self._found = self._position, len(buffer)
+            return len(buffer)
         view = memoryview(buffer).cast("B")
-        if self._target is not None and ctypes.addressof(ctypes.c_char.from_buffer(view)) == self._target:
-            self._found = self._position, len(view)
-            return len(view)
         # Damaged metadata names places that no file has.
         done = pread_into(self._descriptor, view, self._position) if self._position < self.size else 0
         view[done:] = bytes(len(view) - done)
@@ -222,8 +222,8 @@ class StagedFile:
             Offset, length and filter mask; None if the chunk has no place that HDF5 finds, or its payload is
             longer than `nbytes`.
         """
-        target = target_hole(nbytes)
-        self._target, self._found = target.__array_interface__["data"][0], None
+        target, self._target = target_hole(nbytes)
+        self._found = None
         try:
             mask, _ = dataset.read_direct_chunk(origin, out=target)
         except (OSError, RuntimeError, ValueError):

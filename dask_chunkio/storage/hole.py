@@ -20,6 +20,8 @@ _SMALLEST = 64 << 20
 _growing = threading.Lock()
 _holes: list[Array] = []
 _targets: list[Array] = []
+# Of each target, by its length: asking numpy takes as long as HDF5's search does.
+_addresses: dict[int, int] = {}
 
 
 def hole(nbytes: int) -> Array:
@@ -27,9 +29,12 @@ def hole(nbytes: int) -> Array:
     return _at_least(_holes, nbytes)[:nbytes]
 
 
-def target_hole(nbytes: int) -> Array:
-    """Return a hole of at least `nbytes` that HDF5 may be told to read a payload into."""
-    return _at_least(_targets, nbytes)
+def target_hole(nbytes: int) -> tuple[Array, int]:
+    """Return a hole of at least `nbytes` that HDF5 may be told to read a payload into, and its address."""
+    found = _at_least(_targets, nbytes)
+    if len(found) not in _addresses:
+        _addresses[len(found)] = found.__array_interface__["data"][0]
+    return found, _addresses[len(found)]
 
 
 def _at_least(maps: list[Array], nbytes: int) -> Array:

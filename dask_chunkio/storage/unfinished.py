@@ -14,7 +14,7 @@ from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetBusyError, T
 from dask_chunkio.filters.cut import filled
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.paths import local_path
-from dask_chunkio.storage.chunk_index import list_stored
+from dask_chunkio.storage.chunk_index import UNREADABLE, list_stored
 from dask_chunkio.storage.claim import claimed
 from dask_chunkio.storage.dataset import DatasetLayout, describe
 from dask_chunkio.storage.folder import Folder
@@ -70,6 +70,8 @@ def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
         If the write is still running.
     TargetError
         If the folder is not one of ours, or cannot be removed.
+    IntegrityError
+        If an existing file is so damaged that HDF5 cannot remove from it what the write has hidden there.
 
     Examples
     --------
@@ -89,6 +91,12 @@ def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
         except ChunkIOError:
             if not force:
                 raise
+        except UNREADABLE as error:
+            if not force:
+                raise IntegrityError(
+                    f"what the write has hidden in {target.path} cannot be removed, as that is damaged ({error}); "
+                    f"force=True (--force) removes {target.folder} alone"
+                ) from error
         try:
             folder.remove()
         except OSError as error:

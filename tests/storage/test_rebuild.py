@@ -3,6 +3,7 @@
 import os
 import random
 from pathlib import Path
+from unittest import mock
 
 import h5py
 import hdf5plugin
@@ -165,3 +166,19 @@ def test_verify_sees_damaged_chunks_of_an_extensible_array(tmp_path):
         content = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
     path.write_bytes(content)
     assert len(dcio.verify(path).problems) == 8
+
+
+@pytest.mark.parametrize("error", [KeyError, RuntimeError, OSError, ValueError])
+def test_a_file_too_damaged_to_remove_the_hidden_part_is_named_and_force_removes_the_folder(tmp_path, error):
+    path = tmp_path / "out.h5"
+    with h5py.File(path, "w") as file:
+        file["old"] = np.arange(10)
+    with pytest.raises(SourceError):
+        dcio.to_hdf5(path, "/x", Interrupted(chunk_shape=(4, 5), buffer_shape=(12, 10)), scheduler="synchronous")
+    before = path.read_bytes()
+    with mock.patch.object(h5py.Group, "__delitem__", side_effect=error("Couldn't delete link")):
+        with pytest.raises(ChunkIOError, match="Couldn't delete link"):
+            dcio.discard(path)
+        assert (tmp_path / "out.h5.writing").exists()
+        assert dcio.discard(path, force=True) == str(tmp_path / "out.h5.writing")
+    assert path.read_bytes() == before
