@@ -11,6 +11,7 @@ from typing import Any
 from dask_chunkio.array_blocks import ArrayBlocks, array_blocks
 from dask_chunkio.config import settings
 from dask_chunkio.errors import AlignmentError, ArgumentError
+from dask_chunkio.filters.compatibility import holds_references
 from dask_chunkio.filters.via_hdf5 import encoder_for
 from dask_chunkio.grid import BufferGrid, Shape
 from dask_chunkio.plan import DatasetPlan, WritePlan
@@ -355,3 +356,5 @@ def _require_portable(request: DatasetRequest, workers: Workers) -> None:
     # An array in memory is sent in parts, which are plain numpy.
     if not (isinstance(source, ArraySource) and source.part(empty) is not None):
         require_picklable(source, request.name)
+    elif holds_references(source.dtype):
+        require_picklable(source.part(tuple(slice(0, length) for length in source.shape)), request.name)

@@ -336,7 +336,26 @@ def test_references(target):
         data = file.create_dataset("data", data=np.arange(10))
         references = np.array([data.ref, file.ref, None, data.ref], h5py.ref_dtype)
         regions = np.array([data.regionref[2:4], data.regionref[:]], h5py.regionref_dtype)
+    with pytest.raises(dcio.errors.PicklingError, match=r"^/r: the source cannot be sent to worker processes"):
+        dcio.to_hdf5(target, {"/r": references}, scheduler="processes")
     dcio.to_hdf5(target, {"/r": references, "/s": regions}, chunks=(2,), scheduler="threads")
     with h5py.File(target) as file:
         assert [file[ref].name if ref else None for ref in file["r"]] == ["/data", "/", None, "/data"]
         np.testing.assert_array_equal(file["data"][file["s"][0]], [2, 3])
+
+
+HAZARDS = [({"dtype": dtype, "compression": name}, name) for dtype in (STRING, LISTS) for name in ("blosc", "blosc2")]
+HAZARDS += [({"dtype": "i4", "compression": name, "scaleoffset": 2}, name) for name in ("szip", "sz3")]
+HAZARDS += [({"dtype": "f4", "compression": "zfp", "compression_opts": {"rate": 8}, "scaleoffset": 2}, "zfp")]
+HAZARDS += [({"dtype": dtype, "compression": name}, name) for dtype in (">f4", "f2", "g") for name in ("sz", "sz3")]
+HAZARDS += [({"dtype": ">f4", "compression": "zfp", "compression_opts": {"rate": 8}}, "zfp")]
+
+
+@pytest.mark.parametrize(("keywords", "name"), HAZARDS)
+def test_what_ends_the_process_of_h5py_is_refused(target, keywords, name):
+    source = np.arange(20, dtype="i2" if np.dtype(keywords["dtype"]).kind == "i" else "f4")
+    if keywords["dtype"] in (STRING, LISTS):
+        source = np.array([None], object)
+    with pytest.raises(dcio.errors.ArgumentError, match=rf"^/x: {name} (divides by|after scaleoffset|takes )"):
+        dcio.to_hdf5(target, "/x", source, **keywords)
+    assert not os.listdir(target.parent)

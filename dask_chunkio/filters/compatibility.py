@@ -10,7 +10,7 @@ import numpy as np
 
 from dask_chunkio.errors import CastError
 
-__all__ = ["check_conversion", "common_fields", "is_partial", "refusal", "with_parts", "words"]
+__all__ = ["check_conversion", "common_fields", "holds_references", "is_partial", "refusal", "with_parts", "words"]
 
 DType = np.dtype[Any]
 
@@ -117,6 +117,17 @@ def _without_scalar_type(dtype: DType) -> str | None:
             "for arrays of different lengths, or h5py.ref_dtype for references"
         )
     return f"dtype {dtype.str} has elements of 0 bytes; give one with a length" if not dtype.itemsize else None
+
+
+def holds_references(dtype: DType) -> bool:
+    """Say whether elements are, or have, HDF5 references.
+
+    Examples
+    --------
+    >>> holds_references(np.dtype([("name", "S3"), ("at", h5py.ref_dtype)])), holds_references(h5py.string_dtype())
+    (True, False)
+    """
+    return any("ref" in _notes(part) for part in _parts(dtype))
 
 
 def _is_variable(dtype: DType) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, ChunkIOError
 from dask_chunkio.filters.compatibility import check_conversion
 from dask_chunkio.filters.conversion import convert
+from dask_chunkio.filters.hazards import hazard
 from dask_chunkio.filters.padding import is_padded, without_padding
 from dask_chunkio.filters.pipeline import ChunkFormat
 from dask_chunkio.filters.via_hdf5 import read_filters, require_filter
@@ -146,9 +147,15 @@ def make_dataset(file: h5py.File, spec: DatasetSpec) -> h5py.Dataset:
         raise ArgumentTypeError(f"{spec.name}: h5py cannot create this dataset: {error}") from error
     except (ValueError, OSError, KeyError, RuntimeError, NotImplementedError) as error:
         raise ArgumentError(f"{spec.name}: h5py cannot create this dataset: {error}") from error
+    _refuse_hazard(spec.name, dataset)
     for name, value in spec.attrs.items():
         _set_attribute(dataset, spec, name, value)
     return dataset
+
+
+def _refuse_hazard(name: str, dataset: h5py.Dataset) -> None:
+    if (reason := hazard(read_filters(dataset.id.get_create_plist()), dataset.dtype)) is not None:
+        raise ArgumentError(f"{name}: {reason}")
 
 
 def _set_attribute(dataset: h5py.Dataset, spec: DatasetSpec, name: Any, value: Any) -> None:
@@ -301,6 +308,7 @@ def describe_region(
         raise ArgumentError(f"{dataset.name} keeps its data in other files; write to those")
     if dataset.shape is None:
         raise ArgumentError(f"{dataset.name} has no elements (an empty dataspace); nothing can be written to it")
+    _refuse_hazard(dataset.name, dataset)
     layout = describe(dataset)
     chunk_shape = layout.form.chunk_shape
     if dataset.chunks is None and layout.shape:

@@ -35,9 +35,11 @@ def write_elements(dataset: h5py.Dataset, data: Array, selection: Selection) -> 
 
 
 def _write(dataset: h5py.Dataset, data: Array, selection: Selection) -> None:
+    # What h5py notes in a dtype is lost by scalars and dask.
+    kind = None if data.dtype.hasobject or data.dtype != dataset.dtype else h5py.h5t.py_create(dataset.dtype)
     if not selection:
-        dataset.id.write(h5py.h5s.ALL, h5py.h5s.ALL, data)
+        dataset.id.write(h5py.h5s.ALL, h5py.h5s.ALL, data, kind)
         return
     there = dataset.id.get_space()
     there.select_hyperslab(tuple(axis.start for axis in selection), selection_shape(selection))
-    dataset.id.write(h5py.h5s.create_simple(data.shape), there, data)
+    dataset.id.write(h5py.h5s.create_simple(data.shape), there, data, kind)

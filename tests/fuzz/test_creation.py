@@ -1,0 +1,36 @@
+"""Random creations by plain h5py and by us; `python tests/fuzz/creation.py --runs 5000` for more."""
+
+import os
+
+import pytest
+from creation import DOCUMENTED, DOCUMENTS, MORE, OF_NO_ELEMENTS, case_of, check
+
+RUNS = int(os.environ.get("DASK_CHUNKIO_RUNS", "150"))
+
+
+def test_a_few_creations_are_h5pys():
+    for seed in range(25):
+        check(case_of(seed))
+
+
+@pytest.mark.heavy
+def test_creations_are_h5pys():
+    first = int.from_bytes(os.urandom(4), "little")
+    for seed in range(first, first + RUNS):
+        case = case_of(seed)
+        try:
+            check(case)
+        except Exception as error:
+            error.add_note(f"seed {seed}: {case}")
+            raise
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("seed", range(2))
+def test_creations_by_processes_are_h5pys(seed):
+    check(case_of(seed, processes=True))
+
+
+@pytest.mark.parametrize("words", sorted({*DOCUMENTED.values(), *MORE.values(), *OF_NO_ELEMENTS.values()}))
+def test_what_differs_is_in_the_documents(words):
+    assert words in " ".join(DOCUMENTS.read_text().split())
