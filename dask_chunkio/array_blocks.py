@@ -80,22 +80,32 @@ class ArrayBlocks:
             How many tasks run at once.
         """
         committed = self.places()
-        kept = {key for key in self.sizes.keys() & self.tasks.keys() if self._uses[key] > (key not in committed)}
+        sizes = self._all_sizes()
+        kept = {key: sizes[key] for key in self.tasks if self._uses[key] > (key not in committed) and sizes[key]}
         if not kept:
             return 0
-        largest = max(self.sizes[key] for key in kept)
-        return min(self._peak(kept) + (threads - 1) * largest, sum(self.sizes[key] for key in kept))
+        return min(self._peak(kept) + (threads - 1) * max(kept.values()), sum(kept.values()))
 
-    def _peak(self, kept: set[Key]) -> int:
+    def _all_sizes(self) -> dict[Key, int]:
+        """Return the sizes of what tasks return: where that is not known, about as much as the largest made of it."""
+        sizes = dict(self.sizes)
+        ranks = order(dict(self.tasks))
+        for key in sorted(self.tasks, key=ranks.__getitem__, reverse=True):
+            size = sizes.setdefault(key, 0)
+            for other in _needs(self.tasks[key]) - self.sizes.keys():
+                sizes[other] = max(sizes.get(other, 0), size)
+        return sizes
+
+    def _peak(self, kept: Mapping[Key, int]) -> int:
         """Return the most bytes of blocks that are alive at once when tasks run one by one in dask's order."""
         ends = [key for key in self.tasks if not self._uses[key]]
         tasks = {**self.tasks, "finish": Task("finish", len, List(*map(TaskRef, ends)))}
         ranks = order(tasks)
         last = self._last_uses(tasks, ranks)
         changes = collections.Counter[int]()
-        for key in kept:
-            changes[ranks[key]] += self.sizes[key]
-            changes[last[key] + 1] -= self.sizes[key]
+        for key, size in kept.items():
+            changes[ranks[key]] += size
+            changes[last[key] + 1] -= size
         return max(itertools.accumulate(changes[rank] for rank in sorted(changes)))
 
     def _last_uses(self, tasks: Mapping[Key, Any], ranks: Mapping[Key, int]) -> dict[Key, int]:
