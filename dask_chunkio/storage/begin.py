@@ -220,7 +220,7 @@ def _claimed(target: Target, stack: contextlib.ExitStack) -> Sequence[Owner] | N
         raise TargetChangedError(_is_beginning(target))
     if claim is None and (claim := _opened_claim(target)) is None:
         # It is being removed, or its removal was cut off: made here anew, the lock would be in the way.
-        if target.found() is not None and (target.is_finished or not target.is_begun):
+        if _is_over(target) or (target.found() is not None and target.is_finished):
             _remove(folder)
             return None
         claim = _opened_claim(target, create=True)

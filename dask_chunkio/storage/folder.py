@@ -73,11 +73,13 @@ class Folder:
         """Remove it with all files, the manifest and then the journal last.
 
         The journal says that the write is finished.  Cut off anywhere, what is left says so too: without it an
-        append would count as never begun, and be done again.
+        append would count as never begun, and be done again.  Where the journal is empty, the log goes first: without
+        the file that it is for, nobody could go on with its turn.
         """
         last = ("manifest.json", "journal")
+        first = () if self._holds("journal") else ("log",)
         names = os.listdir(self.path if self.descriptor is None else self.descriptor)
-        for name in (*sorted(set(names) - set(last)), *last):
+        for name in (*first, *sorted(set(names) - {*first, *last}), *last):
             with contextlib.suppress(FileNotFoundError):
                 self._unlink(name)
         try:
@@ -87,6 +89,13 @@ class Folder:
             # Removed by another process, and made anew by a later write.
             if self.is_there:
                 raise
+
+    def _holds(self, name: str) -> bool:
+        with contextlib.suppress(OSError):
+            if self.descriptor is None:
+                return os.stat(os.path.join(self.path, name)).st_size > 0
+            return os.stat(name, dir_fd=self.descriptor).st_size > 0
+        return False
 
     def _unlink(self, name: str) -> None:
         if self.descriptor is None:

@@ -43,7 +43,7 @@ from dask_chunkio.storage.records import (
     read_records,
 )
 
-__all__ = ["HELD", "ROW", "VOID", "Entries", "Journal", "Reservations", "read_journal"]
+__all__ = ["HELD", "ROW", "VOID", "Entries", "Journal", "Reservations", "owners_in", "read_journal"]
 
 _BUFFER = struct.Struct("<QQQQ")
 _ENTRY = np.dtype([("chunk", "<u8"), ("offset", "<u8"), ("nbytes", "<u8"), ("checksum", "<u8"), ("mask", "<u8")])
@@ -255,6 +255,11 @@ def read_journal(path: str) -> Iterator[Journal]:
         yield journal
     finally:
         os.close(descriptor)
+
+
+def owners_in(records: bytes, name: str) -> list[Owner]:
+    """Return who is named by records as new owners; `name` is for messages."""
+    return [Owner.unpack(body) for kind, _, body in read_records(records, name) if kind == OWNER]
 
 
 def _require_possible(entries: Entries, chunks: int, is_chunked: bool) -> None:

@@ -108,7 +108,8 @@ def take_over_datasets(turns: Turns, specs: Sequence[DatasetSpec], judged: Seque
     created, owner, target = turns.journal.created, turns.journal.owner, turns.target
     if created is None or owner is None:
         return make_datasets(turns, specs)
-    if judged is None or (judged and judged[-1] != owner):
+    # Whoever died in the turn that was to take the write over is named by the log alone until it is replayed.
+    if judged is None or (judged and judged[-1] != owner and owner not in turns.replayed_owners):
         raise TargetBusyError(f"{target.path} is being written by another call, {owner}; wait for it (wait=True)")
     wanted = Created(tuple(describe_made(spec, *preview([spec])) for spec in specs), "", target.token, target.overwrite)
     difference = created.difference(wanted)

@@ -55,13 +55,18 @@ class RedoLog:
         self._write(turn.pack(), durable)
         self._apply(turn, durable)
 
-    def replay(self, durability: Callable[[], Durability]) -> None:
+    def replay(self, durability: Callable[[], Durability]) -> bytes:
         """Apply the turn of a process that died in the middle of it, or drop one that was never applied.
 
         Parameters
         ----------
         durability : callable
             Returns that of whoever wrote the log; only called where no turn is being applied.
+
+        Returns
+        -------
+        bytes
+            The records that the journal has gained.
 
         Raises
         ------
@@ -71,7 +76,7 @@ class RedoLog:
         size = os.fstat(self._log).st_size
         if size == 0:
             self._require_nothing_applied()
-            return
+            return b""
         data = self._read_log(size)
         turn = read_turn(data, self._target.log)
         if turn is None:
@@ -84,6 +89,8 @@ class RedoLog:
             # written again.  Applied to the disk before it is there, it could not be applied again.
             self._write(data, durable=True)
             self._apply(turn, durable=True)
+            return turn.journal
+        return b""
 
     def _write(self, record: bytes, durable: bool) -> None:
         pwrite_all(self._log, record, 0)

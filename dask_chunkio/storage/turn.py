@@ -22,10 +22,11 @@ from dask_chunkio.storage.files import is_at, open_side_file, pread_into, pwrite
 from dask_chunkio.storage.flock import locked
 from dask_chunkio.storage.folder import Folder
 from dask_chunkio.storage.hdf5_file import StagedFile
-from dask_chunkio.storage.journal import Journal
+from dask_chunkio.storage.journal import Journal, owners_in
 from dask_chunkio.storage.log import Turn
 from dask_chunkio.storage.manifest import read_manifest
 from dask_chunkio.storage.open_file import OpenFile
+from dask_chunkio.storage.owner import Owner
 from dask_chunkio.storage.placing import Lock, Placing
 from dask_chunkio.storage.redo_log import RedoLog
 from dask_chunkio.storage.signals import deferred
@@ -59,6 +60,8 @@ class Turns:
         As it was at the end of the last turn.
     claim : Claim
         Held while `used`.
+    replayed_owners : list of Owner
+        Whose turn was cut off, before this turn, as they took the write over.
     """
 
     def __init__(self, target: Target, exclusive: bool, holds_claim: bool = False) -> None:
@@ -70,6 +73,7 @@ class Turns:
         self._users = 0
         self._ended = False
         self._open: OpenFile | None = None
+        self.replayed_owners: list[Owner] = []
         self._opened_descriptors: list[int] = []
         try:
             self.folder = Folder(target.folder)
@@ -172,8 +176,9 @@ class Turns:
             deferred(),
         ):
             self._require_in_place()
-            self._redo_log.replay(self._durability_before)
+            replayed = self._redo_log.replay(self._durability_before)
             self.journal.refresh()
+            self.replayed_owners = owners_in(replayed, self.target.log)
             if not anybody:
                 self._require_ownership()
             yield

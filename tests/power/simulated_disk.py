@@ -8,7 +8,7 @@ What may have become of calls since the last ``fsync`` that concerns them:
   their folder, those up to some call are there and later ones are not (``any_names=False``: what
   ext4, XFS and Btrfs do), or any subset is (``any_names=True``).  A rename is one step in both.
 
-A sector is written whole or not at all.
+A sector is written whole or not at all.  An ``fsync`` that fails drops the bytes that it had to write.
 """
 
 from __future__ import annotations
@@ -313,6 +313,11 @@ class State:
         else:
             self._content[number] = self._filled(number, [True] * len(self._pending[number]))
             self._pending[number] = []
+
+    def _add_drop(self, number):
+        """An fsync of a file failed: no later one writes its bytes.  (Sizes and names are kept elsewhere.)"""
+        if number not in self._folders:
+            self._pending[number] = [change for change in self._pending[number] if change[0] == "size"]
 
     def _sync_folder(self, folder):
         """Names in it are durable; and so are, on the disks that keep the order, those before."""

@@ -1,0 +1,213 @@
+"""One ``fsync`` fails, and what it had to write is dropped: the same call goes on, and later the power fails.
+
+Linux tells a failed ``fsync`` once and marks the pages clean.  Programs go on to read them, no later ``fsync`` writes
+them, and a power failure shows that the disk never had them.
+"""
+
+import errno
+import os
+from dataclasses import dataclass
+from random import Random
+
+import h5py
+import numpy as np
+import pytest
+from power_writes import (
+    FILE,
+    Broken,
+    Case,
+    Source,
+    acked,
+    acknowledging,
+    check_here,
+    content,
+    folder,
+    require,
+    without_pauses,
+)
+from simulated_disk import Recorder, disks_after
+
+import dask_chunkio
+from dask_chunkio.errors import ChunkIOError
+from dask_chunkio.storage import disk
+
+
+def noise(seed, rows):
+    return np.random.default_rng(seed).integers(0, 1 << 30, (rows, 64)).astype("i4")
+
+
+def others(path):
+    """Other people's file, with space in it that is free, and datasets that are to be added to or replaced."""
+    with h5py.File(path, "w") as file:
+        file["gone"] = noise(1, 12)
+        file["theirs"] = noise(2, 10)
+        file.create_dataset("x", data=noise(3, 14), chunks=(4, 64), maxshape=(None, 64))
+        file.create_dataset("packed", data=noise(4, 14), chunks=(4, 64), maxshape=(None, 64), compression="gzip")
+        del file["gone"]
+
+
+@dataclass
+class Visible(Case):
+    """A write into a dataset that is there: rows from `first` on."""
+
+    first: int = 0
+
+    def write(self, root, sources=None, scheduler="synchronous", **keywords):
+        sources = sources or {name: Source(data) for name, data in self.data.items()}
+        name, source = next(iter(sources.items()))
+        together = {"durability": self.durability, "progress": False, "read": "concurrent"} | self.keywords | keywords
+        return dask_chunkio.to_hdf5(os.path.join(root, FILE), name, source, scheduler=scheduler, **together)
+
+    def new(self, old):
+        (name, data), *_ = self.data.items()
+        before = np.frombuffer(old[name][0], "i4").reshape(-1, 64)
+        after = np.zeros((max(len(before), self.first + len(data)), 64), "i4")
+        after[: len(before)] = before
+        after[self.first : self.first + len(data)] = data
+        attrs = {"dask_chunkio_tokens"} if "token" in self.keywords else set()
+        return old | {name: (after.tobytes(), after.shape, attrs)}
+
+
+X, NEW = noise(6, 8), noise(7, 6)
+REGION = {"region": np.s_[2:11], "token": "once"}
+APPEND = {"append": True, "token": "once"}
+CASES = {
+    "new": Case({"/x": X}),
+    "new, many processes": Case({"/x": X}, exclusive=False),
+    "new, threads": Case({"/x": noise(6, 24)}, scheduler="threads"),
+    "added": Case({"/g/new": NEW}, others),
+    "replaced": Case({"/x": X}, others, keywords={"overwrite": True}),
+    "region": Visible({"/x": noise(8, 9)}, others, keywords={"region": np.s_[2:11]}, first=2),
+    "region, token": Visible({"/packed": noise(8, 9)}, others, keywords=REGION, first=2),
+    "append": Visible({"/x": noise(9, 9)}, others, keywords=APPEND, first=14),
+    "append, gzip": Visible({"/packed": noise(9, 9)}, others, keywords=APPEND, first=14),
+}
+
+
+class RefusingRecorder(Recorder):
+    """A recorder on whose disk one ``fsync`` fails, once, and drops what it had to write."""
+
+    def __init__(self, root, at):
+        super().__init__(root)
+        self._at, self.syncs, self.dropped = at, 0, None
+
+    def do_fsync(self, real, descriptor):
+        number = self._descriptors.get(descriptor)
+        if number is None:
+            real(descriptor)
+            return
+        self.syncs += 1
+        if self.syncs - 1 == self._at:
+            self.note("drop", number)
+            self.dropped = next(path for path, one in self._paths.items() if one == number)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().do_fsync(real, descriptor)
+
+    do_fdatasync = do_fsync
+
+
+def interrupted(case, at):
+    """Return what is recorded of a write whose fsync number `at` fails, and of the same call made once more."""
+    with folder() as root, without_pauses():
+        case.begin(root)
+        recorder = RefusingRecorder(root, at)
+        with recorder.recording(), acknowledging(recorder):
+            try:
+                case.write(root, scheduler=case.scheduler)
+            except ChunkIOError as error:
+                require(recorder.dropped is not None, f"refused without a reason: {error}")
+            # (An fsync whose bytes the write itself writes again ends well.)
+            if recorder.dropped is not None:
+                case.write(root, scheduler=case.scheduler, resume=True)
+                recorder.note("ack")
+    return recorder
+
+
+def new_content(case, old):
+    if isinstance(case, Visible):
+        return case.new(old)
+    names = {"/" + os.path.dirname(name).strip("/") for name in case.data} - {"/"}
+    groups = {name: ("group", None, set()) for name in names if name not in old}
+    return {"/": {}} | old | groups | {name: (data.tobytes(), data.shape, set()) for name, data in case.data.items()}
+
+
+def plain(path):
+    """Return what a file holds, with the names of the attributes alone."""
+    return {
+        name: (*found[:2], set(found[2])) if isinstance(found, tuple) else found
+        for name, found in content(path).items()
+    }
+
+
+def judge(case, contents, left, acks, is_done):
+    """See that a disk that the power failure left leads to the right file, by the same call."""
+    old, new = contents
+    with folder() as root:
+        path = os.path.join(root, FILE)
+        left.make(root)
+        if is_done:
+            require(plain(path) == new, "the call had ended, and its data are not there")
+        if isinstance(case, Visible):
+            case.write(root, resume=True)
+        else:
+            check_here(case, old, root, acks, "resume")
+        require(plain(path) == new, "the same call does not lead to the right file")
+        require(not os.path.lexists(path + ".writing"), "side files are left")
+
+
+def broken(case, at, most, points):
+    """Return in words which promises are broken after fsync number `at` has failed; None behind the last."""
+    words = []
+    try:
+        recorder = interrupted(case, at)
+    except (ChunkIOError, Broken) as error:
+        return [f"fsync {at}: the same call is refused: {type(error).__name__}: {error}"]
+    if recorder.dropped is None:
+        return None
+    raw = case.old()
+    old = {name: (*one[:2], set(one[2])) if isinstance(one, tuple) else one for name, one in raw.items()}
+    new, end = new_content(case, old), len(recorder.events)
+    since = next(count for count, event in enumerate(recorder.events, 1) if event[0] == "drop")
+    random = Random(at)
+    chosen = {end, *random.sample(range(since, end), min(points, end - since))}
+    found = disks_after(recorder, random, most, prefixes=chosen)
+    with without_pauses():
+        for left, count, what in found.values():
+            acks = [ack for ack in acked(recorder, count) if ack]
+            try:
+                judge(case, (raw, new), left, acks, count == end)
+            except Exception as error:
+                words.append(
+                    f"fsync {at} of {recorder.dropped or 'the folder'}, power after event {count} of {end}, {what}: "
+                    f"{type(error).__name__}: {error}"
+                )
+    return words[:3]
+
+
+def all_broken(case, ats, most, points):
+    found = []
+    for at in ats:
+        words = broken(case, at, most, points)
+        if words is None:
+            break
+        found += words
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_an_fsync_that_failed_has_dropped_is_written_again(name):
+    words = all_broken(CASES[name], (6, 12, 21), most=1, points=1)
+    assert not words, "\n".join(words)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", CASES)
+def test_what_an_fsync_that_failed_has_dropped_is_written_again_at_every_fsync(name):
+    words = all_broken(CASES[name], range(1000), most=1, points=1)
+    assert not words, "\n".join(words)
+
+
+def test_pages_that_are_dropped_are_missed(monkeypatch):
+    # The harness sees what a write that trusts the second fsync loses.
+    monkeypatch.setattr(disk.Disk, "is_doubted", property(lambda _: False))
+    assert any(broken(CASES["new"], at, most=1, points=0) for at in range(1000))
