@@ -166,6 +166,8 @@ class WritePlan:
         tasks need them.
     target_problem : str
         Why the target cannot be written as it is now; empty if it can.
+    already_complete : bool
+        Whether everything is there already, so that `to_hdf5` will write nothing; then `datasets` is empty.
     """
 
     path: str
@@ -178,6 +180,7 @@ class WritePlan:
     advice: str = ""
     kept_nbytes: int = 0
     target_problem: str = ""
+    already_complete: bool = False
     _write: Callable[..., WriteResult] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -188,7 +191,7 @@ class WritePlan:
     @property
     def tasks(self) -> int:
         """Number of tasks of the write itself."""
-        return 2 + sum(dataset.tasks for dataset in self.datasets)
+        return 0 if self.already_complete else 2 + sum(dataset.tasks for dataset in self.datasets)
 
     @property
     def fits(self) -> bool:
@@ -231,6 +234,8 @@ class WritePlan:
         return "\n".join((f"WritePlan of {self.path}", *self._summary(), *map(str, self.datasets)))
 
     def _summary(self) -> list[str]:
+        if self.already_complete:
+            return ["Everything is there already: nothing will be written"]
         is_known = not any(dataset.open_ended for dataset in self.datasets)
         size = format_nbytes(self.nbytes) if is_known else "A stream"
         lines = [

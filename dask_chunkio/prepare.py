@@ -32,7 +32,7 @@ from dask_chunkio.specs import Scale, most_rows, spec_of, spec_of_part, wanted_o
 from dask_chunkio.storage.complete import StoredDataset
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, preview
 from dask_chunkio.storage.parts import Parts, find_parts
-from dask_chunkio.storage.preconditions import target_problem
+from dask_chunkio.storage.preconditions import is_complete, target_problem
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.writers import release
 from dask_chunkio.tasks import Creation, DatasetJob, WriteLayout, begin_write
@@ -112,7 +112,11 @@ class PreparedWrite:
         """
         datasets = tuple(map(_dataset_plan, self.jobs, estimates or [None] * len(self.jobs)))
         workers = self.workers
+        if self.complete:
+            return self._plan_of_nothing(write)
         problem = workers.call(target_problem, self.target, self.specs) if looks else ""
+        if looks and not problem and workers.call(is_complete, self.target, self.specs):
+            return self._plan_of_nothing(write)
         held = _projected(datasets, workers.threads_per_worker)
         kept = self.blocks().kept_nbytes(workers.threads)
         advice = _advice(datasets, held, workers) if held > workers.memory_nbytes else ""
@@ -128,8 +132,13 @@ class PreparedWrite:
             advice,
             kept,
             problem,
-            write,
+            _write=write,
         )
+
+    def _plan_of_nothing(self, write: Callable[..., WriteResult] | None) -> WritePlan:
+        at, workers = self.target.path, self.workers
+        counts = (workers.threads, workers.threads_per_worker, 0, workers.memory_nbytes)
+        return WritePlan(at, (), workers.kind, *counts, already_complete=True, _write=write)
 
     @property
     def lazy_names(self) -> str:

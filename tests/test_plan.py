@@ -134,6 +134,27 @@ def test_it_draws_itself(shape):
     assert drawn.count("<table") == drawn.count("</table>") == 2
 
 
+@pytest.mark.parametrize("keywords", [{"append": True}, {}, {"overwrite": True}], ids=["append", "new", "overwrite"])
+def test_it_says_that_a_token_is_applied(target, keywords):
+    dcio.to_hdf5(target, "/x", DATA, token="monday", **keywords, **LAYOUT)
+    plan = dcio.plan(target, "/x", DATA, token="monday", **keywords, **LAYOUT)
+    assert plan.already_complete
+    assert plan.fits
+    assert (plan.tasks, plan.nbytes) == (0, 0)
+    assert "nothing will be written" in repr(plan)
+    assert "nothing will be written" in plan._repr_html_()
+    assert plan.write().already_complete
+    other = dcio.plan(target, "/x", DATA, token="tuesday", **(keywords or {"overwrite": True}), **LAYOUT)
+    assert not other.already_complete
+
+
+def test_it_says_that_a_call_that_may_be_run_again_is_complete(target):
+    assert not dcio.plan(target, "/x", DATA, resume=True, **LAYOUT).already_complete
+    dcio.to_hdf5(target, "/x", DATA, resume=True, **LAYOUT)
+    assert dcio.plan(target, "/x", DATA, resume=True, **LAYOUT).already_complete
+    assert dcio.plan(target, "/x", DATA[:100], resume=True, **LAYOUT).target_problem
+
+
 def test_it_is_a_value():
     assert planned(memory_limit="2GB") == planned(memory_limit="2GB")
     assert hash(planned().datasets[0].name) == hash("/x")

@@ -20,7 +20,7 @@ from dask_chunkio.storage.superblock import require_closed
 from dask_chunkio.storage.target import Mode, Target, remedies
 from dask_chunkio.storage.visible import require_as_planned
 
-__all__ = ["Judgement", "judge", "left_words", "opened_to_look", "require_free", "require_inside"]
+__all__ = ["Judgement", "is_complete", "judge", "left_words", "opened_to_look", "require_free", "require_inside"]
 __all__ += ["require_replaceable", "require_writable", "target_problem"]
 
 
@@ -116,6 +116,14 @@ def target_problem(target: Target, specs: Sequence[DatasetSpec]) -> str:
     except (TargetError, IntegrityError) as error:
         return str(error)
     return ""
+
+
+def is_complete(target: Target, specs: Sequence[DatasetSpec]) -> bool:
+    """Say whether everything that a write would make is there already.  Touches nothing."""
+    try:
+        return bool(judge(target.located(), specs).complete)
+    except (TargetError, IntegrityError):
+        return False
 
 
 def left_words(target: Target) -> str:
