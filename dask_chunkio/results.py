@@ -62,7 +62,8 @@ class WriteResult:
     notes : tuple of str
         What had to be repaired.
     already_complete : bool
-        Whether everything was there, so that nothing was written: the datasets are as they are in the file.
+        Whether everything was there, so that nothing was written.  Then `datasets` describes what is in the file,
+        with its whole shape, and says that no buffers and no chunks were written.
     """
 
     path: str

@@ -88,14 +88,15 @@ def to_hdf5(
         Go on with a write of this file that was cut off, if there is one; the arguments must
         be those with which it was begun, except for ``scheduler``, ``memory_limit`` and ``buffer_shape``.
         Where all that it would make is there already, nothing is touched, and the result says
-        ``already_complete``: a call may be run again and again.  ``append`` needs a `token` for that.
+        ``already_complete``: a call may be run again and again.  ``append`` needs a `token` for that; without
+        one it is refused.  Without a token, ``region`` and ``overwrite`` write again.
     token : str, optional
         Any string that tells this call from all others that write its datasets.  It is kept with each of them, in
         the attribute ``dask_chunkio_tokens``, from the moment in which they are whole.  A call whose token is
-        there is complete.
+        there is complete, whether it says ``resume=True`` or not.
     wait : bool
-        Where another call is writing this file, or another program has it open, wait instead of
-        raising.  By default ``chunkio.wait`` of dask's configuration, which is False.
+        Where another call is writing this file, or another program has it open, wait without a limit of time
+        instead of raising.  By default ``chunkio.wait`` of dask's configuration, which is False.
     durability : str
         What a committed buffer survives: ``"process"`` for the death of any process,
         ``"power"`` for that of the machine too, which waits for the disk at each commit.  By default

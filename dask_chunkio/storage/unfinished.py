@@ -51,6 +51,9 @@ class Recovered:
 def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
     """Remove what a write that was cut off has left; nothing that was there before it is touched.
 
+    What a region has committed stays: the old elements of those chunks are gone.  A dataset that was appended to
+    is shrunk to the length that it had.
+
     Parameters
     ----------
     path : str or path-like

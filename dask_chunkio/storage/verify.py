@@ -72,6 +72,7 @@ def verify(path: str | os.PathLike[str]) -> Verified:
     Verified
         With one line for each chunk that is not as it should be.  A chunk that is reserved
         and whose payload was never placed is one of them: a resumed write reads its source again.
+        A dataset whose filter plugin is missing here is not checked; `Verified.undecodable` names it.
 
     Raises
     ------
