@@ -30,15 +30,18 @@ import numpy as np
 
 from dask_chunkio.errors import ArgumentError, IntegrityError, TargetError
 from dask_chunkio.storage.created import Created
-from dask_chunkio.storage.files import open_side_file, pread_into
+from dask_chunkio.storage.files import memory_nbytes, open_side_file, pread_into
 from dask_chunkio.storage.owner import Owner
 from dask_chunkio.storage.records import (
     CREATED,
     DISCARDED,
     FINISHED,
+    HEADER_NBYTES,
     OWNER,
     RESERVED,
     VOIDED,
+    claimed_nbytes,
+    damaged_before_others,
     pack_record,
     read_records,
 )
@@ -48,7 +51,9 @@ __all__ = ["HELD", "ROW", "VOID", "Entries", "Journal", "Reservations", "owners_
 _BUFFER = struct.Struct("<QQQQ")
 _ENTRY = np.dtype([("chunk", "<u8"), ("offset", "<u8"), ("nbytes", "<u8"), ("checksum", "<u8"), ("mask", "<u8")])
 ROW = np.dtype([*((name, "<u8") for name in ("offset", "nbytes", "checksum", "mask")), ("state", "u1")])
-_MOST_CHUNKS = 1 << 40
+# Of a table, which takes memory for each chunk.
+_MOST_CHUNKS = min(1 << 40, memory_nbytes() // ROW.itemsize)
+_BLOCK_NBYTES, _MOST_NBYTES = 32 << 20, 1 << 30
 _UNREADABLE = (ValueError, TypeError, KeyError, OverflowError, RecursionError, MemoryError, struct.error)
 
 Entries = np.ndarray[Any, np.dtype[Any]]
@@ -144,14 +149,37 @@ class Journal:
         IntegrityError
             If a record is damaged, or says what cannot be.
         """
-        grown = os.fstat(self._descriptor).st_size - self.size
-        if grown <= 0:
-            return
-        try:
-            data = bytearray(grown)
-        except MemoryError as error:
-            raise IntegrityError(f"{self._name} has {grown} bytes, more than memory; discard the write") from error
-        count = pread_into(self._descriptor, memoryview(data), self.size)
+        end = os.fstat(self._descriptor).st_size
+        while self.size < end:
+            stop = self._block_end(end)
+            self._read(stop)
+            if self.size < stop < end:
+                raise damaged_before_others(self._name, self.size)
+            if stop == end:
+                break
+
+    def _block_end(self, end: int) -> int:
+        """Return up to where to read at once: whole records, as their headers say, or all that is left."""
+        stop = self.size
+        while end - self.size > _BLOCK_NBYTES and stop - self.size < _BLOCK_NBYTES:
+            header = bytearray(HEADER_NBYTES)
+            count = pread_into(self._descriptor, memoryview(header), stop)
+            # What is damaged or cut off may hold all that is left.
+            following = min(stop + (claimed_nbytes(bytes(header[:count])) or end), end)
+            if following - stop > _MOST_NBYTES:
+                raise IntegrityError(
+                    f"{self._name} holds {following - stop} bytes from byte {stop} on that are no record; discard the "
+                    f"write (dask-chunkio discard) and start it again"
+                )
+            stop = following
+            if stop == end:
+                break
+        return stop if stop > self.size else end
+
+    def _read(self, stop: int) -> None:
+        """Take in the records up to a byte of the file."""
+        data = memoryview(bytearray(stop - self.size))
+        count = pread_into(self._descriptor, data, self.size)
         base = self.size
         records = read_records(bytes(data[:count]), self._name)
         # All that many workers reserved meanwhile is entered at once: each reads what every other one writes.
@@ -295,5 +323,5 @@ def _resized(table: Entries, count: int) -> Entries:
 
 def _bounded(count: int) -> int:
     if count > _MOST_CHUNKS:
-        raise ValueError(f"of a dataset with {count} chunks")
+        raise ValueError(f"of a dataset with {count} chunks, of which memory holds {_MOST_CHUNKS}")
     return count

@@ -23,6 +23,7 @@ from dask_chunkio.errors import IntegrityError
 from dask_chunkio.storage.files import pread_into
 
 __all__ = ["APPLYING", "CREATED", "DISCARDED", "FINISHED", "OWNER", "RESERVED", "TURN", "VERSION", "VOIDED"]
+__all__ += ["HEADER_NBYTES", "claimed_nbytes", "damaged_before_others"]
 __all__ += ["checksum", "checksum_at", "first_record", "is_cut_off", "json_object", "pack_record", "read_records"]
 
 VERSION = 3
@@ -31,7 +32,7 @@ CREATED, RESERVED, TURN, OWNER, VOIDED, FINISHED, APPLYING, DISCARDED = range(1,
 _MAGIC = b"DCIO"
 _HEADER = struct.Struct("<4sHHQ")
 _SUM = struct.Struct("<Q")
-_PREFIX = _HEADER.size + _SUM.size
+_PREFIX = HEADER_NBYTES = _HEADER.size + _SUM.size
 _SMALL = 4096
 _AT_ONCE = 1 << 20
 
@@ -95,10 +96,22 @@ def read_records(data: bytes, name: str) -> Iterator[Record]:
         yield record
         at = record[1]
     if _record_after(data, at, name):
-        raise IntegrityError(
-            f"{name} is damaged at byte {at}, before other records; what was written cannot be trusted. "
-            f"Discard it (dask-chunkio discard) and write again"
-        )
+        raise damaged_before_others(name, at)
+
+
+def damaged_before_others(name: str, at: int) -> IntegrityError:
+    """Return the error that says that the record at a byte is damaged, though others follow."""
+    return IntegrityError(
+        f"{name} is damaged at byte {at}, before other records; what was written cannot be trusted. "
+        f"Discard it (dask-chunkio discard) and write again"
+    )
+
+
+def claimed_nbytes(header: bytes) -> int | None:
+    """Return how long the record is that begins with these bytes, as it says itself; None if it is none."""
+    if len(header) < HEADER_NBYTES or not header.startswith(_MAGIC):
+        return None
+    return HEADER_NBYTES + int(_HEADER.unpack_from(header)[3])
 
 
 def is_cut_off(data: bytes, size: int, kind: int) -> bool:

@@ -2,6 +2,8 @@ import itertools
 import json
 import os
 import struct
+import subprocess
+import sys
 import tempfile
 
 import numpy as np
@@ -10,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dask_chunkio.errors import IntegrityError
+from dask_chunkio.storage import journal as journals
 from dask_chunkio.storage.created import Created, CreatedDataset
 from dask_chunkio.storage.files import pwrite_all
 from dask_chunkio.storage.journal import Journal, Reservations
@@ -211,3 +214,58 @@ def test_a_table_takes_no_memory_until_it_is_used(journal):
     journal.refresh()
     assert journal.find(0, [2**24 - 1]).tolist() == [(5, 6, 7, 0, 1)]
     assert isinstance(journal.table(0), np.ndarray)
+
+
+def test_a_journal_that_is_read_in_blocks_says_the_same(journal, monkeypatch):
+    monkeypatch.setattr(journals, "_BLOCK_NBYTES", 100)
+    rows = [(number % 5, number, 1 + number, 7, 0) for number in range(50)]
+    append(journal, CREATION.pack() + b"".join(held([row]) for row in rows))
+    journal.refresh()
+    assert journal.size == os.fstat(journal._descriptor).st_size
+    assert journal.table(0)["offset"].tolist() == [45, 46, 47, 48, 49]
+    append(journal, held([(0, 99, 1, 1, 0)]) + held([(1, 99, 1, 1, 0)])[:-1])
+    journal.refresh()
+    assert journal.table(0)["offset"].tolist() == [99, 46, 47, 48, 49]
+
+
+@pytest.mark.parametrize("at", [10, 40, 300, 700])
+def test_damage_is_found_in_any_block(journal, monkeypatch, at):
+    monkeypatch.setattr(journals, "_BLOCK_NBYTES", 100)
+    data = bytearray(CREATION.pack() + b"".join(held([(0, number, 1, 7, 0)]) for number in range(20)))
+    data[at] ^= 0x10
+    append(journal, data)
+    with pytest.raises(IntegrityError, match=r"damaged at byte \d+, before other records"):
+        journal.refresh()
+
+
+HOSTILE = """
+import os, resource, sys
+from dask_chunkio.errors import IntegrityError
+from dask_chunkio.storage.journal import read_journal
+resource.setrlimit(resource.RLIMIT_AS, (int(open("/proc/self/statm").read().split()[0]) * 4096 + (200 << 20),) * 2)
+try:
+    with read_journal(sys.argv[1]):
+        print("read")
+except IntegrityError as error:
+    print("refused", error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are told by /proc")
+@pytest.mark.parametrize("data", [b"", CREATION.pack(), CREATION.pack() + pack_record(RESERVED, b"x" * 999)[:500]])
+def test_a_sparse_journal_takes_no_memory(tmp_path, data):
+    path = tmp_path / "journal"
+    path.write_bytes(data)
+    os.truncate(path, 40 << 30)
+    done = subprocess.run([sys.executable, "-c", HOSTILE, path], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("refused"), done
+    assert "no record; discard" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are told by /proc")
+@pytest.mark.parametrize("count", [1 << 28, 1 << 34, 1 << 40])
+def test_a_table_that_memory_does_not_hold_is_refused(tmp_path, count):
+    path = tmp_path / "journal"
+    path.write_bytes(changed(shape=[count], chunks=[1]))
+    done = subprocess.run([sys.executable, "-c", HOSTILE, path], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("refused"), done
