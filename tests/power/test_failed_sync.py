@@ -213,6 +213,7 @@ def test_what_an_fsync_that_failed_has_dropped_is_written_again_at_every_fsync(n
     assert not words, "\n".join(words)
 
 
+@pytest.mark.heavy
 def test_pages_that_are_dropped_are_missed(monkeypatch):
     # The harness sees what a write that trusts the second fsync loses.
     monkeypatch.setattr(disk.Disk, "is_doubted", property(lambda _: False))
