@@ -16,6 +16,7 @@ import dask.config
 from dask.utils import parse_bytes, parse_timedelta
 
 from dask_chunkio.errors import ArgumentError
+from dask_chunkio.storage.lease import MOST_SECONDS
 
 __all__ = ["Settings", "settings"]
 
@@ -49,6 +50,8 @@ class Settings:
         How often the logger says how far a write is.
     worker_seconds : float
         How long a call waits for the first worker of a cluster.
+    lease_seconds : float
+        How long a write is believed to be running without a sign of life, where file locks do not reach.
     """
 
     buffer_nbytes: int
@@ -60,6 +63,7 @@ class Settings:
     progress: bool | None
     log_seconds: float
     worker_seconds: float
+    lease_seconds: float
 
 
 def settings() -> Settings:
@@ -86,6 +90,7 @@ def settings() -> Settings:
         _read("progress", _or_none(_truth), "null, true or false"),
         _read("log-interval", _seconds, "a time such as 60s"),
         _read("worker-timeout", _seconds, "a time such as 10 minutes"),
+        _read("lease-duration", _lease, "a time from 1s to 10min, such as 30s"),
     )
 
 
@@ -119,6 +124,13 @@ def _truth(value: Any) -> bool:
 def _seconds(value: Any) -> float:
     seconds = float(parse_timedelta(value))
     if not seconds > 0:
+        raise ValueError(value)
+    return seconds
+
+
+def _lease(value: Any) -> float:
+    seconds = _seconds(value)
+    if not 1 <= seconds <= MOST_SECONDS:
         raise ValueError(value)
     return seconds
 

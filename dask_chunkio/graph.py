@@ -90,9 +90,8 @@ def build_graph(
     """
     token = creation.target.write_id
     graph = _Layers({}, {})
-    label = _label(creation.jobs[0].layout.name) if len(creation.jobs) == 1 else "file"
-    create, finish = f"create-{label}-{token}", f"finish-{label}-{token}"
-    graph.add(create, {create: Task(create, create_target, creation)}, ())
+    create, finish = creation.key, f"finish-{creation.label}-{token}"
+    graph.add(create, {create: Task(create, create_target, creation, create)}, ())
     commits: list[Any] = []
     for number, (job, source) in enumerate(zip(creation.jobs, sources, strict=True)):
         if not isinstance(source, LazySource):
@@ -133,7 +132,7 @@ def buffer_of(key: Key, token: str, jobs: Sequence[DatasetJob]) -> tuple[int, in
 
 def _suffix(job: DatasetJob, number: int, token: str) -> str:
     # The number makes it unique: the labels of /a/b and /a.b are alike.
-    return f"{_label(job.layout.name)}-{token}.{number}"
+    return f"{job.label}-{token}.{number}"
 
 
 def _ranks(count: int) -> list[tuple[str, int]]:
@@ -143,11 +142,6 @@ def _ranks(count: int) -> list[tuple[str, int]]:
     """
     width = len(str(count))
     return [(f"{count - buffer:0{width}d}", buffer) for buffer in range(count)]
-
-
-def _label(name: str) -> str:
-    # Schedulers take no key that is not UTF-8.
-    return name.strip("/").replace("/", ".").encode("utf-8", "replace").decode()
 
 
 def _add_dataset(

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import random
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from types import FrameType
 
-from distributed import Lock, get_worker, secede
+from dask.local import get_async
+from distributed import Lock, Worker, get_worker, secede
 
-__all__ = ["Hearer", "Word", "leave_threads", "listen", "pauses", "progress_topic", "report", "turn_lock"]
-__all__ += ["worker_threads"]
+__all__ = [
+    "Hearer",
+    "Word",
+    "is_held",
+    "leave_threads",
+    "listen",
+    "pauses",
+    "progress_topic",
+    "report",
+    "scheduler_address",
+    "turn_lock",
+    "worker_threads",
+]
 
 # Number of the dataset, number of the buffer, its bytes.
 Word = tuple[int, int, int]
@@ -29,6 +43,30 @@ def turn_lock(write_id: str) -> Callable[[], AbstractContextManager[object]]:
         return contextlib.nullcontext
     lock = Lock(f"dask_chunkio-{write_id}")
     return lambda: lock
+
+
+def is_held(key: str) -> bool:
+    """Say whether a graph with this key is being run here, or its value is kept by a worker for one.
+
+    A value that was computed can live on in the traceback of an error when its graph is long given up; and a
+    worker that is short of memory has it on disk.
+    """
+    return any(key in worker.data for worker in list(Worker._instances)) or any(
+        frame.f_code is get_async.__code__ and key in frame.f_locals["dsk"] for frame in _running_frames()
+    )
+
+
+def _running_frames() -> Iterator[FrameType]:
+    for top in sys._current_frames().values():
+        frame: FrameType | None = top
+        while frame is not None:
+            yield frame
+            frame = frame.f_back
+
+
+def scheduler_address() -> str:
+    """Return the address of the scheduler whose worker runs this task; empty where none does."""
+    return str(get_worker().scheduler.address) if _in_worker() else ""
 
 
 def worker_threads(otherwise: int) -> int:

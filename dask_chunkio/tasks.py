@@ -25,15 +25,17 @@ from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.filters.variable import storable_elements
 from dask_chunkio.filters.via_hdf5 import encoder_for
 from dask_chunkio.grid import Array, BufferGrid, Selection, Shape, buffer_grid, selection_shape
-from dask_chunkio.locks import leave_threads, pauses, report, turn_lock
+from dask_chunkio.locks import is_held, leave_threads, pauses, report, scheduler_address, turn_lock
 from dask_chunkio.results import DatasetResult, WriteResult, already_complete
 from dask_chunkio.sources.source import Reader, ReadMode, read_checked
 from dask_chunkio.storage import writers
 from dask_chunkio.storage.begin import begin
 from dask_chunkio.storage.complete import StoredDataset
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec
+from dask_chunkio.storage.descriptors import close_descriptor
 from dask_chunkio.storage.files import open_side_file
 from dask_chunkio.storage.flock import locked
+from dask_chunkio.storage.keepalive import Held, Keepalive
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.visible import Change, Part
 from dask_chunkio.storage.writer import Lock, Writer
@@ -90,6 +92,11 @@ class DatasetJob:
     most_rows: int | None = None
 
     @property
+    def label(self) -> str:
+        """The name of the dataset in the keys of its tasks: schedulers take no key that is not UTF-8."""
+        return self.layout.name.strip("/").replace("/", ".").encode("utf-8", "replace").decode()
+
+    @property
     def shape(self) -> Shape:
         """Shape of what is written."""
         region = self.layout.region
@@ -133,12 +140,22 @@ class Creation:
     jobs: tuple[DatasetJob, ...]
     exclusive: bool = False
 
+    @property
+    def label(self) -> str:
+        """What its tasks are called: the dataset, or "file" where there are several."""
+        return self.jobs[0].label if len(self.jobs) == 1 else "file"
+
+    @property
+    def key(self) -> str:
+        """Of the task in the graph that begins the write."""
+        return f"create-{self.label}-{self.target.write_id}"
+
 
 @dataclass(frozen=True, slots=True)
 class WriteLayout:
     """What every task of a write needs to know: made by `create_target`, never changed.
 
-    `complete` has the datasets of a call that has nothing to do.
+    `complete` has the datasets of a call that has nothing to do.  Whoever has this in memory keeps the write alive.
     """
 
     target: Target
@@ -146,6 +163,7 @@ class WriteLayout:
     exclusive: bool
     started: float
     complete: tuple[StoredDataset, ...] = ()
+    keepalive: Keepalive | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +218,21 @@ def _begin_between_changes(creation: Creation) -> WriteLayout:
 
 def begin_write(creation: Creation) -> WriteLayout:
     """Make one attempt to begin a write."""
+    target = creation.target.located()
+    keepalive = _keepalive(target, creation.key)
+    try:
+        return _begun(creation, target, keepalive)
+    except BaseException:
+        keepalive.give_up()
+        raise
+
+
+def _begun(creation: Creation, target: Target, keepalive: Keepalive) -> WriteLayout:
     started = time.time()
-    lock = turn_lock(creation.target.write_id)
-    begun = begin(creation.target, creation.specs, creation.exclusive, lock)
+    begun = begin(target, creation.specs, creation.exclusive, turn_lock(target.write_id), keepalive)
     target, layouts = begun.target, begun.made.layouts
     if begun.made.complete:
+        keepalive.give_up()
         return WriteLayout(target, creation.jobs, creation.exclusive, started, begun.made.complete)
     for made, job in zip(layouts, creation.jobs, strict=True):
         found = job.of_length(made.shape[0]).layout if job.open_ended else job.layout
@@ -213,7 +241,12 @@ def begin_write(creation: Creation) -> WriteLayout:
                 f"{made.name}: HDF5 made it as {made.form} on the worker, but as {job.layout.form} where it was "
                 f"planned; use the same version of h5py on both"
             )
-    return WriteLayout(target, creation.jobs, creation.exclusive, started)
+    return WriteLayout(target, creation.jobs, creation.exclusive, started, (), keepalive)
+
+
+def _keepalive(target: Target, key: str) -> Keepalive:
+    held = Held(target.folder, target.lock, target.write_id, key, is_held, scheduler_address(), target.lease_seconds)
+    return Keepalive(held, has_begun=False)
 
 
 def read_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader) -> Array | Receipt:
@@ -396,4 +429,4 @@ class _reading:  # noqa: N801
 
     def __exit__(self, *error: object) -> None:
         self._lock.__exit__(None, None, None)
-        os.close(self._file)
+        close_descriptor(self._file)

@@ -339,4 +339,5 @@ def _target_options(
         "durability": durability,
         "libver": libver,
         "command": command_line.get(),
+        "lease_seconds": chosen.lease_seconds,
     }

@@ -238,3 +238,10 @@ def test_one_module_asks_hdf5_about_chunks():
         if module != "storage.chunk_index":
             asked = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
             assert not asked & {"chunk_iter", "get_chunk_info", "get_chunk_info_by_coord", "get_num_chunks"}, module
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m != "storage.descriptors"])
+def test_files_are_opened_where_forked_children_close_them(module):
+    source = MODULES[module].read_text()
+    assert "os.open(" not in source
+    assert "os.close(" not in source

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from dask_chunkio.errors import TargetBusyError, TargetChangedError, TargetError, UnfinishedWriteError
@@ -17,14 +17,18 @@ from dask_chunkio.storage.dataset import DatasetSpec
 from dask_chunkio.storage.files import is_at
 from dask_chunkio.storage.folder import Folder, remove_empty_folder
 from dask_chunkio.storage.journal import read_journal
+from dask_chunkio.storage.keepalive import Keepalive
 from dask_chunkio.storage.making import Made
 from dask_chunkio.storage.manifest import read_manifest, require_real_folder
 from dask_chunkio.storage.owner import Owner
 from dask_chunkio.storage.preconditions import judge
+from dask_chunkio.storage.taking_over import take_over
 from dask_chunkio.storage.target import Target, remedies
 from dask_chunkio.storage.turn import Lock
 
 __all__ = ["Begun", "begin", "claimed_alone"]
+
+_Create = Callable[[Target, Sequence[Owner] | None], Made]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,9 @@ class Begun:
     made: Made = field(default_factory=Made)
 
 
-def begin(target: Target, specs: Sequence[DatasetSpec], exclusive: bool, lock: Lock) -> Begun:
+def begin(
+    target: Target, specs: Sequence[DatasetSpec], exclusive: bool, lock: Lock, keepalive: Keepalive | None = None
+) -> Begun:
     """Begin a write: make its folder, its file and its datasets; or go on with one.
 
     Run again for the same write it finds them made and changes nothing.
@@ -58,6 +64,8 @@ def begin(target: Target, specs: Sequence[DatasetSpec], exclusive: bool, lock: L
         Whether no other process takes turns.
     lock : callable
         Returns the scheduler's lock.
+    keepalive : Keepalive, optional
+        Keeps the write alive from here on.
 
     Raises
     ------
@@ -74,18 +82,30 @@ def begin(target: Target, specs: Sequence[DatasetSpec], exclusive: bool, lock: L
     """
     target = target.located()
     require_real_folder(target.folder)
+
+    def create(target: Target, owners: Sequence[Owner] | None) -> Made:
+        writer = writers.writer_for(target, exclusive)
+        if keepalive is None:
+            return writer.create(specs, lock, owners)
+        with writer.turns.used():
+            made = writer.create(specs, lock, owners, keepalive.announce)
+            # Before this call lets go of its own claim, so that nobody finds the write free.
+            if not made.complete:
+                keepalive.share()
+        return made
+
     if os.path.isdir(target.folder) and _is_mine(target):
-        return _gone_on(target, specs, exclusive, lock, None)
+        return _gone_on(target, create, None)
     remove_empty_folder(target.folder)
     if not os.path.isdir(target.folder):
-        return _begun_anew(target, specs, exclusive, lock)
+        return _begun_anew(target, specs, create)
     with claimed_alone(target) as owners:
         if owners is None:
-            return _begun_anew(target, specs, exclusive, lock)
-        return _gone_on(target, specs, exclusive, lock, owners)
+            return _begun_anew(target, specs, create)
+        return _gone_on(target, create, owners)
 
 
-def _begun_anew(target: Target, specs: Sequence[DatasetSpec], exclusive: bool, lock: Lock) -> Begun:
+def _begun_anew(target: Target, specs: Sequence[DatasetSpec], create: _Create) -> Begun:
     judged = judge(target, specs)
     if judged.complete:
         return Begun(target, Made(complete=judged.complete))
@@ -96,7 +116,7 @@ def _begun_anew(target: Target, specs: Sequence[DatasetSpec], exclusive: bool, l
                 raise TargetChangedError(f"{target.path} was changed as this write began; run it again")
             target.describe_folder()
             _share(target, claim, folder)
-            return Begun(target, writers.writer_for(target, exclusive).create(specs, lock))
+            return Begun(target, create(target, None))
         except BaseException:
             writers.release(target.write_id)
             _take_back(target, folder, claim)
@@ -169,14 +189,12 @@ def _is_mine(target: Target) -> bool:
         return manifest is not None and manifest.write_id == target.write_id
 
 
-def _gone_on(
-    target: Target, specs: Sequence[DatasetSpec], exclusive: bool, lock: Lock, owners: Sequence[Owner] | None
-) -> Begun:
+def _gone_on(target: Target, create: _Create, owners: Sequence[Owner] | None) -> Begun:
     try:
         found = target.found()
         if found is None:
             raise TargetChangedError(_is_beginning(target))
-        made = writers.writer_for(found, exclusive).create(specs, lock, owners)
+        made = create(found, owners)
     except BaseException as error:
         writers.release(target.write_id)
         if owners is not None and type(error) is TargetError and not os.path.isdir(target.folder):
@@ -229,7 +247,9 @@ def _claimed(target: Target, stack: contextlib.ExitStack) -> Sequence[Owner] | N
     stack.callback(claim.close)
     with read_journal(target.journal) as journal:
         owners, owner = tuple(journal.owners), journal.owner
-    if not claim.take_alone(1 if owner is not None and owner.exclusive else LOOKS):
+    looks = 1 if owner is not None and owner.exclusive else LOOKS
+    # Workers of a write that has just ended may have yet to let go; who resumes it waits for them, and for a lease.
+    if not take_over(target, claim, looks, **({} if target.resume else {"patience": 0.0})):
         raise TargetBusyError(
             f"{target.path} is being written by another call, {owner or 'which begins just now'}; wait for it "
             f"(wait=True), or choose another name"

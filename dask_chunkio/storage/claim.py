@@ -7,13 +7,13 @@ beginning to end).  Whoever wants to resume, recover or discard the write needs 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator
 
 from dask_chunkio.errors import TargetError
+from dask_chunkio.storage.descriptors import close_descriptor
 from dask_chunkio.storage.files import open_side_file
-from dask_chunkio.storage.flock import share, try_exclusive, unlock
+from dask_chunkio.storage.flock import share, try_exclusive, try_share, unlock
 
 __all__ = ["LOOKS", "Claim", "claimed"]
 
@@ -44,6 +44,10 @@ class Claim:
     def share(self) -> None:
         """Say that this process is at work."""
         share(self.descriptor, self._path)
+
+    def try_share(self) -> bool:
+        """Say so, unless another process has the claim alone."""
+        return try_share(self.descriptor, self._path)
 
     def release(self) -> None:
         """Say that it is not."""
@@ -77,7 +81,7 @@ class Claim:
 
     def close(self) -> None:
         """Let go of the file."""
-        os.close(self.descriptor)
+        close_descriptor(self.descriptor)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import itertools
 import os
 import threading
 
+from dask_chunkio.storage.descriptors import close_descriptor
 from dask_chunkio.storage.files import open_side_file, rewrite_file
 
 __all__ = ["Disk"]
@@ -109,4 +110,4 @@ class Disk:
         """Note that an ``fsync`` has failed."""
         self._doubts, self._failed = True, next(self._clock)
         with contextlib.suppress(OSError):
-            os.close(open_side_file(self._mark))
+            close_descriptor(open_side_file(self._mark))

@@ -9,6 +9,8 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 
+from dask_chunkio.storage.descriptors import close_descriptor, open_descriptor
+
 __all__ = [
     "copy_whole_file",
     "is_at",
@@ -84,11 +86,11 @@ def open_side_file(path: str, create: bool = True, write: bool = True) -> int:
         If it is a symbolic link, or anything else but a file: a pipe would hang, a device could do anything.
     """
     flags = (os.O_RDWR if write else os.O_RDONLY) | (os.O_CREAT if create and write else 0)
-    for name in ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"):
+    for name in ("O_BINARY", "O_NOFOLLOW", "O_NONBLOCK"):
         flags |= getattr(os, name, 0)
-    descriptor = os.open(path, flags, 0o666)
+    descriptor = open_descriptor(path, flags)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
+        close_descriptor(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", path)
     return descriptor
 
@@ -105,7 +107,7 @@ def is_at(descriptor: int, path: str) -> bool:
 
 def open_to_read(path: str) -> int:
     """Open a file for reading."""
-    return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+    return open_descriptor(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
 
 
 def read_small_file(path: str, most: int) -> bytes | None:
@@ -118,7 +120,7 @@ def read_small_file(path: str, most: int) -> bytes | None:
         data = bytearray(min(most, os.fstat(descriptor).st_size))
         return bytes(data[: pread_into(descriptor, memoryview(data), 0)])
     finally:
-        os.close(descriptor)
+        close_descriptor(descriptor)
 
 
 def write_whole_file(path: str, data: bytes) -> None:
@@ -131,7 +133,7 @@ def write_whole_file(path: str, data: bytes) -> None:
         # A name that reaches the disk before its bytes would stand for nothing.
         os.fsync(descriptor)
     finally:
-        os.close(descriptor)
+        close_descriptor(descriptor)
     os.replace(temporary, path)
 
 
@@ -145,7 +147,7 @@ def copy_whole_file(descriptor: int, folder: str, prefix: str) -> str:
         os.ftruncate(copy, os.fstat(descriptor).st_size)
         os.fsync(copy)
     finally:
-        os.close(copy)
+        close_descriptor(copy)
     sync_folder(folder)
     return path
 
@@ -188,11 +190,11 @@ def memory_nbytes() -> int:
 def sync_folder(path: str) -> None:
     """Have the names in a folder reach the disk."""
     with contextlib.suppress(PermissionError):  # Windows opens no folders
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = open_descriptor(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
-            os.close(descriptor)
+            close_descriptor(descriptor)
 
 
 if hasattr(os, "pwrite"):

@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterator
 
 from dask_chunkio.errors import TargetBusyError, TargetError
+from dask_chunkio.storage.descriptors import close_descriptor, open_descriptor
 from dask_chunkio.storage.holders import close_it
 
-__all__ = ["has_writer", "locked", "share", "try_exclusive", "unlock"]
+__all__ = ["has_writer", "locked", "share", "try_exclusive", "try_share", "unlock"]
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 _POLL = 0.02
@@ -52,6 +53,18 @@ def share(descriptor: int, name: str) -> None:
     """
     with _named(name):
         _lock(descriptor, is_exclusive=False, waits=True)
+
+
+def try_share(descriptor: int, name: str) -> bool:
+    """Take a lock that others may share, if nobody holds it alone.
+
+    Raises
+    ------
+    TargetError
+        If the file system has no locks.
+    """
+    with _named(name):
+        return _lock(descriptor, is_exclusive=False, waits=False)
 
 
 def try_exclusive(descriptor: int, name: str) -> bool:
@@ -107,13 +120,13 @@ def _lock_within(descriptor: int, name: str, patience: float) -> None:
 
 def has_writer(path: str) -> bool:
     """Say whether somebody, in this process too, has the file open for writing through HDF5."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = open_descriptor(path, os.O_RDONLY)
     try:
         return not _lock(descriptor, is_exclusive=False, waits=False)
     except OSError:  # a file system without locks
         return False
     finally:
-        os.close(descriptor)
+        close_descriptor(descriptor)
 
 
 @contextlib.contextmanager

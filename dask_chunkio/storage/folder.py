@@ -10,6 +10,7 @@ import contextlib
 import os
 from typing import Self
 
+from dask_chunkio.storage.descriptors import close_descriptor, open_descriptor
 from dask_chunkio.storage.files import is_at
 
 __all__ = ["Folder", "remove_empty_folder"]
@@ -36,8 +37,7 @@ class Folder:
         self.path = path
         self.descriptor: int | None = None
         if _HOLDS:
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | getattr(os, "O_CLOEXEC", 0)
-            self.descriptor = os.open(path, flags)
+            self.descriptor = open_descriptor(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
 
     def __enter__(self) -> Self:
         return self
@@ -106,7 +106,7 @@ class Folder:
     def close(self) -> None:
         """Let go of it."""
         if self.descriptor is not None:
-            os.close(self.descriptor)
+            close_descriptor(self.descriptor)
             self.descriptor = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import weakref
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
@@ -13,6 +14,7 @@ import numpy as np
 
 from dask_chunkio.errors import IntegrityError
 from dask_chunkio.grid import Shape
+from dask_chunkio.storage.descriptors import in_child
 from dask_chunkio.storage.files import pread_into
 from dask_chunkio.storage.hole import hole, target_hole
 from dask_chunkio.storage.staging import StagedPages
@@ -67,6 +69,18 @@ def _never_raises(answer: Callable[..., Any]) -> Callable[[Callback], Callback]:
     return decorate
 
 
+_open_files: weakref.WeakSet[StagedFile] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    """Make every file dead in a forked child, where its descriptor is closed, and may soon be another file's."""
+    for staged in list(_open_files):
+        staged.abandon()
+
+
+in_child(_abandon_all)
+
+
 class StagedFile:
     """A binary file object for h5py's ``fileobj`` driver.
 
@@ -102,6 +116,7 @@ class StagedFile:
         self.size = os.fstat(descriptor).st_size
         self.staged = StagedPages()
         self.error: BaseException | None = None
+        _open_files.add(self)
 
     # What h5py calls
 

@@ -30,6 +30,7 @@ import numpy as np
 
 from dask_chunkio.errors import ArgumentError, IntegrityError, TargetError
 from dask_chunkio.storage.created import Created
+from dask_chunkio.storage.descriptors import close_descriptor
 from dask_chunkio.storage.files import memory_nbytes, open_side_file, pread_into
 from dask_chunkio.storage.owner import Owner
 from dask_chunkio.storage.records import (
@@ -282,7 +283,7 @@ def read_journal(path: str) -> Iterator[Journal]:
         journal.refresh()
         yield journal
     finally:
-        os.close(descriptor)
+        close_descriptor(descriptor)
 
 
 def owners_in(records: bytes, name: str) -> list[Owner]:

@@ -22,12 +22,12 @@ import xxhash
 from dask_chunkio.errors import IntegrityError
 from dask_chunkio.storage.files import pread_into
 
-__all__ = ["APPLYING", "CREATED", "DISCARDED", "FINISHED", "OWNER", "RESERVED", "TURN", "VERSION", "VOIDED"]
+__all__ = ["APPLYING", "CREATED", "DISCARDED", "FINISHED", "LEASE", "OWNER", "RESERVED", "TURN", "VERSION", "VOIDED"]
 __all__ += ["HEADER_NBYTES", "claimed_nbytes", "damaged_before_others"]
 __all__ += ["checksum", "checksum_at", "first_record", "is_cut_off", "json_object", "pack_record", "read_records"]
 
 VERSION = 3
-CREATED, RESERVED, TURN, OWNER, VOIDED, FINISHED, APPLYING, DISCARDED = range(1, 9)
+CREATED, RESERVED, TURN, OWNER, VOIDED, FINISHED, APPLYING, DISCARDED, LEASE = range(1, 10)
 
 _MAGIC = b"DCIO"
 _HEADER = struct.Struct("<4sHHQ")

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from dask_chunkio.errors import ChunkIOError
 from dask_chunkio.paths import local_path
-from dask_chunkio.storage.claim import LOOKS, claimed
 from dask_chunkio.storage.journal import HELD, read_journal
 from dask_chunkio.storage.manifest import read_manifest, require_real_folder
 from dask_chunkio.storage.owner import Owner
+from dask_chunkio.storage.taking_over import last_sign
 from dask_chunkio.storage.target import Target
 
 __all__ = ["DatasetState", "UnfinishedWrite", "status"]
@@ -57,7 +57,8 @@ class UnfinishedWrite:
     mode : str
         ``"new"`` for a file that is being made, ``"existing"`` for datasets that are being added to one.
     running : bool
-        Whether a process is at work on it now.
+        Whether it is being written now, on any host: somebody holds its graph, though it may be busy upstream of
+        the write.
     owners : tuple of Owner
         Who began it, and who resumed it, with host, process and time.
     datasets : tuple of DatasetState
@@ -72,6 +73,8 @@ class UnfinishedWrite:
         Arguments of the command line that began it; empty for a script.
     command_folder : str
         Working directory of that command.
+    last_alive : str
+        When whoever writes it was last seen to live; empty if that is not known.
     """
 
     path: str
@@ -85,6 +88,7 @@ class UnfinishedWrite:
     finished: bool
     command: tuple[str, ...] = ()
     command_folder: str = ""
+    last_alive: str = ""
 
 
 def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
@@ -130,12 +134,13 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
             )
             for number, (one, table) in enumerate(zip(made, tables, strict=True))
         )
-        last = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(journal.last_commit / 1e9))
+        sign = last_sign(target)
+        last = _in_words(journal.last_commit / 1e9)
         return UnfinishedWrite(
             target.path,
             target.folder,
             manifest.mode if manifest else "new",
-            _is_running(target, journal.owner),
+            sign.is_alive,
             tuple(journal.owners),
             datasets,
             last if journal.last_commit else "",
@@ -143,6 +148,7 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
             journal.finished,
             manifest.command if manifest else (),
             manifest.folder if manifest else "",
+            _in_words(sign.time) if sign.time else "",
         )
 
 
@@ -155,6 +161,10 @@ def is_own(target: Target) -> bool:
         return False
 
 
+def _in_words(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))
+
+
 def how_far(target: Target, dataset: int, chunks: Sequence[int] | None) -> tuple[int, bool]:
     """Return how many chunks of a running write are committed, and whether those of a dataset are."""
     with read_journal(target.journal) as journal:
@@ -162,10 +172,3 @@ def how_far(target: Target, dataset: int, chunks: Sequence[int] | None) -> tuple
             return 0, False
         counts = (len(journal.table(n)) - journal.missing(n) for n in range(len(journal.created.datasets)))
         return sum(counts), chunks is not None and journal.find(dataset, chunks) is not None
-
-
-def _is_running(target: Target, owner: Owner | None) -> bool:
-    if not os.path.exists(target.lock):
-        return False
-    with claimed(target.lock) as claim:
-        return not claim.take_alone(1 if owner is not None and owner.exclusive else LOOKS)

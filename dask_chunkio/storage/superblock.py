@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from dask_chunkio.errors import TargetBusyError
+from dask_chunkio.storage.descriptors import close_descriptor
 from dask_chunkio.storage.files import open_to_read, pread_into
 
 __all__ = ["GUARD", "find_superblock", "is_hdf5", "require_closed"]
@@ -60,7 +61,7 @@ def require_closed(path: str) -> None:
         at = find_superblock(descriptor)
         flags = _read(descriptor, at + 11, 1) if at is not None and _keeps_status(descriptor) else b"\0"
     finally:
-        os.close(descriptor)
+        close_descriptor(descriptor)
     if flags[0] & _WRITING:
         raise TargetBusyError(
             f"{path} is marked as open for writing: another program (perhaps with SWMR) is writing it, or one died "

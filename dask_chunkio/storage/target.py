@@ -12,6 +12,7 @@ from dask_chunkio.errors import TargetError, TargetExistsError, UnfinishedWriteE
 from dask_chunkio.storage.files import sync_folder
 from dask_chunkio.storage.folder import Folder
 from dask_chunkio.storage.journal import read_journal
+from dask_chunkio.storage.lease import DEFAULT_SECONDS
 from dask_chunkio.storage.manifest import Manifest, read_manifest, require_real_folder
 
 __all__ = ["DAMAGED_LOG", "HIDDEN_FILE", "SIDE_FILES", "Durability", "Mode", "Target", "cannot_resume", "remedies"]
@@ -53,6 +54,8 @@ class Target:
         ``"new"`` where the file is made in the folder and gets its name at the end;
         ``"existing"`` where datasets are added to a file, hidden until the end; ``"published"``
         where all that is left is to remove the folder; empty until it is found out.
+    lease_seconds : float
+        How long a process that shows no sign of life is believed to write.
     """
 
     path: str
@@ -65,6 +68,7 @@ class Target:
     command: tuple[str, ...] = ()
     mode: Mode = ""
     token: str | None = None
+    lease_seconds: float = DEFAULT_SECONDS
 
     @property
     def folder(self) -> str:

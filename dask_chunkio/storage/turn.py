@@ -17,6 +17,7 @@ import h5py
 
 from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetError, UnfinishedWriteError
 from dask_chunkio.storage.claim import Claim
+from dask_chunkio.storage.descriptors import close_descriptor
 from dask_chunkio.storage.disk import Disk
 from dask_chunkio.storage.files import is_at, open_side_file, pread_into, pwrite_each, sync_folder
 from dask_chunkio.storage.flock import locked
@@ -72,6 +73,7 @@ class Turns:
         self._counting = threading.Condition()
         self._users = 0
         self._ended = False
+        self._process = os.getpid()
         self._open: OpenFile | None = None
         self.replayed_owners: list[Owner] = []
         self._opened_descriptors: list[int] = []
@@ -130,14 +132,23 @@ class Turns:
         except OSError as error:
             raise self.target.refused(error) from error
         finally:
-            with self._counting:
-                self._users -= 1
-                self._counting.notify_all()
-                is_last = self._ended and self._users == 0
-                if self._users == 0 and self._shares_by_use and not is_last:
-                    self.claim.release()
-            if is_last:
-                self._close_descriptors()
+            if os.getpid() == self._process:
+                self._unuse()
+
+    def _unuse(self) -> None:
+        with self._counting:
+            self._users -= 1
+            self._counting.notify_all()
+            is_last = self._ended and self._users == 0
+            if self._users == 0 and self._shares_by_use and not is_last:
+                self.claim.release()
+        if is_last:
+            self._close_descriptors()
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a task of this process uses the write; takes no lock, behind which one may wait for the claim."""
+        return self._users > 0
 
     def wait_unused(self) -> None:
         """Wait until no task of this process uses the write."""
@@ -361,4 +372,4 @@ class Turns:
 
     def _close_descriptors(self) -> None:
         while self._opened_descriptors:
-            os.close(self._opened_descriptors.pop())
+            close_descriptor(self._opened_descriptors.pop())

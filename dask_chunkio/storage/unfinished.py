@@ -15,11 +15,13 @@ from dask_chunkio.filters.cut import filled
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.paths import local_path
 from dask_chunkio.storage.chunk_index import UNREADABLE, list_stored
-from dask_chunkio.storage.claim import claimed
+from dask_chunkio.storage.claim import LOOKS, claimed
 from dask_chunkio.storage.dataset import DatasetLayout, describe
 from dask_chunkio.storage.folder import Folder
 from dask_chunkio.storage.journal import HELD
+from dask_chunkio.storage.lease import LEASES
 from dask_chunkio.storage.records import DISCARDED, pack_record
+from dask_chunkio.storage.taking_over import take_over
 from dask_chunkio.storage.target import DAMAGED_LOG, SIDE_FILES, Target
 from dask_chunkio.storage.turn import Turns
 from dask_chunkio.storage.visible import shrunk
@@ -168,13 +170,13 @@ def _require_ours(target: Target) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    return name in SIDE_FILES or name.startswith(("manifest.json.", "stop.", "read-", DAMAGED_LOG))
+    return name in SIDE_FILES or name.startswith(("manifest.json.", "stop.", "read-", DAMAGED_LOG, LEASES))
 
 
 @contextlib.contextmanager
 def _alone(target: Target) -> Iterator[None]:
     with claimed(target.lock) as claim:
-        if not claim.take_alone():
+        if not take_over(target, claim, LOOKS):
             raise TargetBusyError(f"{target.path} is being written now; stop that write, or wait until it has ended")
         yield
 

@@ -15,6 +15,7 @@ from dask_chunkio.filters.plugin import require_decoder
 from dask_chunkio.grid import ChunkGrid, Selection, Shape
 from dask_chunkio.paths import local_path
 from dask_chunkio.storage.chunk_index import UNREADABLE, list_stored, misfiled
+from dask_chunkio.storage.descriptors import close_descriptor
 from dask_chunkio.storage.files import open_side_file, open_to_read
 from dask_chunkio.storage.hdf5_file import StagedFile
 from dask_chunkio.storage.journal import Journal
@@ -119,7 +120,7 @@ def _compared(target: Target) -> Verified:
                     where = f"the chunk at {grid.origin(int(chunk))}" if made.is_chunked else "the data"
                     problems.append(f"{made.name}: {where} is not what was committed")
     finally:
-        os.close(file)
+        close_descriptor(file)
     return Verified(target.file, checked, tuple(problems), True)
 
 
@@ -132,7 +133,7 @@ def _journal(target: Target) -> Journal:
         journal = Journal(descriptor, target.journal)
         journal.refresh()
     finally:
-        os.close(descriptor)
+        close_descriptor(descriptor)
     return journal
 
 
@@ -194,7 +195,7 @@ def _searched(path: str) -> Iterator[Searched]:
         with h5py.File(staged, "r") as file:
             yield staged, file
     finally:
-        os.close(descriptor)
+        close_descriptor(descriptor)
 
 
 def _selections(dataset: h5py.Dataset, searched: Searched, problems: list[str]) -> Iterator[Selection]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from dask_chunkio.storage.making import Made, make_datasets, take_over_datasets
 from dask_chunkio.storage.owner import Owner
 from dask_chunkio.storage.payloads import read_payload
 from dask_chunkio.storage.records import RESERVED, VOIDED, checksum
+from dask_chunkio.storage.taking_over import remove_dead_leases
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.turn import PATIENCE, Lock, Turns
 from dask_chunkio.storage.visible import Change, place_visible
@@ -73,7 +74,13 @@ class Writer:
 
     # What tasks call
 
-    def create(self, specs: Sequence[DatasetSpec], lock: Lock, judged: Sequence[Owner] | None = None) -> Made:
+    def create(
+        self,
+        specs: Sequence[DatasetSpec],
+        lock: Lock,
+        judged: Sequence[Owner] | None = None,
+        begins: Callable[[], None] = lambda: None,
+    ) -> Made:
         """Make the datasets, or find them made by this write or by one that is resumed.
 
         Parameters
@@ -84,6 +91,8 @@ class Writer:
             Returns the scheduler's lock.
         judged : sequence of Owner, optional
             Of a write that is resumed: who was found to be dead.
+        begins : callable
+            Called as soon as it is known that the write may be this call's.
 
         Raises
         ------
@@ -95,12 +104,17 @@ class Writer:
         with self.turns.used():
             # Without a lock: a process that is stopped in the middle of its turn would keep it.
             self.turns.refresh()
+            is_mine = self._is_mine()
             # Once it has begun, others are at work on this very write: they are waited for.
-            is_begun = self._is_mine() and bool(self.turns.journal.owners)
+            is_begun = is_mine and bool(self.turns.journal.owners)
+            if is_mine or judged is not None:
+                begins()
             with self.turns.turn(lock, anybody=True, patience=PATIENCE if is_begun else _FIRST_PATIENCE):
                 if self._is_mine():
                     return make_datasets(self.turns, specs)
-                return take_over_datasets(self.turns, specs, judged)
+                made = take_over_datasets(self.turns, specs, judged)
+            remove_dead_leases(self.target)
+            return made
 
     def stored(self, dataset: int, chunks: Sequence[int]) -> bool:
         """Say whether the payloads of these chunks are all in place.

@@ -17,8 +17,10 @@ from dask_chunkio.errors import IntegrityError, TargetError
 from dask_chunkio.storage.chunk_index import count_stored
 from dask_chunkio.storage.claim import Claim
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, describe
+from dask_chunkio.storage.descriptors import in_child
 from dask_chunkio.storage.files import read_small_file, write_whole_file
 from dask_chunkio.storage.folder import Folder
+from dask_chunkio.storage.keepalive import attend, let_go
 from dask_chunkio.storage.publishing import publish
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.writer import Finished, Lock, Writer
@@ -26,11 +28,16 @@ from dask_chunkio.storage.writer import Finished, Lock, Writer
 __all__ = ["end", "engaged", "finish", "interrupt", "release", "wait_for_others"]
 __all__ += ["writer_for"]
 
-_writers: dict[tuple[int, str], Writer] = {}
+_writers: dict[str, Writer] = {}
+_inherited: list[Writer] = []
 # In order, so that the oldest can be forgotten: no task of theirs is left.
 _ended: dict[str, None] = {}
 _MOST_ENDED = 10_000
+# Held for a moment: no file is opened, no lock waited for and nothing closed behind it, or a write that is kept
+# waiting would keep all others of this process waiting.
 _registry = threading.Lock()
+# The writes whose files are being opened, so that each is opened once.
+_opening: dict[str, threading.Lock] = {}
 
 
 def writer_for(target: Target, exclusive: bool = False) -> Writer:
@@ -41,23 +48,41 @@ def writer_for(target: Target, exclusive: bool = False) -> Writer:
     TargetError
         If the write was finished or discarded meanwhile.
     """
-    key = (os.getpid(), target.write_id)
+    write_id = target.write_id
     with _registry:
-        if key not in _writers:
+        if (writer := _writers.get(write_id)) is not None:
+            return writer
+        opening = _opening.setdefault(write_id, threading.Lock())
+    with opening:
+        with _registry:
+            if (writer := _writers.get(write_id)) is not None:
+                return writer
             _require_open(target)
-            _forget_stale()
-            try:
-                _writers[key] = Writer(target, exclusive)
-            except OSError as error:
-                if isinstance(error, TargetError):
-                    raise
-                if os.path.isdir(target.folder):
-                    raise target.refused(error, error.filename) from error
-                raise TargetError(
-                    f"{target.folder} cannot be used ({error.strerror}): the write was finished or discarded "
-                    f"meanwhile, or this machine does not see that folder"
-                ) from error
-        return _writers[key]
+        _forget_stale()
+        writer = _opened(target, exclusive)
+        with _registry:
+            _opening.pop(write_id, None)
+            is_open = write_id not in _ended
+            if is_open:
+                _writers[write_id] = writer
+    if not is_open:
+        writer.close()
+        _require_open(target)
+    return writer
+
+
+def _opened(target: Target, exclusive: bool) -> Writer:
+    try:
+        return Writer(target, exclusive)
+    except OSError as error:
+        if isinstance(error, TargetError):
+            raise
+        if os.path.isdir(target.folder):
+            raise target.refused(error, error.filename) from error
+        raise TargetError(
+            f"{target.folder} cannot be used ({error.strerror}): the write was finished or discarded "
+            f"meanwhile, or this machine does not see that folder"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -69,13 +94,12 @@ def engaged(target: Target, exclusive: bool) -> Iterator[Writer]:
     TargetError
         If the write has ended in this process.
     """
-    with contextlib.ExitStack() as stack:
-        writer = writer_for(target, exclusive)
-        if read_small_file(target.stop, 64) == target.write_id.encode():
-            raise TargetError(f"the write of {target.path} was interrupted; go on with resume=True")
+    writer = writer_for(target, exclusive)
+    if read_small_file(target.stop, 64) == target.write_id.encode():
+        raise TargetError(f"the write of {target.path} was interrupted; go on with resume=True")
+    with writer.turns.used():
         with _registry:
             _require_open(target)
-            stack.enter_context(writer.turns.used())
         yield writer
 
 
@@ -93,27 +117,37 @@ def end(write_id: str) -> None:
         _ended[write_id] = None
         if len(_ended) > _MOST_ENDED:
             del _ended[next(iter(_ended))]
-        writer = _writers.get((os.getpid(), write_id))
+        writer = _writers.get(write_id)
     if writer is not None:
         writer.turns.wait_unused()
     release(write_id)
+    let_go(write_id)
 
 
 def release(write_id: str) -> None:
     """Let go of a write in this process; what is not committed is abandoned."""
     with _registry:
-        writer = _writers.pop((os.getpid(), write_id), None)
+        writer = _writers.pop(write_id, None)
     if writer is not None:
         writer.close()
 
 
 def _forget_stale() -> None:
-    for key, writer in list(_writers.items()):
-        if key[0] != os.getpid() or not os.path.isdir(writer.target.folder):
-            del _writers[key]
-            # A forked child must not close HDF5 objects of its parent.
-            if key[0] == os.getpid():
-                writer.close()
+    with _registry:
+        found = list(_writers.items())
+    for write_id, writer in found:
+        # Closing waits for a turn, which may wait for another process.
+        if not writer.turns.is_used and not os.path.isdir(writer.target.folder):
+            release(write_id)
+
+
+def _is_used(write_id: str) -> bool:
+    with _registry:
+        writer = _writers.get(write_id)
+    return writer is not None and writer.turns.is_used
+
+
+attend(_is_used, release)
 
 
 def interrupt(target: Target) -> None:
@@ -181,6 +215,19 @@ def _finished_before(target: Target, layouts: Sequence[DatasetLayout]) -> Finish
 
 @atexit.register
 def _close_all() -> None:
-    for key, writer in list(_writers.items()):
-        if key[0] == os.getpid():
-            writer.close()
+    for writer in list(_writers.values()):
+        writer.close()
+
+
+def _forget() -> None:
+    """Write nothing in a forked child for its parent, whose files are closed here."""
+    global _registry  # noqa: PLW0603
+    _registry = threading.Lock()
+    _ended.update(dict.fromkeys(_writers))
+    # Kept: closed here, HDF5 would go through what is its parent's.
+    _inherited.extend(_writers.values())
+    _writers.clear()
+    _opening.clear()
+
+
+in_child(_forget)

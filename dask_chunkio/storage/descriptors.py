@@ -1,0 +1,92 @@
+"""Descriptors of open files, closed in forked children.
+
+A child that is forked while a write runs inherits every descriptor, and with it the locks: they
+would outlive the writer for as long as the child lives.  So whatever this package opens is opened
+and closed here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+__all__ = ["close_descriptor", "in_child", "open_descriptor"]
+
+# How long a fork waits for a file that another thread is opening: on a file system that hangs, not for ever.
+_PATIENCE = 1.0
+
+
+class _Open:
+    """The descriptors that are open in this process."""
+
+    def __init__(self) -> None:
+        self.descriptors: set[int] = set()
+        self.changed = threading.Condition()
+        self.changing = 0
+        self.is_forking = False
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[None]:
+        """Hold back forks: between the system's call and the note of it a child would keep the descriptor."""
+        with self.changed:
+            self.changed.wait_for(lambda: not self.is_forking, _PATIENCE)
+            self.changing += 1
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.changing -= 1
+                self.changed.notify_all()
+
+
+_open = _Open()
+_in_child: list[Callable[[], None]] = []
+
+
+def open_descriptor(path: str, flags: int, mode: int = 0o666) -> int:
+    """Open a file as `os.open` does; programs that are executed do not inherit it."""
+    with _open.change():
+        descriptor = os.open(path, flags | getattr(os, "O_CLOEXEC", 0), mode)
+        _open.descriptors.add(descriptor)
+    return descriptor
+
+
+def close_descriptor(descriptor: int) -> None:
+    """Close what `open_descriptor` has opened."""
+    with _open.change():
+        _open.descriptors.discard(descriptor)
+        os.close(descriptor)
+
+
+def in_child(function: Callable[[], None]) -> None:
+    """Have a function called in each forked child, before the descriptors are closed there."""
+    _in_child.append(function)
+
+
+def _before_fork() -> None:
+    with _open.changed:
+        _open.is_forking = True
+        _open.changed.wait_for(lambda: _open.changing == 0, _PATIENCE)
+
+
+def _after_in_parent() -> None:
+    with _open.changed:
+        _open.is_forking = False
+        _open.changed.notify_all()
+
+
+def _after_in_child() -> None:
+    global _open
+    # Closed, not unlocked: the locks are the parent's.
+    inherited, _open = _open, _Open()
+    for function in _in_child:
+        function()
+    for descriptor in inherited.descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
