@@ -23,11 +23,16 @@ from dask_chunkio.errors import (
     TargetError,
     WorkerError,
 )
+from dask_chunkio.prepare import PreparedWrite
+from dask_chunkio.storage.keepalive import remove_leases
 from dask_chunkio.storage.status import is_own
 from dask_chunkio.storage.target import Target
-from dask_chunkio.storage.writers import interrupt, wait_for_others
+from dask_chunkio.storage.writers import end, interrupt, wait_for_others
 
-__all__ = ["KeptNote", "errors_of_arrays", "errors_of_workers", "interrupts_stop", "kept_is_named"]
+__all__ = ["KeptNote", "errors_of_arrays", "errors_of_workers", "interrupts_stop", "kept_is_named", "withdraw"]
+
+# Seconds that the end of a call takes at most to tell a cluster of it.
+_PATIENCE = 5.0
 
 
 class KeptNote(str):
@@ -133,10 +138,26 @@ def interrupts_stop(target: Target) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         logging.getLogger("asyncio").addFilter(_is_not_of_gather)
+        # What this process holds itself, it would wait for in vain.
+        end(target.write_id)
         wait_for_others(target)
         raise
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def withdraw(write: PreparedWrite) -> None:
+    """Remove the leases of a call that has ended: those of workers that died with it would be believed in for a while.
+
+    Where this machine does not see them, a worker does it, if there is one.
+    """
+    with contextlib.suppress(Exception):
+        target = write.target.located()
+        if os.path.isdir(target.folder):
+            remove_leases(target.folder, target.write_id)
+        elif write.workers.client is not None:
+            asked = write.workers.client.submit(remove_leases, target.folder, target.write_id, pure=False)
+            asked.result(timeout=_PATIENCE)
 
 
 def _is_not_of_gather(record: logging.LogRecord) -> bool:

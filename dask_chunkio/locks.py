@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from types import FrameType
 
-from dask.local import get_async
+from dask.local import batch_execute_tasks, get_async
 from distributed import Lock, Worker, get_worker, secede
 
 __all__ = [
@@ -52,8 +52,18 @@ def is_held(key: str) -> bool:
     worker that is short of memory has it on disk.
     """
     return any(key in worker.data for worker in list(Worker._instances)) or any(
-        frame.f_code is get_async.__code__ and key in frame.f_locals["dsk"] for frame in _running_frames()
+        _is_of_graph(frame, key) for frame in _running_frames()
     )
+
+
+def _is_of_graph(frame: FrameType, key: str) -> bool:
+    """Say whether a call of dask's local schedulers is for a graph with this key."""
+    if frame.f_code is get_async.__code__:
+        return key in frame.f_locals["dsk"]
+    # A worker process hands on what it has computed when all tasks of a batch are done.
+    if frame.f_code is batch_execute_tasks.__code__:
+        return any(arguments[0] == key for arguments in frame.f_locals["it"])
+    return False
 
 
 def _running_frames() -> Iterator[FrameType]:

@@ -43,6 +43,8 @@ def _lines(file: str, found: UnfinishedWrite) -> list[str]:
             f"committed ({share:.1f} %), {in_bytes(dataset.stored_nbytes)}"
         )
     lines.append(f"  last commit {found.last_commit or 'none'}")
+    if found.last_alive:
+        lines.append(f"  last alive  {found.last_alive}")
     if found.log_nbytes:
         lines.append(f"  a turn that was cut off is in the log ({in_bytes(found.log_nbytes)}); the next one ends it")
     if not found.running:

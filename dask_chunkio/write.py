@@ -16,7 +16,7 @@ from dask.delayed import Delayed, delayed
 from dask_chunkio.arguments import check_flag, check_type
 from dask_chunkio.attempts import patiently, persevering
 from dask_chunkio.config import settings
-from dask_chunkio.endings import errors_of_arrays, errors_of_workers, interrupts_stop, kept_is_named
+from dask_chunkio.endings import errors_of_arrays, errors_of_workers, interrupts_stop, kept_is_named, withdraw
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, TargetBusyError, TargetChangedError
 from dask_chunkio.estimate import estimated_nbytes
 from dask_chunkio.events import Listener
@@ -249,8 +249,11 @@ def _computed(
         try:
             with stopping, errors_of_arrays(write.lazy_names):
                 finished: WriteResult = persevering(write, compute)
-        finally:
+        except BaseException:
             end(write.target.write_id)
+            withdraw(write)
+            raise
+        end(write.target.write_id)
         told.finished(finished)
     return finished
 

@@ -61,7 +61,7 @@ GUESTS = {
     "deflate": {"filters.deflate"},
     "xxhash": {"storage.records"},
     "cloudpickle": {"workers"},
-    "psutil": {"workers", "cli", "demo", "schedulers"},
+    "psutil": {"storage.lease", "workers", "cli", "demo", "schedulers"},
     "tqdm": {"progress", "iterator"},
     "click": {"cli", "demo", "schedulers", "locations", "options", "input_files", "upkeep"},
 }

@@ -27,7 +27,7 @@ __all__ = ["Held", "Keepalive", "attend", "let_go", "remove_leases", "settle"]
 logger = logging.getLogger("dask_chunkio")
 
 # How often the thread looks whether a write is still held, in seconds.
-_TICK = 1.0
+_TICK = 0.5
 # Of its time, a lease is renewed so often.
 _RENEWALS = 6
 _MOST_ENDED = 10_000

@@ -1,0 +1,138 @@
+"""A write is alive through all of the work upstream of it, and found dead when its processes are."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import psutil
+import pytest
+import upstream_writes
+from processes import HERE, wait_until
+from upstream_writes import DATA
+
+import dask_chunkio as dcio
+from dask_chunkio.errors import TargetBusyError
+from dask_chunkio.storage.lease import leases_in
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no flock")
+KINDS = ["threads", *(pytest.param(kind, marks=pytest.mark.heavy) for kind in ("processes", "cluster", "compute"))]
+
+
+@contextlib.contextmanager
+def running(kind, path, lease="2s"):
+    """The script, in a session of its own, that all of its processes can be killed with."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, sys.path)]),
+        "DASK_CHUNKIO__LEASE_DURATION": lease,
+    }
+    command = [sys.executable, str(HERE / "upstream_writes.py"), kind, str(path), str(path.parent)]
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def family(process):
+    found = psutil.Process(process.pid)
+    return [found, *found.children(recursive=True)]
+
+
+def wait_until_blocked(process, path):
+    """Wait until the file is made, and nothing of the write runs but work upstream of it."""
+
+    def is_blocked():
+        assert process.poll() is None, process.communicate()
+        state = dcio.status(path)
+        return state is not None and bool(state.datasets) and is_computing(path)
+
+    wait_until(is_blocked, "it was blocked")
+
+
+def is_computing(path):
+    return len(list(path.parent.glob("blocked-*"))) >= 2
+
+
+def counters(path):
+    return {seen.path: seen.lease.counter for seen in leases_in(f"{path}.writing") if seen.lease is not None}
+
+
+def wait_until_renewed(path):
+    """Wait for longer than a lease is believed in."""
+    first = counters(path)
+    wait_until(lambda: any(first.get(one, n) + 3 <= n for one, n in counters(path).items()), "leases were renewed")
+
+
+def resume(path):
+    upstream_writes.write(path, path.parent, "sync", resume=True)
+
+
+def check(path):
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["x"][...], DATA)
+    assert not Path(f"{path}.writing").exists()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "out.h5"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_write_that_is_busy_upstream_is_alive_and_dead_when_it_is_killed(path, kind):
+    with running(kind, path) as process:
+        wait_until_blocked(process, path)
+        wait_until_renewed(path)
+        assert dcio.status(path).running
+        for call in (dcio.discard, dcio.recover, resume):
+            with pytest.raises(TargetBusyError):
+                call(path)
+        killed = family(process)
+        for one in killed:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.wait()
+        wait_until(lambda: not dcio.status(path).running, "it was found dead")
+    (path.parent / "gate").touch()
+    resume(path)
+    check(path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_an_error_upstream_the_same_script_goes_on_at_once(path, kind):
+    """With leases of five minutes, and the error being handled."""
+    (path.parent / "fail").touch()
+    with running(kind, path, lease="300s") as process:
+        out, error = process.communicate(timeout=100)
+    assert out == "done\n", error
+    check(path)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("kind", ["cluster", "compute"])
+def test_a_worker_that_is_lost_while_the_write_is_idle_does_not_end_it(path, kind):
+    with running(kind, path, lease="60s") as process:
+        wait_until_blocked(process, path)
+        lost = {seen.lease.pid for seen in leases_in(f"{path}.writing")}
+        for pid in lost:
+            os.kill(pid, signal.SIGKILL)
+
+        def has_another():
+            assert dcio.status(path).running, "it looks dead"
+            return {seen.lease.pid for seen in leases_in(f"{path}.writing") if seen.lease.is_of_live_process} - lost
+
+        wait_until(has_another, "another worker held it")
+        (path.parent / "gate").touch()
+        out, error = process.communicate(timeout=100)
+    assert out == "done\n", error
+    check(path)

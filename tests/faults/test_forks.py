@@ -1,0 +1,39 @@
+"""A child that the user's source forks holds nothing of the write, and writes nothing for it."""
+
+import os
+import sys
+
+import forking_writes
+import h5py
+import numpy as np
+import psutil
+import pytest
+from processes import HERE, kill, program, wait_for_words
+
+import dask_chunkio as dcio
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+
+
+@pytest.mark.parametrize("how", ["os", "multiprocessing"])
+@pytest.mark.parametrize("existing", [False, True])
+def test_what_a_killed_writer_left_is_resumed_while_its_child_lives(tmp_path, how, existing):
+    path = tmp_path / "out.h5"
+    if existing:
+        with h5py.File(path, "w") as file:
+            file["old"] = [1, 2]
+    with program(HERE / "forking_writes.py", how, path, tmp_path, DASK_CHUNKIO__LEASE_DURATION="300s") as process:
+        child = psutil.Process(int(wait_for_words(tmp_path / "child")))
+        kill(process.pid)
+        process.wait()
+        try:
+            assert not dcio.status(path).running
+            forking_writes.write(how, path, tmp_path, scheduler="threads", resume=True)
+            if sys.platform == "linux":
+                assert not [one for one in child.open_files() if ".writing" in one.path or one.path == str(path)]
+            assert child.is_running()
+        finally:
+            (tmp_path / "end").touch()
+            child.kill()
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["new/x"][...], forking_writes.DATA)
