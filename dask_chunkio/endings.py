@@ -154,6 +154,8 @@ def withdraw(write: PreparedWrite) -> None:
     with contextlib.suppress(Exception):
         target = write.target.located()
         if os.path.isdir(target.folder):
+            # Worker processes may have tasks of it before them.
+            interrupt(target)
             remove_leases(target.folder, target.write_id)
         elif write.workers.client is not None:
             asked = write.workers.client.submit(remove_leases, target.folder, target.write_id, pure=False)

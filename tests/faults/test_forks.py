@@ -15,8 +15,14 @@ import dask_chunkio as dcio
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 
 
-@pytest.mark.parametrize("how", ["os", "multiprocessing"])
-@pytest.mark.parametrize("existing", [False, True])
+@pytest.mark.parametrize(
+    ("how", "existing"),
+    [
+        ("os", False),
+        *(pytest.param(*both, marks=pytest.mark.heavy) for both in (("os", True), ("multiprocessing", False))),
+        ("multiprocessing", True),
+    ],
+)
 def test_what_a_killed_writer_left_is_resumed_while_its_child_lives(tmp_path, how, existing):
     path = tmp_path / "out.h5"
     if existing:

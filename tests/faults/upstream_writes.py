@@ -59,7 +59,12 @@ def run(kind, path, folder):
 
 
 def persist(client, delayed):
-    return client.compute(delayed).result()
+    future = client.compute(delayed)
+    try:
+        return future.result()
+    finally:
+        # Else the error's traceback keeps it, and dask answers the same to whoever asks for the same blocks.
+        future.release()
 
 
 def call(function, folder):
