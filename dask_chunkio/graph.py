@@ -91,7 +91,7 @@ def build_graph(
     token = creation.target.write_id
     graph = _Layers({}, {})
     create, finish = creation.key, f"finish-{creation.label}-{token}"
-    graph.add(create, {create: Task(create, create_target, creation, create)}, ())
+    graph.add(create, {create: Task(create, create_target, creation)}, ())
     commits: list[Any] = []
     for number, (job, source) in enumerate(zip(creation.jobs, sources, strict=True)):
         if not isinstance(source, LazySource):

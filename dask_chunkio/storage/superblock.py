@@ -39,7 +39,7 @@ def is_hdf5(path: str) -> bool:
     try:
         return find_superblock(descriptor) is not None
     finally:
-        os.close(descriptor)
+        close_descriptor(descriptor)
 
 
 def _keeps_status(descriptor: int) -> bool:

@@ -94,13 +94,31 @@ def engaged(target: Target, exclusive: bool) -> Iterator[Writer]:
     TargetError
         If the write has ended in this process.
     """
-    writer = writer_for(target, exclusive)
-    if read_small_file(target.stop, 64) == target.write_id.encode():
-        raise TargetError(f"the write of {target.path} was interrupted; go on with resume=True")
-    with writer.turns.used():
+    with contextlib.ExitStack() as stack:
+        writer = _used_writer(target, exclusive, stack)
+        if read_small_file(target.stop, 64) == target.write_id.encode():
+            raise TargetError(f"the write of {target.path} was interrupted; go on with resume=True")
         with _registry:
             _require_open(target)
         yield writer
+
+
+def _used_writer(target: Target, exclusive: bool, stack: contextlib.ExitStack) -> Writer:
+    """Return the writer with its claim held until `stack` is closed.
+
+    It may be closed before that, by whoever looks after writes that nothing here needs: then it is opened again.
+    """
+    while True:
+        writer = writer_for(target, exclusive)
+        try:
+            stack.enter_context(writer.turns.used())
+        except TargetError:
+            with _registry:
+                _require_open(target)
+                if _writers.get(target.write_id) is writer:
+                    raise
+        else:
+            return writer
 
 
 def _require_open(target: Target) -> None:

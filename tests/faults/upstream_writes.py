@@ -16,6 +16,7 @@ import numpy as np
 from distributed import Client, LocalCluster
 
 import dask_chunkio as dcio
+from dask_chunkio.errors import SourceError
 
 SHAPE, BLOCK, BUFFER = (800, 10), (50, 10), (100, 10)
 DATA = np.arange(SHAPE[0] * SHAPE[1], dtype="i4").reshape(SHAPE)
@@ -70,7 +71,7 @@ def persist(client, delayed):
 def call(function, folder):
     try:
         function()
-    except ArithmeticError as error:
+    except (ArithmeticError, SourceError) as error:
         os.unlink(os.path.join(folder, "fail"))
         Path(folder, "gate").touch()
         function(resume=True)
