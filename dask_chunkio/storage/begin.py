@@ -248,7 +248,7 @@ def _claimed(target: Target, stack: contextlib.ExitStack) -> Sequence[Owner] | N
         raise TargetChangedError(_is_beginning(target))
     stack.callback(claim.close)
     with read_journal(target.journal) as journal:
-        owners, owner = tuple(journal.owners), journal.owner
+        owner = journal.owner
     looks = 1 if owner is not None and owner.exclusive else LOOKS
     # Workers of a write that has just ended may have yet to let go; who resumes it waits for them, and for a lease.
     if not take_over(target, claim, looks, **({} if target.resume else {"patience": 0.0})):
