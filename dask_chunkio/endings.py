@@ -155,7 +155,8 @@ def withdraw(write: PreparedWrite) -> None:
         target = write.target.located()
         if os.path.isdir(target.folder):
             # Worker processes may have tasks of it before them.
-            interrupt(target)
+            if not write.workers.share_process:
+                interrupt(target)
             remove_leases(target.folder, target.write_id)
         elif write.workers.client is not None:
             asked = write.workers.client.submit(remove_leases, target.folder, target.write_id, pure=False)

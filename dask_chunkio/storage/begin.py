@@ -24,12 +24,10 @@ from dask_chunkio.storage.owner import Owner
 from dask_chunkio.storage.preconditions import judge
 from dask_chunkio.storage.taking_over import take_over
 from dask_chunkio.storage.target import Target, remedies
-from dask_chunkio.storage.turn import Lock, Turns
+from dask_chunkio.storage.turn import Lock
 
 __all__ = ["Begun", "begin", "claimed_alone"]
 
-# Seconds for which another program may have the file open while a turn that was cut off is applied.
-_PATIENCE = 5.0
 _Create = Callable[[Target, Sequence[Owner] | None], Made]
 
 
@@ -248,7 +246,7 @@ def _claimed(target: Target, stack: contextlib.ExitStack) -> Sequence[Owner] | N
         raise TargetChangedError(_is_beginning(target))
     stack.callback(claim.close)
     with read_journal(target.journal) as journal:
-        owner = journal.owner
+        owners, owner = tuple(journal.owners), journal.owner
     looks = 1 if owner is not None and owner.exclusive else LOOKS
     # Workers of a write that has just ended may have yet to let go; who resumes it waits for them, and for a lease.
     if not take_over(target, claim, looks, **({} if target.resume else {"patience": 0.0})):
@@ -265,26 +263,9 @@ def _claimed(target: Target, stack: contextlib.ExitStack) -> Sequence[Owner] | N
         raise UnfinishedWriteError(
             f"{target.folder} holds an unfinished write of {target.path}{about}. {remedies(target.path)}"
         )
-    everybody = _all_owners(target)
     # From here on nobody else can have it alone; the writer of this call shares it.
     claim.share()
-    return everybody
-
-
-def _all_owners(target: Target) -> Sequence[Owner]:
-    """Return the owners of a write that this call has alone, the one included whose record is still in the log."""
-    found = target.found()
-    if found is None or not found.has_log:
-        with read_journal(target.journal) as journal:
-            return tuple(journal.owners)
-    try:
-        turns = Turns(found, exclusive=False, holds_claim=True)
-    except TargetError:
-        raise
-    except OSError as error:
-        raise target.refused(error, error.filename or "") from error
-    with contextlib.closing(turns), turns.turn(contextlib.nullcontext, anybody=True, patience=_PATIENCE):
-        return tuple(turns.journal.owners)
+    return owners
 
 
 def _opened_claim(target: Target, create: bool = False) -> Claim | None:

@@ -91,11 +91,6 @@ class Target:
         return os.path.join(self.folder, "journal")
 
     @property
-    def has_log(self) -> bool:
-        """Whether a turn was cut off."""
-        return _nbytes(self.log) > 0
-
-    @property
     def is_begun(self) -> bool:
         """Whether anything was ever committed: without that there is nothing to go on with."""
         return _nbytes(self.journal) + _nbytes(self.log) > 0

@@ -172,7 +172,8 @@ def interrupt(target: Target) -> None:
     """Have no task of a write begin any more, in no process, if this machine sees its folder."""
     with contextlib.suppress(OSError):
         target = target.located()
-        if os.path.isdir(target.folder):
+        # What is left of one that has ended goes on saying so.
+        if os.path.isfile(target.lock) and not target.is_finished:
             write_whole_file(target.stop, target.write_id.encode())
 
 
