@@ -102,7 +102,7 @@ def _remove_half(found):
 
 
 CUTS = {
-    "empty": lambda: cut(target.Target, "_said_what_it_is"),
+    "empty": lambda: cut(target.Target, "describe_folder"),
     "begun": lambda: cut(writers, "writer_for"),
     "first": lambda: cut(RedoLog, "_apply"),
     "created": lambda: cut(writer.Writer, "commit"),
