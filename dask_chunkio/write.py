@@ -180,11 +180,14 @@ def to_hdf5(
     begun = patiently(functools.partial(_begun, write), options["wait"])
     if begun.complete:
         return already_complete(begun.write.target.path, begun.complete)
-    try:
-        listeners = _listeners(begun.write, progress, callback)
-        return _computed(begun, listeners, scheduler, fuse, compute_kwargs)
-    finally:
-        end(begun.write.target.write_id)
+    with kept_is_named(begun.write.target):
+        try:
+            listeners = _listeners(begun.write, progress, callback)
+            return _computed(begun, listeners, scheduler, fuse, compute_kwargs)
+        except BaseException:
+            end(begun.write.target.write_id)
+            withdraw(begun.write)
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,15 +247,10 @@ def _computed(
     def compute() -> Any:
         return dask.base.compute(graph, scheduler=scheduler, **(compute_kwargs or {}))[0]
 
-    with kept_is_named(write.target), errors_of_workers(), observed(write, listeners) as told:
+    with errors_of_workers(), observed(write, listeners) as told:
         stopping = contextlib.nullcontext() if write.workers.share_process else interrupts_stop(write.target)
-        try:
-            with stopping, errors_of_arrays(write.lazy_names):
-                finished: WriteResult = persevering(write, compute)
-        except BaseException:
-            end(write.target.write_id)
-            withdraw(write)
-            raise
+        with stopping, errors_of_arrays(write.lazy_names):
+            finished: WriteResult = persevering(write, compute)
         end(write.target.write_id)
         told.finished(finished)
     return finished

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_chunkio.errors import ArgumentError, ArgumentTypeError, SourceError
+from dask_chunkio.errors import ArgumentError, ArgumentTypeError, ChunkIOError, SourceError
 from dask_chunkio.filters.variable import noted_elements
 from dask_chunkio.sources.array import ArraySource, is_array_like
 from dask_chunkio.sources.iterator import IteratorSource, is_iterator
@@ -49,6 +49,8 @@ def as_source(value: Any, dataset: str, announced: Announced | None = None) -> S
         return _adapted(value, announced)
     except (ArgumentError, ArgumentTypeError, SourceError) as error:
         raise type(error)(f"{dataset}: {error}") from error
+    except ChunkIOError:
+        raise
     except Exception as error:
         raise SourceError(
             f"{dataset}: a {type(value).__name__} does not say its shape and dtype: {type(error).__name__}: {error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -208,8 +209,10 @@ def _denied(target: Target) -> TargetError:
 def _require_writable_folder(target: Target) -> None:
     parent = os.path.dirname(target.path)
     if not os.access(parent, os.W_OK | os.X_OK):
+        is_read_only = hasattr(os, "statvfs") and os.statvfs(parent).f_flag & os.ST_RDONLY
+        why = os.strerror(errno.EROFS if is_read_only else errno.EACCES)
         raise TargetError(
-            f"cannot write {target.path}: Permission denied in {parent}, where side files are kept during a write; "
+            f"cannot write {target.path}: {why} in {parent}, where side files are kept during a write; "
             f"make that folder writable first"
         )
 

@@ -70,7 +70,7 @@ def write(case, root, **keywords):
         return replace(case, exclusive=True).write(root, compute=False, **keywords).compute(scheduler=case.scheduler)
     finally:
         # The process that ran the tasks ends.
-        for _, write_id in list(writers._writers):
+        for write_id in list(writers._writers):
             writers.release(write_id)
 
 
