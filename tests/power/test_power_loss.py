@@ -95,7 +95,9 @@ def unsynced(recorder, paths):
         if event[0] in ("mkdir", "create"):
             numbers.setdefault(event[2], event[3])
     numbers |= {"": 0, FILE: next((n for path, n in recorder.start.files if path == FILE), numbers.get("data.h5"))}
-    numbers["manifest.json"] = next((event[3] for event in recorder.events if event[0] == "create"), None)
+    created = (event for event in recorder.events if event[0] == "create")
+    # (It is written under another name first.)
+    numbers["manifest.json"] = next((event[3] for event in created if event[2].startswith("manifest.json")), None)
     gone = {numbers[path] for path in paths}
     recorder.events = [event for event in recorder.events if not (event[0] == "fsync" and event[1] in gone)]
 
