@@ -198,7 +198,7 @@ def test_a_program_that_keeps_the_file_open_is_named_and_harms_nothing(existing)
         write.commit(0)
         with h5py.File(existing, "r"):
             turn = write.writer.turns.turn(no_lock, patience=0.05)
-            with pytest.raises(TargetBusyError, match="is open in another program; close it"), turn:
+            with pytest.raises(TargetBusyError, match="is in use: this process has it open"), turn:
                 pass
         write.commit_missing()
         write.finish()
