@@ -194,7 +194,7 @@ def test_a_file_that_another_program_writes_is_busy(target, overwrite):
 def test_a_file_that_this_program_writes_is_busy(target):
     hdf5(target, "x")
     with h5py.File(target, "r+"):
-        refused(target, TargetBusyError, "open for writing, in this or another program", overwrite=True)
+        refused(target, TargetBusyError, "this process has it open itself with h5py", overwrite=True)
 
 
 def test_a_file_that_others_read_may_be_replaced(target):
