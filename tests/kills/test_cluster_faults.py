@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import dask
 import h5py
 import numpy as np
 import psutil
@@ -35,6 +36,8 @@ def until(condition, seconds=60):
 @pytest.fixture
 def cluster(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
+    # The cluster looks for a worker this long after its loss, once: one that is just then lost again is given up.
+    monkeypatch.setitem(dask.config.config["distributed"]["deploy"], "lost-worker-timeout", "1 hour")
     with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
         yield cluster
 
