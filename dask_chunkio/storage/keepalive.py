@@ -22,7 +22,7 @@ from dask_chunkio.storage.claim import Claim
 from dask_chunkio.storage.descriptors import in_child
 from dask_chunkio.storage.lease import Lease, create_lease, leases_in, remove_lease, renew_lease
 
-__all__ = ["Held", "Keepalive", "attend", "let_go", "remove_leases", "settle"]
+__all__ = ["Held", "Keepalive", "attend", "let_go", "remove_leases", "scheduler_of", "settle"]
 
 logger = logging.getLogger("dask_chunkio")
 
@@ -261,6 +261,12 @@ in_child(_activities.forget)
 def let_go(write_id: str) -> None:
     """End what this process does for a write, whoever still has an object of it."""
     _activities.end(write_id)
+
+
+def scheduler_of(write_id: str) -> str:
+    """Return the address of the scheduler that runs a write of this process, empty without one."""
+    activity = _activities.find(write_id)
+    return activity.held.scheduler if activity is not None else ""
 
 
 def settle(folder: str) -> bool:

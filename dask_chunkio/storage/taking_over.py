@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 from dask_chunkio.storage.claim import Claim, claimed
-from dask_chunkio.storage.keepalive import settle
+from dask_chunkio.storage.keepalive import scheduler_of, settle
 from dask_chunkio.storage.lease import SeenLease, leases_in, remove_lease
 from dask_chunkio.storage.target import Target
 
@@ -17,8 +17,10 @@ __all__ = ["LastSign", "last_sign", "remove_dead_leases", "take_over"]
 
 logger = logging.getLogger("dask_chunkio")
 
-# How long workers may take to let go of a write that has ended: they hear of it from the scheduler.
+# How long a process may take to let go of a write that has ended, in seconds; workers of the cluster that this call
+# runs on hear of it from the scheduler, and may be busy.
 _GRACE = 2.5
+_GRACE_OF_CLUSTER = 10.0
 _PAUSE = 0.1
 # A lease of another host that looks so many times older than it is believed in is not watched: clocks differ by less.
 _MUCH_OLDER = 10
@@ -77,10 +79,10 @@ def take_over(target: Target, claim: Claim, looks: int, patience: float = _GRACE
         Whether this process has the claim now, alone.
     """
     watched = _Watched(target)
-    end = time.monotonic() + patience
+    begun = time.monotonic()
     while True:
-        # Only this process can know that an object of its own has outlived its graph.
-        is_ours = settle(target.folder)
+        # Only this process can know that an object of its own has outlived its graph, but a worker hears of it late.
+        is_ours = settle(target.folder) and not scheduler_of(target.write_id)
         if claim.take_alone(looks):
             rest = watched.rest()
             if rest <= 0:
@@ -88,11 +90,25 @@ def take_over(target: Target, claim: Claim, looks: int, patience: float = _GRACE
             claim.release()
             if watched.has_moved or not patience:
                 return False
-            if time.monotonic() > end and not watched.waits:
+            if _is_over(begun, patience, target) and not watched.waits:
                 return False
-        elif is_ours or time.monotonic() > end:
+        elif is_ours or _is_over(begun, patience, target):
             return False
         time.sleep(_PAUSE)
+
+
+def _is_over(begun: float, patience: float, target: Target) -> bool:
+    """Say whether those who hold the lock have had their time."""
+    waited = time.monotonic() - begun
+    if waited <= patience or not patience:
+        return waited > patience
+    return waited > _GRACE_OF_CLUSTER or not _is_of_this_cluster(target)
+
+
+def _is_of_this_cluster(target: Target) -> bool:
+    mine = scheduler_of(target.write_id)
+    found = (seen.lease for seen in leases_in(target.folder))
+    return bool(mine) and any(lease is not None and lease.scheduler == mine for lease in found)
 
 
 def remove_dead_leases(target: Target) -> None:
