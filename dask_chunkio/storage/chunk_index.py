@@ -1,10 +1,18 @@
 """Where HDF5 has the chunks of a dataset.  No other module asks HDF5 about chunks.
 
-A reader finds a chunk by its coordinates, and so does everything here that decides what is written.
-HDF5's own answers about chunks all come from a walk over the index: they do not show that a search for a
-chunk goes astray in a damaged index, each takes as long as the index is, and the coordinates are wrong for an
-extensible array whose unlimited axis is not the first (HDF5 1.10 to 2.0: it counts them as if the axes had
-not been put in another order).
+A reader finds a chunk by a search for its coordinates, and HDF5 tells the places of chunks only as it walks over
+the whole index.  A walk does not show that a search goes astray in a damaged index, and names wrong coordinates
+for an extensible array whose unlimited axis is not the first (HDF5 1.10 to 2.0: it counts them as if the axes had
+not been put in another order).  So chunks are listed by one walk, and then each is searched for by its coordinates:
+
+- A search of a B-tree of version 1 succeeds only at an entry of exactly these coordinates, which the walk has
+  come by too.  So a chunk that is listed once, and is found, is where the list has it.  (Nothing less will do: these
+  trees have no checksum, and a key that is wrong inside of one does not show in the list.)
+- All other indices are numbered arrays, or trees of version 2, and have checksums: HDF5 refuses a damaged
+  block, whether it walks or searches, and both read the same element of it.
+
+Where the list is not what the journal says, or HDF5's library cannot be called, HDF5 is asked to read each chunk,
+and the place where it would read is noted.
 """
 
 from __future__ import annotations
@@ -12,7 +20,9 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import h5py
@@ -20,7 +30,7 @@ import numpy as np
 
 from dask_chunkio.grid import Array, ChunkGrid, Shape
 from dask_chunkio.storage.dataset import DatasetLayout
-from dask_chunkio.storage.h5py_compat import EXTENSIBLE_ARRAY, chunk_index_type
+from dask_chunkio.storage.h5py_compat import EXTENSIBLE_ARRAY, can_search, chunk_index_type, search_chunks
 from dask_chunkio.storage.hdf5_file import StagedFile
 from dask_chunkio.storage.journal import ROW, Entries
 
@@ -29,7 +39,9 @@ __all__ = ["UNREADABLE", "StoredChunks", "count_stored", "index_differs", "list_
 # What h5py raises where HDF5 cannot make sense of its own metadata.
 UNREADABLE = (OSError, RuntimeError, ValueError, KeyError)
 _counter = itertools.count()
-_AT_ONCE = 10_000
+_AT_ONCE = 4096
+# A list is made of all chunks of a dataset; it costs a fifth of asking for each place by itself.
+_MOST_LISTED = 5
 # HDF5 numbers no more chunks of an extensible array than this.
 _MOST_CHUNKS = 1 << 32
 
@@ -59,7 +71,7 @@ def count_stored(dataset: h5py.Dataset) -> int:
 
 
 def index_differs(file: StagedFile, dataset: h5py.Dataset, layout: DatasetLayout, table: Entries) -> str | None:
-    """Find each chunk by its coordinates, and compare its place with the journal's.
+    """Search for each chunk by its coordinates, and compare its place with the journal's.
 
     Parameters
     ----------
@@ -80,12 +92,10 @@ def index_differs(file: StagedFile, dataset: h5py.Dataset, layout: DatasetLayout
     if not layout.is_chunked or not len(layout.chunks):
         return None
     held = np.flatnonzero(table["state"])
-    for start in range(0, len(held), _AT_ONCE):
-        chunks = held[start : start + _AT_ONCE]
-        rows = zip(*(table[name][chunks].tolist() for name in ("offset", "nbytes", "mask")), strict=True)
-        for origin, row in zip(layout.origins(chunks.tolist()), rows, strict=True):
-            if file.locate(dataset.id, origin, row[1]) != row:
-                return f"{layout.name}: HDF5's index and the journal disagree on the chunk at {origin}"
+    expected = StoredChunks(_origins(layout, held), table[held])
+    is_listed = _listed_alike(file, dataset, layout, table)[held]
+    for origin in _astray(file, dataset, expected, is_listed):
+        return f"{layout.name}: HDF5's index and the journal disagree on the chunk at {origin}"
     try:
         outside = layout.region is None and count_stored(dataset) != len(held)
     except UNREADABLE:
@@ -96,13 +106,73 @@ def index_differs(file: StagedFile, dataset: h5py.Dataset, layout: DatasetLayout
 
 def misfiled(file: StagedFile, dataset: h5py.Dataset, stored: StoredChunks) -> list[Shape]:
     """Return the chunks that HDF5 lists, and does not find by their coordinates."""
-    rows = zip(*(stored.places[name].tolist() for name in ("offset", "nbytes", "mask")), strict=True)
-    origins = map(tuple, stored.origins.tolist())
-    return [
-        origin
-        for origin, row in zip(origins, rows, strict=True)
-        if row[1] and file.locate(dataset.id, origin, row[1]) != row
-    ]
+    told = np.flatnonzero(stored.places["nbytes"])
+    listed = StoredChunks(stored.origins[told], stored.places[told])
+    return list(_astray(file, dataset, listed, _stands_alone(listed.origins)))
+
+
+def _astray(file: StagedFile, dataset: h5py.Dataset, expected: StoredChunks, is_listed: Array) -> Iterator[Shape]:
+    """Yield the chunks that a search by their coordinates does not find at their places.
+
+    Parameters
+    ----------
+    file : StagedFile
+        The file that holds the dataset.
+    dataset : h5py.Dataset
+        The dataset.
+    expected : StoredChunks
+        Where each should be.
+    is_listed : numpy.ndarray
+        For each whether HDF5 lists these coordinates once, and with this place: then it only has to be found.
+    """
+    for start in range(0, len(expected), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        origins, places = expected.origins[part], expected.places[part]
+        nbytes = search_chunks(dataset.id, origins)
+        is_sure = is_listed[part] & (nbytes > 0) & (nbytes == places["nbytes"])
+        for number in np.flatnonzero(~is_sure).tolist():
+            origin = tuple(origins[number].view(np.uint64).tolist())
+            row = tuple(int(places[number][name]) for name in ("offset", "nbytes", "mask"))
+            if file.locate(dataset.id, origin, row[1]) != row:
+                yield origin
+
+
+def _listed_alike(file: StagedFile, dataset: h5py.Dataset, layout: DatasetLayout, table: Entries) -> Array:
+    """Say of each chunk whether HDF5 lists it once, and where the journal has it."""
+    counts, is_alike = np.zeros(len(table), np.uint32), np.zeros(len(table), bool)
+    try:
+        if not can_search() or count_stored(dataset) > _MOST_LISTED * np.count_nonzero(table["state"]):
+            return is_alike
+        stored = list_stored(dataset)
+    except UNREADABLE:
+        file.check()
+        return is_alike
+    first = (0,) * len(layout.shape) if layout.region is None else layout.region.origin
+    cells, rests = np.divmod(stored.origins - np.array(first, np.int64), np.array(layout.form.chunk_shape, np.int64))
+    inside = ((cells >= 0) & (cells < np.array(layout.chunks.cells, np.int64)) & (rests == 0)).all(axis=1)
+    chunks = np.ravel_multi_index(tuple(cells[inside].T), layout.chunks.cells)
+    places = stored.places[inside]
+    np.add.at(counts, chunks, 1)
+    is_alike[chunks] = np.all([places[name] == table[name][chunks] for name in ("offset", "nbytes", "mask")], axis=0)
+    is_alike &= counts == 1
+    return is_alike
+
+
+def _origins(layout: DatasetLayout, chunks: Array) -> Array:
+    """Return the first element of each chunk, as HDF5 addresses it, one row a chunk."""
+    cells = np.stack(np.unravel_index(chunks, layout.chunks.cells), axis=1)
+    first = 0 if layout.region is None else np.array(layout.region.origin, np.int64)
+    return first + cells * np.array(layout.form.chunk_shape, np.int64)
+
+
+def _stands_alone(origins: Array) -> Array:
+    """Say of each row whether there is no other like it."""
+    order = np.lexsort(origins.T)
+    is_repeated = (origins[order[1:]] == origins[order[:-1]]).all(axis=1)
+    found = np.ones(len(origins), bool)
+    found[order[1:][is_repeated]] = False
+    found[order[:-1][is_repeated]] = False
+    return found
 
 
 def list_stored(dataset: h5py.Dataset) -> StoredChunks:
@@ -142,9 +212,15 @@ def _listed(dataset: h5py.Dataset) -> StoredChunks:
     rank = len(dataset.chunks)
 
     def enter() -> None:
-        origins = np.array([info.chunk_offset for info in infos], np.int64).reshape(-1, rank)
-        places = [(info.byte_offset, info.size, 0, info.filter_mask, 1) for info in infos]
-        found.append((origins, np.array(places, ROW)))
+        coordinates = itertools.chain.from_iterable(map(attrgetter("chunk_offset"), infos))
+        # A damaged index can name any number of 64 bits.
+        origins = np.fromiter(coordinates, np.uint64, len(infos) * rank).view(np.int64).reshape(-1, rank)
+        places = np.ones(len(infos), ROW)
+        # HDF5 can name no place, in a damaged index.
+        places["offset"] = np.fromiter((info.byte_offset or 0 for info in infos), np.uint64, len(infos))
+        places["nbytes"] = np.fromiter(map(attrgetter("size"), infos), np.uint64, len(infos))
+        places["mask"] = np.fromiter(map(attrgetter("filter_mask"), infos), np.uint64, len(infos))
+        found.append((origins, places))
         infos.clear()
 
     def take(info: Any) -> None:

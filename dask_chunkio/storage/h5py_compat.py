@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 from typing import Any
 
 import h5py
+import numpy as np
 
-__all__ = ["EXTENSIBLE_ARRAY", "chunk_index_type", "keep_unlinked", "keeps_partial_chunks_unfiltered"]
+from dask_chunkio.grid import Array
+
+__all__ = ["EXTENSIBLE_ARRAY", "can_search", "chunk_index_type", "keep_unlinked", "keeps_partial_chunks_unfiltered"]
+__all__ += ["search_chunks"]
 
 # H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS and H5D_CHUNK_IDX_EARRAY of H5Dpublic.h.
 _DONT_FILTER_PARTIAL_CHUNKS = 2
@@ -37,6 +42,43 @@ def chunk_index_type(dataset: h5py.h5d.DatasetID) -> int | None:
     return kind.value if failed >= 0 else None
 
 
+def can_search() -> bool:
+    """Say whether `search_chunks` can find anything."""
+    return _hdf5() is not None
+
+
+def search_chunks(dataset: h5py.h5d.DatasetID, origins: Array) -> Array:
+    """Have HDF5 search for chunks as it does to read them, and return how many bytes each has in the file.
+
+    Parameters
+    ----------
+    dataset : h5py.h5d.DatasetID
+        A chunked dataset.
+    origins : numpy.ndarray
+        The first element of each, one row a chunk.
+
+    Returns
+    -------
+    numpy.ndarray
+        0 for a chunk that is not found, and for all where the library does not show the function.
+    """
+    library, count = _hdf5(), len(origins)
+    found = np.zeros(count, np.uint64)
+    if library is None or not count:
+        return found
+    places = np.ascontiguousarray(origins, np.uint64)
+    first, length = (array.__array_interface__["data"][0] for array in (places, found))
+    arguments = (
+        itertools.repeat(dataset.id),
+        range(first, first + places.nbytes, places.strides[0]),
+        range(length, length + found.nbytes, found.itemsize),
+    )
+    with h5py._objects.phil:
+        failed = np.fromiter(map(library.H5Dget_chunk_storage_size, *arguments), np.int64, count) < 0
+    found[failed] = 0
+    return found
+
+
 def keep_unlinked(dataset: h5py.h5d.DatasetID) -> None:
     """Have HDF5 leave a dataset and all its space as they are when its only link is removed."""
     library = _hdf5()
@@ -49,7 +91,9 @@ def keep_unlinked(dataset: h5py.h5d.DatasetID) -> None:
 def _hdf5() -> Any:
     """Return the HDF5 library that h5py uses; None where a library does not show what it was linked with."""
     try:
-        library = ctypes.CDLL(h5py.defs.__file__)
+        # Without the interpreter's lock, each of very many calls would wait for whatever else runs.
+        library = ctypes.PyDLL(h5py.defs.__file__)
+        library.H5Dget_chunk_storage_size.argtypes = (ctypes.c_int64, ctypes.c_size_t, ctypes.c_size_t)
         return library if library.H5Pget_chunk_opts and library.H5Dget_chunk_index_type else None
     except (OSError, AttributeError):  # Windows
         return None

@@ -201,12 +201,18 @@ class StagedFile:
         Raises
         ------
         IntegrityError
-            If HDF5 did anything but one write of exactly this hole.
+            If HDF5 cannot, or did anything but one write of exactly this hole.
         """
         place = hole(nbytes)
         self._expected, self._reserved = (place.__array_interface__["data"][0], nbytes), []
         try:
             dataset.write_direct_chunk(origin, place, mask)
+        except (OSError, RuntimeError, ValueError) as error:
+            self.check()
+            raise IntegrityError(
+                f"HDF5 finds no place for the chunk at {origin} ({error}): the file's metadata is damaged; discard the "
+                f"write and start it again"
+            ) from error
         finally:
             self._expected = None
         self.check()

@@ -225,12 +225,24 @@ class Turns:
             Whether to close the file in any case.
         durable : bool
             Whether to wait for the disk in any case, for the payloads too.
+
+        Raises
+        ------
+        IntegrityError
+            If HDF5 cannot write its metadata.
         """
-        if self._stays_open() and not close:
-            state.h5.flush()
-        else:
-            state.h5.close()
-            self._open = None
+        try:
+            if self._stays_open() and not close:
+                state.h5.flush()
+            else:
+                state.h5.close()
+                self._open = None
+        except (OSError, RuntimeError, ValueError) as error:
+            state.staged.check()
+            raise IntegrityError(
+                f"{self.target.file}: HDF5 cannot write its metadata ({error}), which is damaged; discard the write "
+                f"and start it again"
+            ) from error
         state.staged.check()
         runs = self._guarded(state.staged.staged.runs())
         if durable:

@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import threading
 from unittest import mock
 
 import h5py
@@ -75,14 +76,22 @@ def check(path, expected, early=False):
         assert listed(file["x"]).items() >= expected.items()
 
 
-def compare(staged, dataset, found):
-    """What the journal says is compared by coordinates, whatever differs."""
-    layout = describe(dataset)
+def journal(layout, found):
     table = np.zeros(len(layout.chunks), ROW)
     for number, origin in enumerate(layout.origins(range(len(table)))):
         if place := found[origin]:
             table[number] = place[0], place[1], 0, place[2], 1
-    assert index_differs(staged, dataset, layout, table) is None
+    return table
+
+
+def compare(staged, dataset, found):
+    """What the journal says is compared by coordinates, whatever differs."""
+    layout = describe(dataset)
+    table = journal(layout, found)
+    with mock.patch.object(StagedFile, "locate", side_effect=AssertionError("each by itself")):
+        assert index_differs(staged, dataset, layout, table) is None
+    with mock.patch.object(h5py_compat, "_hdf5", return_value=None):
+        assert index_differs(staged, dataset, layout, table) is None
     held = np.flatnonzero(table["state"])
     if len(held):
         for name in ("offset", "nbytes", "mask"):
@@ -227,6 +236,82 @@ def test_a_chunk_whose_key_is_wrong_is_listed_and_not_found(tmp_path):
         stored = list_stored(file["x"])
         assert len(stored) == count_stored(file["x"]) == 6
         assert misfiled(staged, file["x"], stored)
+
+
+@pytest.fixture(scope="module")
+def deep_tree(tmp_path_factory):
+    """A B-tree of version 1 with nodes below its root: the file, where its nodes are, and the places of chunks."""
+    path = tmp_path_factory.mktemp("tree") / "x.h5"
+    with h5py.File(path, "w", libver="earliest") as file:
+        file.create_dataset("x", data=np.arange(400), chunks=(2,))
+    content = path.read_bytes()
+    nodes = [at for at in range(len(content)) if content.startswith(b"TREE\x01", at)]
+    assert sorted(content[at + 5] for at in nodes) == [0] * (len(nodes) - 1) + [1]
+    with open(path, "rb") as raw, h5py.File(staged := StagedFile(raw.fileno()), "r") as file:
+        return content, nodes, {(at,): staged.locate(file["x"].id, (at,), 100) for at in range(0, 400, 2)}
+
+
+def judged(path, content, expected):
+    """What the comparison with the journal says, and whether all reads find their chunks."""
+    path.write_bytes(content)
+    with open(path, "rb") as raw, h5py.File(staged := StagedFile(raw.fileno()), "r") as file:
+        dataset = file["x"]
+        difference = index_differs(staged, dataset, (layout := describe(dataset)), journal(layout, expected))
+        found = {origin: staged.locate(dataset.id, origin, 100) for origin in expected}
+        return difference, found == expected and count_stored(dataset) == len(expected)
+
+
+def test_a_key_inside_the_tree_that_is_wrong_does_not_show_in_the_list(tmp_path, deep_tree):
+    content, nodes, expected = deep_tree
+    (root,) = [at for at in nodes if content[at + 5] == 1]
+    damaged = bytearray(content)
+    # Behind its head of 24 bytes, a key and an address: the second key is of 4 + 4 + 8 + 8 bytes.
+    key = root + 24 + 24 + 8 + 8
+    first_of_second = int.from_bytes(content[key : key + 8], "little")
+    damaged[key : key + 8] = (first_of_second + 4).to_bytes(8, "little")
+    difference, is_whole = judged(tmp_path / "x.h5", damaged, expected)
+    assert not is_whole
+    assert f"disagree on the chunk at ({first_of_second},)" in difference
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert listed(file["x"]) == expected
+
+
+def test_whatever_bit_of_a_tree_is_wrong_no_chunk_is_taken_for_found(tmp_path, deep_tree):
+    content, nodes, expected = deep_tree
+    draw, outcomes = random.Random(), set()
+    for _ in range(int(os.environ.get("CHUNKIO_BIT_FLIPS", "60"))):
+        damaged = bytearray(content)
+        at, bit = draw.choice(nodes) + draw.randrange(600), draw.randrange(8)
+        damaged[at] ^= 1 << bit
+        difference, is_whole = judged(tmp_path / "x.h5", damaged, expected)
+        assert (difference is None) == is_whole, (at, bit)
+        outcomes.add(is_whole)
+    assert outcomes == {False, True}
+
+
+@pytest.mark.parametrize("libver", ["earliest", "v110"])
+def test_places_are_those_in_the_file_also_behind_a_user_block(tmp_path, libver):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w", userblock_size=1024, libver=libver) as file:
+        file.create_dataset("x", data=np.arange(100), chunks=(10,), compression="gzip")
+    with open(path, "rb") as raw, h5py.File(staged := StagedFile(raw.fileno()), "r") as file:
+        found = {(at,): staged.locate(file["x"].id, (at,), 1000) for at in range(0, 100, 10)}
+        assert listed(file["x"]) == found
+        compare(staged, file["x"], found)
+
+
+def test_a_search_that_fails_is_silent(tmp_path, capfd):
+    """Also in a thread in which h5py has not told HDF5 to be silent."""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        dataset = file.create_dataset("x", data=np.arange(12), chunks=(2,))
+        origins = np.array([(0,), (1,), (2,), (1 << 60,), (10,)])
+        found = []
+        thread = threading.Thread(target=lambda: found.append(h5py_compat.search_chunks(dataset.id, origins)))
+        thread.start()
+        thread.join()
+    assert [int(nbytes) for nbytes in found[0]][::4] == [16, 16]
+    assert found[0][3] == 0
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_payload_is_not_read_to_find_its_place(tmp_path):
