@@ -13,6 +13,7 @@ from dask_chunkio.errors import TargetBusyError, TargetChangedError
 from dask_chunkio.graph import buffer_of
 from dask_chunkio.locks import pauses
 from dask_chunkio.prepare import PreparedWrite
+from dask_chunkio.printable import printable
 from dask_chunkio.storage.status import how_far
 
 __all__ = ["patiently", "persevering"]
@@ -82,7 +83,8 @@ def persevering(write: PreparedWrite, compute: Callable[[], Result]) -> Result:
             if committed <= before or (ending in ended and not is_held):
                 raise
             ended.update(() if ending is None else (ending,))
-            logger.warning("%s: %s; going on from %d committed chunks", write.target.path, error, committed)
+            words = printable(f"{write.target.path}: {error}")
+            logger.warning("%s; going on from %d committed chunks", words, committed)
 
 
 def _found(write: PreparedWrite, key: Any) -> tuple[int, bool]:

@@ -40,6 +40,7 @@ from dask_chunkio.schedulers import LOCAL, describe, running_scheduler, thread_c
 from dask_chunkio.storage.status import UnfinishedWrite
 from dask_chunkio.storage.status import status as status_of
 from dask_chunkio.storage.superblock import is_hdf5
+from dask_chunkio.terminal import in_one_line, say
 from dask_chunkio.upkeep import discard, recover, status, verify
 from dask_chunkio.write import command_line, plan, to_hdf5
 
@@ -76,12 +77,12 @@ class _Kept(click.Command):
 
 
 def _interrupted(ctx: click.Context) -> click.exceptions.Exit:
-    click.echo(_in_one_line("Interrupted", ctx), err=True)
+    say(_in_one_line("Interrupted", ctx), error=True)
     return click.exceptions.Exit(_INTERRUPTED)
 
 
 def _in_one_line(words: str, ctx: click.Context) -> str:
-    return ". ".join((" ".join(words.split("\n")), *ctx.meta.get(_LEFTOVERS, ())))
+    return in_one_line(". ".join((words, *ctx.meta.get(_LEFTOVERS, ()))))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -173,12 +174,12 @@ def _run_write(src: Location, dst: Location, options: dict[str, Any]) -> None:
         keywords |= {"scheduler": running}
         keywords |= {word: options[word] for word in ("memory_limit", "overwrite", "token")}
         if options["only_plan"]:
-            click.echo(repr(plan(dst.file, name, opened.array, **keywords)))
+            say(repr(plan(dst.file, name, opened.array, **keywords)))
             return
         keywords |= {word: options[word] for word in ("resume", "wait", "durability")}
         with _leftovers_named(dst.file), _command_kept(options["kept"]):
             done = to_hdf5(dst.file, name, opened.array, progress=options["progress"], **keywords)
-    click.echo(_summary(dst.file, done))
+    say(_summary(dst.file, done))
 
 
 def _show_plan(**options: Any) -> None:
@@ -244,7 +245,7 @@ def resume(file: str, **options: Any) -> None:
     """
     found = status_of(file)
     if found is None and is_hdf5(file):
-        click.echo(f"{file}: no write of it is unfinished; nothing was written")
+        say(f"{file}: no write of it is unfinished; nothing was written")
         return
     if found is None:
         raise ArgumentError(f"there is no unfinished write of {file}; begin one with 'dask-chunkio write'")

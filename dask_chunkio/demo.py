@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import click
 import dask
 import dask.array as da
 import h5py
@@ -23,6 +22,7 @@ from dask.diagnostics.progress import ProgressBar
 from dask_chunkio.errors import IntegrityError, TargetError
 from dask_chunkio.grid import Array, Selection
 from dask_chunkio.recording import RATE_HZ, Recording
+from dask_chunkio.terminal import say
 from dask_chunkio.write import plan, to_hdf5
 
 __all__ = ["Comparison", "Measured", "run_demo"]
@@ -130,7 +130,7 @@ def run_demo(
         _print_table(compared)
         _check_samples(recording, part, compared)
         if keep:
-            click.echo(f"Kept in {place}: {', '.join(sorted(os.listdir(place)))}")
+            say(f"Kept in {place}: {', '.join(sorted(os.listdir(place)))}")
     return compared
 
 
@@ -222,21 +222,21 @@ def _timed(path: str, recording: Recording, write: _Write) -> Measured:
 
 def _announce(what: str, progress: bool) -> None:
     if progress:
-        click.echo(what, err=True)
+        say(what, error=True)
 
 
 def _print_head(recording: Recording, part: Recording | None, workers: str, threads: int) -> None:
     frames, channels = recording.maxshape
     chunk = "x".join(map(str, recording.chunk_shape))
-    click.echo(
+    say(
         f"A made-up recording: {channels} channels of int16, {frames / RATE_HZ:.1f} s at {RATE_HZ // 1000} kHz, "
         f"{_megabytes(recording):.0f} MB."
     )
-    click.echo(f"Written in chunks of {chunk}, with shuffle and gzip, by {workers}.")
+    say(f"Written in chunks of {chunk}, with shuffle and gzip, by {workers}.")
     if part is not None:
         how_much = "it, too" if part.maxshape == recording.maxshape else f"its first {_megabytes(part):.0f} MB"
         among = "" if workers.startswith(f"{threads} thread") else f" with {threads} threads"
-        click.echo(f"dask.array.to_hdf5 writes {how_much}{among}; compare rates and ratios.")
+        say(f"dask.array.to_hdf5 writes {how_much}{among}; compare rates and ratios.")
 
 
 def _megabytes(recording: Recording) -> float:
@@ -244,13 +244,13 @@ def _megabytes(recording: Recording) -> float:
 
 
 def _print_table(compared: list[Comparison]) -> None:
-    click.echo(f"\n{'':28}{'data':>10}{'file':>10}{'ratio':>8}{'time':>10}{'rate':>12}")
+    say(f"\n{'':28}{'data':>10}{'file':>10}{'ratio':>8}{'time':>10}{'rate':>12}")
     for pair in compared:
-        click.echo(_row(f"gzip {pair.level}  dask_chunkio", pair.ours))
+        say(_row(f"gzip {pair.level}  dask_chunkio", pair.ours))
         if pair.theirs is not None:
             faster = f"   {pair.ours.rate / pair.theirs.rate:.1f} x as fast"
-            click.echo(_row("        dask.array.to_hdf5", pair.theirs) + faster)
-    click.echo("Times include making the data" + (", on both sides.\n" if compared[0].theirs else ".\n"))
+            say(_row("        dask.array.to_hdf5", pair.theirs) + faster)
+    say("Times include making the data" + (", on both sides.\n" if compared[0].theirs else ".\n"))
 
 
 def _row(label: str, measured: Measured) -> str:
@@ -269,7 +269,7 @@ def _check_samples(recording: Recording, part: Recording | None, compared: list[
         # Where both have data, so that they are compared with each other too.
         _check_files(part, ours + theirs)
     also = " and to dask's" if theirs else ""
-    click.echo(
+    say(
         f"{_SAMPLES} random samples of {_SAMPLE_FRAMES} frames of each file, read back by h5py, are equal to the "
         f"recording{also}."
     )

@@ -24,6 +24,7 @@ from dask_chunkio.errors import (
     WorkerError,
 )
 from dask_chunkio.prepare import PreparedWrite
+from dask_chunkio.printable import printable
 from dask_chunkio.storage.keepalive import remove_leases
 from dask_chunkio.storage.status import is_own
 from dask_chunkio.storage.target import Target
@@ -55,8 +56,10 @@ class KeptNote(str):
         """Return the note in words."""
         note = super().__new__(
             cls,
-            f"{path} was not written. What was committed is kept in {folder}: go on with it by the same call with "
-            f"resume=True, or remove it with dask_chunkio.discard({path!r}).",
+            printable(
+                f"{path} was not written. What was committed is kept in {folder}: go on with it by the same call with "
+                f"resume=True, or remove it with dask_chunkio.discard({path!r})."
+            ),
         )
         note.path, note.folder = path, folder
         return note

@@ -20,10 +20,13 @@
     └── WorkerError              (RuntimeError)     processes that ended or never started
 
 Every class takes one message, so that an error raised in a worker arrives whole in the
-client.  Each message names what was wrong and what to do about it.
+client.  Each message names what was wrong and what to do about it; what is in it of files' names and
+contents is shown by `dask_chunkio.printable`.
 """
 
 from __future__ import annotations
+
+from dask_chunkio.printable import printable
 
 __all__ = [
     "AlignmentError",
@@ -47,6 +50,9 @@ __all__ = [
 
 class ChunkIOError(Exception):
     """Base of all errors of this package."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ArgumentError(ChunkIOError, ValueError):

@@ -14,6 +14,7 @@ from dask.array.svg import svg
 
 from dask_chunkio.errors import ArgumentError
 from dask_chunkio.grid import BufferGrid, ChunkGrid, Shape
+from dask_chunkio.printable import printable
 from dask_chunkio.region import Region
 from dask_chunkio.results import WriteResult
 from dask_chunkio.sizing import format_nbytes
@@ -135,7 +136,7 @@ class DatasetPlan:
         return rows + [("serial", words) for words in self.serial]
 
     def __str__(self) -> str:
-        return "\n".join((self.name, *(f"    {what:<8} {words}" for what, words in self.rows())))
+        return printable("\n".join((self.name, *(f"    {what:<8} {words}" for what, words in self.rows()))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +232,7 @@ class WritePlan:
         return self._write(**keywords)
 
     def __repr__(self) -> str:
-        return "\n".join((f"WritePlan of {self.path}", *self._summary(), *map(str, self.datasets)))
+        return "\n".join((*map(printable, (f"WritePlan of {self.path}", *self._summary())), *map(str, self.datasets)))
 
     def _summary(self) -> list[str]:
         if self.already_complete:
@@ -250,7 +251,8 @@ class WritePlan:
 
     def _repr_html_(self) -> str:
         head = "".join(f"<p>{html.escape(line)}</p>" for line in self._summary())
-        return f"<div><b>{html.escape(self.path)}</b>{head}{''.join(map(_html_of_dataset, self.datasets))}</div>"
+        path = html.escape(printable(self.path))
+        return f"<div><b>{path}</b>{head}{''.join(map(_html_of_dataset, self.datasets))}</div>"
 
 
 _PICTURES = "the array in buffers", "a buffer in chunks"
@@ -264,7 +266,8 @@ def _html_of_dataset(dataset: DatasetPlan) -> str:
     buffer = tuple(map(min, dataset.buffers.buffer_shape, dataset.shape))
     pictures = _drawn(dataset.shape, dataset.buffers.buffer_shape), _drawn(buffer, dataset.chunks.chunk_shape)
     drawn = "".join(f"<td>{picture}<br>{words}</td>" for picture, words in zip(pictures, _PICTURES, strict=True))
-    return f"<p><b>{html.escape(dataset.name)}</b></p><table><tr><td><table>{rows}</table></td>{drawn}</tr></table>"
+    name = html.escape(printable(dataset.name))
+    return f"<p><b>{name}</b></p><table><tr><td><table>{rows}</table></td>{drawn}</tr></table>"
 
 
 def _drawn(shape: Shape, block: Shape) -> str:

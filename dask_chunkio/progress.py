@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from dask_chunkio.events import BufferCommitted, WriteEvent, WriteFailed, WriteFinished, WriteStarted
+from dask_chunkio.printable import printable
 from dask_chunkio.sizing import format_nbytes
 
 __all__ = ["ProgressBar", "ProgressLog", "logger", "wants_progress"]
@@ -33,7 +34,12 @@ class ProgressBar:
         if isinstance(event, WriteStarted):
             label = event.datasets[0] if len(event.datasets) == 1 else f"{len(event.datasets)} datasets"
             self._bar = tqdm(
-                total=event.nbytes, desc=label, unit="B", unit_scale=True, unit_divisor=1024, file=sys.stderr
+                total=event.nbytes,
+                desc=printable(label, 80),
+                unit="B",
+                unit_scale=True,
+                unit_divisor=1024,
+                file=sys.stderr,
             )
         elif isinstance(event, BufferCommitted):
             self._move_to(event.done_nbytes)
@@ -88,7 +94,7 @@ class ProgressLog:
 
 
 def _say(level: int, event: WriteEvent, words: str, *values: object) -> None:
-    logger.log(level, words, *values, extra={"chunkio_event": event})
+    logger.log(level, words, *map(printable, values), extra={"chunkio_event": event})
 
 
 def _in_all(event: WriteFinished) -> str:

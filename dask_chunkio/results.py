@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dask_chunkio.grid import Shape
+from dask_chunkio.printable import printable
 from dask_chunkio.storage.complete import StoredDataset
 
 __all__ = ["DatasetResult", "WriteResult", "already_complete"]
@@ -95,6 +96,7 @@ class WriteResult:
 
 def already_complete(path: str, datasets: Sequence[StoredDataset]) -> WriteResult:
     """Say that nothing was written, and what is there."""
-    logger.info("%s: %s there already, nothing was written", path, ", ".join(one.name for one in datasets))
+    names = ", ".join(one.name for one in datasets)
+    logger.info("%s: %s there already, nothing was written", printable(path), printable(names))
     found = (DatasetResult(one.name, one.shape, one.dtype, one.nbytes, one.stored_nbytes, 0, 0) for one in datasets)
     return WriteResult(path, tuple(found), 0.0, already_complete=True)

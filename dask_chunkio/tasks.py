@@ -26,6 +26,7 @@ from dask_chunkio.filters.variable import storable_elements
 from dask_chunkio.filters.via_hdf5 import encoder_for
 from dask_chunkio.grid import Array, BufferGrid, Selection, Shape, buffer_grid, selection_shape
 from dask_chunkio.locks import is_held, leave_threads, pauses, report, scheduler_address, turn_lock
+from dask_chunkio.printable import printable
 from dask_chunkio.results import DatasetResult, WriteResult, already_complete
 from dask_chunkio.sources.source import Reader, ReadMode, read_checked
 from dask_chunkio.storage import writers
@@ -302,7 +303,7 @@ def finish_target(
     lock = turn_lock(layout.target.write_id)
     finished = writers.finish(layout.target, [job.layout for job in jobs], specs, lock)
     for note in finished.notes:
-        logger.warning("%s: %s", layout.target.path, note)
+        logger.warning("%s", printable(f"{layout.target.path}: {note}"))
     datasets = tuple(map(_result, jobs, finished.stored))
     return WriteResult(layout.target.path, datasets, time.time() - layout.started, finished.notes)
 

@@ -14,6 +14,7 @@ from dask_chunkio.storage.status import UnfinishedWrite
 from dask_chunkio.storage.status import status as status_of
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.verify import verify as verify_file
+from dask_chunkio.terminal import in_one_line, say
 
 __all__ = ["discard", "recover", "status", "verify"]
 
@@ -27,7 +28,7 @@ def status(file: str) -> None:
     found = status_of(file)
     if found is None and not os.path.exists(local_path("FILE", file)):
         raise TargetError(f"there is no file {file}, and no unfinished write of it")
-    click.echo(f"No unfinished write of {file}." if found is None else "\n".join(_lines(file, found)))
+    say(f"No unfinished write of {file}." if found is None else "\n".join(_lines(file, found)))
 
 
 def _lines(file: str, found: UnfinishedWrite) -> list[str]:
@@ -64,8 +65,8 @@ def recover(file: str, output: str | None) -> None:
     """
     done = unfinished.recover(file, output)
     for name, path in done.datasets.items():
-        click.echo(f"{name}: in {done.path}:{path}")
-    click.echo(f"{done.committed} of {done.chunks} chunks hold their data; the others read as the fill value.")
+        say(f"{name}: in {done.path}:{path}")
+    say(f"{done.committed} of {done.chunks} chunks hold their data; the others read as the fill value.")
 
 
 @click.command(short_help="Remove what an unfinished write left.")
@@ -76,12 +77,12 @@ def discard(file: str, yes: bool, force: bool) -> None:
     """Remove what an unfinished write of FILE left; nothing that was in FILE before is touched."""
     folder = Target(os.path.realpath(local_path("FILE", file)), "").folder
     if not os.path.isdir(folder):
-        click.echo(f"There is nothing to remove: no unfinished write of {file}.")
+        say(f"There is nothing to remove: no unfinished write of {file}.")
         return
-    if not yes and not click.confirm(f"Remove {folder} ({in_bytes(_nbytes(folder))})?"):
+    if not yes and not click.confirm(in_one_line(f"Remove {folder} ({in_bytes(_nbytes(folder))})?")):
         raise click.ClickException("nothing was removed")
     removed = unfinished.discard(file, force=force)
-    click.echo(f"Removed {removed}." if removed else f"There is nothing to remove: no unfinished write of {file}.")
+    say(f"Removed {removed}." if removed else f"There is nothing to remove: no unfinished write of {file}.")
 
 
 def _nbytes(folder: str) -> int:
@@ -98,12 +99,12 @@ def verify(file: str) -> None:
     found = verify_file(file)
     how = "compared with their checksums" if found.by_checksum else "decoded"
     problems = f"{len(found.problems) or 'no'} problem{'' if len(found.problems) == 1 else 's'}"
-    click.echo(f"{found.path}: {found.checked} chunks {how}, {problems}.")
+    say(f"{found.path}: {found.checked} chunks {how}, {problems}.")
     for line in found.problems[:_PROBLEMS_SHOWN]:
-        click.echo(f"  {line}")
+        say(f"  {line}")
     if len(found.problems) > _PROBLEMS_SHOWN:
-        click.echo(f"  and {len(found.problems) - _PROBLEMS_SHOWN} more")
+        say(f"  and {len(found.problems) - _PROBLEMS_SHOWN} more")
     for line in found.undecodable:
-        click.echo(f"  not checked: {line}")
+        say(f"  not checked: {line}")
     if not found.ok:
         raise click.exceptions.Exit(1 if found.problems else 3)

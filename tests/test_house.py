@@ -18,7 +18,7 @@ TESTS = Path(__file__).parent
 
 # From the ground up; a name that ends in a dot stands for a folder.
 FLOORS = (
-    {"errors", "events", "grid", "paths", "region", "sizing", "arguments", "allocator"},
+    {"errors", "events", "grid", "paths", "printable", "region", "sizing", "arguments", "allocator"},
     {"iterator", "data_chunk", "selections", "sources.", "filters."},
     {"storage."},
     {"config", "array_blocks", "blocks", "graph", "tasks", "results", "ordered", "locks", "workers"},
@@ -34,6 +34,7 @@ FLOORS = (
         "options",
         "recording",
         "schedulers",
+        "terminal",
         "upkeep",
     },
 )
@@ -63,7 +64,7 @@ GUESTS = {
     "cloudpickle": {"workers"},
     "psutil": {"storage.lease", "workers", "cli", "demo", "schedulers"},
     "tqdm": {"progress", "iterator"},
-    "click": {"cli", "demo", "schedulers", "locations", "options", "input_files", "upkeep"},
+    "click": {"cli", "schedulers", "locations", "options", "input_files", "terminal", "upkeep"},
 }
 LAZY = {
     ("sources.array", "h5py"),
@@ -138,6 +139,15 @@ def test_guests_come_in_where_they_are_expected(module):
 def test_dask_begins_on_the_third_floor():
     for guest in ("dask", "distributed"):
         assert all(floor(module) >= 3 for module in GUESTS[guest] & MODULES.keys())
+
+
+def test_one_module_writes_to_the_terminal():
+    """So that names and contents of files are quoted."""
+    for module, path in MODULES.items():
+        if module != "terminal":
+            calls = [one for one in ast.walk(ast.parse(path.read_text())) if isinstance(one, ast.Call)]
+            called = {ast.unparse(one.func) for one in calls}
+            assert not called & {"print", "click.echo", "click.secho", "sys.stderr.write"}, module
 
 
 # One has hdmf's contract; the others are to be taken apart by the steps of a write.

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 DATA = np.arange(4000, dtype="i4").reshape(40, 100)
-BLOCKED = "import sys; sys.modules['hdf5plugin'] = None\n"
+# In front of the one that is installed: in the process that decodes, too.
+BLOCKED = """
+import os, sys, tempfile
+folder = tempfile.TemporaryDirectory()
+with open(os.path.join(folder.name, "hdf5plugin.py"), "w") as file:
+    file.write("raise ImportError('not here')")
+sys.path.insert(0, folder.name)
+"""
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ from dask_chunkio.storage.journal import ROW, Entries
 __all__ = ["UNREADABLE", "StoredChunks", "count_stored", "index_differs", "list_stored", "misfiled"]
 
 # What h5py raises where HDF5 cannot make sense of its own metadata.
-UNREADABLE = (OSError, RuntimeError, ValueError, KeyError)
+UNREADABLE = (OSError, RuntimeError, ValueError, TypeError, KeyError, ArithmeticError, MemoryError, SystemError)
 _counter = itertools.count()
 _AT_ONCE = 4096
 # A list is made of all chunks of a dataset; it costs a fifth of asking for each place by itself.

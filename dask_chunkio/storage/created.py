@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
 
 from dask_chunkio.grid import ChunkGrid, Shape
-from dask_chunkio.storage.records import CREATED, json_object, pack_record
+from dask_chunkio.storage.records import CREATED, json_object, pack_json
 
 __all__ = ["Created", "CreatedDataset"]
 
@@ -87,7 +86,7 @@ class Created:
 
     def pack(self) -> bytes:
         """Return the record."""
-        return pack_record(CREATED, json.dumps(dataclasses.asdict(self)).encode())
+        return pack_json(CREATED, dataclasses.asdict(self))
 
     @classmethod
     def unpack(cls, body: bytes) -> Created:

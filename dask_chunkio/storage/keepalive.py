@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from dask_chunkio.printable import printable
 from dask_chunkio.storage.claim import Claim
 from dask_chunkio.storage.descriptors import in_child
 from dask_chunkio.storage.lease import Lease, create_lease, leases_in, remove_lease, renew_lease
@@ -247,7 +248,7 @@ class _Activities:
                     if not self.drop_if_dead(activity):
                         activity.look_after()
                 except Exception:
-                    logger.exception("the lease of %s was not renewed", activity.held.folder)
+                    logger.exception("the lease of %s was not renewed", printable(activity.held.folder))
             del found, activity
             with self._changed:
                 self._changed.wait(_TICK)

@@ -114,7 +114,7 @@ class Lease:
             if not all(type(text) is str for text in texts) or type(lease.pid) is not int:
                 return None
             return replace(lease, seconds=min(max(float(lease.seconds), 0.0), MOST_SECONDS))
-        except (ValueError, TypeError, RecursionError, RuntimeError):
+        except (ValueError, TypeError, OverflowError, RuntimeError):
             return None
 
 

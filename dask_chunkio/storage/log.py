@@ -9,14 +9,25 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from dask_chunkio.errors import IntegrityError
-from dask_chunkio.storage.files import pread_into, pwrite_all
-from dask_chunkio.storage.records import APPLYING, TURN, checksum, checksum_at, first_record, pack_record
-from dask_chunkio.storage.staging import Run
+from dask_chunkio.storage.files import memory_nbytes, pread_into, pwrite_all
+from dask_chunkio.storage.records import (
+    APPLYING,
+    HEADER_NBYTES,
+    TURN,
+    Bytes,
+    checksum,
+    checksum_at,
+    claimed_nbytes,
+    first_record,
+    is_whole_at,
+    pack_record,
+)
 
-__all__ = ["SECTOR", "Mark", "Turn", "read_mark", "read_turn"]
+__all__ = ["SECTOR", "Mark", "Turn", "load_turn", "read_mark", "read_turn"]
 
 # What a disk writes whole or not at all, even when its power fails.  A process that is killed may tear even that.
 SECTOR = 512
@@ -24,6 +35,11 @@ _TURN = struct.Struct("<QQQQQQQ")
 _RUN = struct.Struct("<QQ")
 _MARK = struct.Struct("<QQQ")
 _MOST = 1 << 62
+_AT_ONCE = 1 << 20
+# What a run takes in memory beside its bytes.
+_RUN_NBYTES = 600
+
+Run = tuple[int, bytes | memoryview]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +54,9 @@ class Turn:
         Records that it gains.
     old_size, size : int
         Bytes of the file before and after the turn.
-    runs : list of (int, bytes)
+    runs : sequence of (int, bytes)
         What HDF5 staged.
-    before : list of bytes
+    before : sequence of bytes
         What stood, before the turn, under each run, as far as the file reached.
     device, inode : int
         Of the file, for whoever looks for it.
@@ -50,13 +66,13 @@ class Turn:
     journal: bytes
     old_size: int
     size: int
-    runs: list[Run] = field(default_factory=list)
-    before: list[bytes] = field(default_factory=list)
+    runs: Sequence[Run] = ()
+    before: Sequence[bytes | memoryview] = ()
     device: int = 0
     inode: int = 0
 
     @classmethod
-    def on(cls, descriptor: int, journal_at: int, journal: bytes, size: int, runs: list[Run]) -> Turn:
+    def on(cls, descriptor: int, journal_at: int, journal: bytes, size: int, runs: Sequence[Run]) -> Turn:
         """Build the turn that changes a file as it stands."""
         found = os.fstat(descriptor)
         before = [_read(descriptor, offset, _covered(offset, data, found.st_size)) for offset, data in runs]
@@ -65,15 +81,15 @@ class Turn:
     def pack(self) -> bytes:
         """Return the record."""
         head = (self.journal_at, len(self.journal), self.old_size, self.size)
-        parts = [_TURN.pack(*head, self.device, self.inode, len(self.runs)), self.journal]
+        parts: list[bytes | memoryview] = [_TURN.pack(*head, self.device, self.inode, len(self.runs)), self.journal]
         for offset, data in self.runs:
             parts += (_RUN.pack(offset, len(data)), data)
         parts += self.before
         return pack_record(TURN, b"".join(parts))
 
     @classmethod
-    def unpack(cls, body: bytes) -> Turn:
-        """Read the body of a record.
+    def unpack(cls, body: bytes | memoryview) -> Turn:
+        """Read the body of a record; what is in it is not copied.
 
         Raises
         ------
@@ -82,7 +98,8 @@ class Turn:
         """
         journal_at, length, old_size, size, device, inode, count = _TURN.unpack_from(body)
         at = _TURN.size + length
-        journal, runs = body[_TURN.size : at], []
+        journal = bytes(body[_TURN.size : at])
+        runs: list[Run] = []
         for _ in range(count):
             offset, nbytes = _RUN.unpack_from(body, at)
             data = body[at + _RUN.size : at + _RUN.size + nbytes]
@@ -90,7 +107,7 @@ class Turn:
                 raise ValueError(f"bytes {offset} to {offset + nbytes} of a file of {size}")
             runs.append((offset, data))
             at += _RUN.size + nbytes
-        before = []
+        before: list[bytes | memoryview] = []
         for offset, data in runs:
             end = at + _covered(offset, data, old_size)
             before.append(body[at:end])
@@ -113,8 +130,7 @@ class Turn:
             If another program has; nothing is touched.
         """
         for (offset, data), old in zip(self.runs, self.before, strict=True):
-            found = _read(descriptor, offset, len(data))
-            if (at := _foreign(offset, found, data, old.ljust(len(data), b"\0"))) is not None:
+            if (at := _changed(descriptor, offset, data, old)) is not None:
                 raise IntegrityError(
                     f"{name} was changed by another program at byte {at} while a turn of this write was cut off "
                     f"there; applied now, it would harm that change. Nothing was touched. If the file is good as it "
@@ -186,7 +202,7 @@ def read_mark(data: bytes, name: str) -> Mark | None:
     return Mark(*_MARK.unpack(record[2])) if record is not None and is_mark else None
 
 
-def read_turn(data: bytes, name: str = "the log") -> Turn | None:
+def read_turn(data: Bytes, name: str = "the log") -> Turn | None:
     """Return the turn that a log holds, or None where it is torn.
 
     Raises
@@ -207,9 +223,67 @@ def read_turn(data: bytes, name: str = "the log") -> Turn | None:
         ) from error
 
 
-def _covered(offset: int, data: bytes, size: int) -> int:
+def load_turn(descriptor: int, name: str) -> Turn | None:
+    """Return the turn that a log holds, or None where it is torn; only a record that is whole is loaded.
+
+    Parameters
+    ----------
+    descriptor : int
+        Of the log.
+    name : str
+        For messages.
+
+    Raises
+    ------
+    IntegrityError
+        If the record is whole, and yet none of ours, or does not fit into memory.
+    """
+    size = os.fstat(descriptor).st_size
+    start = _read(descriptor, 0, min(size, HEADER_NBYTES + _TURN.size))
+    nbytes = claimed_nbytes(start)
+    if nbytes is None or nbytes > size:
+        return None
+    # (A body that is shorter than that holds no turn.)
+    count = _TURN.unpack_from(start, HEADER_NBYTES)[-1] if len(start) == HEADER_NBYTES + _TURN.size else 0
+    _require_memory(nbytes + _RUN_NBYTES * min(count, nbytes // _RUN.size), name)
+    if not is_whole_at(descriptor, start):
+        return None
+    try:
+        data = memoryview(bytearray(nbytes))
+    except MemoryError as error:
+        raise _too_large(nbytes, name) from error
+    pread_into(descriptor, data, 0)
+    return read_turn(data, name)
+
+
+def _require_memory(nbytes: int, name: str) -> None:
+    if nbytes > memory_nbytes():
+        raise _too_large(nbytes, name)
+
+
+def _too_large(nbytes: int, name: str) -> IntegrityError:
+    return IntegrityError(
+        f"{name} takes {nbytes} bytes of memory, more than there is. Nothing was touched; go on with resume=True on a "
+        f"larger machine, or give the write up with 'dask-chunkio discard --force'"
+    )
+
+
+def _covered(offset: int, data: bytes | memoryview, size: int) -> int:
     """Return how much of a run lies inside a file of `size` bytes."""
     return min(len(data), max(0, size - offset))
+
+
+def _changed(descriptor: int, offset: int, new: bytes | memoryview, old: bytes | memoryview) -> int | None:
+    """Return the first byte of a sector that holds what is neither new nor old; looks at a block at a time."""
+    start = 0
+    while start < len(new):
+        # Whole sectors, but at the ends.
+        end = min(len(new), start + _AT_ONCE - (offset + start) % SECTOR)
+        found, block = _read(descriptor, offset + start, end - start), bytes(new[start:end])
+        if (at := _foreign(offset + start, found, block, bytes(old[start:end]).ljust(len(block), b"\0"))) is not None:
+            return at
+        start = end
+    return None
 
 
 def _foreign(offset: int, found: bytes, new: bytes, old: bytes) -> int | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dask_chunkio.errors import IntegrityError, UnfinishedWriteError
 from dask_chunkio.storage.files import read_small_file, write_whole_file
+from dask_chunkio.storage.records import json_object
 
 __all__ = ["Manifest", "read_manifest"]
 
@@ -80,10 +81,10 @@ def read_manifest(path: str) -> Manifest | None:
     if data is None:
         return None
     try:
-        return _manifest(json.loads(data), path)
+        return _manifest(json_object(data), path)
     except UnfinishedWriteError:
         raise
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise IntegrityError(
             f"{path} is damaged ({error}); remove the folder {os.path.dirname(path)} by hand if nothing in it is needed"
         ) from error

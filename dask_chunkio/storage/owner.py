@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import getpass
-import json
 import os
 import socket
 import time
 from dataclasses import dataclass
 
-from dask_chunkio.storage.records import OWNER, json_object, pack_record
+from dask_chunkio.storage.records import OWNER, json_object, pack_json
 
 __all__ = ["Owner"]
 
@@ -55,7 +54,7 @@ class Owner:
 
     def pack(self) -> bytes:
         """Return the record."""
-        return pack_record(OWNER, json.dumps(dataclasses.asdict(self)).encode())
+        return pack_json(OWNER, dataclasses.asdict(self))
 
     @classmethod
     def unpack(cls, body: bytes) -> Owner:

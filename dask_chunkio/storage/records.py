@@ -13,18 +13,20 @@ Whoever reads takes time and memory in proportion to the file, whatever its head
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Iterator
 from typing import Any
 
 import xxhash
 
-from dask_chunkio.errors import IntegrityError
+from dask_chunkio.errors import ArgumentError, IntegrityError
 from dask_chunkio.storage.files import pread_into
 
 __all__ = ["APPLYING", "CREATED", "DISCARDED", "FINISHED", "LEASE", "OWNER", "RESERVED", "TURN", "VERSION", "VOIDED"]
-__all__ += ["HEADER_NBYTES", "claimed_nbytes", "damaged_before_others"]
-__all__ += ["checksum", "checksum_at", "first_record", "is_cut_off", "json_object", "pack_record", "read_records"]
+__all__ += ["HEADER_NBYTES", "Bytes", "claimed_nbytes", "damaged_before_others", "is_whole_at", "pack_json"]
+__all__ += ["checksum", "checksum_at", "first_record", "is_cut_off", "json_object", "pack_record", "parse_json"]
+__all__ += ["read_records"]
 
 VERSION = 3
 CREATED, RESERVED, TURN, OWNER, VOIDED, FINISHED, APPLYING, DISCARDED, LEASE = range(1, 10)
@@ -35,11 +37,16 @@ _SUM = struct.Struct("<Q")
 _PREFIX = HEADER_NBYTES = _HEADER.size + _SUM.size
 _SMALL = 4096
 _AT_ONCE = 1 << 20
+# Python objects of JSON take some twenty times its length.
+_MOST_JSON = 16 << 20
+# Of a number of 64 bits, with its sign.
+_MOST_DIGITS = 20
 
-Record = tuple[int, int, bytes]
+Bytes = bytes | bytearray | memoryview
+Record = tuple[int, int, Any]
 
 
-def checksum(*parts: bytes | bytearray | memoryview) -> int:
+def checksum(*parts: Bytes) -> int:
     """Return the xxh3-64 checksum of `parts`, one after the other."""
     if len(parts) == 1:
         return int(xxhash.xxh3_64_intdigest(parts[0]))
@@ -53,7 +60,18 @@ def checksum(*parts: bytes | bytearray | memoryview) -> int:
 
 def checksum_at(descriptor: int, offset: int, nbytes: int) -> int:
     """Return the xxh3-64 checksum of a part of a file, or of what there is of it."""
-    state, buffer, end = xxhash.xxh3_64(), memoryview(bytearray(min(nbytes, _AT_ONCE))), offset + nbytes
+    return _digest_at(xxhash.xxh3_64(), descriptor, offset, nbytes)
+
+
+def is_whole_at(descriptor: int, header: bytes) -> bool:
+    """Say whether a file begins with the whole record that its first bytes, `header`, belong to; reads it in blocks."""
+    expected: int = _SUM.unpack_from(header, _HEADER.size)[0]
+    length: int = _HEADER.unpack_from(header)[3]
+    return expected == _digest_at(xxhash.xxh3_64(header[: _HEADER.size]), descriptor, _PREFIX, length)
+
+
+def _digest_at(state: Any, descriptor: int, offset: int, nbytes: int) -> int:
+    buffer, end = memoryview(bytearray(min(nbytes, _AT_ONCE))), offset + nbytes
     while offset < end and (count := pread_into(descriptor, buffer[: end - offset], offset)):
         state.update(buffer[:count])
         offset += count
@@ -70,7 +88,7 @@ def _pack(kind: int, body: bytes, version: int) -> bytes:
     return header + _SUM.pack(checksum(header, body)) + body
 
 
-def first_record(data: bytes, name: str) -> Record | None:
+def first_record(data: Bytes, name: str) -> Record | None:
     """Return (kind, end, body) of the record at the start of `data`, or None where it is torn.
 
     Raises
@@ -138,16 +156,71 @@ def json_object(body: bytes) -> dict[str, Any]:
 
     Raises
     ------
-    ValueError, RecursionError
-        If that is no JSON object.
+    ValueError
+        If that is no JSON object, or larger than what a write makes.
     """
-    found = json.loads(body)
+    found = parse_json(body)
     if not isinstance(found, dict):
         raise ValueError("that is no JSON object")
     return found
 
 
-def _record_at(data: bytes, at: int, name: str) -> Record | None:
+def parse_json(text: bytes | str) -> Any:
+    """Return what JSON holds that somebody else may have written.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or longer, deeper or with larger numbers than what a write makes, or names a value twice.
+    """
+    if len(text) > _MOST_JSON:
+        raise ValueError(f"{len(text)} bytes of JSON, of which at most {_MOST_JSON} are read")
+    try:
+        return json.loads(
+            text, object_pairs_hook=_without_doubles, parse_int=_short_int, parse_float=_finite, parse_constant=_finite
+        )
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def pack_json(kind: int, value: object) -> bytes:
+    """Return a record with JSON as its body.
+
+    Raises
+    ------
+    ArgumentError
+        If it is longer than what is read again.
+    """
+    body = json.dumps(value).encode()
+    if len(body) > _MOST_JSON:
+        raise ArgumentError(
+            f"what the journal says of this call takes {len(body)} bytes, and {_MOST_JSON} are the most; write fewer "
+            f"datasets in one call, or give them shorter names"
+        )
+    return pack_record(kind, body)
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in it")
+    return found
+
+
+def _short_int(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    found = float(digits)
+    if not math.isfinite(found):
+        raise ValueError("a number that is not finite")
+    return found
+
+
+def _record_at(data: Bytes, at: int, name: str) -> Record | None:
     if len(data) - at < _PREFIX:
         return None
     header = data[at : at + _HEADER.size]

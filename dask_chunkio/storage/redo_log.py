@@ -20,9 +20,16 @@ from collections.abc import Callable
 
 from dask_chunkio.errors import IntegrityError
 from dask_chunkio.storage.disk import Disk
-from dask_chunkio.storage.files import copy_whole_file, memory_nbytes, pread_into, pwrite_all, sync_folder
-from dask_chunkio.storage.log import Mark, Turn, read_mark, read_turn
-from dask_chunkio.storage.records import TURN, is_cut_off
+from dask_chunkio.storage.files import (
+    copy_whole_file,
+    memory_nbytes,
+    pread_into,
+    pwrite_all,
+    rewrite_file,
+    sync_folder,
+)
+from dask_chunkio.storage.log import Mark, Turn, load_turn, read_mark
+from dask_chunkio.storage.records import HEADER_NBYTES, TURN, is_cut_off
 from dask_chunkio.storage.target import DAMAGED_LOG, Durability, Target
 
 __all__ = ["RedoLog"]
@@ -77,17 +84,17 @@ class RedoLog:
         if size == 0:
             self._require_nothing_applied()
             return b""
-        data = self._read_log(size)
-        turn = read_turn(data, self._target.log)
+        turn = load_turn(self._log, self._target.log)
         if turn is None:
-            self._drop_unapplied(data, durability)
+            self._drop_unapplied(size, durability)
         elif turn.mark.is_entered(self._journal):
             os.ftruncate(self._log, 0)
         else:
             turn.require_applicable(self._disk.descriptor, self._journal, self._target.file)
             # It may be in the page cache alone, and, after an fsync that failed, taken for written: so it is
             # written again.  Applied to the disk before it is there, it could not be applied again.
-            self._write(data, durable=True)
+            rewrite_file(self._log)
+            self._sync()
             self._apply(turn, durable=True)
             return turn.journal
         return b""
@@ -95,10 +102,13 @@ class RedoLog:
     def _write(self, record: bytes, durable: bool) -> None:
         pwrite_all(self._log, record, 0)
         if durable:
-            os.fsync(self._log)
-            if not self._is_named:
-                sync_folder(self._target.folder)
-                self._is_named = True
+            self._sync()
+
+    def _sync(self) -> None:
+        os.fsync(self._log)
+        if not self._is_named:
+            sync_folder(self._target.folder)
+            self._is_named = True
 
     def _apply(self, turn: Turn, durable: bool) -> None:
         pwrite_all(self._applying, turn.mark.pack(), 0)
@@ -124,27 +134,19 @@ class RedoLog:
 
     # A log that holds no whole turn
 
-    def _read_log(self, size: int) -> bytes:
-        try:
-            if size > memory_nbytes():
-                raise MemoryError
-            data = bytearray(size)
-        except MemoryError as error:
-            raise IntegrityError(
-                f"{self._target.log} has {size} bytes, more than memory. Nothing was touched; go on with resume=True "
-                f"on a larger machine, or give the write up with 'dask-chunkio discard --force'"
-            ) from error
-        pread_into(self._log, memoryview(data), 0)
-        return bytes(data)
-
-    def _drop_unapplied(self, data: bytes, durability: Callable[[], Durability]) -> None:
+    def _drop_unapplied(self, size: int, durability: Callable[[], Durability]) -> None:
         mark, is_damaged = self._read_mark()
         if is_damaged or (mark is not None and not mark.is_entered(self._journal)):
             raise self._damaged("the turn that it holds was being applied when its writer died")
-        if not is_cut_off(data, len(data), TURN):
+        start = bytearray(min(size, HEADER_NBYTES))
+        pread_into(self._log, memoryview(start), 0)
+        if not is_cut_off(bytes(start), size, TURN):
             if durability() != "power":
                 raise self._damaged("no process that was killed leaves it like that")
-            # What a power failure leaves of a log that did not reach the disk can have any length and content.
+            # What a power failure leaves of a log that did not reach the disk can have any content, and any length up
+            # to that of a turn, which is made in memory.
+            if size > memory_nbytes():
+                raise self._damaged(f"it has {size} bytes, more than memory")
             copy_whole_file(self._log, self._target.folder, DAMAGED_LOG)
         os.ftruncate(self._log, 0)
 

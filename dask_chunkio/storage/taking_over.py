@@ -8,6 +8,7 @@ import os
 import time
 from dataclasses import dataclass
 
+from dask_chunkio.printable import printable
 from dask_chunkio.storage.claim import Claim, claimed
 from dask_chunkio.storage.keepalive import scheduler_of, settle
 from dask_chunkio.storage.lease import SeenLease, leases_in, remove_lease
@@ -158,7 +159,7 @@ class _Watched:
             self._is_told = True
             logger.warning(
                 "%s: waiting up to %.0f s for a sign of %s, last seen %.0f s ago, which may still be writing it",
-                self._target.path, rest, seen, max(0.0, now - seen.modified),
+                printable(self._target.path), rest, printable(seen), max(0.0, now - seen.modified),
             )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import h5py
 
 from dask_chunkio.errors import TargetError, TargetExistsError
+from dask_chunkio.storage.records import parse_json
 
 __all__ = ["TOKENS", "add_token", "is_applied", "read_tokens"]
 
@@ -29,10 +30,10 @@ def read_tokens(dataset: h5py.Dataset) -> tuple[str, ...]:
     if TOKENS not in dataset.attrs:
         return ()
     try:
-        found = json.loads(dataset.attrs[TOKENS])
+        found = parse_json(dataset.attrs[TOKENS])
         if not isinstance(found, list) or not all(isinstance(token, str) for token in found):
             raise ValueError("no list of strings")
-    except (ValueError, TypeError, OSError, RecursionError) as error:
+    except (ValueError, TypeError, OSError) as error:
         raise TargetError(
             f"{dataset.name} has an attribute {TOKENS} that holds no tokens ({error}); rename or remove it"
         ) from error

@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
-from dask_chunkio.errors import ChunkIOError, FilterError, TargetError
-from dask_chunkio.filters.plugin import require_decoder
-from dask_chunkio.grid import ChunkGrid, Selection, Shape
+from dask_chunkio.errors import TargetError, WorkerError
+from dask_chunkio.grid import ChunkGrid
 from dask_chunkio.paths import local_path
-from dask_chunkio.storage.chunk_index import UNREADABLE, list_stored, misfiled
+from dask_chunkio.printable import printable
 from dask_chunkio.storage.descriptors import close_descriptor
-from dask_chunkio.storage.files import open_side_file, open_to_read
-from dask_chunkio.storage.hdf5_file import StagedFile
+from dask_chunkio.storage.files import open_side_file
 from dask_chunkio.storage.journal import Journal
 from dask_chunkio.storage.payloads import read_payload
 from dask_chunkio.storage.target import Target
 
 __all__ = ["Verified", "verify"]
 
-# The file object that sees where HDF5 reads, and the file that is open through it.
-Searched = tuple[StagedFile, h5py.File]
-# Of a dataset without chunks, what is read at a time.
-_SLAB_NBYTES = 16 << 20
+# On so many datasets of a file HDF5 may crash before the rest of them is given up.
+_MOST_CRASHES = 20
+# The signal with which the system ends a process that takes more processor time than `decoding` gives it.
+_TIME_IS_OVER = int(getattr(signal, "SIGXCPU", 0)) or None
+_PACKAGE = str(Path(__file__).parents[1])
+# The package without its `__init__`, which takes seconds to import dask.
+_SCRIPT = """
+import json, sys, types
+folder, sys.path[:] = json.loads(sys.argv.pop())
+package = sys.modules["dask_chunkio"] = types.ModuleType("dask_chunkio")
+package.__path__ = [folder]
+from dask_chunkio.storage.decoding import main
+main()
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +88,7 @@ def verify(path: str | os.PathLike[str]) -> Verified:
         With one line for each chunk that is not as it should be.  A chunk that is reserved
         and whose payload was never placed is one of them: a resumed write reads its source again.
         A dataset whose filter plugin is missing here is not checked; `Verified.undecodable` names it.
+        Chunks are decoded in a process of its own: HDF5 crashes on some damaged files, which is a problem too.
 
     Raises
     ------
@@ -81,6 +96,8 @@ def verify(path: str | os.PathLike[str]) -> Verified:
         If there is no such file, or it is not HDF5.
     IntegrityError
         If the side files of a write are damaged.
+    WorkerError
+        If the process that decodes cannot be started.
 
     Examples
     --------
@@ -118,7 +135,7 @@ def _compared(target: Target) -> Verified:
                 checked += 1
                 if read_payload(file, table[chunk]) is None:
                     where = f"the chunk at {grid.origin(int(chunk))}" if made.is_chunked else "the data"
-                    problems.append(f"{made.name}: {where} is not what was committed")
+                    problems.append(printable(f"{made.name}: {where} is not what was committed"))
     finally:
         close_descriptor(file)
     return Verified(target.file, checked, tuple(problems), True)
@@ -142,94 +159,95 @@ def _decoded(path: str) -> Verified:
         raise TargetError(f"there is no file {path}")
     if os.path.isdir(path):
         raise TargetError(f"{path} is a directory, not an HDF5 file")
-    problems: list[str] = []
-    undecodable: list[str] = []
-    checked = 0
+    findings = _Findings()
+    while (ending := findings.take_in(path)) is not None:
+        if not findings.goes_on_after(ending):
+            break
+    if findings.refused is not None:
+        raise TargetError(f"{path} cannot be opened as an HDF5 file: {findings.refused}")
+    return Verified(path, findings.checked, tuple(findings.problems), False, tuple(findings.undecodable))
+
+
+class _Findings:
+    """What processes say that decode a file, one after the other, each past the dataset on which the last one crashed.
+
+    Attributes
+    ----------
+    checked : int
+        How many chunks were decoded.
+    problems, undecodable : dict of str
+        Lines; what a second process says again is there once.
+    refused : str or None
+        Why the file could not be opened.
+    """
+
+    def __init__(self) -> None:
+        self.checked = self._done = self._crashes = 0
+        self.problems: dict[str, None] = {}
+        self.undecodable: dict[str, None] = {}
+        self.refused: str | None = None
+        self._dataset: str | None = None
+        self._is_finished = False
+
+    def take_in(self, path: str) -> str | None:
+        """Have one process decode what is left; return in words how it ended, or None if it read all."""
+        self._dataset = None
+        with _decoder(path, self._done) as process:
+            for line in process.stdout or ():
+                self._take(*_said(line))
+            code = process.wait()
+        if self._is_finished or self.refused is not None:
+            return None
+        if -code == _TIME_IS_OVER:
+            return "HDF5 found no end"
+        return f"HDF5 crashed, with {f'signal {-code}' if code < 0 else f'exit code {code}'},"
+
+    def goes_on_after(self, ending: str) -> bool:
+        """Note how a process ended; say whether the datasets behind the one that it was reading can be checked."""
+        self._crashes += 1
+        where = "as it listed what is in the file" if self._dataset is None else "as it read this dataset"
+        goes_on = self._dataset is not None and self._crashes < _MOST_CRASHES
+        rest = "" if goes_on else "; what comes after it was not checked"
+        name = "the file" if self._dataset is None else self._dataset
+        self.problems[printable(f"{name}: {ending} {where}{rest}")] = None
+        return goes_on
+
+    def _take(self, what: str, words: Any) -> None:
+        if what == "in":
+            self._dataset = str(words)
+            self._done += 1
+        elif what == "checked":
+            self.checked += int(words)
+        elif what in ("problem", "undecodable"):
+            (self.problems if what == "problem" else self.undecodable)[printable(words)] = None
+        elif what == "refused":
+            self.refused = printable(words)
+        self._is_finished = what == "finished"
+
+
+def _said(line: str) -> tuple[str, Any]:
+    """Return what a line says; a process that is about to crash may say anything."""
     try:
-        with h5py.File(path, "r") as file, _searched(path) as staged:
-            for dataset in _datasets(file, problems):
-                if not _is_decodable(dataset, undecodable, problems):
-                    continue
-                for selection in _selections(dataset, staged, problems):
-                    checked += 1
-                    _read(dataset, selection, problems)
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        if isinstance(error, ChunkIOError):
-            raise
-        raise TargetError(f"{path} cannot be opened as an HDF5 file: {error}") from error
-    return Verified(path, checked, tuple(problems), False, tuple(undecodable))
-
-
-def _is_decodable(dataset: h5py.Dataset, undecodable: list[str], problems: list[str]) -> bool:
-    """Say whether the plugins of a dataset are here, or note why it cannot be read."""
-    try:
-        require_decoder(dataset)
-    except FilterError as error:
-        undecodable.append(str(error))
-        return False
-    except (OSError, ValueError, RuntimeError) as error:
-        problems.append(f"{dataset.name}: its filters cannot be read ({error})")
-        return False
-    return True
-
-
-def _datasets(file: h5py.File, problems: list[str]) -> Iterator[h5py.Dataset]:
-    names: list[str] = []
-    file.visit(names.append)
-    for name in names:
-        try:
-            found = file[name]
-        except (OSError, KeyError, RuntimeError) as error:
-            problems.append(f"/{name}: cannot be opened ({error})")
-            continue
-        if isinstance(found, h5py.Dataset):
-            yield found
+        what, words = json.loads(line)
+        return str(what), words
+    except (ValueError, TypeError, RecursionError):
+        return "", None
 
 
 @contextlib.contextmanager
-def _searched(path: str) -> Iterator[Searched]:
-    """Open a file a second time, to find the places of chunks by their coordinates."""
-    descriptor = open_to_read(path)
+def _decoder(path: str, done: int) -> Iterator[subprocess.Popen[str]]:
+    """Start a process that decodes a file, and end it with the context."""
+    plugins = [h5py.h5pl.get(n).decode("utf-8", "surrogateescape") for n in range(h5py.h5pl.size())]
+    words = [sys.executable, "-c", _SCRIPT, json.dumps([path, done, plugins]), json.dumps([_PACKAGE, sys.path])]
     try:
-        staged = StagedFile(descriptor)
-        with h5py.File(staged, "r") as file:
-            yield staged, file
-    finally:
-        close_descriptor(descriptor)
-
-
-def _selections(dataset: h5py.Dataset, searched: Searched, problems: list[str]) -> Iterator[Selection]:
-    """Return what is read at a time: each chunk that is stored, or slabs of what has no chunks."""
-    if dataset.shape is None or 0 in dataset.shape:
-        return
-    if dataset.chunks is None:
-        rows = max(1, _SLAB_NBYTES // max(1, dataset.nbytes // (dataset.shape[0] if dataset.shape else 1)))
-        slab = (rows, *dataset.shape[1:]) if dataset.shape else ()
-        yield from ChunkGrid(dataset.shape, slab)
-        return
-    for origin in _stored(dataset, searched, problems):
-        ends = (min(at + n, end) for at, n, end in zip(origin, dataset.chunks, dataset.shape, strict=True))
-        yield tuple(slice(at, end) for at, end in zip(origin, ends, strict=True))
-
-
-def _stored(dataset: h5py.Dataset, searched: Searched, problems: list[str]) -> list[Shape]:
-    """Return the first element of each stored chunk; note those that no reader finds by it."""
-    staged, file = searched
-    try:
-        stored = list_stored(dataset)
-        lost = misfiled(staged, file[dataset.name], stored)
-    except UNREADABLE as error:
-        problems.append(f"{dataset.name}: its index of chunks cannot be read ({error})")
-        return []
-    problems += [
-        f"{dataset.name}: the chunk at {origin} is stored, and is not found by its coordinates" for origin in lost
-    ]
-    return [tuple(origin) for origin in stored.origins.tolist()]
-
-
-def _read(dataset: h5py.Dataset, selection: Selection, problems: list[str]) -> None:
-    try:
-        dataset[selection]
-    except (OSError, ValueError, RuntimeError) as error:
-        where = ", ".join(f"{axis.start}:{axis.stop}" for axis in selection)
-        problems.append(f"{dataset.name}: [{where}] cannot be read ({error})")
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8",
+            errors="replace",
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise WorkerError(f"cannot start {sys.executable}, which is to decode {path} apart: {error}") from error
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()

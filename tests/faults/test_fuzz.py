@@ -9,11 +9,12 @@ import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts on Linux's limits and devices")
 SCRIPT = Path(__file__).with_name("fuzz_side_files.py")
+FINISHED = Path(__file__).with_name("fuzz_finished_files.py")
 
 
-def fuzz(tmp_path, *words, timeout=250):
+def fuzz(tmp_path, *words, script=SCRIPT, timeout=250):
     """In a process of its own, which may crash or be ended by its watchdog."""
-    words = [sys.executable, "-W", "error", str(SCRIPT), "--folder", str(tmp_path), *map(str, words)]
+    words = [sys.executable, "-W", "error", str(script), "--folder", str(tmp_path), *map(str, words)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False)
     lines = done.stdout.splitlines()
     assert done.returncode in (0, 1), f"ended with {done.returncode}; last lines: {done.stderr[-3000:]}"
@@ -27,6 +28,17 @@ def test_side_files_that_are_damaged_are_refused_and_lead_nowhere(tmp_path):
     assert tally["runs"] == 480
     assert tally["outcomes"]["done"] > 100
     assert tally["outcomes"]["IntegrityError"] > 50
+
+
+def test_verify_of_damaged_files_ends_with_an_answer_or_an_error_of_ours(tmp_path):
+    outcomes = fuzz(tmp_path, "--runs", 40, "--seed", 1150, script=FINISHED)["outcomes"]
+    assert outcomes["problems"] > 5
+    assert "crashed or endless, and said so" in outcomes
+
+
+@pytest.mark.heavy
+def test_verify_of_thousands_of_damaged_files(tmp_path):
+    fuzz(tmp_path, "--runs", 600, "--seed", 5000, script=FINISHED)
 
 
 @pytest.mark.heavy

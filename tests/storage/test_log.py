@@ -1,11 +1,12 @@
 import os
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dask_chunkio.errors import IntegrityError
-from dask_chunkio.storage.log import SECTOR, Turn, read_turn
+from dask_chunkio.storage.log import SECTOR, Turn, load_turn, read_turn
 from dask_chunkio.storage.records import RESERVED, TURN, pack_record
 
 OLD = b"o" * 5000
@@ -118,6 +119,72 @@ def test_a_turn_extends_then_writes_what_is_new_then_the_superblock_then_the_res
     apply(turn, opened)
     file, journal = opened
     assert order == [(file, 8990, 9000), (file, 0, 9000), (file, 4096, 9000), (file, 4800, 9000), (journal, 24, 9000)]
+
+
+@pytest.fixture
+def log(tmp_path):
+    descriptor = os.open(tmp_path / "log", os.O_RDWR | os.O_CREAT)
+    yield descriptor
+    os.close(descriptor)
+
+
+def test_a_turn_is_loaded_from_its_log(log, turn):
+    record = turn.pack()
+    assert load_turn(log, "log") is None
+    for rest in (b"", b"rest of an older log"):
+        os.pwrite(log, record + rest, 0)
+        assert load_turn(log, "log") == turn
+    for length in range(len(record)):
+        os.ftruncate(log, length)
+        assert load_turn(log, "log") is None
+        os.pwrite(log, record, 0)
+
+
+def test_what_is_no_turn_is_not_loaded_into_memory(log, turn):
+    """A sparse file, and one whose header claims all of it."""
+    nbytes = 300 << 20
+    whole = turn.pack()
+    claims = whole[:8] + nbytes.to_bytes(8, "little") + whole[16:]
+    tracemalloc.start()
+    try:
+        for start in (b"", whole[:30], claims):
+            os.pwrite(log, start, 0)
+            os.ftruncate(log, nbytes + 24)
+            assert load_turn(log, "log") is None
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_turn_is_held_in_memory_once(log, opened):
+    """And the file is compared with it block by block."""
+    data = bytes(range(256)) * (20 << 12)
+    turn = Turn.on(opened[0], 24, b"journal", 3 * len(data), [(0, data), (len(data) + 7, data)])
+    os.pwrite(log, turn.pack(), 0)
+    tracemalloc.start()
+    try:
+        found = load_turn(log, "log")
+        found.require_applicable(*opened, "out.h5")
+        apply(found, opened)
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(data)
+    finally:
+        tracemalloc.stop()
+    assert os.pread(opened[0], len(data), len(data) + 7) == data
+    found.require_applicable(*opened, "out.h5")
+    os.pwrite(opened[0], b"!", len(data) - 1)
+    with pytest.raises(IntegrityError, match=f"at byte {(len(data) - 1) // SECTOR * SECTOR} "):
+        found.require_applicable(*opened, "out.h5")
+
+
+def test_a_log_larger_than_memory_is_refused(log):
+    nbytes = 1 << 43
+    os.pwrite(log, pack_record(TURN, b"")[:8] + nbytes.to_bytes(8, "little"), 0)
+    try:
+        os.ftruncate(log, nbytes + 24)
+    except OSError:
+        pytest.skip("this file system has no files of that length")
+    with pytest.raises(IntegrityError, match=r"log takes .* bytes of memory, more than there is"):
+        load_turn(log, "log")
 
 
 # Replay

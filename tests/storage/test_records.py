@@ -2,9 +2,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dask_chunkio.errors import IntegrityError
+from dask_chunkio.errors import ArgumentError, IntegrityError
 from dask_chunkio.storage import records
-from dask_chunkio.storage.records import CREATED, RESERVED, checksum, first_record, pack_record, read_records
+from dask_chunkio.storage.created import Created, CreatedDataset
+from dask_chunkio.storage.records import (
+    CREATED,
+    RESERVED,
+    checksum,
+    first_record,
+    pack_record,
+    parse_json,
+    read_records,
+)
 
 bodies = st.lists(st.tuples(st.integers(1, 3), st.binary(max_size=50)), max_size=6)
 
@@ -88,3 +97,31 @@ def test_headers_that_claim_all_that_follows_take_linear_time(monkeypatch):
     with pytest.raises(IntegrityError, match="is damaged at byte 0"):
         list(read_records(data, "journal"))
     assert sum(summed) < 10 * len(data)
+
+
+BOMBS = {
+    "nested arrays": "[" * 10**6,
+    "nested objects": '{"a":' * 10**6,
+    "a number of many digits": "1" * 4000,
+    "a float that is none": "1e400",
+    "infinity": "[Infinity]",
+    "no number": "NaN",
+    "a name twice": '{"a": 1, "a": 2}',
+    "length": "[" + "[]," * (6 << 20) + "[]]",
+    "no JSON": "{",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.parametrize("kind", [str, str.encode])
+def test_json_that_no_write_makes_is_refused(name, kind):
+    with pytest.raises(ValueError, match=r".") as caught:
+        parse_json(kind(BOMBS[name]))
+    assert len(str(caught.value)) < 200
+
+
+def test_what_would_not_be_read_again_is_not_written():
+    made = [CreatedDataset(f"/{n}" + "x" * 1000, (1,), (1,), "i4", "i4", "", "", True) for n in range(16_000)]
+    with pytest.raises(ArgumentError, match="write fewer datasets in one call"):
+        Created(tuple(made)).pack()
+    assert Created.unpack(Created(tuple(made[:100])).pack()[24:]).datasets == tuple(made[:100])
