@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +12,44 @@ from distributed import Client, LocalCluster
 
 # A shell that starts this in the background has Ctrl-C ignored, in all processes that are started from here too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+MEMORY = Path("/dev/shm")
+NOBODY = 65534
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the files of the default tests in memory, unless ``TMPDIR`` is set; the heavy ones use the disk."""
+    if config.option.markexpr == "not heavy" and "TMPDIR" not in os.environ and _serves(MEMORY):
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
+
+def _serves(folder: Path) -> bool:
+    """Whether there is room, and files have attributes of users (before Linux 6.6, those in memory have none)."""
+    if not os.access(folder, os.W_OK) or shutil.disk_usage(folder).free < 2 << 30:
+        return False
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        try:
+            os.setxattr(file.fileno(), "user.note", b"mine")
+        except OSError:
+            return False
+    return True
+
+
+@pytest.fixture
+def bound_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder of a user whom permissions bind, and who runs the test: nobody, where it is root that runs the tests."""
+    if os.name == "nt":
+        pytest.skip("Windows has other permissions")
+    if os.geteuid() != 0:
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
 
 
 @pytest.fixture(scope="session")

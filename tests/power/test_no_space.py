@@ -301,16 +301,15 @@ def test_a_folder_that_may_not_be_written_to_is_one_clear_error(name, number, tm
     refused(case, tmp_path, os.strerror(number))
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions do not bind this user")
 @pytest.mark.parametrize("name", ["new", "existing"])
-def test_permissions_that_forbid_writing_are_one_clear_error(name, tmp_path):
+def test_permissions_that_forbid_writing_are_one_clear_error(name, bound_folder):
     case = STARTS[name]
-    case.begin(tmp_path)
-    where = tmp_path if name == "new" else tmp_path / FILE
+    case.begin(bound_folder)
+    where = bound_folder if name == "new" else bound_folder / FILE
     mode = where.stat().st_mode
     where.chmod(mode & ~0o222)
     try:
-        refused(case, tmp_path, "Permission denied")
+        refused(case, bound_folder, "Permission denied")
     finally:
         where.chmod(mode)
 
