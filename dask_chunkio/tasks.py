@@ -40,6 +40,7 @@ from dask_chunkio.storage.keepalive import Held, Keepalive
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.visible import Change, Part
 from dask_chunkio.storage.writer import Lock, Writer
+from dask_chunkio.tracebacks import shortens_tracebacks
 
 __all__ = [
     "Creation",
@@ -181,6 +182,7 @@ class Receipt:
     length: int | None = None
 
 
+@shortens_tracebacks
 def create_target(creation: Creation) -> WriteLayout:
     """Make file and datasets; found made by the same write, they are kept.
 
@@ -217,6 +219,7 @@ def _begin_between_changes(creation: Creation) -> WriteLayout:
     return begin_write(creation)
 
 
+@shortens_tracebacks
 def begin_write(creation: Creation) -> WriteLayout:
     """Make one attempt to begin a write."""
     target = creation.target.located()
@@ -250,6 +253,7 @@ def _keepalive(target: Target, key: str) -> Keepalive:
     return Keepalive(held, has_begun=False)
 
 
+@shortens_tracebacks
 def read_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader) -> Array | Receipt:
     """Read one buffer, unless its payloads are in place already."""
     if layout.complete:
@@ -258,6 +262,7 @@ def read_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader) 
         return _read(layout, (dataset, buffer), reader)
 
 
+@shortens_tracebacks
 def commit_buffer(layout: WriteLayout, dataset: int, buffer: int, data: Array | Receipt) -> Receipt:
     """Encode a buffer and commit it."""
     if layout.complete:
@@ -266,6 +271,7 @@ def commit_buffer(layout: WriteLayout, dataset: int, buffer: int, data: Array | 
         return _commit(layout, (dataset, buffer), data, turn_lock(layout.target.write_id))
 
 
+@shortens_tracebacks
 def write_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader) -> Receipt:
     """Read, encode and commit: the chain of a buffer as one task."""
     if layout.complete:
@@ -284,6 +290,7 @@ def receipt_of(jobs: Sequence[DatasetJob], place: tuple[int, int]) -> Receipt:
     return Receipt(dataset, buffer, 1, elements * job.layout.form.dtype.itemsize)
 
 
+@shortens_tracebacks
 def finish_target(
     layout: WriteLayout, receipts: Sequence[Receipt | Sequence[Receipt]], specs: Sequence[DatasetSpec]
 ) -> WriteResult:

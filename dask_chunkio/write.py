@@ -30,6 +30,7 @@ from dask_chunkio.storage.complete import StoredDataset
 from dask_chunkio.storage.target import Durability
 from dask_chunkio.storage.writers import end
 from dask_chunkio.tasks import WriteLayout
+from dask_chunkio.tracebacks import shortens_tracebacks
 from dask_chunkio.workers import Workers, find_workers, refuse_import_by_spawn
 
 __all__ = ["command_line", "plan", "to_hdf5"]
@@ -51,6 +52,7 @@ def to_hdf5(filename: Any, *args: Any, compute: Literal[True] = True, **keywords
 def to_hdf5(filename: Any, *args: Any, compute: Literal[False], **keywords: Any) -> Delayed: ...
 
 
+@shortens_tracebacks
 def to_hdf5(
     filename: Any,
     *args: Any,
@@ -256,6 +258,7 @@ def _computed(
     return finished
 
 
+@shortens_tracebacks
 def plan(
     filename: Any,
     *args: Any,

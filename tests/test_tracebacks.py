@@ -1,0 +1,108 @@
+"""What a user sees of an error: the own frames, and our message last."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+SCRIPT = """
+import sys
+import dask, numpy as np
+import dask.array as da
+import dask_chunkio as dcio
+from distributed import Client
+
+class Frames(dcio.GenericDataChunkIterator):
+    def _get_data(self, selection):
+        return read_frames(selection)
+    def _get_maxshape(self):
+        return (40, 10)
+    def _get_dtype(self):
+        return np.dtype("i4")
+
+def read_frames(selection):
+    raise ValueError("the camera was off")
+
+def bad_block(block):
+    raise ValueError("the camera was off")
+
+def write(source, **keywords):
+    dcio.to_hdf5("out.h5", "/x", source, progress=False, chunks=(10, 10), **keywords)
+
+if __name__ == "__main__":
+    kind, scheduler = sys.argv[1:3]
+    client = None
+    if scheduler == "cluster":
+        client = Client(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None)
+        scheduler = client
+    if kind == "everything":
+        dask.config.set({"admin.traceback.shorten": []})
+    if kind == "mistake":
+        write(np.zeros((40, 10)), compression="gzp")
+    elif kind == "array":
+        write(da.zeros((40, 10), chunks=(10, 10)).map_blocks(bad_block, dtype="f8"), scheduler=scheduler)
+    elif kind == "delayed":
+        dcio.to_hdf5("out.h5", "/x", Frames(), compute=False).compute(scheduler=scheduler)
+    else:
+        write(Frames(buffer_shape=(10, 10), chunk_shape=(10, 10)), scheduler=scheduler)
+"""
+
+
+def shown(tmp_path, kind, scheduler="threads"):
+    """Return the lines of the traceback with which a script ends."""
+    script = tmp_path / "measure.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    words = [sys.executable, "-W", "ignore", str(script), kind, scheduler]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    start = done.stderr.index("Traceback (most recent call last)")
+    return done.stderr[start:].splitlines()
+
+
+def files(lines):
+    return [line.split('"')[1] for line in lines if line.startswith('  File "')]
+
+
+def functions(lines):
+    return [line.rpartition(" in ")[2] for line in lines if line.startswith('  File "')]
+
+
+def last_message(lines):
+    return next(line for line in reversed(lines) if line.startswith("dask_chunkio.errors."))
+
+
+def test_a_mistake_shows_the_call_and_our_message(tmp_path):
+    lines = shown(tmp_path, "mistake")
+    assert {os.path.basename(name) for name in files(lines)} == {"measure.py"}
+    assert functions(lines) == ["<module>", "write"]
+    assert last_message(lines).startswith("dask_chunkio.errors.ArgumentError: /x: compression='gzp' is not known")
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "processes", "cluster"])
+def test_an_error_of_a_source_shows_its_frames_and_the_call(tmp_path, scheduler):
+    lines = shown(tmp_path, "source", scheduler)
+    assert functions(lines) == ["_get_data", "read_frames", "<module>", "write"]
+    assert "ValueError: the camera was off" in lines
+    assert "the camera was off" in last_message(lines)
+
+
+def test_an_error_of_an_upstream_task_shows_its_frames_and_the_call(tmp_path):
+    lines = shown(tmp_path, "array")
+    assert {os.path.basename(name) for name in files(lines)} == {"measure.py"}, "\n".join(lines)
+    assert functions(lines) == ["bad_block", "<module>", "write"]
+    assert "/x" in last_message(lines)
+    assert "the camera was off" in last_message(lines)
+
+
+def test_a_graph_that_is_computed_elsewhere_shows_the_frames_of_its_source(tmp_path):
+    lines = shown(tmp_path, "delayed")
+    own = [name for name in files(lines) if os.path.basename(name) != "measure.py"]
+    assert not [name for name in own if f"{os.sep}dask_chunkio{os.sep}" in name], "\n".join(lines)
+    assert functions(lines)[:3] == ["_get_data", "read_frames", "<module>"]
+
+
+def test_a_setting_of_dasks_shows_everything(tmp_path):
+    names = files(shown(tmp_path, "everything"))
+    assert [name for name in names if f"{os.sep}dask_chunkio{os.sep}" in name]
