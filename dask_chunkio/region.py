@@ -183,20 +183,23 @@ def _range(name: str, axis: int, part: Any, length: int) -> tuple[int, int]:
 
 def _behind(name: str, append: Any, source: Shape, dataset: tuple[Shape, tuple[int | None, ...], Shape]) -> Region:
     shape, maxshape, chunk_shape = dataset
-    axis = growing_axis(name, append, maxshape)
+    axis = growing_axis(name, append, maxshape, shape)
     for other, (length, wanted) in enumerate(zip(source, shape, strict=True)):
         if other != axis and length != wanted:
             raise AlignmentError(f"{name} is {wanted} along axis {other}, the source {length}; only axis {axis} grows")
     extent = tuple(length + source[axis] * (at == axis) for at, length in enumerate(shape))
     most = maxshape[axis]
     if most is not None and extent[axis] > most:
-        raise ArgumentError(f"{name} can grow to {most} along axis {axis}, and would be {extent[axis]} long")
+        raise ArgumentError(
+            f"{name} can grow to {most} along axis {axis}, and would be {extent[axis]} long; append less, or copy it "
+            f"to a dataset with a larger maxshape and append to that"
+        )
     start = tuple(length * (at == axis) for at, length in enumerate(shape))
     return Region(start, extent, shape, extent, chunk_shape)
 
 
-def growing_axis(name: str, append: Any, maxshape: tuple[int | None, ...]) -> int:
-    """Return the axis that a user means by ``append``.
+def growing_axis(name: str, append: Any, maxshape: tuple[int | None, ...], shape: Shape) -> int:
+    """Return the axis that a user means by ``append``, of a dataset of that shape.
 
     Raises
     ------
@@ -209,6 +212,18 @@ def growing_axis(name: str, append: Any, maxshape: tuple[int | None, ...]) -> in
         return append % len(maxshape)
     axes = [axis for axis, length in enumerate(maxshape) if length is None]
     if len(axes) != 1:
-        what = f"axes {axes} can all grow without end" if axes else "no axis can grow without end"
-        raise ArgumentError(f"{name}: append=True, but {what}; name one, as append=0")
+        raise ArgumentError(f"{name}: append=True, but {_unclear_axis(axes, maxshape, shape)}")
     return axes[0]
+
+
+def _unclear_axis(endless: list[int], maxshape: tuple[int | None, ...], shape: Shape) -> str:
+    """Say why ``append=True`` names no axis, and what does."""
+    if endless:
+        return f"axes {endless} can all grow without end; say which is meant, as append={endless[0]}"
+    ends = [axis for axis, (most, length) in enumerate(zip(maxshape, shape, strict=True)) if (most or 0) > length]
+    if ends:
+        return f"no axis can grow without end; say which of axes {ends} is meant, as append={ends[0]}"
+    return (
+        "no axis can grow. Only a dataset that was made with maxshape=(None, ...) can: copy this one to such a "
+        "dataset, or write into what is there with region="
+    )

@@ -83,9 +83,9 @@ def _appendable(spec: DatasetSpec, append: Any, open_ended: bool) -> DatasetSpec
     shape, maxshape = spec.shape, spec.options.get("maxshape")
     if not shape:
         raise ArgumentError(f"{spec.name}: append= needs an axis, and the source has none; give it one")
-    axis = growing_axis(spec.name, append, tuple(None if at == 0 else n for at, n in enumerate(shape)))
+    axis = growing_axis(spec.name, append, tuple(None if at == 0 else n for at, n in enumerate(shape)), shape)
     if isinstance(maxshape, (tuple, list)) and len(maxshape) == len(shape):
-        axis = growing_axis(spec.name, append, tuple(maxshape))
+        axis = growing_axis(spec.name, append, tuple(maxshape), shape)
         most = maxshape[axis]
         if most is not None and not open_ended and most <= shape[axis]:
             raise ArgumentError(f"{spec.name}: maxshape={maxshape!r} leaves no room to append along axis {axis}")

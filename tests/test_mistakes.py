@@ -97,6 +97,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with h5py.File(folder / "there.h5", "w") as file:
         file["x"] = DATA
         file.create_group("group")
+        file.create_dataset("limited", data=DATA, maxshape=(30, 10), chunks=(5, 10))
+        file.create_dataset("endless", data=DATA, maxshape=(None, None), chunks=(5, 10))
         file.create_dataset("rows", data=DATA, maxshape=(None, 10), chunks=(5, 10))
     return folder
 
@@ -205,10 +207,13 @@ MISTAKES: list[tuple[Callable[[], Any], type[ChunkIOError], str]] = [
     (lambda: into("/rows", DATA[0], region=3), Wrong, "/rows has 2 axes, the source 1"),
     (lambda: into("/rows", region="0:5"), Type, "/rows: region is '0:5' along axis 0; give a slice"),
     (lambda: into("/none", region=...), TargetError, "has no dataset /none"),
-    (lambda: into("/x", append=True), Wrong, "/x: append=True, but no axis can grow"),
+    (lambda: into("/x", append=True), Wrong, "/x: append=True, but no axis can grow. Only .* with region="),
+    (lambda: into("/limited", append=True), Wrong, r"/limited: append=True, but no axis .* without end; .* append=0"),
+    (lambda: into("/limited", append=0), Wrong, "/limited can grow to 30 along axis 0, .*; append less"),
+    (lambda: into("/endless", append=True), Wrong, r"/endless: append=True, but axes \[0, 1\] can all .* append=0"),
     (lambda: into("/rows", append=5), Type, "/rows: append=5 is neither True nor one of 2 axes"),
     (lambda: into("/rows", DATA[:, :5], append=True), Wrong, "/rows is 10 along axis 1, the source 5"),
-    (lambda: into("/rows", append=True, compression="lzf"), Wrong, "/rows is there, and its filters is"),
+    (lambda: into("/rows", append=True, compression="lzf"), Wrong, "/rows is .* no filters, and would have .* lzf"),
     # Sources
     (lambda: of(None), Type, "/x: cannot write a NoneType"),
     (lambda: of("data.npy"), Type, r"/x: cannot write a str: a file is not opened here; give numpy.load\(path"),

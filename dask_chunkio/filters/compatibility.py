@@ -10,7 +10,8 @@ import numpy as np
 
 from dask_chunkio.errors import CastError
 
-__all__ = ["check_conversion", "common_fields", "holds_references", "is_partial", "refusal", "with_parts", "words"]
+__all__ = ["check_conversion", "common_fields", "exact_words", "holds_references", "is_partial", "refusal"]
+__all__ += ["with_parts", "words"]
 
 DType = np.dtype[Any]
 
@@ -74,6 +75,30 @@ def words(dtype: DType) -> str:
     return f"{name} (enumeration)" if "enum" in notes else name
 
 
+def exact_words(dtype: DType) -> str:
+    """Return the name of a dtype with all that h5py notes in it: no two dtypes that HDF5 stores otherwise share one.
+
+    Examples
+    --------
+    >>> exact_words(np.dtype("<f4")), exact_words(h5py.enum_dtype({"OFF": 0, "ON": 1}, "i1"))
+    ('float32', 'int8 (enumeration OFF=0, ON=1)')
+    """
+    if not any(map(_notes, _parts(dtype))):
+        return str(dtype)
+    if dtype.subdtype is not None:
+        return f"{exact_words(dtype.base)} {dtype.shape}"
+    if dtype.names is not None:
+        places: Mapping[str, Any] = dtype.fields or {}
+        fields = (f"{name!r}: {exact_words(dtype[name])} at {places[name][1]}" for name in dtype.names)
+        return f"{{{', '.join(fields)}}} of {dtype.itemsize} bytes"
+    notes = _notes(dtype)
+    if (vlen := notes.get("vlen")) is not None and vlen not in (str, bytes):
+        return f"object (arrays of {exact_words(np.dtype(vlen))})"
+    if (enum := notes.get("enum")) is not None:
+        return f"{dtype} (enumeration {', '.join(f'{name}={value}' for name, value in enum.items())})"
+    return words(dtype)
+
+
 def _notes(dtype: DType) -> Mapping[str, Any]:
     """Return what h5py notes in a dtype."""
     return dtype.metadata or {}
@@ -95,7 +120,7 @@ def _without_type(dtype: DType) -> str | None:
 def _parts(dtype: DType) -> list[DType]:
     """Return the dtypes without fields that a dtype is made of."""
     if dtype.names is None:
-        return [dtype]
+        return [dtype.base]
     return [part for name in dtype.names for part in _parts(dtype[name].base)]
 
 

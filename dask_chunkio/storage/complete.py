@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from dask_chunkio.filters.compatibility import exact_words
 from dask_chunkio.grid import Shape
 from dask_chunkio.storage.dataset import DatasetSpec, describe, previewed
 from dask_chunkio.storage.target import Target
@@ -85,12 +86,33 @@ def differs(dataset: h5py.Dataset, spec: DatasetSpec, only: Sequence[str] | None
     """
     with previewed(spec) as made:
         mine, theirs = _properties(made), _properties(dataset)
+        fills = _fill(made, mine), _fill(dataset, theirs)
     if spec.open_ended:
         mine["shape"] = (*theirs["shape"][:1], *mine["shape"][1:])
     for name in mine if only is None else only:
         if mine[name] != theirs[name]:
-            return f"its {name} is {_shown(theirs[name])}, and would be {_shown(mine[name])}"
+            return _in_words(name, *(fills if name == "fillvalue" else (mine[name], theirs[name])))
     return None
+
+
+def _in_words(name: str, mine: Any, theirs: Any) -> str:
+    what = {"fillvalue": "fill value"}.get(name, name)
+    if _is_nothing(theirs) or _is_nothing(mine):
+        found, wanted = (f"no {what}" if _is_nothing(one) else f"the {what} {_shown(one)}" for one in (theirs, mine))
+        return f"it has {found}, and would have {wanted}"
+    return (
+        f"its {what} {'are' if what in ('chunks', 'filters') else 'is'} {_shown(theirs)}, and would be {_shown(mine)}"
+    )
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or (isinstance(value, tuple) and not value)
+
+
+def _fill(dataset: h5py.Dataset, properties: dict[str, Any]) -> Any:
+    """Return a fill value as numpy shows it."""
+    value = properties["fillvalue"]
+    return None if value is None else np.frombuffer(value, dataset.dtype)[0]
 
 
 def _properties(dataset: h5py.Dataset) -> dict[str, Any]:
@@ -100,7 +122,7 @@ def _properties(dataset: h5py.Dataset) -> dict[str, Any]:
     return {
         "shape": tuple(map(int, dataset.shape)),
         "maxshape": dataset.maxshape,
-        "dtype": form.dtype,
+        "dtype": exact_words(form.dtype),
         "chunks": dataset.chunks,
         "filters": tuple(map(str, form.filters)),
         "fillvalue": form.fillvalue,
@@ -108,10 +130,5 @@ def _properties(dataset: h5py.Dataset) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.hex()
-    return (
-        " > ".join(value) or "none"
-        if isinstance(value, tuple) and all(isinstance(v, str) for v in value)
-        else str(value)
-    )
+    is_words = isinstance(value, tuple) and all(isinstance(one, str) for one in value)
+    return " > ".join(value) if is_words else str(value)

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, ChunkIOError
-from dask_chunkio.filters.compatibility import check_conversion
+from dask_chunkio.filters.compatibility import check_conversion, exact_words
 from dask_chunkio.filters.conversion import convert
 from dask_chunkio.filters.hazards import hazard
 from dask_chunkio.filters.padding import is_padded, without_padding
@@ -233,8 +233,8 @@ def describe_made(spec: DatasetSpec, layout: DatasetLayout) -> CreatedDataset:
         spec.name,
         layout.shape,
         form.chunk_shape,
-        str(form.dtype),
-        str(spec.source_dtype or spec.dtype),
+        exact_words(form.dtype),
+        exact_words(spec.source_dtype or spec.dtype),
         " > ".join(map(str, form.filters)),
         "" if form.fillvalue is None else form.fillvalue.hex(),
         layout.is_chunked,

@@ -92,10 +92,11 @@ def test_the_same_call_once_more_says_that_all_is_there_and_touches_nothing(plac
     [
         ({"data": X[:8]}, r"its shape is \(12, 8\), and would be \(8, 8\)"),
         ({"data": X.astype("i8")}, "its dtype is int32, and would be int64"),
-        ({"chunks": (2, 8)}, r"its chunks is \(4, 8\), and would be \(2, 8\)"),
-        ({"compression": "lzf"}, r"its filters is deflate\(4\), and would be lzf"),
-        ({"compression_opts": 5}, r"its filters is deflate\(4\), and would be deflate\(5\)"),
-        ({"fillvalue": 3}, "its fillvalue is None, and would be 03000000"),
+        ({"chunks": (2, 8)}, r"its chunks are \(4, 8\), and would be \(2, 8\)"),
+        ({"compression": "lzf"}, r"its filters are deflate\(4\), and would be lzf"),
+        ({"compression_opts": 5}, r"its filters are deflate\(4\), and would be deflate\(5\)"),
+        ({"fillvalue": 3}, "it has no fill value, and would have the fill value 3"),
+        ({"compression": None}, r"it has the filters deflate\(4\), and would have no filters"),
         ({"maxshape": (None, 8)}, r"its maxshape is \(12, 8\), and would be \(None, 8\)"),
     ],
 )
@@ -107,6 +108,38 @@ def test_a_dataset_that_differs_is_an_error(place, untouched, keywords, words):
             write(place, resume=True, **{**NEW, **keywords})
 
     untouched(place, again)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        (h5py.enum_dtype({"A": 0, "B": 1}, "i1"), h5py.enum_dtype({"A": 0, "B": 2}, "i1"), "B=1.*B=2"),
+        (h5py.enum_dtype({"A": 0, "B": 1}, "i1"), np.dtype("i1"), r"int8 \(enumeration A=0, B=1\), and would be int8"),
+        (h5py.string_dtype("ascii"), h5py.string_dtype("utf-8"), "ASCII strings.*UTF-8 strings"),
+        (h5py.string_dtype("ascii", 4), h5py.string_dtype("utf-8", 4), r"S4 \(ASCII\), and would be S4 \(UTF-8\)"),
+        (h5py.vlen_dtype("i2"), h5py.vlen_dtype("i4"), "arrays of int16.*arrays of int32"),
+        (
+            np.dtype([("a", "i4"), ("s", h5py.string_dtype("ascii"))]),
+            np.dtype([("a", "i4"), ("s", h5py.string_dtype("utf-8"))]),
+            "ASCII strings.*UTF-8 strings",
+        ),
+    ],
+)
+def test_a_type_that_only_h5py_tells_from_another_differs(place, first, second, words):
+    def data(dtype):
+        made = np.zeros(4, dtype)
+        if h5py.check_vlen_dtype(dtype) not in (None, str, bytes):
+            made[:] = [np.arange(n, dtype=h5py.check_vlen_dtype(dtype)) for n in range(1, 5)]
+        elif dtype.names:
+            made["s"] = "text"
+        elif dtype.kind == "O":
+            made[:] = "text"
+        return made
+
+    write(place, data=data(first), dtype=first, chunks=(2,))
+    assert write(place, data=data(first), dtype=first, chunks=(2,), resume=True).already_complete
+    with pytest.raises(TargetExistsError, match=f"its dtype is .*{words}"):
+        write(place, data=data(second), dtype=second, chunks=(2,), resume=True)
 
 
 def test_without_resume_what_is_there_is_an_error(place):

@@ -217,9 +217,9 @@ def test_a_turn_that_is_cut_off_changes_nothing_or_is_applied_again(dataset, cal
         ((5, 20), {"append": 2}, ArgumentTypeError, "neither True nor one of 2 axes"),
         ((5, 20), {"append": True, "region": ...}, ArgumentError, "not both"),
         ((30, 20), {"region": ..., "compression": "gzip"}, ArgumentError, "compression= is for a new dataset"),
-        ((5, 20), {"append": True, "chunks": (1, 1)}, ArgumentError, r"its chunks is \(8, 6\), and would be \(1, 1\)"),
+        ((5, 20), {"append": True, "chunks": (1, 1)}, ArgumentError, r"its chunks are \(8, 6\), and would be \(1, 1\)"),
         ((5, 20), {"append": True, "dtype": "i8"}, ArgumentError, "its dtype is int32, and would be int64"),
-        ((5, 20), {"append": True, "compression": "lzf"}, ArgumentError, r"filters is deflate\(4\), and would be lzf"),
+        ((5, 20), {"append": True, "compression": "lzf"}, ArgumentError, r"filters are deflate\(4\), and would be lzf"),
         ((5, 20), {"append": True, "attrs": {"unit": "V"}}, ArgumentError, "has no attribute 'unit'"),
     ],
 )
