@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from distributed import Client, LocalCluster
 
+from dask_chunkio.storage import claim
+
 # A shell that starts this in the background has Ctrl-C ignored, in all processes that are started from here too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -33,6 +35,14 @@ def _serves(folder: Path) -> bool:
         except OSError:
             return False
     return True
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_looks() -> Iterator[None]:
+    """Look as often as always whether a write is let go, but over 50 ms: the tasks of tests leave no longer gaps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(claim, "_PAUSE", 0.01)
+        yield
 
 
 @pytest.fixture

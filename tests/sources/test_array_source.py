@@ -18,16 +18,38 @@ SELECTION = (slice(10, 20), slice(3, 300))
 SMALL = 2000
 
 
-def in_another_process(sources, selection=SELECTION):
+READER = """
+import pickle, sys
+while True:
+    try:
+        sources, selection = pickle.load(sys.stdin.buffer)
+    except EOFError:
+        break
+    pickle.dump([s.read(selection) for s in sources], sys.stdout.buffer)
+    sys.stdout.flush()
+    del sources
+"""
+
+
+@pytest.fixture(scope="module")
+def reader():
+    command = [sys.executable, "-c", READER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        yield process
+        process.stdin.close()
+        assert process.wait() == 0
+
+
+@pytest.fixture
+def in_another_process(reader):
     """Read by a process that knows nothing but the pickles."""
-    script = (
-        "import pickle, sys\n"
-        "sources, selection = pickle.load(sys.stdin.buffer)\n"
-        "pickle.dump([s.read(selection) for s in sources], sys.stdout.buffer)"
-    )
-    message = pickle.dumps((sources, selection))
-    done = subprocess.run([sys.executable, "-c", script], input=message, stdout=subprocess.PIPE, check=True)
-    return pickle.loads(done.stdout)
+
+    def read(sources):
+        pickle.dump((sources, SELECTION), reader.stdin)
+        reader.stdin.flush()
+        return pickle.load(reader.stdout)
+
+    return read
 
 
 @pytest.fixture
@@ -41,7 +63,7 @@ def mapped(path, mode="r", dtype="<i4", shape=SHAPE):
     return np.memmap(path, dtype, mode, 8, shape)
 
 
-def test_memory_maps_travel_by_name(raw):
+def test_memory_maps_travel_by_name(raw, in_another_process):
     whole = mapped(raw)
     views = {
         "whole": whole,
@@ -64,14 +86,14 @@ def test_memory_maps_travel_by_name(raw):
         np.testing.assert_array_equal(found, view[SELECTION], err_msg=name)
 
 
-def test_what_was_written_through_the_map_is_seen(raw):
+def test_what_was_written_through_the_map_is_seen(raw, in_another_process):
     whole = mapped(raw, "r+")
     whole[12, 5] = -1
     (found,) = in_another_process([ArraySource(whole)])
     assert found[2, 2] == -1
 
 
-def test_a_map_by_a_relative_name_is_found_from_elsewhere(raw, monkeypatch):
+def test_a_map_by_a_relative_name_is_found_from_elsewhere(raw, monkeypatch, in_another_process):
     monkeypatch.chdir(raw.parent)
     source = ArraySource(mapped(raw.name))
     monkeypatch.chdir("/")
@@ -79,7 +101,7 @@ def test_a_map_by_a_relative_name_is_found_from_elsewhere(raw, monkeypatch):
     np.testing.assert_array_equal(found, DATA[SELECTION])
 
 
-def test_what_a_file_does_not_show_travels_as_its_elements(raw):
+def test_what_a_file_does_not_show_travels_as_its_elements(raw, in_another_process):
     private = mapped(raw, "c")
     private[10:20] = 7
     copy = mapped(raw).copy()
@@ -94,7 +116,7 @@ def test_what_a_file_does_not_show_travels_as_its_elements(raw):
             assert len(pickle.dumps(part)) < SMALL + array[SELECTION].nbytes
 
 
-def test_the_mask_over_a_memory_map_is_not_lost(raw):
+def test_the_mask_over_a_memory_map_is_not_lost(raw, in_another_process):
     """The elements under it are not what its owner means."""
     masked = np.ma.masked_array(mapped(raw), mask=DATA % 2 == 0)
     source = ArraySource(masked)
@@ -132,7 +154,7 @@ def test_parts_of_memory_keep_their_shape_whatever_it_is(shape, fields):
         assert found.tobytes() == data.tobytes()
 
 
-def test_hdf5_datasets_travel_by_name(tmp_path):
+def test_hdf5_datasets_travel_by_name(tmp_path, in_another_process):
     path = tmp_path / "in.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("group/x", data=DATA, chunks=(50, 50), compression="gzip")
@@ -172,7 +194,7 @@ def test_a_dataset_without_a_place_in_a_named_file_cannot_be_read_elsewhere(tmp_
                 pickle.dumps(source)
 
 
-def test_zarr_arrays_travel_by_name(tmp_path):
+def test_zarr_arrays_travel_by_name(tmp_path, in_another_process):
     array = zarr.create_array(tmp_path / "in.zarr", shape=SHAPE, dtype="<i4", chunks=(100, 100))
     array[...] = DATA
     source = ArraySource(array)

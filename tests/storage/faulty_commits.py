@@ -1,6 +1,6 @@
 """Makes every callback of a commit fail in turn, and goes on.  Run as a script: leaving the interpreter is part of it.
 
-Usage: faulty_commits.py FAULT exclusive|shared FOLDER
+Usage: faulty_commits.py FAULT FOLDER
 """
 
 import contextlib
@@ -104,7 +104,7 @@ FAULTS = {
 
 def commit_with_fault(folder, fault, number, exclusive):
     """Return whether there was a call of that number."""
-    with Write(folder / f"{number}.h5", exclusive=exclusive, compression="gzip") as write:
+    with Write(folder / f"{number} {exclusive}.h5", exclusive=exclusive, compression="gzip") as write:
         write.commit(0)
         if fault == "read":
             write.release()  # what is open is not read again
@@ -136,11 +136,12 @@ def leave_open(folder):
 
 
 def main():
-    fault, exclusive, folder = sys.argv[1], sys.argv[2] == "exclusive", Path(sys.argv[3])
-    count = 0
-    while commit_with_fault(folder, fault, count, exclusive):
-        count += 1
-    sys.stdout.write(f"{count} faults\n")
+    fault, folder = sys.argv[1], Path(sys.argv[2])
+    for name in ("exclusive", "shared"):
+        count = 0
+        while commit_with_fault(folder, fault, count, name == "exclusive"):
+            count += 1
+        sys.stdout.write(f"{name} {count}\n")
     main.left = leave_open(folder)
     assert not os.path.lexists(main.left.target.path)
 

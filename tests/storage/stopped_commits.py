@@ -22,6 +22,7 @@ from dask_chunkio.errors import TargetBusyError, TargetError
 from dask_chunkio.storage import placing, redo_log, turn, writer
 from dask_chunkio.storage.flock import try_exclusive, unlock
 from dask_chunkio.storage.log import Turn
+from dask_chunkio.storage.taking_over import take_over
 
 PLACING = ("before placing", "placing")
 OUTSIDE = ("encoding", *PLACING)
@@ -127,7 +128,9 @@ def is_locked(path):
 
 def other_calls_are_refused(path):
     assert status(path).running
-    with pytest.raises(TargetBusyError, match="is being written by another call"):
+    # Nobody here is about to let go.
+    without_grace = mock.patch.object(take_over, "__defaults__", (0.2,))
+    with without_grace, pytest.raises(TargetBusyError, match="is being written by another call"):
         the_write(path, resume=True)
 
 

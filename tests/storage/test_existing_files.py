@@ -19,6 +19,7 @@ from dask_chunkio.errors import (
     TargetExistsError,
     UnfinishedWriteError,
 )
+from dask_chunkio.storage.taking_over import take_over
 
 OLD = np.random.default_rng(0).integers(0, 99, (60, 40)).astype("i4")
 NEW = np.random.default_rng(1).integers(0, 99, (50, 30)).astype("i2")
@@ -303,7 +304,9 @@ def test_a_late_payload_of_the_first_owner_changes_nothing(place):
 
 
 @pytest.mark.parametrize("exclusive", [False, True])
-def test_a_running_write_is_not_taken_over_recovered_or_discarded(place, exclusive):
+def test_a_running_write_is_not_taken_over_recovered_or_discarded(place, exclusive, monkeypatch):
+    # Nobody here is about to let go.
+    monkeypatch.setattr(take_over, "__defaults__", (0.2,))
     with Write(place, name="/new/x", exclusive=exclusive) as first:
         first.commit(0)
         using = contextlib.nullcontext() if exclusive else first.writer.turns.used()
