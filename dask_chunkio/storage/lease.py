@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 LEASES = "lease-"
+# Ends the name of a file that is to be one.
+_NEW = ".new"
 DEFAULT_SECONDS = 30.0
 # No lease is believed in for longer, whatever a file says.
 MOST_SECONDS = 600.0
@@ -151,11 +153,14 @@ class SeenLease:
 def create_lease(folder: str, lease: Lease) -> str:
     """Write the file of a lease, and return its path."""
     path = os.path.join(folder, f"{LEASES}{uuid.uuid4().hex[:12]}")
-    descriptor = open_descriptor(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0))
+    # Left empty by a process that was killed, a lease could not say who is dead.
+    new = path + _NEW
+    descriptor = open_descriptor(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0))
     try:
         pwrite_all(descriptor, lease.pack(), 0)
     finally:
         close_descriptor(descriptor)
+    os.rename(new, path)
     return path
 
 
@@ -185,7 +190,7 @@ def leases_in(folder: str) -> list[SeenLease]:
     found = []
     with contextlib.suppress(OSError):
         for name in sorted(os.listdir(folder)):
-            if name.startswith(LEASES):
+            if name.startswith(LEASES) and not name.endswith(_NEW):
                 with contextlib.suppress(OSError):
                     found.append(_read(os.path.join(folder, name)))
     return found

@@ -1,0 +1,32 @@
+"""The leases of the processes that write."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from dask_chunkio.storage.lease import Lease, create_lease, leases_in
+
+KILLED_AS_IT_CREATES = """
+import os, signal, sys
+from dask_chunkio.storage import lease
+lease.pwrite_all = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+lease.create_lease(sys.argv[1], lease.Lease.here("write", "", 30.0))
+"""
+
+
+def test_a_lease_is_read_back(tmp_path):
+    lease = Lease.here("write", "tcp://127.0.0.1:1", 30.0)
+    path = create_lease(str(tmp_path), lease)
+    (seen,) = leases_in(str(tmp_path))
+    assert (seen.path, seen.lease) == (path, lease)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_a_process_that_is_killed_as_it_creates_its_lease_leaves_none(tmp_path):
+    """One without content would be believed in: it does not say which process is dead."""
+    killed = subprocess.run([sys.executable, "-c", KILLED_AS_IT_CREATES, tmp_path], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert list(tmp_path.iterdir())
+    assert leases_in(str(tmp_path)) == []
