@@ -7,6 +7,7 @@ import dask.array as da
 import h5py
 import numpy as np
 import pytest
+from pairs import every_pair
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import ArgumentError
@@ -48,25 +49,30 @@ def stored(path, *names):
         return [file[name][...] for name in names]
 
 
-@pytest.fixture(params=[*LOCAL, "thread_client"])
+SCHEDULERS = [*LOCAL, "thread_client"]
+
+
+@pytest.fixture(params=SCHEDULERS)
 def scheduler(request):
     return request.param if request.param in LOCAL else request.getfixturevalue(request.param)
 
 
-@pytest.mark.parametrize("fuse", [True, False])
+DERIVED = {
+    "itself": lambda x: x,
+    "blockwise": lambda x: x + 1,
+    "reduced": lambda x: x.mean(0),
+    "centred": lambda x: x - x.mean(),
+    "rechunked": lambda x: x.rechunk((15, 2)),
+    "cut": lambda x: x[::2, 1:],
+    "joined": lambda x: da.concatenate([x, x[:10]]),
+    "product": lambda x: x.T @ x,
+}
+
+
 @pytest.mark.parametrize(
-    "derived",
-    [
-        lambda x: x,
-        lambda x: x + 1,
-        lambda x: x.mean(0),
-        lambda x: x - x.mean(),
-        lambda x: x.rechunk((15, 2)),
-        lambda x: x[::2, 1:],
-        lambda x: da.concatenate([x, x[:10]]),
-        lambda x: x.T @ x,
-    ],
-    ids=["itself", "blockwise", "reduced", "centred", "rechunked", "cut", "joined", "product"],
+    ("derived", "scheduler", "fuse"),
+    every_pair(DERIVED, {name: name for name in SCHEDULERS}, {"fused": True, "layers": False}),
+    indirect=["scheduler"],
 )
 def test_a_block_is_computed_once_whichever_datasets_need_it(target, calls, scheduler, derived, fuse):
     x = calls.array()

@@ -612,10 +612,22 @@ def test_a_delayed_on_threads_does_not_wait_for_its_own_scheduler(target):
         dask.compute(*calls, scheduler="synchronous")
 
 
-@pytest.mark.parametrize(("script", "words"), [("busy_writes", "3 times 24 calls"), ("scripted_writes", "4 scripts")])
-def test_storms(script, words):
-    runs = words.split()[0]
+STORMS = {"busy_writes": "times 24 calls", "scripted_writes": "scripts"}
+
+
+@pytest.mark.parametrize(("script", "runs"), [("busy_writes", 1), ("scripted_writes", 2)])
+def test_storms(script, runs):
+    storm(script, runs)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("script", STORMS)
+def test_longer_storms(script):
+    storm(script, os.environ.get("DASK_CHUNKIO_STORMS", "10"))
+
+
+def storm(script, runs):
     path = HERE.parent / "kills" / f"{script}.py"
-    done = subprocess.run([sys.executable, path, "--runs", runs], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, path, "--runs", str(runs)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert words in done.stdout
+    assert f"{runs} {STORMS[script]}" in done.stdout

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pyfive
 import pytest
+from pairs import every_pair
 
 import dask_chunkio as dcio
 
@@ -27,13 +28,12 @@ VERSIONS = [None, "earliest", "v110", "v112", ("earliest", "v110"), ("v108", "v1
 
 tools = pytest.mark.skipif(shutil.which("h5dump") is None, reason="Debian's hdf5-tools is not installed")
 every_index = pytest.mark.parametrize("index", INDEXES.values(), ids=INDEXES)
-every_filter = pytest.mark.parametrize("filters", FILTERS.values(), ids=FILTERS)
 every_version = pytest.mark.parametrize("libver", VERSIONS, ids=str)
 
 
-@every_version
-@every_index
-@every_filter
+@pytest.mark.parametrize(
+    ("libver", "index", "filters"), every_pair({str(version): version for version in VERSIONS}, INDEXES, FILTERS)
+)
 def test_h5py_reads_it_and_can_go_on_with_it(target, libver, index, filters):
     dcio.to_hdf5(target, "/x", DATA, libver=libver, scheduler="synchronous", **index, **filters)
     with h5py.File(target, "r+", libver=libver) as file:
