@@ -40,7 +40,7 @@ from dask_chunkio.schedulers import LOCAL, describe, running_scheduler, thread_c
 from dask_chunkio.storage.status import UnfinishedWrite
 from dask_chunkio.storage.status import status as status_of
 from dask_chunkio.storage.superblock import is_hdf5
-from dask_chunkio.terminal import in_one_line, say
+from dask_chunkio.terminal import in_one_line, in_options, options_of, say
 from dask_chunkio.upkeep import discard, recover, status, verify
 from dask_chunkio.write import command_line, plan, to_hdf5
 
@@ -58,7 +58,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (ChunkIOError, OSError, MemoryError) as error:
-            words = str(error) or type(error).__name__
+            words = in_options(str(error) or type(error).__name__, options_of(main))
             raise click.ClickException(_in_one_line(words, ctx)) from error
         except KeyboardInterrupt:
             raise _interrupted(ctx) from None
@@ -174,7 +174,7 @@ def _run_write(src: Location, dst: Location, options: dict[str, Any]) -> None:
         keywords |= {"scheduler": running}
         keywords |= {word: options[word] for word in ("memory_limit", "overwrite", "token")}
         if options["only_plan"]:
-            say(repr(plan(dst.file, name, opened.array, **keywords)))
+            say(in_options(repr(plan(dst.file, name, opened.array, **keywords)), options_of(main)))
             return
         keywords |= {word: options[word] for word in ("resume", "wait", "durability")}
         with _leftovers_named(dst.file), _command_kept(options["kept"]):
@@ -258,9 +258,10 @@ def resume(file: str, **options: Any) -> None:
 
 def _kept_command(found: UnfinishedWrite) -> click.Context:
     if not found.command:
-        raise ArgumentError(
+        words = (
             f"the unfinished write of {found.path} was begun by a script; run that again with resume=True in to_hdf5"
         )
+        raise click.ClickException(in_one_line(words))
     try:
         return write.make_context("write", list(found.command))
     except (click.ClickException, click.exceptions.Exit, click.Abort) as error:

@@ -16,6 +16,7 @@ import numpy as np
 
 from dask_chunkio.errors import ArgumentError, SourceError
 from dask_chunkio.locations import Location
+from dask_chunkio.sources.codecs import missing_codec
 
 __all__ = ["RawLayout", "SourceArray", "open_source"]
 
@@ -80,6 +81,8 @@ def open_source(location: Location, raw: RawLayout) -> Iterator[SourceArray]:
         If it is raw binary and `raw` does not say enough, or the reverse.
     SourceError
         If the file cannot be read, or does not hold one such array.
+    FilterError
+        If it is a zarr array whose codec is missing.
     """
     kind = _kind(location.file)
     if raw.is_given and kind != "raw binary":
@@ -228,6 +231,7 @@ def _open_zarr(location: Location) -> tuple[str, Any]:
         try:
             found = opened[str(wanted).strip("/")]
         except (KeyError, IndexError, TypeError, ValueError) as error:
+            _refuse_missing_codec(str(location), error)
             raise SourceError(_choose(f"{location.file} has no {wanted}", location, _arrays(opened))) from error
     if hasattr(found, "dtype"):
         return str(found.path), found
@@ -246,12 +250,19 @@ def _zarr_opener() -> Callable[[str], Any]:
         try:
             return zarr.open(name, mode="r")
         except Exception as error:
+            _refuse_missing_codec(name, error)
             what = "the folder " if os.path.isdir(name) else ""
             raise SourceError(
                 f"cannot read {what}{name} as zarr: {type(error).__name__}: {str(error) or 'no reason given'}"
             ) from error
 
     return opened
+
+
+def _refuse_missing_codec(where: str, error: Exception) -> None:
+    # (numcodecs' and zarr's own; their messages quote the name, once or twice.)
+    if type(error).__name__ == "UnknownCodecError":
+        raise missing_codec(where, str(error).rpartition(":")[2].strip(" '\"")) from error
 
 
 def _arrays(group: Any) -> dict[str, str]:

@@ -1,11 +1,19 @@
-"""Files that need a filter plugin, read in processes that have not loaded it, or do not have it."""
+"""Sources that need a filter plugin or a codec, read in processes that have not loaded it, or do not have it."""
 
+import importlib.util
+import json
 import subprocess
 import sys
+import warnings
 
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
+
+from dask_chunkio import plan, to_hdf5
+from dask_chunkio.cli import main
+from dask_chunkio.errors import FilterError
 
 DATA = np.arange(4000, dtype="i4").reshape(40, 100)
 # In front of the one that is installed: in the process that decodes, too.
@@ -85,3 +93,74 @@ def test_a_source_whose_plugin_is_missing_is_refused_before_anything_is_written(
     found = run(BLOCKED + WRITE, packed, tmp_path / "out.h5", "synchronous")
     assert found.startswith("/x: cannot decode: plugin zstd (32015) is missing")
     assert [path.name for path in tmp_path.iterdir()] == ["packed.h5"]
+
+
+# zarr: a codec of numcodecs is looked for when the first chunk is decoded, any other as the array is opened.
+ZFPY = {"name": "numcodecs.zfpy", "configuration": {}}
+BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
+SHARDED = {
+    "name": "sharding_indexed",
+    "configuration": {
+        "chunk_shape": [10, 10],
+        "codecs": [ZFPY],
+        "index_codecs": [BYTES, {"name": "crc32c"}],
+        "index_location": "end",
+    },
+}
+UNKNOWN = {"name": "nosuch", "configuration": {}}
+
+
+@pytest.fixture
+def stored(tmp_path):
+    zarr = pytest.importorskip("zarr", minversion="3")
+    if importlib.util.find_spec("zfpy") is not None:
+        pytest.skip("the codec is there")
+
+    def changed(codecs, name="a.zarr"):
+        zarr.create_array(tmp_path / name, shape=(40, 20), chunks=(10, 20), dtype="f8")
+        metadata = tmp_path / name / "zarr.json"
+        metadata.write_text(json.dumps({**json.loads(metadata.read_text()), "codecs": codecs}))
+        return tmp_path / name
+
+    return changed
+
+
+@pytest.mark.parametrize("codecs", [[ZFPY], [SHARDED]])
+@pytest.mark.parametrize("call", [plan, to_hdf5])
+def test_a_zarr_array_whose_codec_is_missing_is_refused_before_anything_is_read(stored, tmp_path, codecs, call):
+    zarr = pytest.importorskip("zarr")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        array = zarr.open_array(stored(codecs), mode="r")
+    with pytest.raises(FilterError, match=r"a\.zarr: cannot decode: codec zfpy is missing; install the package"):
+        call(tmp_path / "out.h5", "/x", array)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+
+
+@pytest.mark.filterwarnings("ignore:Numcodecs codecs")
+@pytest.mark.parametrize(("codecs", "name"), [([ZFPY], "zfpy"), ([BYTES, UNKNOWN], "nosuch")])
+@pytest.mark.parametrize("command", ["plan", "write"])
+def test_the_command_line_names_the_codec_that_is_missing(stored, tmp_path, codecs, name, command):
+    done = CliRunner().invoke(main, [command, str(stored(codecs)), str(tmp_path / "out.h5")])
+    assert done.exit_code == 1
+    assert f"a.zarr: cannot decode: codec {name} is missing; install the package" in done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+
+
+def test_a_codec_that_is_missing_is_not_taken_for_an_array_that_is(stored, tmp_path):
+    zarr = pytest.importorskip("zarr")
+    zarr.open_group(tmp_path / "g.zarr", mode="w")
+    store = stored([BYTES, UNKNOWN], "g.zarr/x").parent
+    done = CliRunner().invoke(main, ["plan", f"{store}:/x", str(tmp_path / "out.h5")])
+    assert "g.zarr:/x: cannot decode: codec nosuch is missing" in done.output
+
+
+@pytest.mark.filterwarnings("ignore:Numcodecs codecs")
+def test_a_zarr_array_whose_codecs_are_here_is_read(stored, tmp_path):
+    zarr = pytest.importorskip("zarr")
+    lzma = {"name": "numcodecs.lzma", "configuration": {"preset": 1}}
+    array = zarr.open_array(stored([BYTES, lzma]), mode="r+")
+    array[:] = DATA[:, :20]
+    to_hdf5(tmp_path / "out.h5", "/x", array, scheduler="synchronous", progress=False)
+    with h5py.File(tmp_path / "out.h5") as file:
+        np.testing.assert_array_equal(file["x"][...], DATA[:, :20])

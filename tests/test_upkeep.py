@@ -52,7 +52,7 @@ def cut_off(request: pytest.FixtureRequest, run: Run, monkeypatch: pytest.Monkey
     with monkeypatch.context() as patched:
         patched.setattr(turn, "pwrite_each", full)
         stderr = run(*WRITE, "--scheduler", "synchronous", code=1).stderr
-    assert "No space left on device; make space, and go on with resume=True" in stderr
+    assert "No space left on device; make space, and go on with --resume" in stderr
     assert "go on with: dask-chunkio resume out.h5, or remove it with: dask-chunkio discard out.h5" in stderr
     return Path("out.h5").absolute()
 

@@ -11,6 +11,7 @@ import numpy as np
 from dask_chunkio.errors import ArgumentTypeError, PicklingError
 from dask_chunkio.filters.plugin import require_decoder
 from dask_chunkio.grid import Array, Selection, Shape
+from dask_chunkio.sources.codecs import require_codecs
 from dask_chunkio.sources.source import Reader, ReadMode, Shapes
 
 __all__ = ["ArraySource", "is_array_like"]
@@ -41,7 +42,7 @@ class ArraySource:
     ArgumentTypeError
         If its dtype is not one of numpy's.
     FilterError
-        If it is an h5py dataset whose filter plugin is missing.
+        If it is an h5py dataset whose filter plugin is missing, or a zarr array whose codec is.
 
     Examples
     --------
@@ -62,6 +63,8 @@ class ArraySource:
             ) from error
         if _is_h5py(array):
             require_decoder(array)
+        elif _package(array) == "zarr":
+            require_codecs(array)
 
     @property
     def shape(self) -> Shape:

@@ -117,7 +117,7 @@ class Created:
         if mine != theirs:
             return f"it writes {', '.join(mine)}, not {', '.join(theirs)}"
         if self.overwrite != other.overwrite:
-            return f"it was begun with overwrite={self.overwrite}"
+            return f"it was begun {'with' if self.overwrite else 'without'} overwrite=True"
         if self.token not in (None, other.token):
             return f"it was begun with token={self.token!r}"
         for made, wanted in zip(self.datasets, other.datasets, strict=True):

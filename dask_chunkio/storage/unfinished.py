@@ -100,7 +100,7 @@ def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
             if not force:
                 raise IntegrityError(
                     f"what the write has hidden in {target.path} cannot be removed, as that is damaged ({error}); "
-                    f"force=True (--force) removes {target.folder} alone"
+                    f"force=True removes {target.folder} alone"
                 ) from error
         try:
             folder.remove()
