@@ -255,7 +255,7 @@ def test_overwrite(run: Run) -> None:
         (["a.npy", "out.h5:/"], "cannot be the name of a dataset"),
         (["a.npy:/x", "out.h5"], "a.npy is npy and has no paths in it; leave /x out"),
         (["a.npy", "out.h5", "--dtype", "i2"], "leave --dtype, --shape and --offset out"),
-        (["a.npy", "out.h5", "--chunks", "10"], "chunks=(10,) has 1 axes, the source 2"),
+        (["a.npy", "out.h5", "--chunks", "10"], "--chunks 10 has 1 axes, the source 2"),
         (["a.npy", "out.h5", "--chunks", "10,20", "--buffer-shape", "15,20"], "Use a multiple of 10"),
         (["a.npy", "out.h5", "--out-dtype", "bool"], "numbers would become truth values"),
         (["a.npy", "out.h5", "--compression", "gzip", "--compression-opts", "11"], "from 0-9, not 11"),
