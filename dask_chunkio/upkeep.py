@@ -10,6 +10,7 @@ from dask_chunkio.errors import TargetError
 from dask_chunkio.locations import in_bytes
 from dask_chunkio.paths import local_path
 from dask_chunkio.storage import unfinished
+from dask_chunkio.storage.folder import is_left
 from dask_chunkio.storage.status import UnfinishedWrite
 from dask_chunkio.storage.status import status as status_of
 from dask_chunkio.storage.target import Target
@@ -76,7 +77,8 @@ def recover(file: str, output: str | None) -> None:
 def discard(file: str, yes: bool, force: bool) -> None:
     """Remove what an unfinished write of FILE left; nothing that was in FILE before is touched."""
     folder = Target(os.path.realpath(local_path("FILE", file)), "").folder
-    if not os.path.isdir(folder):
+    if not is_left(folder):
+        unfinished.discard(file, force=force)
         say(f"There is nothing to remove: no unfinished write of {file}.")
         return
     if not yes and not click.confirm(in_one_line(f"Remove {folder} ({in_bytes(_nbytes(folder))})?")):

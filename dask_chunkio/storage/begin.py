@@ -15,7 +15,7 @@ from dask_chunkio.storage import writers
 from dask_chunkio.storage.claim import LOOKS, Claim
 from dask_chunkio.storage.dataset import DatasetSpec
 from dask_chunkio.storage.files import is_at
-from dask_chunkio.storage.folder import Folder, remove_empty_folder
+from dask_chunkio.storage.folder import Folder, is_left, remove_empty_folder
 from dask_chunkio.storage.journal import read_journal
 from dask_chunkio.storage.keepalive import Keepalive
 from dask_chunkio.storage.making import Made
@@ -97,7 +97,7 @@ def begin(
     if os.path.isdir(target.folder) and _is_mine(target):
         return _gone_on(target, create, None)
     remove_empty_folder(target.folder)
-    if not os.path.isdir(target.folder):
+    if not is_left(target.folder):
         return _begun_anew(target, specs, create)
     with claimed_alone(target) as owners:
         if owners is None:
@@ -132,17 +132,19 @@ def _new_folder(target: Target):  # type: ignore[no-untyped-def]
     """
     try:
         folder = target.make_folder()
-    except (FileExistsError, FileNotFoundError) as error:
+    except FileExistsError as error:
         if isinstance(error, TargetError):
             raise
         raise TargetBusyError(_is_beginning(target)) from error
+    except FileNotFoundError as error:
+        # Still empty, it was taken for one that is left over.
+        raise TargetChangedError(_is_beginning(target)) from error
     with folder:
         try:
             claim = Claim(target.lock)
         except OSError as error:
             if folder.is_there:
                 raise target.refused(error, target.lock) from error
-            # Still empty, it was taken for one that is left over.
             raise TargetChangedError(_is_beginning(target)) from error
         try:
             if not _is_taken(claim, folder) or os.path.lexists(target.manifest):
@@ -158,7 +160,7 @@ def _is_taken(claim: Claim, folder: Folder) -> bool:
         return claim.take_alone(1)
     except TargetError:  # no locks, and nobody else who could have one
         with contextlib.suppress(OSError):
-            folder.remove()
+            folder.remove(claim.close)
         raise
 
 
@@ -197,7 +199,7 @@ def _gone_on(target: Target, create: _Create, owners: Sequence[Owner] | None) ->
         made = create(found, owners)
     except BaseException as error:
         writers.release(target.write_id)
-        if owners is not None and type(error) is TargetError and not os.path.isdir(target.folder):
+        if owners is not None and type(error) is TargetError and not is_left(target.folder):
             raise TargetChangedError(_is_beginning(target)) from error
         raise
     if made.complete:
@@ -239,7 +241,7 @@ def _claimed(target: Target, stack: contextlib.ExitStack) -> Sequence[Owner] | N
     if claim is None and (claim := _opened_claim(target)) is None:
         # It is being removed, or its removal was cut off: made here anew, the lock would be in the way.
         if _is_over(target) or (target.found() is not None and target.is_finished):
-            _remove(folder)
+            _remove(folder, contextlib.nullcontext)
             return None
         claim = _opened_claim(target, create=True)
     if claim is None:
@@ -256,7 +258,7 @@ def _claimed(target: Target, stack: contextlib.ExitStack) -> Sequence[Owner] | N
         )
     _require_in_place(target, claim, folder)
     if _is_over(target):
-        _remove(folder)
+        _remove(folder, claim.close)
         return None
     if not target.resume:
         about = f", {owner}" if owner else ""
@@ -286,9 +288,9 @@ def _is_over(target: Target) -> bool:
     return found is not None and found.mode != "new" and target.is_finished
 
 
-def _remove(folder: Folder) -> None:
+def _remove(folder: Folder, let_go: Callable[[], object]) -> None:
     try:
-        folder.remove()
+        folder.remove(let_go)
     except OSError as error:
         raise TargetError(f"cannot remove {folder.path}: {error.strerror}; look at it yourself") from error
 
@@ -300,4 +302,4 @@ def _take_back(target: Target, folder: Folder, claim: Claim) -> None:
         return
     with contextlib.suppress(OSError):
         if claim.take_alone(1):
-            folder.remove()
+            folder.remove(claim.close)

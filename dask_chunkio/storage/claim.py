@@ -80,8 +80,10 @@ class Claim:
             time.sleep(_PAUSE)
 
     def close(self) -> None:
-        """Let go of the file."""
-        close_descriptor(self.descriptor)
+        """Let go of the file; again, it does nothing."""
+        if self.descriptor >= 0:
+            descriptor, self.descriptor = self.descriptor, -1
+            close_descriptor(descriptor)
 
 
 @contextlib.contextmanager

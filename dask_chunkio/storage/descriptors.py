@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 
-__all__ = ["close_descriptor", "in_child", "open_descriptor"]
+__all__ = ["close_descriptor", "duplicate_descriptor", "in_child", "open_descriptor"]
 
 # How long a fork waits for a file that another thread is opening: on a file system that hangs, not for ever.
 _PATIENCE = 1.0
@@ -53,8 +53,16 @@ def open_descriptor(path: str, flags: int, mode: int = 0o666) -> int:
     return descriptor
 
 
+def duplicate_descriptor(descriptor: int) -> int:
+    """Return another descriptor of an open file, to be closed apart."""
+    with _open.change():
+        duplicate = os.dup(descriptor)
+        _open.descriptors.add(duplicate)
+    return duplicate
+
+
 def close_descriptor(descriptor: int) -> None:
-    """Close what `open_descriptor` has opened."""
+    """Close what this module has opened."""
     with _open.change():
         _open.descriptors.discard(descriptor)
         os.close(descriptor)

@@ -97,10 +97,9 @@ def open_side_file(path: str, create: bool = True, write: bool = True) -> int:
 
 def is_at(descriptor: int, path: str) -> bool:
     """Say whether an open file still is what stands under its name."""
-    mine = os.fstat(descriptor)
     try:
-        found = os.stat(path)
-    except OSError:
+        mine, found = os.fstat(descriptor), os.stat(path)
+    except OSError:  # nothing is there; or, on a network file system, the open file is no longer there
         return False
     return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
 

@@ -21,9 +21,10 @@ from typing import Any
 from dask_chunkio.printable import printable
 from dask_chunkio.storage.claim import Claim
 from dask_chunkio.storage.descriptors import in_child
+from dask_chunkio.storage.folder import is_kept_by_open_files
 from dask_chunkio.storage.lease import Lease, create_lease, leases_in, remove_lease, renew_lease
 
-__all__ = ["Held", "Keepalive", "attend", "let_go", "remove_leases", "scheduler_of", "settle"]
+__all__ = ["Held", "Keepalive", "attend", "let_go", "remove_leases", "scheduler_of", "set_down", "settle"]
 
 logger = logging.getLogger("dask_chunkio")
 
@@ -222,6 +223,13 @@ class _Activities:
         if activity is not None:
             activity.close()
 
+    def set_down(self, write_id: str) -> None:
+        """Close the files of a write that is over; its objects may stay."""
+        with self._changed:
+            activity = self._by_id.pop(write_id, None)
+        if activity is not None:
+            activity.close()
+
     def drop_if_dead(self, activity: _Activity) -> bool:
         """Let a write go that nobody here needs any more; it may come again."""
         write_id, is_lost = activity.held.write_id, activity.is_lost
@@ -230,10 +238,14 @@ class _Activities:
                 return False
             if self._by_id.get(write_id) is activity:
                 del self._by_id[write_id]
-            if is_lost:
-                self._ended[write_id] = None
+                if is_lost:
+                    self._ended[write_id] = None
+        is_kept = is_kept_by_open_files(activity.held.folder)
         activity.close()
         _release(write_id)
+        if is_kept:
+            with contextlib.suppress(OSError):
+                os.rmdir(activity.held.folder)
         return True
 
     def _look_after(self) -> None:
@@ -268,6 +280,11 @@ def scheduler_of(write_id: str) -> str:
     """Return the address of the scheduler that runs a write of this process, empty without one."""
     activity = _activities.find(write_id)
     return activity.held.scheduler if activity is not None else ""
+
+
+def set_down(write_id: str) -> None:
+    """Close the files of a write that is over in this process."""
+    _activities.set_down(write_id)
 
 
 def settle(folder: str) -> bool:

@@ -115,7 +115,7 @@ def take_over_datasets(turns: Turns, specs: Sequence[DatasetSpec], judged: Seque
     difference = created.difference(wanted)
     if difference is not None:
         if turns.journal.finished and target.mode != "new":
-            turns.folder.remove()
+            turns.folder.empty()
             raise TargetChangedError(f"{target.path}: a write that had ended left its folder, which is removed now")
         if complete := _completed(turns, specs):
             return Made(complete=complete)

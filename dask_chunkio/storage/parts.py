@@ -16,7 +16,7 @@ from dask_chunkio.grid import Shape
 from dask_chunkio.storage.begin import claimed_alone
 from dask_chunkio.storage.complete import StoredDataset, differs, stored
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, describe_region
-from dask_chunkio.storage.folder import remove_empty_folder
+from dask_chunkio.storage.folder import is_left, remove_empty_folder
 from dask_chunkio.storage.journal import Journal
 from dask_chunkio.storage.preconditions import left_words, opened_to_look, require_inside
 from dask_chunkio.storage.target import Target
@@ -96,24 +96,16 @@ def find_parts(target: Target, names: Sequence[str], wanted: Mapping[str, Wanted
         If there is no such part.
     """
     target = target.located()
-    if not _is_left(target):
+    if not is_left(target.folder):
         if touches:
             remove_empty_folder(target.folder)
         return _found(target, names, wanted, is_free=True)
     if not touches:
         raise UnfinishedWriteError(left_words(target))
     with claimed_alone(target) as owners:
-        if owners is None:
-            return _found(target, names, wanted)
-        return _found_replayed(target, names, wanted)
-
-
-def _is_left(target: Target) -> bool:
-    """Say whether anything of a write is in the folder beside the target."""
-    try:
-        return bool(os.listdir(target.folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+        parts = _found(target, names, wanted) if owners is None else _found_replayed(target, names, wanted)
+    remove_empty_folder(target.folder)
+    return parts
 
 
 def _found_replayed(target: Target, names: Sequence[str], wanted: Mapping[str, Wanted]) -> Parts:
@@ -130,7 +122,7 @@ def _found_replayed(target: Target, names: Sequence[str], wanted: Mapping[str, W
         with turns.opened() as state:
             parts = _parts(state.h5, target, names, wanted, _begun(turns.journal))
         if parts.complete and turns.journal.finished:
-            turns.folder.remove()
+            turns.folder.empty()
         return parts
 
 
@@ -153,7 +145,7 @@ def _found(target: Target, names: Sequence[str], wanted: Mapping[str, Wanted], i
         return Parts()
     with opened_to_look(target) as file:
         # A write that has begun since may have been cut off in a turn.
-        if is_free and _is_left(target):
+        if is_free and is_left(target.folder):
             raise TargetChangedError(f"{target.path} was changed while this write looked at it; run it again")
         return _parts(file, target, names, wanted, {})
 

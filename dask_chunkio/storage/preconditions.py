@@ -15,6 +15,7 @@ from dask_chunkio.storage.complete import StoredDataset, completed, differs
 from dask_chunkio.storage.dataset import DatasetSpec
 from dask_chunkio.storage.file_metadata import keeps_metadata
 from dask_chunkio.storage.flock import has_writer
+from dask_chunkio.storage.folder import is_left
 from dask_chunkio.storage.holders import close_it
 from dask_chunkio.storage.manifest import require_real_folder
 from dask_chunkio.storage.superblock import require_closed
@@ -111,7 +112,7 @@ def target_problem(target: Target, specs: Sequence[DatasetSpec]) -> str:
     try:
         target = target.located()
         require_real_folder(target.folder)
-        if not target.resume and os.path.isdir(target.folder) and os.listdir(target.folder):
+        if not target.resume and is_left(target.folder):
             return left_words(target)
         judge(target, specs)
     except (TargetError, IntegrityError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from dask_chunkio.errors import TargetExistsError
 from dask_chunkio.storage.file_metadata import copy_metadata
@@ -14,8 +15,10 @@ from dask_chunkio.storage.target import HIDDEN_FILE, Target
 __all__ = ["publish"]
 
 
-def publish(target: Target, names: tuple[str, ...], folder: Folder) -> None:
-    """Give a new file its final name, and remove the folder.
+def publish(
+    target: Target, names: tuple[str, ...], folder: Folder, let_go: Callable[[], object] = lambda: None
+) -> None:
+    """Give a new file its final name, and remove the folder; `let_go` closes what the caller has open in it.
 
     The bytes have reached the disk before the name does: after a power failure the name
     stands for the whole file or is not there.
@@ -31,7 +34,7 @@ def publish(target: Target, names: tuple[str, ...], folder: Folder) -> None:
         else:
             _rename_to_free_name(target, folder)
         sync_folder(os.path.dirname(target.path))
-    folder.remove()
+    folder.remove(let_go)
 
 
 def _replace(target: Target, names: tuple[str, ...], folder: Folder) -> None:

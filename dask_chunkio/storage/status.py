@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from dask_chunkio.errors import ChunkIOError
 from dask_chunkio.paths import local_path
+from dask_chunkio.storage.folder import is_left
 from dask_chunkio.storage.journal import HELD, read_journal
 from dask_chunkio.storage.manifest import read_manifest, require_real_folder
 from dask_chunkio.storage.owner import Owner
@@ -115,7 +116,7 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
     True
     """
     target = Target(os.path.realpath(local_path("path", path)), "")
-    if not os.path.lexists(target.folder):
+    if not os.path.lexists(target.folder) or (os.path.isdir(target.folder) and not is_left(target.folder)):
         return None
     # A write that was cut off as it began may have no manifest yet.
     manifest = read_manifest(target.manifest)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from dask_chunkio.errors import TargetError, TargetExistsError, UnfinishedWriteError
 from dask_chunkio.storage.files import sync_folder
-from dask_chunkio.storage.folder import Folder
+from dask_chunkio.storage.folder import Folder, is_left
 from dask_chunkio.storage.journal import read_journal
 from dask_chunkio.storage.lease import DEFAULT_SECONDS
 from dask_chunkio.storage.manifest import Manifest, read_manifest, require_real_folder
@@ -201,7 +201,7 @@ class Target:
             If its manifest is damaged.
         """
         require_real_folder(self.folder)
-        if not os.path.isdir(self.folder):
+        if not is_left(self.folder):
             return None
         manifest = read_manifest(self.manifest)
         if manifest is None and self.is_finished:

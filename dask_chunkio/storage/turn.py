@@ -8,6 +8,7 @@ process is known to be the sole writer of a new file it keeps HDF5 open.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import traceback
@@ -80,6 +81,8 @@ class Turns:
         try:
             self.folder = Folder(target.folder)
             self._opened_descriptors += [] if self.folder.descriptor is None else [self.folder.descriptor]
+            if self.folder.is_empty:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), target.folder)
             self.file = self._descriptor(target.file, create=target.mode == "new")
             self._journal_file = self._descriptor(target.journal)
             self._log = self._descriptor(target.log)

@@ -15,9 +15,9 @@ from dask_chunkio.filters.cut import filled
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.paths import local_path
 from dask_chunkio.storage.chunk_index import UNREADABLE, list_stored
-from dask_chunkio.storage.claim import LOOKS, claimed
+from dask_chunkio.storage.claim import LOOKS, Claim, claimed
 from dask_chunkio.storage.dataset import DatasetLayout, describe
-from dask_chunkio.storage.folder import Folder
+from dask_chunkio.storage.folder import Folder, is_held_open, is_left, remove_empty_folder
 from dask_chunkio.storage.journal import HELD
 from dask_chunkio.storage.lease import LEASES
 from dask_chunkio.storage.records import DISCARDED, pack_record
@@ -84,11 +84,12 @@ def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
     True
     """
     target = _target(path)
-    if not os.path.isdir(target.folder):
+    if not is_left(target.folder):
+        remove_empty_folder(target.folder)
         return None
     _require_ours(target)
     is_damaged = os.path.lexists(target.lock) and (os.path.islink(target.lock) or not os.path.isfile(target.lock))
-    with Folder(target.folder) as folder, contextlib.nullcontext() if force and is_damaged else _alone(target):
+    with Folder(target.folder) as folder, contextlib.nullcontext() if force and is_damaged else _alone(target) as claim:
         try:
             found = target.found() if os.path.exists(target.manifest) else replace(target, mode="new")
             if found is not None and found.mode == "existing":
@@ -103,7 +104,7 @@ def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
                     f"force=True removes {target.folder} alone"
                 ) from error
         try:
-            folder.remove()
+            folder.remove(contextlib.nullcontext if claim is None else claim.close)
         except OSError as error:
             raise TargetError(f"cannot remove {target.folder}: {error.strerror}") from error
     return target.folder
@@ -144,10 +145,10 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
     dask_chunkio.errors.TargetError: there is no unfinished write of no-such-file.h5
     """
     target = _target(path)
-    if not os.path.isdir(target.folder):
+    if not is_left(target.folder):
         raise TargetError(f"there is no unfinished write of {os.fspath(path)}")
     _require_ours(target)
-    with _alone(target):
+    with _alone(target) as claim:
         found = target.found()
         if found is None:
             raise TargetError(f"there is no unfinished write of {os.fspath(path)}")
@@ -155,7 +156,7 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
             raise TargetError(f"the write of {target.path} was cut off before it had made anything; discard it")
         recovered = _recovered(found)
         if output is not None:
-            recovered = replace(recovered, path=_moved(found, os.path.abspath(local_path("output", output))))
+            recovered = replace(recovered, path=_moved(found, os.path.abspath(local_path("output", output)), claim))
     return recovered
 
 
@@ -170,15 +171,16 @@ def _require_ours(target: Target) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    return name in SIDE_FILES or name.startswith(("manifest.json.", "stop.", "read-", DAMAGED_LOG, LEASES))
+    prefixes = ("manifest.json.", "stop.", "read-", DAMAGED_LOG, LEASES)
+    return name in SIDE_FILES or is_held_open(name) or name.startswith(prefixes)
 
 
 @contextlib.contextmanager
-def _alone(target: Target) -> Iterator[None]:
+def _alone(target: Target) -> Iterator[Claim]:
     with claimed(target.lock) as claim:
         if not take_over(target, claim, LOOKS):
             raise TargetBusyError(f"{target.path} is being written now; stop that write, or wait until it has ended")
-        yield
+        yield claim
 
 
 @contextlib.contextmanager
@@ -283,7 +285,7 @@ def _unknown(turns: Turns, number: int, layout: DatasetLayout) -> list[int]:
     return [int(chunk) for chunk in chunks[turns.journal.table(number)["state"][chunks] == 0]]
 
 
-def _moved(target: Target, output: str) -> str:
+def _moved(target: Target, output: str, claim: Claim) -> str:
     if target.mode != "new":
         raise TargetError(
             f"the datasets were being added to {target.path}, and are hidden in it until the write is resumed; "
@@ -298,7 +300,7 @@ def _moved(target: Target, output: str) -> str:
         raise TargetError(f"cannot move {target.file} to {output}: {error}") from error
     try:
         with Folder(target.folder) as folder:
-            folder.remove()
+            folder.remove(claim.close)
     except OSError as error:
         raise TargetError(f"{output} is whole, but {target.folder} cannot be removed: {error.strerror}") from error
     return output

@@ -22,6 +22,7 @@ from dask_chunkio.paths import local_path
 from dask_chunkio.printable import printable
 from dask_chunkio.storage.descriptors import close_descriptor
 from dask_chunkio.storage.files import open_side_file
+from dask_chunkio.storage.folder import is_left
 from dask_chunkio.storage.journal import Journal
 from dask_chunkio.storage.payloads import read_payload
 from dask_chunkio.storage.target import Target
@@ -110,7 +111,7 @@ def verify(path: str | os.PathLike[str]) -> Verified:
     (10, True)
     """
     target = Target(os.path.realpath(local_path("path", path)), "")
-    if os.path.isdir(target.folder) and not target.is_begun and not os.path.exists(target.path):
+    if is_left(target.folder) and not target.is_begun and not os.path.exists(target.path):
         return Verified(target.path, 0, (), True)
     found = target.found() if target.is_begun else None
     if found is None:

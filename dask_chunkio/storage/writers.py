@@ -9,7 +9,7 @@ import atexit
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import h5py
 
@@ -19,8 +19,8 @@ from dask_chunkio.storage.claim import Claim
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, describe
 from dask_chunkio.storage.descriptors import in_child
 from dask_chunkio.storage.files import read_small_file, write_whole_file
-from dask_chunkio.storage.folder import Folder
-from dask_chunkio.storage.keepalive import attend, let_go
+from dask_chunkio.storage.folder import Folder, is_left
+from dask_chunkio.storage.keepalive import attend, let_go, set_down
 from dask_chunkio.storage.publishing import publish
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.writer import Finished, Lock, Writer
@@ -77,7 +77,7 @@ def _opened(target: Target, exclusive: bool) -> Writer:
     except OSError as error:
         if isinstance(error, TargetError):
             raise
-        if os.path.isdir(target.folder):
+        if is_left(target.folder):
             raise target.refused(error, error.filename) from error
         raise TargetError(
             f"{target.folder} cannot be used ({error.strerror}): the write was finished or discarded "
@@ -155,7 +155,7 @@ def _forget_stale() -> None:
         found = list(_writers.items())
     for write_id, writer in found:
         # Closing waits for a turn, which may wait for another process.
-        if not writer.turns.is_used and not os.path.isdir(writer.target.folder):
+        if not writer.turns.is_used and not is_left(writer.target.folder):
             release(write_id)
 
 
@@ -179,30 +179,41 @@ def interrupt(target: Target) -> None:
 
 def wait_for_others(target: Target) -> None:
     """Wait until no process is at work on a write of this file, if this machine sees it."""
-    if os.path.isdir(target.folder):
+    if is_left(target.folder):
         with contextlib.suppress(FileNotFoundError):
-            claim = Claim(target.lock)
-            claim.wait_alone(lambda: not os.path.isdir(target.folder))
+            claim = Claim(target.lock, create=False)
+            claim.wait_alone(lambda: not is_left(target.folder))
             claim.close()
 
 
 def finish(target: Target, layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec], lock: Lock) -> Finished:
     """End a write: check the file, give file and datasets their final names, remove the folder."""
-    if not os.path.isdir(target.folder):
+    if not is_left(target.folder):
         return _finished_before(target, layouts)
     writer = writer_for(target)
-    with contextlib.nullcontext() if os.name == "nt" else writer.turns.used():
+    with contextlib.ExitStack() as stack:
+        use = stack.enter_context(contextlib.ExitStack())
+        use.enter_context(writer.turns.used())
+        folder = stack.enter_context(writer.turns.folder.copy())
         finished = writer.finish(layouts, specs, lock)
-        if os.name == "nt":  # removes no file that is open
+
+        def let_go_of_files() -> None:
+            use.close()
             release(target.write_id)
-        finished = _published(target, layouts, writer.turns.folder) or finished
+            set_down(target.write_id)
+
+        if os.name == "nt":  # renames and removes no file that is open
+            let_go_of_files()
+        finished = _published(target, layouts, folder, let_go_of_files) or finished
     release(target.write_id)
     return finished
 
 
-def _published(target: Target, layouts: Sequence[DatasetLayout], folder: Folder) -> Finished | None:
+def _published(
+    target: Target, layouts: Sequence[DatasetLayout], folder: Folder, let_go_of_files: Callable[[], None]
+) -> Finished | None:
     try:
-        publish(target, tuple(layout.name for layout in layouts if layout.region is None), folder)
+        publish(target, tuple(layout.name for layout in layouts if layout.region is None), folder, let_go_of_files)
     except OSError as error:
         if not folder.is_there:
             return _finished_before(target, layouts)

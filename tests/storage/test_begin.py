@@ -368,7 +368,7 @@ def test_a_token_is_applied_once_wherever_the_removal_of_the_folder_is_cut_off(p
 def test_an_append_whose_folder_is_left_is_not_done_again(place, monkeypatch, first):
     write(place, maxshape=(None, 8), chunks=(4, 8))
     with monkeypatch.context() as patch:
-        patch.setattr(Folder, "remove", lambda _: (_ for _ in ()).throw(Cut()))
+        patch.setattr(Folder, "remove", lambda *_: (_ for _ in ()).throw(Cut()))
         with pytest.raises(Cut):
             write(place, **first)
     write(place, append=True, token="a", resume=True)
@@ -380,7 +380,7 @@ def test_an_append_whose_folder_is_left_is_not_done_again(place, monkeypatch, fi
 
 def test_a_folder_that_a_finished_write_left_is_in_nobodys_way(place, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(Folder, "remove", lambda _: (_ for _ in ()).throw(Cut()))
+        patch.setattr(Folder, "remove", lambda *_: (_ for _ in ()).throw(Cut()))
         with pytest.raises(Cut):
             write(place)
     write(place, name="/y")

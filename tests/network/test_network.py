@@ -1,0 +1,213 @@
+"""File systems that rename what is removed while it is open, and several hosts on one file system."""
+
+import os
+import signal
+import time
+
+import dask
+import dask.array as da
+import h5py
+import network_mounts
+import numpy as np
+import pytest
+from distributed import Event
+
+import dask_chunkio as dcio
+from dask_chunkio.storage.folder import is_held_open
+
+PROGRAM, MISSING = network_mounts.program()
+needs_mounts = pytest.mark.skipif(bool(MISSING), reason=MISSING)
+DATA = np.arange(40_000, dtype="i4").reshape(4000, 10)
+
+
+class Half:
+    """An array whose reader is killed in its midst."""
+
+    shape, dtype, ndim = DATA.shape, DATA.dtype, DATA.ndim
+
+    def __getitem__(self, selection):
+        if selection[0].start >= len(DATA) // 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return DATA[selection]
+
+
+@pytest.fixture
+def mount(tmp_path):
+    with network_mounts.mounted(PROGRAM, tmp_path, 1) as (mount,):
+        yield mount
+
+
+@pytest.fixture(params=["local", pytest.param("network", marks=needs_mounts)])
+def folder(request, tmp_path):
+    return request.getfixturevalue("mount") if request.param == "network" else tmp_path
+
+
+def wait_until(condition):
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.02)
+
+
+def open_files(folder):
+    """Return the files in a folder that this process has open."""
+    found = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        except FileNotFoundError:
+            continue
+    return [name for name in found if name.startswith(f"{folder}/")]
+
+
+def lazy():
+    return da.from_array(DATA, chunks=(500, 10)) + 0
+
+
+def check(path, expected=DATA):
+    with h5py.File(path, locking=False) as file:
+        np.testing.assert_array_equal(file["x"][...], expected)
+    assert os.listdir(path.parent) == [path.name]
+
+
+def write(path, source=DATA, **keywords):
+    chunks = {"chunks": (500, 10), "buffer_shape": (500, 10), "compression": "gzip"}
+    return dcio.to_hdf5(path, "/x", source, **chunks, scheduler="synchronous", **keywords)
+
+
+def cut_off(path):
+    """Leave half of a write."""
+    child = os.fork()
+    if child == 0:
+        try:
+            write(path, Half())
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert dcio.status(path).datasets[0].committed == 4
+
+
+@needs_mounts
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads", pytest.param("processes", marks=pytest.mark.heavy)])
+def test_a_write_leaves_nothing(mount, scheduler):
+    path = mount / "out.h5"
+    dcio.to_hdf5(path, "/x", lazy(), compression="gzip", scheduler=scheduler)
+    check(path)
+    dcio.to_hdf5(path, "/x", DATA[::-1], overwrite=True, scheduler=scheduler)
+    check(path, DATA[::-1])
+    dcio.to_hdf5(path, "/y", lazy(), maxshape=(None, 10), scheduler=scheduler)
+    dcio.to_hdf5(path, "/y", DATA, append=True, scheduler=scheduler)
+    dcio.to_hdf5(path, "/x", DATA[:1000], region=np.s_[:1000], scheduler=scheduler)
+    check(path, np.concatenate([DATA[:1000], DATA[::-1][1000:]]))
+    assert not open_files(mount)
+
+
+@needs_mounts
+def test_a_cluster_leaves_nothing(mount, process_client):
+    path = mount / "out.h5"
+    with process_client.as_current():
+        dcio.to_hdf5(path, "/x", lazy(), compression="gzip")
+    check(path)
+    assert not any(process_client.run(open_files, str(mount)).values())
+
+
+@needs_mounts
+def test_a_write_that_was_cut_off_is_resumed(mount):
+    path = mount / "out.h5"
+    cut_off(path)
+    write(path, resume=True)
+    check(path)
+
+
+@needs_mounts
+def test_a_write_that_was_cut_off_is_discarded(mount):
+    path = mount / "out.h5"
+    cut_off(path)
+    assert dcio.discard(path) == f"{path}.writing"
+    assert os.listdir(mount) == []
+    assert dcio.status(path) is None
+
+
+@needs_mounts
+def test_a_write_that_was_cut_off_is_moved(mount):
+    path = mount / "out.h5"
+    cut_off(path)
+    dcio.recover(path, mount / "half.h5")
+    check(mount / "half.h5", np.where(np.arange(4000)[:, np.newaxis] < 2000, DATA, 0))
+
+
+@needs_mounts
+def test_what_a_process_keeps_open_does_not_count(mount):
+    path = mount / "out.h5"
+    side = mount / "out.h5.writing"
+    side.mkdir()
+    with (side / "data.h5").open("w"):
+        (side / "data.h5").unlink()
+        assert list(map(is_held_open, os.listdir(side))) == [True]
+        assert dcio.status(path) is None
+        with pytest.raises(dcio.errors.TargetError, match="there is no unfinished write"):
+            dcio.recover(path)
+        dcio.to_hdf5(path, "/x", DATA, scheduler="synchronous")
+        assert not side.exists()
+        with h5py.File(path) as file:
+            np.testing.assert_array_equal(file["x"][...], DATA)
+    (aside,) = set(os.listdir(mount)) - {"out.h5"}
+    assert os.listdir(mount / aside) == []
+
+
+@pytest.mark.parametrize("names", [[], [".nfs0000000000a1b2c300000001"], [".fuse_hidden0000000200000001"]])
+def test_a_folder_without_anything_else_counts_as_removed(target, names):
+    side = target.with_name("out.h5.writing")
+
+    def leave():
+        side.mkdir()
+        for name in names:
+            (side / name).touch()
+
+    leave()
+    assert dcio.status(target) is None
+    assert dcio.plan(target, "/x", DATA).target_problem == ""
+    assert dcio.discard(target) is None
+    assert not side.exists()
+    leave()
+    dcio.to_hdf5(target, "/x", DATA, scheduler="synchronous")
+    check(target)
+    leave()
+    assert dcio.verify(target).ok
+    dcio.to_hdf5(target, "/x", DATA, scheduler="synchronous", resume=True)
+    side.rmdir() if side.exists() else None
+
+
+def wait_for(block, name, worker_event):
+    Event(worker_event).set()
+    Event(name).wait()
+    return block
+
+
+def test_workers_let_go_of_what_is_cancelled_and_discarded(folder, process_client):
+    path = folder / "out.h5"
+    names = f"go-{folder}", f"came-{folder}"
+    with process_client.as_current():
+        blocks = da.concatenate([lazy()[:2000], lazy()[2000:].map_blocks(wait_for, *names, meta=DATA[:0])])
+        delayed = dcio.to_hdf5(path, "/x", blocks, chunks=(500, 10), buffer_shape=(500, 10), compute=False)
+        future = process_client.compute(delayed)
+        Event(names[1]).wait()
+        wait_until(lambda: dcio.status(path) is not None and dcio.status(path).datasets)
+        assert any(process_client.run(open_files, str(folder)).values())
+        future.cancel()
+        del future
+        Event(names[0]).set()
+    wait_until(lambda: not dcio.status(path).running)
+    assert dcio.discard(path) is not None
+    wait_until(lambda: not any(process_client.run(open_files, str(folder)).values()))
+    assert [name for name in os.listdir(folder) if name.startswith("out.h5")] == []
+
+
+@needs_mounts
+def test_a_graph_is_computed_twice(mount):
+    """What a process closes when a write has ended, it opens again."""
+    path = mount / "out.h5"
+    delayed = dcio.to_hdf5(path, "/x", lazy(), overwrite=True, compute=False)
+    for _ in range(2):
+        dask.compute(delayed, scheduler="threads")
+        check(path)
