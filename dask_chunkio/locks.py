@@ -22,6 +22,7 @@ __all__ = [
     "progress_topic",
     "report",
     "scheduler_address",
+    "spans_hosts",
     "turn_lock",
     "worker_threads",
 ]
@@ -77,6 +78,18 @@ def _running_frames() -> Iterator[FrameType]:
 def scheduler_address() -> str:
     """Return the address of the scheduler whose worker runs this task; empty where none does."""
     return str(get_worker().scheduler.address) if _in_worker() else ""
+
+
+def spans_hosts() -> bool:
+    """Say whether workers of other hosts may run tasks of the same graph.
+
+    A worker that listens on this host alone has no others.
+    """
+    if not _in_worker():
+        return False
+    scheme, _, place = str(get_worker().address).partition("://")
+    host = place.rpartition(":")[0].strip("[]")
+    return scheme != "inproc" and host != "localhost" and not host.startswith("127.") and host != "::1"
 
 
 def worker_threads(otherwise: int) -> int:

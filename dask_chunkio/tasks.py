@@ -25,7 +25,7 @@ from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.filters.variable import storable_elements
 from dask_chunkio.filters.via_hdf5 import encoder_for
 from dask_chunkio.grid import Array, BufferGrid, Selection, Shape, buffer_grid, selection_shape
-from dask_chunkio.locks import is_held, leave_threads, pauses, report, scheduler_address, turn_lock
+from dask_chunkio.locks import is_held, leave_threads, pauses, report, scheduler_address, spans_hosts, turn_lock
 from dask_chunkio.printable import printable
 from dask_chunkio.results import DatasetResult, WriteResult, already_complete
 from dask_chunkio.sources.source import Reader, ReadMode, read_checked
@@ -34,6 +34,7 @@ from dask_chunkio.storage.begin import begin
 from dask_chunkio.storage.complete import StoredDataset
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec
 from dask_chunkio.storage.descriptors import close_descriptor
+from dask_chunkio.storage.file_system import is_local
 from dask_chunkio.storage.files import open_side_file
 from dask_chunkio.storage.flock import locked
 from dask_chunkio.storage.keepalive import Held, Keepalive
@@ -223,6 +224,8 @@ def _begin_between_changes(creation: Creation) -> WriteLayout:
 def begin_write(creation: Creation) -> WriteLayout:
     """Make one attempt to begin a write."""
     target = creation.target.located()
+    # Decided once: all workers have to go by it.
+    target = replace(target, spans_hosts=spans_hosts() and not is_local(os.path.dirname(target.path)))
     keepalive = _keepalive(target, creation.key)
     try:
         return _begun(creation, target, keepalive)

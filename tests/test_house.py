@@ -63,7 +63,7 @@ GUESTS = {
     "deflate": {"filters.deflate"},
     "xxhash": {"storage.records"},
     "cloudpickle": {"workers"},
-    "psutil": {"storage.lease", "workers", "cli", "demo", "schedulers"},
+    "psutil": {"storage.file_system", "storage.lease", "workers", "cli", "demo", "schedulers"},
     "tqdm": {"progress", "iterator"},
     "click": {"cli", "schedulers", "locations", "options", "input_files", "terminal", "upkeep"},
 }

@@ -77,15 +77,15 @@ def pread_into(descriptor: int, view: memoryview, offset: int) -> int:
     return done
 
 
-def open_side_file(path: str, create: bool = True, write: bool = True) -> int:
-    """Open a file beside the target, with the user's umask.
+def open_side_file(path: str, create: bool = True, write: bool = True, flags: int = 0) -> int:
+    """Open a file beside the target, with the user's umask; `flags` are more flags of `os.open`.
 
     Raises
     ------
     OSError
         If it is a symbolic link, or anything else but a file: a pipe would hang, a device could do anything.
     """
-    flags = (os.O_RDWR if write else os.O_RDONLY) | (os.O_CREAT if create and write else 0)
+    flags |= (os.O_RDWR if write else os.O_RDONLY) | (os.O_CREAT if create and write else 0)
     for name in ("O_BINARY", "O_NOFOLLOW", "O_NONBLOCK"):
         flags |= getattr(os, name, 0)
     descriptor = open_descriptor(path, flags)

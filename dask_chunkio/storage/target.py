@@ -56,6 +56,8 @@ class Target:
         where all that is left is to remove the folder; empty until it is found out.
     lease_seconds : float
         How long a process that shows no sign of life is believed to write.
+    spans_hosts : bool
+        Whether processes of several hosts may write it, each with a page cache of its own.
     """
 
     path: str
@@ -69,6 +71,7 @@ class Target:
     mode: Mode = ""
     token: str | None = None
     lease_seconds: float = DEFAULT_SECONDS
+    spans_hosts: bool = False
 
     @property
     def folder(self) -> str:

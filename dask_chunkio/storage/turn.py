@@ -83,7 +83,10 @@ class Turns:
             self._opened_descriptors += [] if self.folder.descriptor is None else [self.folder.descriptor]
             if self.folder.is_empty:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), target.folder)
-            self.file = self._descriptor(target.file, create=target.mode == "new")
+            # Clients of NFS extend a write to the whole page, and lose what other hosts have written in it meanwhile,
+            # but where the file is open for synchronous writes.
+            exactly = getattr(os, "O_DSYNC", 0) if target.spans_hosts else 0
+            self.file = self._descriptor(target.file, create=target.mode == "new", flags=exactly)
             self._journal_file = self._descriptor(target.journal)
             self._log = self._descriptor(target.log)
             applying = self._descriptor(target.applying)
@@ -102,8 +105,12 @@ class Turns:
 
     @property
     def is_durable(self) -> bool:
-        """Whether a commit waits for the disk."""
-        return self.target.durability == "power"
+        """Whether a commit waits for the disk.
+
+        Where several hosts write, it does in any case: `finish` flushes the page cache of its own host alone, and other
+        hosts see the journal and the log only as far as they are flushed.
+        """
+        return self.target.durability == "power" or self.target.spans_hosts
 
     def close(self) -> None:
         """Abandon what is staged, and let go of the files when the last call has left them.
@@ -190,6 +197,7 @@ class Turns:
             deferred(),
         ):
             self._require_in_place()
+            self._see_other_hosts()
             replayed = self._redo_log.replay(self._durability_before)
             self.journal.refresh()
             self.replayed_owners = owners_in(replayed, self.target.log)
@@ -258,7 +266,18 @@ class Turns:
     def refresh(self) -> None:
         """Read what other processes have added to the journal."""
         with self._turns:
+            self._see_other_hosts()
             self.journal.refresh()
+
+    def _see_other_hosts(self) -> None:
+        """Have the side files that no lock is for as other hosts have left them.
+
+        Clients of NFS believe in the length and the content that they know for up to a minute; but they ask when a file
+        is opened, or locked.
+        """
+        if self.target.spans_hosts:
+            for path in (self.target.journal, self.target.applying):
+                close_descriptor(open_side_file(path, create=False))
 
     def record(self, records: bytes) -> None:
         """Add to the journal alone, inside a turn."""
@@ -380,8 +399,8 @@ class Turns:
 
     # Descriptors
 
-    def _descriptor(self, path: str, create: bool = True) -> int:
-        descriptor = open_side_file(path, create)
+    def _descriptor(self, path: str, create: bool = True, flags: int = 0) -> int:
+        descriptor = open_side_file(path, create, flags=flags)
         self._opened_descriptors.append(descriptor)
         return descriptor
 

@@ -1,6 +1,7 @@
 """Scheduler, client and workers on hosts of their own: network namespaces with their own addresses."""
 
 import contextlib
+import importlib
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import h5py
+import network_client
 import numpy as np
 import pytest
 
@@ -60,17 +62,18 @@ def on(host, *words):
     return ["ip", "netns", "exec", f"{PREFIX}-{host}", *map(str, words)]
 
 
-@pytest.fixture
-def cluster(tmp_path):
-    """The address of a scheduler with two workers, each on its host."""
+@contextlib.contextmanager
+def cluster_of_hosts(tmp_path, mounts=()):
+    """The address of a scheduler with two workers, each on its host; each may have a folder of its own as `shared`."""
     environment = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parent.parent}"}
     address = f"tcp://{HOSTS['scheduler']}:8786"
     scheduler = (sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", HOSTS["scheduler"])
     worker = (sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", 1)
     commands = [on("scheduler", *scheduler, "--no-dashboard")]
-    for host in ("worker1", "worker2"):
+    for number, host in enumerate(("worker1", "worker2")):
         own = ("--host", HOSTS[host], "--local-directory", tmp_path / host)
-        commands.append(on(host, *worker, *own, "--no-dashboard"))
+        bound = bind(mounts[number], tmp_path / "shared") if mounts else ()
+        commands.append(on(host, *bound, *worker, *own, "--no-dashboard"))
     with hosts(), (tmp_path / "log").open("w") as log:
         processes = [subprocess.Popen(command, env=environment, stdout=log, stderr=log) for command in commands]
         yield address
@@ -78,6 +81,17 @@ def cluster(tmp_path):
             process.terminate()
         for process in processes:
             process.wait(30)
+
+
+def bind(mount, folder):
+    """The words before a command that sees a mount as `folder`, alone."""
+    return ("unshare", "--mount", "sh", "-c", f'mount --bind {mount} {folder} && exec "$@"', "sh")
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    with cluster_of_hosts(tmp_path) as address:
+        yield address
 
 
 def test_a_client_without_the_folder(cluster, tmp_path):
@@ -104,3 +118,32 @@ def test_a_client_without_the_folder(cluster, tmp_path):
         np.testing.assert_array_equal(file["b"][...], lazy)
         np.testing.assert_array_equal(file["c"][...], np.concatenate([lazy, lazy]))
     assert all(address in log for address in HOSTS.values())
+
+
+@pytest.fixture
+def mounts(tmp_path, monkeypatch):
+    """Two mounts of one file system that keeps what it knows of files, as clients of NFS do."""
+    monkeypatch.syspath_prepend(HERE.parent / "network")
+    network_mounts = importlib.import_module("network_mounts")
+    program, missing = network_mounts.program()
+    if missing:
+        pytest.skip(missing)
+    with network_mounts.mounted(program, tmp_path, 2) as mounts:
+        yield mounts
+
+
+def test_hosts_that_see_what_others_write_when_they_open_or_lock_it(tmp_path, mounts):
+    (tmp_path / "shared").mkdir()
+    path = tmp_path / "shared" / "out.h5"
+    with cluster_of_hosts(tmp_path, mounts) as address:
+        command = on("client", sys.executable, HERE / "network_client.py", address, path)
+        environment = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parent.parent}"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout == "done\n", done.stderr + (tmp_path / "log").read_text()
+    data = network_client.DATA
+    expected = np.concatenate([data, data])
+    expected[:3010] = data[::-1][:3010]
+    with h5py.File(tmp_path / "stored" / "out.h5") as file:
+        np.testing.assert_array_equal(file["x"][...], expected)
+        assert len(np.unique(file["host"])) == 2
+    assert os.listdir(tmp_path / "stored") == ["out.h5"]
