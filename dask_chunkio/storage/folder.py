@@ -101,21 +101,7 @@ class Folder:
         """
         self.empty()
         let_go()
-        self._wait_removed()
-
-    def remove_if_empty(self) -> None:
-        """Remove it if nothing is in it; where processes keep files of it open, give at least its name free.
-
-        Raises
-        ------
-        OSError
-            If that cannot be done.
-        """
-        for name in filter(is_held_open, self._names()):
-            with contextlib.suppress(OSError):
-                self._unlink(name)
-        if not self._wait_removed() and self.is_empty:
-            self._set_aside()
+        _is_removed_in_time(self)
 
     def empty(self) -> None:
         """Remove all files, the manifest and then the journal last.
@@ -126,40 +112,17 @@ class Folder:
         """
         last = ("manifest.json", "journal")
         first = () if self._holds("journal") else ("log",)
-        for name in (*first, *sorted({*self._names()} - {*first, *last}), *last):
-            # (The host of a process that has it open may be dead: then this removes it.)
-            with contextlib.suppress(OSError if is_held_open(name) else FileNotFoundError):
+        names = {name for name in self._names() if not is_held_open(name)}
+        for name in (*first, *sorted(names - {*first, *last}), *last):
+            with contextlib.suppress(FileNotFoundError):
                 self._unlink(name)
+        self.remove_again()
 
-    def _wait_removed(self) -> bool:
-        end = time.monotonic() + _PATIENCE
-        while not self._is_removed():
-            if time.monotonic() > end:
-                return False
-            time.sleep(_PAUSE)
-        return True
-
-    def _is_removed(self) -> bool:
-        """Remove it if nothing is in it any more."""
-        try:
-            if self.is_there:
-                os.rmdir(self.path)
-        except OSError as error:
-            # Removed by another process, and made anew by a later write.
-            if not self.is_there:
-                return True
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not self.is_empty:
-                raise
-            return False
-        return True
-
-    def _set_aside(self) -> None:
-        """Give its name free, where processes that do not let go keep it from being removed."""
-        aside = f"{self.path}.removed-{uuid.uuid4().hex[:8]}"
-        os.rename(self.path, aside)
-        if self.descriptor is not None and not is_at(self.descriptor, aside):
-            # The name has come to stand for the folder of a later write.
-            os.rename(aside, self.path)
+    def remove_again(self) -> None:
+        """Remove what was removed while some process had it open; of hosts that are dead, such files stay."""
+        for name in filter(is_held_open, self._names()):
+            with contextlib.suppress(OSError):
+                self._unlink(name)
 
     def _names(self) -> list[str]:
         try:
@@ -220,4 +183,40 @@ def remove_empty_folder(path: str) -> None:
     if not os.path.isdir(path) or is_left(path):
         return
     with contextlib.suppress(OSError), Folder(path) as folder:
-        folder.remove_if_empty()
+        folder.remove_again()
+        if not _is_removed_in_time(folder):
+            _set_aside(folder)
+
+
+def _is_removed_in_time(folder: Folder) -> bool:
+    """Wait until processes have let go of what was in a folder, and remove it."""
+    end = time.monotonic() + _PATIENCE
+    while not _is_removed(folder):
+        if time.monotonic() > end:
+            return False
+        time.sleep(_PAUSE)
+    return True
+
+
+def _is_removed(folder: Folder) -> bool:
+    """Remove a folder if nothing is in it any more."""
+    try:
+        if folder.is_there:
+            os.rmdir(folder.path)
+    except OSError as error:
+        # Removed by another process, and made anew by a later write.
+        if not folder.is_there:
+            return True
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not folder.is_empty:
+            raise
+        return False
+    return True
+
+
+def _set_aside(folder: Folder) -> None:
+    """Give the name of a folder free, where processes that do not let go keep it from being removed."""
+    aside = f"{folder.path}.removed-{uuid.uuid4().hex[:8]}"
+    os.rename(folder.path, aside)
+    if folder.descriptor is not None and not is_at(folder.descriptor, aside):
+        # The name has come to stand for the folder of a later write.
+        os.rename(aside, folder.path)

@@ -188,7 +188,7 @@ def test_workers_let_go_of_what_is_cancelled_and_discarded(folder, process_clien
     path = folder / "out.h5"
     names = f"go-{folder}", f"came-{folder}"
     with process_client.as_current():
-        blocks = da.concatenate([lazy()[:2000], lazy()[2000:].map_blocks(wait_for, *names, meta=DATA[:0])])
+        blocks = da.concatenate([lazy()[:3500], lazy()[3500:].map_blocks(wait_for, *names, meta=DATA[:0])])
         delayed = dcio.to_hdf5(path, "/x", blocks, chunks=(500, 10), buffer_shape=(500, 10), compute=False)
         future = process_client.compute(delayed)
         Event(names[1]).wait()
