@@ -41,7 +41,7 @@ from dask_chunkio.storage.status import UnfinishedWrite
 from dask_chunkio.storage.status import status as status_of
 from dask_chunkio.storage.superblock import is_hdf5
 from dask_chunkio.terminal import in_one_line, in_options, options_of, say
-from dask_chunkio.upkeep import discard, recover, status, verify
+from dask_chunkio.upkeep import check, discard, recover, status, verify
 from dask_chunkio.write import command_line, plan, to_hdf5
 
 __all__ = ["main"]
@@ -274,7 +274,7 @@ def _from_folder(location: Location, folder: str) -> Location:
     return location if "://" in location.file else replace(location, file=os.path.join(folder, location.file))
 
 
-for command in (status, verify, recover, discard):
+for command in (status, verify, recover, discard, check):
     main.add_command(command)
 
 

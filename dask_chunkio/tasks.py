@@ -34,7 +34,7 @@ from dask_chunkio.storage.begin import begin
 from dask_chunkio.storage.complete import StoredDataset
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec
 from dask_chunkio.storage.descriptors import close_descriptor
-from dask_chunkio.storage.file_system import is_local
+from dask_chunkio.storage.file_system import file_system_of
 from dask_chunkio.storage.files import open_side_file
 from dask_chunkio.storage.flock import locked
 from dask_chunkio.storage.keepalive import Held, Keepalive
@@ -225,7 +225,7 @@ def begin_write(creation: Creation) -> WriteLayout:
     """Make one attempt to begin a write."""
     target = creation.target.located()
     # Decided once: all workers have to go by it.
-    target = replace(target, spans_hosts=spans_hosts() and not is_local(os.path.dirname(target.path)))
+    target = replace(target, spans_hosts=spans_hosts() and not file_system_of(os.path.dirname(target.path)).is_local)
     keepalive = _keepalive(target, creation.key)
     try:
         return _begun(creation, target, keepalive)

@@ -1,4 +1,4 @@
-"""Commands about writes that were cut off, and about files: status, recover, discard, verify."""
+"""Commands about writes that were cut off, and about files and folders: status, recover, discard, verify, check."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from dask_chunkio.locations import in_bytes
 from dask_chunkio.paths import local_path
 from dask_chunkio.storage import unfinished
 from dask_chunkio.storage.folder import is_left
+from dask_chunkio.storage.probe import CheckedFolder, check_folder
 from dask_chunkio.storage.status import UnfinishedWrite
 from dask_chunkio.storage.status import status as status_of
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.verify import verify as verify_file
 from dask_chunkio.terminal import in_one_line, say
 
-__all__ = ["discard", "recover", "status", "verify"]
+__all__ = ["check", "discard", "recover", "status", "verify"]
 
 _PROBLEMS_SHOWN = 20
 
@@ -110,3 +111,48 @@ def verify(file: str) -> None:
         say(f"  not checked: {line}")
     if not found.ok:
         raise click.exceptions.Exit(1 if found.problems else 3)
+
+
+@click.command(short_help="Say what is promised on the file system of a folder.")
+@click.argument("folder", type=click.Path())
+def check(folder: str) -> None:
+    """Try in FOLDER what a write needs of its file system, and say what is promised there.
+
+    Everything that this makes in FOLDER is removed. Exit code 1 if files cannot be written there.
+    """
+    found = check_folder(local_path("FOLDER", folder))
+    width = max(len(probe.about) for probe in found.probes)
+    lines = [f"{found.path}: {found.file_system.type or 'a file system of unknown type'}"]
+    lines += [f"  {probe.about:{width}s}  {probe.found}" for probe in found.probes]
+    lines.append(f"  {'locks between hosts':{width}s}  {_locks_of_hosts(found)}")
+    say("\n".join([*lines, *_promises(found)]))
+    if not found.ok:
+        raise click.exceptions.Exit(1)
+
+
+def _locks_of_hosts(found: CheckedFolder) -> str:
+    if found.file_system.is_local:
+        return "not needed: other hosts cannot write here"
+    if found.file_system.has_local_locks:
+        return "no: it is mounted so that locks hold on this host alone"
+    return "not tried: run this on each host, and see the mount's options"
+
+
+def _promises(found: CheckedFolder) -> list[str]:
+    if not found.ok:
+        return ["What says 'no' is needed: write to another file system, and move the file when it is whole."]
+    lines = ["Promised here with durability='process': a committed buffer survives the death of any process."]
+    if found.file_system.is_memory:
+        lines.append(
+            "Not promised: durability='power'. The file system is in memory, and ends with the machine's power."
+        )
+    else:
+        lines.append("Promised here with durability='power': it survives a power failure too, as far as fsync is true.")
+    if not found.file_system.is_local:
+        lines.append("Where the workers of a cluster are on several hosts, each commit waits for fsync, with both.")
+    if found.file_system.has_local_locks:
+        lines.append(
+            "Not promised: that two calls on two hosts keep apart. One cluster may write here; its scheduler's lock "
+            "keeps its workers apart."
+        )
+    return lines

@@ -228,3 +228,23 @@ def test_verify_reads_datasets_of_every_kind(run: Run) -> None:
     text = run("verify", "kinds.h5").stdout
     assert "no problems." in text
     assert dask_chunkio.verify("kinds.h5").checked == 1 + 1 + 1 + 6
+
+
+def test_check_says_what_is_promised_in_a_folder(run: Run) -> None:
+    before = os.listdir()
+    printed = run("check", ".").stdout
+    assert printed.startswith(f"{os.getcwd()}: ")
+    for line in ("locks between processes       yes", "removal while open            yes", "durability='process'"):
+        assert line in printed
+    assert os.listdir() == before
+    assert "cannot make a folder in" in run("check", "nowhere", code=1).stderr
+
+
+def test_check_says_what_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    printed = run("check", ".", code=1).stdout
+    assert "locks between processes       no: " in printed
+    assert "write to another file system" in printed

@@ -3,20 +3,54 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 import psutil
 
-__all__ = ["file_system_of", "is_local"]
+__all__ = ["FileSystem", "file_system_of"]
 
 # Of one host alone.  Whatever is not known counts as one that other hosts may have.
 _LOCAL = {
     "apfs", "bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "fuseblk", "hfs", "jfs", "msdos", "nilfs2",
     "ntfs", "ntfs3", "overlay", "ramfs", "reiserfs", "rootfs", "tmpfs", "udf", "ufs", "vfat", "xfs", "zfs",
 }  # fmt: skip
+# With one of these options, `flock` holds between the processes of one host alone.
+_LOCAL_LOCKS = {"nolock", "local_lock=all", "local_lock=flock", "localflock", "nobrl"}
 
 
-def file_system_of(path: str) -> str:
-    """Return the type of the file system that holds a path, as the system calls it; empty if that is not known.
+@dataclass(frozen=True, slots=True)
+class FileSystem:
+    """A file system that is mounted.
+
+    Parameters
+    ----------
+    type : str
+        As the system calls it; empty if that is not known.
+    options : tuple of str
+        With which it is mounted.
+    """
+
+    type: str = ""
+    options: tuple[str, ...] = ()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether no other host can write to it."""
+        return self.type in _LOCAL
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether nothing of it survives the machine's power."""
+        return self.type in ("ramfs", "rootfs", "tmpfs")
+
+    @property
+    def has_local_locks(self) -> bool:
+        """Whether it is known that its locks do not reach from one host to another."""
+        return not _LOCAL_LOCKS.isdisjoint(self.options)
+
+
+def file_system_of(path: str) -> FileSystem:
+    """Return the file system that holds a path.
 
     Parameters
     ----------
@@ -27,15 +61,13 @@ def file_system_of(path: str) -> str:
     try:
         mounts = psutil.disk_partitions(all=True)
     except (OSError, psutil.Error):
-        return ""
-    found = [(len(one.mountpoint), n, one.fstype) for n, one in enumerate(mounts) if _holds(one.mountpoint, real)]
+        return FileSystem()
+    found = [(len(one.mountpoint), number) for number, one in enumerate(mounts) if _holds(one.mountpoint, real)]
+    if not found:
+        return FileSystem()
     # Of two that are mounted at one place, the later hides the earlier.
-    return max(found)[2].lower() if found else ""
-
-
-def is_local(path: str) -> bool:
-    """Say whether no other host can write to the file system that holds a path."""
-    return file_system_of(path) in _LOCAL
+    mount = mounts[max(found)[1]]
+    return FileSystem(mount.fstype.lower(), tuple(mount.opts.split(",")))
 
 
 def _holds(mount: str, path: str) -> bool:

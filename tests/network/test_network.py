@@ -1,8 +1,12 @@
 """File systems that rename what is removed while it is open, and several hosts on one file system."""
 
+import contextlib
+import fcntl
 import os
 import signal
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import dask
 import dask.array as da
@@ -13,7 +17,11 @@ import pytest
 from distributed import Event
 
 import dask_chunkio as dcio
+from dask_chunkio import locks
 from dask_chunkio.storage.folder import is_held_open
+from dask_chunkio.storage.owner import Owner
+from dask_chunkio.storage.target import Target
+from dask_chunkio.storage.turn import Turns
 
 PROGRAM, MISSING = network_mounts.program()
 needs_mounts = pytest.mark.skipif(bool(MISSING), reason=MISSING)
@@ -211,3 +219,61 @@ def test_a_graph_is_computed_twice(mount):
     for _ in range(2):
         dask.compute(delayed, scheduler="threads")
         check(path)
+
+
+# Several hosts
+
+
+@pytest.mark.parametrize(
+    ("address", "is_so"),
+    [
+        ("tcp://127.0.0.1:41231", False),
+        ("tls://127.0.1.1:41231", False),
+        ("tcp://[::1]:41231", False),
+        ("inproc://10.0.0.7/3/5", False),
+        ("tcp://10.0.0.7:41231", True),
+        ("tls://[fd00::7]:41231", True),
+    ],
+)
+def test_a_worker_that_listens_on_its_host_alone_has_no_others(monkeypatch, address, is_so):
+    assert not locks.spans_hosts()
+    monkeypatch.setattr(locks, "get_worker", lambda: SimpleNamespace(address=address))
+    assert locks.spans_hosts() == is_so
+
+
+@pytest.mark.parametrize("spans_hosts", [False, True])
+def test_where_several_hosts_write_each_byte_is_flushed_as_it_is(target, spans_hosts, monkeypatch):
+    """One host alone waits for nothing."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    write = Target(str(target), "an-id", spans_hosts=spans_hosts, mode="new")
+    os.mkdir(write.folder)
+    Path(write.lock).touch()
+    turns = Turns(write, exclusive=False)
+    assert bool(fcntl.fcntl(turns.file, fcntl.F_GETFL) & os.O_DSYNC) == spans_hosts
+    with turns.turn(contextlib.nullcontext, anybody=True), turns.opened("w") as state:
+        turns.commit(state, Owner.here("an-id", 1, exclusive=False).pack())
+    turns.place([(4096, b"payload")])
+    turns.close()
+    files = [os.path.basename(name) for name in synced]
+    assert files == (["log", "out.h5.writing", "applying", "data.h5", "journal", "data.h5"] if spans_hosts else [])
+
+
+@needs_mounts
+def test_the_journal_of_another_host_is_seen(tmp_path):
+    """Attributes of files that are open are believed in, as clients of NFS do."""
+    with network_mounts.mounted(PROGRAM, tmp_path, 2) as mounts:
+        (tmp_path / "stored" / "out.h5.writing").mkdir()
+        (tmp_path / "stored" / "out.h5.writing" / "lock").touch()
+        hosts = [
+            Turns(Target(str(mount / "out.h5"), "an-id", spans_hosts=True, mode="new"), exclusive=False)
+            for mount in mounts
+        ]
+        for epoch in range(1, 7):
+            writer, reader = hosts[epoch % 2], hosts[1 - epoch % 2]
+            with writer.turn(contextlib.nullcontext), writer.opened("w" if epoch == 1 else "r+") as state:
+                writer.commit(state, Owner.here("an-id", epoch, exclusive=False).pack())
+            reader.refresh()
+            assert reader.journal.owner.epoch == epoch
+        for host in hosts:
+            host.close()
