@@ -95,7 +95,7 @@ def _tear(redo_log, turn, durable):  # noqa: ARG001
     os.pwrite(redo_log._log, record[: len(record) // 2], 0)
 
 
-def _remove_half(found):
+def _remove_half(found, *_):
     for name in ("data.h5", "lock", "read-0", "read-1", "log"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(found.path, name))
