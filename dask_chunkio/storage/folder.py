@@ -159,9 +159,11 @@ def is_held_open(name: str) -> bool:
 
 def is_left(path: str) -> bool:
     """Say whether the folder of a write is there, with anything of it."""
+    if not os.path.isdir(path):
+        return False
     try:
         return not all(map(is_held_open, os.listdir(path)))
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return False
     except OSError:  # it cannot be looked into
         return True

@@ -221,6 +221,13 @@ def test_a_graph_is_computed_twice(mount):
         check(path)
 
 
+def test_a_link_to_itself_is_no_folder(target):
+    side = target.with_name("out.h5.writing")
+    side.symlink_to(side)
+    assert dcio.discard(target) is None
+    assert side.is_symlink()
+
+
 # Several hosts
 
 
