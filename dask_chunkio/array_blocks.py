@@ -6,27 +6,27 @@ import collections
 import itertools
 import math
 import operator
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from dask.array.chunk import getitem
 from dask.array.core import Array
 from dask.base import optimize
-from dask.core import flatten
+from dask.core import flatten, reverse_dict
 from dask.highlevelgraph import HighLevelGraph
 from dask.order import order
-from dask.task_spec import Alias, List, Task, TaskRef
+from dask.task_spec import Alias
 
 from dask_chunkio.grid import ChunkGrid
 from dask_chunkio.sources.lazy import LazySource
 from dask_chunkio.sources.source import Source
 from dask_chunkio.tasks import DatasetJob
 
-__all__ = ["ArrayBlocks", "aligned_array", "array_blocks", "block_keys", "has_layers"]
+__all__ = ["ArrayBlocks", "aligned_array", "array_blocks", "block_keys", "has_layers", "needs", "without_aliases"]
 
 Key = Any
-# Number of a dataset, number of a buffer.
-Place = tuple[int, int]
+_CUTTING = (operator.getitem, getitem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,83 +42,113 @@ class ArrayBlocks:
     sizes : mapping
         Bytes of the blocks of known size, by their keys.
     cutting : frozenset
-        The keys of the tasks that cut blocks for rechunking.  What they return may keep the block alive.
+        The keys of the tasks that cut blocks.  What they return may keep the block alive.
     """
 
     tasks: Mapping[Key, Any]
     keys: tuple[tuple[Key, ...], ...]
     sizes: Mapping[Key, int]
     cutting: frozenset[Key]
-    _uses: Mapping[Key, int] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        uses = collections.Counter(itertools.chain.from_iterable(map(_needs, self.tasks.values())))
-        object.__setattr__(self, "_uses", uses)
-
-    def places(self) -> dict[Key, list[Place]]:
-        """Return for each block the dataset and the buffer, or several, to which it is committed."""
-        found = collections.defaultdict(list)
-        for dataset, keys in enumerate(self.keys):
-            for buffer, key in enumerate(keys):
-                found[key].append((dataset, buffer))
-        return dict(found)
-
-    def is_callable(self, key: Key) -> bool:
-        """Whether a task computes the block that another task may call; those of a shuffle run by themselves."""
-        return type(self.tasks.get(key)) is Task
-
-    def is_needed(self, key: Key) -> bool:
-        """Whether another task of the arrays needs the block."""
-        return self._uses[key] > 0
-
-    def kept_nbytes(self, threads: int) -> int:
+    def kept_nbytes(self, tasks: Mapping[Key, Any], held: Collection[Key], threads: int, is_local: bool) -> int:
         """Return about the most bytes that blocks take which are kept for tasks that need them later.
 
         Parameters
         ----------
+        tasks : mapping
+            All those of the write, as they run.
+        held : collection
+            The blocks that are held within tasks.
         threads : int
             How many tasks run at once.
+        is_local : bool
+            Whether a scheduler of dask's own runs them, which keeps less in memory than a cluster.
         """
-        committed = self.places()
+        uses = collections.Counter(itertools.chain.from_iterable(map(needs, tasks.values())))
         sizes = self._all_sizes()
-        kept = {key: sizes[key] for key in self.tasks if self._uses[key] > (key not in committed) and sizes[key]}
+        kept = {key: sizes[key] for key in self._kept(tasks, uses) if sizes.get(key)}
+        inside = [sizes.get(key, 0) for key in held]
+        most = min(threads * max(inside, default=0), sum(inside))
         if not kept:
-            return 0
-        return min(self._peak(kept) + (threads - 1) * max(kept.values()), sum(kept.values()))
+            return most
+        turns = _turns(tasks) if is_local else order(dict(tasks))
+        return most + min(self._peak(tasks, turns, kept) + (threads - 1) * max(kept.values()), sum(kept.values()))
+
+    def _kept(self, tasks: Mapping[Key, Any], uses: Mapping[Key, int]) -> Iterator[Key]:
+        """Yield what several tasks need, or is committed and needed, or waits for others of which something is made."""
+        committed = set(itertools.chain.from_iterable(self.keys))
+        waiting = {
+            other
+            for task in tasks.values()
+            if len(inputs := needs(task) & self.tasks.keys()) > 1
+            for other in inputs - self.sizes.keys() - self.cutting
+        }
+        return (key for key in tasks if uses[key] > (key not in committed) or key in waiting)
 
     def _all_sizes(self) -> dict[Key, int]:
-        """Return the sizes of what tasks return: where that is not known, about as much as the largest made of it."""
-        sizes = dict(self.sizes)
-        ranks = order(dict(self.tasks))
-        for key in sorted(self.tasks, key=ranks.__getitem__, reverse=True):
+        """Return the sizes of what tasks return.
+
+        Where that is not known, it is about as much as the largest made of it, and no more than it is made of.
+        """
+        sizes, ranks = dict(self.sizes), order(dict(self.tasks))
+        in_order = sorted(self.tasks, key=ranks.__getitem__)
+        for key in reversed(in_order):
             size = sizes.setdefault(key, 0)
-            for other in _needs(self.tasks[key]) - self.sizes.keys():
+            for other in needs(self.tasks[key]) - self.sizes.keys():
                 sizes[other] = max(sizes.get(other, 0), size)
+        for key in in_order:
+            inputs = [sizes[other] for other in needs(self.tasks[key]) if other in sizes]
+            if key not in self.sizes and inputs and all(inputs):
+                sizes[key] = min(sizes[key], sum(inputs))
         return sizes
 
-    def _peak(self, kept: Mapping[Key, int]) -> int:
-        """Return the most bytes of blocks that are alive at once when tasks run one by one in dask's order."""
-        ends = [key for key in self.tasks if not self._uses[key]]
-        tasks = {**self.tasks, "finish": Task("finish", len, List(*map(TaskRef, ends)))}
-        ranks = order(tasks)
-        last = self._last_uses(tasks, ranks)
+    def _peak(self, tasks: Mapping[Key, Any], turns: Mapping[Key, int], kept: Mapping[Key, int]) -> int:
+        """Return the most bytes of blocks that are alive at once when tasks run one by one."""
+        last = self._last_uses(tasks, turns)
         changes = collections.Counter[int]()
         for key, size in kept.items():
-            changes[ranks[key]] += size
+            changes[turns[key]] += size
             changes[last[key] + 1] -= size
-        return max(itertools.accumulate(changes[rank] for rank in sorted(changes)))
+        return max(itertools.accumulate(changes[turn] for turn in sorted(changes)))
 
-    def _last_uses(self, tasks: Mapping[Key, Any], ranks: Mapping[Key, int]) -> dict[Key, int]:
-        last = dict(ranks)
-        for key in sorted(tasks.keys() - {"finish"}, key=ranks.__getitem__, reverse=True):
-            until = last[key] if key in self.cutting else ranks[key]
-            for other in _needs(tasks[key]):
+    def _last_uses(self, tasks: Mapping[Key, Any], turns: Mapping[Key, int]) -> dict[Key, int]:
+        last = dict(turns)
+        for key in sorted(tasks, key=turns.__getitem__, reverse=True):
+            until = last[key] if key in self.cutting else turns[key]
+            for other in needs(tasks[key]):
                 last[other] = max(last[other], until)
         return last
 
 
-def _needs(task: Any) -> frozenset[Key]:
+def _turns(tasks: Mapping[Key, Any]) -> dict[Key, int]:
+    """Return which task is the how-manieth on a scheduler of dask's own, with one thread.
+
+    It takes dask's order for what can run from the beginning on; what can run later goes first.
+    """
+    ranks = order(dict(tasks))
+    left = {key: len(needs(task)) for key, task in tasks.items()}
+    users = reverse_dict({key: needs(task) for key, task in tasks.items()})
+    ready = sorted((key for key, count in left.items() if not count), key=ranks.__getitem__, reverse=True)
+    turns: dict[Key, int] = {}
+    while ready:
+        turns[key := ready.pop()] = len(turns)
+        for user in sorted(users[key], key=ranks.__getitem__, reverse=True):
+            left[user] -= 1
+            if not left[user]:
+                ready.append(user)
+    return turns
+
+
+def needs(task: Any) -> frozenset[Key]:
+    """Return the keys of the tasks that a task needs."""
     return frozenset(getattr(task, "dependencies", ()))
+
+
+def without_aliases(tasks: Mapping[Key, Any], outputs: Collection[Key] = ()) -> tuple[dict[Key, Any], dict[Key, Key]]:
+    """Return tasks without those that stand for others, but for `outputs`, and for each of these the other's key."""
+    others = _aliases(tasks)
+    left = {key: _substituted(task, others) for key, task in tasks.items() if key not in others or key in outputs}
+    return left, others
 
 
 def array_blocks(sources: Sequence[Source], jobs: Sequence[DatasetJob]) -> ArrayBlocks:
@@ -139,11 +169,11 @@ def array_blocks(sources: Sequence[Source], jobs: Sequence[DatasetJob]) -> Array
         if isinstance(source, LazySource) and len(job.buffers)
     }
     tasks, found = _optimized([aligned for _, aligned in arrays.values()])
-    others = _aliases(tasks)
-    tasks = {key: _substituted(task, others) for key, task in tasks.items() if key not in others}
+    tasks, others = without_aliases(tasks)
     keys = {n: tuple(others.get(key, key) for key in of_array) for n, of_array in zip(arrays, found, strict=True)}
     sizes = {others.get(key, key): n for pair in arrays.values() for array in pair for key, n in _sizes(array)}
     cutting = {key for array, aligned in arrays.values() if aligned is not array for key in _added(array, aligned)}
+    cutting |= {key for key, task in tasks.items() if getattr(task, "func", None) in _CUTTING}
     return ArrayBlocks(
         tasks, tuple(keys.get(number, ()) for number in range(len(jobs))), sizes, frozenset(cutting - sizes.keys())
     )
@@ -173,7 +203,7 @@ def _target(tasks: Mapping[Key, Any], key: Key) -> Key:
 
 
 def _substituted(task: Any, others: Mapping[Key, Key]) -> Any:
-    changed = {key: others[key] for key in _needs(task) if key in others}
+    changed = {key: others[key] for key in needs(task) if key in others}
     return task.substitute(changed) if changed else task
 
 

@@ -20,7 +20,8 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, List, Task, TaskRef
 
 from dask_chunkio.array_blocks import ArrayBlocks, aligned_array, array_blocks, block_keys, has_layers
-from dask_chunkio.blocks import commit_block, pass_block, write_block
+from dask_chunkio.blocks import commit_block
+from dask_chunkio.fusion import FusingOptimizer, fuse_commits, held_blocks, receipt_nodes
 from dask_chunkio.ordered import write_in_order
 from dask_chunkio.sources.lazy import LazySource
 from dask_chunkio.sources.source import Source
@@ -31,25 +32,30 @@ from dask_chunkio.tasks import (
     create_target,
     finish_target,
     read_buffer,
-    receipt_of,
     write_buffer,
 )
 
-__all__ = ["buffer_of", "build_graph"]
+__all__ = ["buffer_of", "build_graph", "kept_nbytes"]
 
 Key = Any
 Layer = dict[Key, Any]
 
 
 class DelayedWrite(Delayed):
-    """A write to be computed with other things; the dask arrays that it writes are optimized with these.
-
-    Optimized apart, another array would be fused with the blocks that it shares with the write, under other keys, and
-    compute them again.
-    """
+    """A write to be computed with other things; the dask arrays that it writes are optimized with these."""
 
     __slots__ = ()
     __dask_optimize__ = vars(Array)["__dask_optimize__"]
+
+
+class FusedWrite(DelayedWrite):
+    """One that also has each block committed by the task that computes it, where that is possible."""
+
+    __slots__ = ()
+
+    @property
+    def __dask_optimize__(self) -> FusingOptimizer:
+        return FusingOptimizer(Array.__dask_optimize__)
 
 
 @dataclass(slots=True)
@@ -101,12 +107,33 @@ def build_graph(
         commits += map(TaskRef, _add_arrays(graph, create, creation, sources))
     else:
         fused = fuse and blocks is not None
-        commits += _add_blocks(graph, create, creation, blocks or array_blocks(sources, creation.jobs), fused)
-    receipts = List(*commits)
-    task = Task(finish, finish_target, TaskRef(create), receipts, DataNode(None, creation.specs))
+        blocks = array_blocks(sources, creation.jobs) if blocks is None else blocks
+        commits += _add_blocks(graph, creation, blocks, fused)
+    task = Task(finish, finish_target, TaskRef(create), List(*commits), DataNode(None, creation.specs))
     graph.add(finish, {finish: task}, list(graph.layers))
-    kind: type[Delayed] = DelayedWrite if mergeable else Delayed
+    kind: type[Delayed] = (FusedWrite if fuse else DelayedWrite) if mergeable else Delayed
     return kind(finish, HighLevelGraph(graph.layers, graph.dependencies), layer=finish)
+
+
+def kept_nbytes(creation: Creation, blocks: ArrayBlocks, threads: int, is_local: bool) -> int:
+    """Return about the most bytes of blocks of dask arrays that are kept for tasks that need them later.
+
+    Parameters
+    ----------
+    creation : Creation
+        The file and its datasets.
+    blocks : ArrayBlocks
+        Of all dask arrays.
+    threads : int
+        How many tasks run at once.
+    is_local : bool
+        Whether a scheduler of dask's own runs them.
+    """
+    graph = _Layers({}, {})
+    commits = _add_blocks(graph, creation, blocks, fused=True)
+    ends = {creation.key: Task(creation.key, int), "finish": Task("finish", len, TaskRef(creation.key), List(*commits))}
+    tasks = {key: task for layer in (*graph.layers.values(), ends) for key, task in layer.items()}
+    return blocks.kept_nbytes(tasks, held_blocks(tasks), threads, is_local)
 
 
 def buffer_of(key: Key, token: str, jobs: Sequence[DatasetJob]) -> tuple[int, int] | None:
@@ -200,41 +227,21 @@ def _add_arrays(graph: _Layers, create: Key, creation: Creation, sources: Sequen
     return commits
 
 
-def _add_blocks(graph: _Layers, create: Key, creation: Creation, blocks: ArrayBlocks, fuse: bool) -> list[Any]:
-    """Commit each block of the dask arrays, in place of reads of our own.
-
-    A block that nothing but commits need is computed by the task that commits it.  One that other tasks need too is
-    committed by the task that computes it, and handed on: as a task of its own, a commit would be left to the end by
-    `dask.order`, with all blocks in memory.
-    """
-    suffixes = [_suffix(job, number, creation.target.write_id) for number, job in enumerate(creation.jobs)]
-    keys = [_commit_keys(f"commit-{suffix}", len(keys)) for suffix, keys in zip(suffixes, blocks.keys, strict=True)]
-    tasks = dict(blocks.tasks)
+def _add_blocks(graph: _Layers, creation: Creation, blocks: ArrayBlocks, fused: bool) -> list[Any]:
+    """Commit each block of the dask arrays, in place of reads of our own."""
+    create = creation.key
     commits: Layer = {}
-    receipts: list[Any] = []
-    for key, places in blocks.places().items():
-        mine = [keys[dataset][buffer] for dataset, buffer in places]
-        if not (fuse and blocks.is_callable(key)):
-            commits |= {
-                one: Task(one, commit_block, TaskRef(create), *place, TaskRef(key))
-                for one, place in zip(mine, places, strict=True)
-            }
-        elif blocks.is_needed(key):
-            tasks[key] = Task(key, pass_block, TaskRef(create), places, *_as_data(tasks[key]))
-            receipts += [DataNode(None, receipt_of(creation.jobs, place)) for place in places]
-        else:
-            commits[mine[0]] = Task(mine[0], write_block, TaskRef(create), places, *_as_data(tasks.pop(key)))
-    graph.add(f"blocks-{creation.target.write_id}", tasks, (create,))
-    names = {key[0] for key in commits}
-    for name in names:
-        graph.add(name, {key: task for key, task in commits.items() if key[0] == name}, list(graph.layers))
-    return [*map(TaskRef, commits), *receipts]
-
-
-def _as_data(task: Task) -> tuple[DataNode, List]:
-    """Return a task for another one to call: in the graph, it would run before anything is asked of the file."""
-    needed = tuple(task.dependencies)
-    return DataNode(None, (task, needed)), List(*map(TaskRef, needed))
+    for number, (job, keys) in enumerate(zip(creation.jobs, blocks.keys, strict=True)):
+        name = f"commit-{_suffix(job, number, creation.target.write_id)}"
+        for buffer, (mine, key) in enumerate(zip(_commit_keys(name, len(keys)), keys, strict=True)):
+            commits[mine] = Task(mine, commit_block, TaskRef(create), number, buffer, TaskRef(key))
+    unfused = {**blocks.tasks, **commits}
+    tasks, gone = fuse_commits(unfused, {create: creation.jobs}) if fused else (unfused, {})
+    graph.add(f"blocks-{creation.target.write_id}", {key: tasks[key] for key in tasks if key not in commits}, (create,))
+    left = [key for key in commits if key in tasks]
+    for name in dict.fromkeys(key[0] for key in left):
+        graph.add(name, {key: tasks[key] for key in left if key[0] == name}, list(graph.layers))
+    return receipt_nodes(commits, gone)
 
 
 def _commit_keys(name: str, count: int) -> list[Key]:

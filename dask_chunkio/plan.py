@@ -164,7 +164,7 @@ class WritePlan:
         What to change so that it fits into memory; empty if it does.
     kept_nbytes : int
         About the most bytes of blocks of dask arrays that are kept in all workers together, since several
-        tasks need them.
+        tasks need them, or since they wait for others.
     target_problem : str
         Why the target cannot be written as it is now; empty if it can.
     already_complete : bool

@@ -13,6 +13,7 @@ from dask_chunkio.config import settings
 from dask_chunkio.errors import AlignmentError, ArgumentError
 from dask_chunkio.filters.compatibility import holds_references
 from dask_chunkio.filters.via_hdf5 import encoder_for
+from dask_chunkio.graph import kept_nbytes
 from dask_chunkio.grid import BufferGrid, Shape
 from dask_chunkio.plan import DatasetPlan, WritePlan
 from dask_chunkio.request import DatasetRequest, parse_filename, parse_requests
@@ -118,7 +119,9 @@ class PreparedWrite:
         if looks and not problem and workers.call(is_complete, self.target, self.specs):
             return self._plan_of_nothing(write)
         held = _projected(datasets, workers.threads_per_worker)
-        kept = self.blocks().kept_nbytes(workers.threads)
+        kept = kept_nbytes(
+            self.creation(exclusive=False), self.blocks(), workers.threads, is_local=workers.client is None
+        )
         advice = _advice(datasets, held, workers) if held > workers.memory_nbytes else ""
         advice = advice or _advice_on_kept(self.lazy_names, held, kept, workers)
         return WritePlan(

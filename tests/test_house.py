@@ -21,7 +21,19 @@ FLOORS = (
     {"errors", "events", "grid", "paths", "printable", "region", "sizing", "arguments", "allocator"},
     {"iterator", "data_chunk", "selections", "sources.", "filters."},
     {"storage."},
-    {"config", "array_blocks", "blocks", "graph", "tasks", "results", "ordered", "locks", "tracebacks", "workers"},
+    {
+        "config",
+        "array_blocks",
+        "blocks",
+        "fusion",
+        "graph",
+        "tasks",
+        "results",
+        "ordered",
+        "locks",
+        "tracebacks",
+        "workers",
+    },
     {"attempts", "request", "specs", "plan", "prepare", "estimate", "observers", "write", "endings", "progress"},
     {
         "__init__",
@@ -45,6 +57,7 @@ GUESTS = {
     "dask": {
         "config",
         "array_blocks",
+        "fusion",
         "graph",
         "locks",
         "observers",
