@@ -136,7 +136,7 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
     TargetBusyError
         If the write is still running.
     IntegrityError
-        If the side files are damaged.
+        If the side files or the HDF5 file are damaged.
 
     Examples
     --------
@@ -154,7 +154,15 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
             raise TargetError(f"there is no unfinished write of {os.fspath(path)}")
         if not found.is_begun:
             raise TargetError(f"the write of {target.path} was cut off before it had made anything; discard it")
-        recovered = _recovered(found)
+        try:
+            recovered = _recovered(found)
+        except ChunkIOError:
+            raise
+        except UNREADABLE as error:
+            raise IntegrityError(
+                f"{found.file} cannot be brought into order, as HDF5 cannot read it ({error}); remove what the write "
+                f"left (dask-chunkio discard) and start it again"
+            ) from error
         if output is not None:
             recovered = replace(recovered, path=_moved(found, os.path.abspath(local_path("output", output)), claim))
     return recovered

@@ -1,9 +1,9 @@
-"""Damages finished HDF5 files, and runs `verify`, `status`, `recover` and `discard` on them; seeded, to be run again.
+"""Damages HDF5 files, and runs `verify` on them; or, of writes that were cut off, `recover` and `discard` too; seeded.
 
-Usage: fuzz_finished_files.py [--runs N] [--seed S] [--folder DIR] [--show]
+Usage: fuzz_finished_files.py [--runs N] [--seed S] [--folder DIR] [--show] [--unfinished] [--started]
 
 Bytes are flipped, zeroed, cut off, replaced by numbers, or copied from elsewhere in the file.  Each run ends with an
-answer or an error of ours, in a process that lives on, within a bound of time and memory; and it changes nothing.
+answer or an error of ours, in a process that lives on, within a bound of time and memory; looks change nothing.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import struct
 import sys
 import tempfile
@@ -20,19 +21,23 @@ import traceback
 from pathlib import Path
 from unittest import mock
 
+import cut_off_writes
 import h5py
 import numpy as np
+from fuzz_side_files import snapshot
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import ChunkIOError
-from dask_chunkio.storage import decoding
+from dask_chunkio.storage import claim, decoding
 from dask_chunkio.storage import verify as verifying
 
 SECONDS = 60
 # Above what the process has when it begins.
 MEMORY = 2 << 30
 NUMBERS = [0, 1, 2, 3, 255, 1 << 15, (1 << 16) - 1, 1 << 31, (1 << 32) - 1, 1 << 40, 1 << 62, 1 << 63, (1 << 64) - 1]
-ENTRIES = ("verify",)
+LOOKS = ("verify", "status")
+UNFINISHED = ("status", "verify", "recover", "recover", "discard", "discard", "force")
+STATES = ("new-committed", "new-pending", "new-whole", "existing-committed", "existing-pending", "existing-whole")
 # Of processor time, after which HDF5 is taken to be lost in one step.
 PATIENCE = 2
 
@@ -130,9 +135,29 @@ def run(seed, templates, folder):
     draw = random.Random(seed)
     template = draw.choice(templates)
     data, done = damage(draw, template.read_bytes())
-    entry = draw.choice(ENTRIES)
+    entry = "verify"
     path = folder / "damaged.h5"
     path.write_bytes(data)
+    return _outcome(f"seed {seed}: {template.stem}, {', '.join(done)}: {entry}", entry, path)
+
+
+def run_unfinished(seed, templates, folder):
+    """Return how a run ended on a write that was cut off, and whose HDF5 file is damaged."""
+    draw = random.Random(seed)
+    template = draw.choice(templates)
+    shutil.rmtree(folder)
+    shutil.copytree(template, folder)
+    path = folder / "out.h5"
+    damaged = path if path.exists() else folder / "out.h5.writing" / "data.h5"
+    data, done = damage(draw, damaged.read_bytes())
+    damaged.write_bytes(data)
+    entry = draw.choice(UNFINISHED)
+    return _outcome(f"seed {seed}: {template.stem}, {', '.join(done)}: {entry}", entry, path)
+
+
+def _outcome(name, entry, path):
+    is_look = entry in LOOKS
+    before = snapshot(path.parent)
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -142,12 +167,11 @@ def run(seed, templates, folder):
     with os.fdopen(reader, "rb") as answer:
         words = answer.read().decode(errors="replace")
     _, status = os.waitpid(child, 0)
-    is_left_alone = path.read_bytes() == data and [one.name for one in folder.iterdir()] == [path.name]
     if os.WIFSIGNALED(status):
         words = f"wrong: signal {os.WTERMSIG(status)}"
-    elif not is_left_alone:
+    elif is_look and snapshot(path.parent) != before:
         words = f"wrong: the folder was changed ({words})"
-    return f"seed {seed}: {template.stem}, {', '.join(done)}: {entry}", words or "wrong: no answer"
+    return name, words or "wrong: no answer"
 
 
 def _in_child(entry, path, writer):
@@ -157,7 +181,7 @@ def _in_child(entry, path, writer):
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 2)
     try:
-        found = getattr(dcio, entry)(path)
+        found = dcio.discard(path, force=True) if entry == "force" else getattr(dcio, entry)(path)
         is_verified = entry == "verify"
         words = ("ok" if found.ok else "problems") if is_verified else "answer"
         if is_verified:
@@ -173,6 +197,23 @@ def _in_child(entry, path, writer):
         words = f"wrong: {type(error).__name__}: {str(error)[:150]} ({where})"
     os.write(writer, words.encode("utf-8", "backslashreplace"))
     os._exit(0)
+
+
+def finished(folder):
+    make_all(folder)
+    files = sorted(folder.iterdir())
+    for path in files:
+        assert dcio.verify(path).ok, path
+    return files
+
+
+def unfinished(folder):
+    for state in STATES:
+        kind, _, moment = state.partition("-")
+        cut_off_writes.make(folder / state, moment, existing=kind == "existing")
+    # What a dead process leaves is believed in for a while.
+    mock.patch.object(claim, "_PAUSE", 0).start()
+    return sorted(folder.iterdir())
 
 
 class _Forked:
@@ -206,21 +247,19 @@ def main():
     parser.add_argument("--folder", default="/dev/shm" if os.path.isdir("/dev/shm") else None)
     parser.add_argument("--show", action="store_true", help="print each run")
     parser.add_argument("--started", action="store_true", help="start each process as `verify` does, not by a fork")
+    parser.add_argument("--unfinished", action="store_true", help="damage the files of writes that were cut off")
     options = parser.parse_args()
     tally, failures = collections.Counter(), 0
     with tempfile.TemporaryDirectory(dir=options.folder) as base:
         templates, folder = Path(base, "templates"), Path(base, "case")
         templates.mkdir()
         folder.mkdir()
-        make_all(templates)
-        files = sorted(templates.iterdir())
-        for path in files:
-            assert dcio.verify(path).ok, path
+        one_run, found = (run_unfinished, unfinished(templates)) if options.unfinished else (run, finished(templates))
         if not options.started:
             mock.patch.object(verifying, "_decoder", _forked).start()
             mock.patch.object(decoding, "_SECONDS", PATIENCE).start()
         for seed in range(options.seed, options.seed + options.runs):
-            name, words = run(seed, files, folder)
+            name, words = one_run(seed, found, folder)
             is_wrong = words.startswith("wrong")
             failures += is_wrong
             tally["wrong" if is_wrong else words] += 1

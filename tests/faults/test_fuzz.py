@@ -36,9 +36,16 @@ def test_verify_of_damaged_files_ends_with_an_answer_or_an_error_of_ours(tmp_pat
     assert "crashed or endless, and said so" in outcomes
 
 
+def test_recover_and_discard_of_damaged_files_end_with_an_error_of_ours(tmp_path):
+    outcomes = fuzz(tmp_path, "--runs", 60, "--unfinished", script=FINISHED)["outcomes"]
+    assert outcomes["IntegrityError"] > 5
+    assert outcomes["answer"] > 5
+
+
 @pytest.mark.heavy
 def test_verify_of_thousands_of_damaged_files(tmp_path):
     fuzz(tmp_path, "--runs", 600, "--seed", 5000, script=FINISHED)
+    fuzz(tmp_path, "--runs", 600, "--seed", 5000, "--unfinished", script=FINISHED)
 
 
 @pytest.mark.heavy
