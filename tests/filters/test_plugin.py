@@ -77,15 +77,29 @@ def read(made):
         return str(error)
 
 
-@given(
+anything = given(
     st.sampled_from(sorted(CODECS)),
     st.lists(st.integers(1, 40), min_size=1, max_size=3),
     st.sampled_from(sorted(MAKE)),
     st.sampled_from([{}, {"shuffle": True}, {"fletcher32": True}, {"shuffle": True, "fletcher32": True}]),
     st.data(),
 )
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+
+
+@anything
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 def test_a_plugin_outside_hdf5_gives_hdf5s_bytes(name, shape, make, around, draw):
+    same_as_hdf5(name, shape, make, around, draw)
+
+
+@pytest.mark.heavy
+@anything
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+def test_a_plugin_outside_hdf5_gives_hdf5s_bytes_at_length(name, shape, make, around, draw):
+    same_as_hdf5(name, shape, make, around, draw)
+
+
+def same_as_hdf5(name, shape, make, around, draw):
     codec, dtypes = CODECS[name]
     dtype = draw.draw(st.sampled_from(dtypes))
     chunks = tuple(draw.draw(st.integers(1, length)) for length in shape)
