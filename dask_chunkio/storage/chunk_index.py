@@ -92,7 +92,7 @@ def index_differs(file: StagedFile, dataset: h5py.Dataset, layout: DatasetLayout
     if not layout.is_chunked or not len(layout.chunks):
         return None
     held = np.flatnonzero(table["state"])
-    expected = StoredChunks(_origins(layout, held), table[held])
+    expected = StoredChunks(_origins(layout, held), table if len(held) == len(table) else table[held])
     is_listed = _listed_alike(file, dataset, layout, table)[held]
     for origin in _astray(file, dataset, expected, is_listed):
         return f"{layout.name}: HDF5's index and the journal disagree on the chunk at {origin}"
@@ -151,7 +151,7 @@ def _listed_alike(file: StagedFile, dataset: h5py.Dataset, layout: DatasetLayout
     cells, rests = np.divmod(stored.origins - np.array(first, np.int64), np.array(layout.form.chunk_shape, np.int64))
     inside = ((cells >= 0) & (cells < np.array(layout.chunks.cells, np.int64)) & (rests == 0)).all(axis=1)
     chunks = np.ravel_multi_index(tuple(cells[inside].T), layout.chunks.cells)
-    places = stored.places[inside]
+    places = stored.places if inside.all() else stored.places[inside]
     np.add.at(counts, chunks, 1)
     is_alike[chunks] = np.all([places[name] == table[name][chunks] for name in ("offset", "nbytes", "mask")], axis=0)
     is_alike &= counts == 1
@@ -208,19 +208,20 @@ def _unlimited_axis(dataset: h5py.Dataset) -> int | None:
 def _listed(dataset: h5py.Dataset) -> StoredChunks:
     """Return what HDF5 lists, as it says it."""
     infos: list[Any] = []
-    found: list[tuple[Array, Entries]] = []
-    rank = len(dataset.chunks)
+    count, rank, filled = count_stored(dataset), len(dataset.chunks), 0
+    origins, places = np.empty((count, rank), np.int64), np.ones(count, ROW)
 
     def enter() -> None:
+        nonlocal filled
+        part = slice(filled, filled := filled + len(infos))
+        if filled > count:
+            raise RuntimeError(f"HDF5 lists more than the {count} chunks that it counts")
         coordinates = itertools.chain.from_iterable(map(attrgetter("chunk_offset"), infos))
-        # A damaged index can name any number of 64 bits.
-        origins = np.fromiter(coordinates, np.uint64, len(infos) * rank).view(np.int64).reshape(-1, rank)
-        places = np.ones(len(infos), ROW)
-        # HDF5 can name no place, in a damaged index.
-        places["offset"] = np.fromiter((info.byte_offset or 0 for info in infos), np.uint64, len(infos))
-        places["nbytes"] = np.fromiter(map(attrgetter("size"), infos), np.uint64, len(infos))
-        places["mask"] = np.fromiter(map(attrgetter("filter_mask"), infos), np.uint64, len(infos))
-        found.append((origins, places))
+        # A damaged index can name any number of 64 bits, and no place.
+        origins[part] = np.fromiter(coordinates, np.uint64, len(infos) * rank).view(np.int64).reshape(-1, rank)
+        places["offset"][part] = np.fromiter((info.byte_offset or 0 for info in infos), np.uint64, len(infos))
+        places["nbytes"][part] = np.fromiter(map(attrgetter("size"), infos), np.uint64, len(infos))
+        places["mask"][part] = np.fromiter(map(attrgetter("filter_mask"), infos), np.uint64, len(infos))
         infos.clear()
 
     def take(info: Any) -> None:
@@ -231,7 +232,7 @@ def _listed(dataset: h5py.Dataset) -> StoredChunks:
 
     dataset.id.chunk_iter(take)
     enter()
-    return StoredChunks(np.concatenate([one for one, _ in found]), np.concatenate([rows for _, rows in found]))
+    return StoredChunks(origins[:filled], places[:filled])
 
 
 def _found_one_by_one(dataset: h5py.Dataset) -> StoredChunks:

@@ -316,6 +316,16 @@ def test_a_search_that_fails_is_silent(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("at_once", [2, 100])
+def test_a_list_that_is_longer_than_its_count_is_not_believed(tmp_path, monkeypatch, at_once):
+    monkeypatch.setattr(chunk_index, "_AT_ONCE", at_once)
+    monkeypatch.setattr(chunk_index, "count_stored", lambda _: 3)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        dataset = file.create_dataset("x", data=np.arange(20), chunks=(2,))
+        with pytest.raises(RuntimeError, match="lists more than the 3 chunks"):
+            list_stored(dataset)
+
+
 def test_a_payload_is_not_read_to_find_its_place(tmp_path):
     path = tmp_path / "x.h5"
     with h5py.File(path, "w") as file:
