@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 logger = logging.getLogger("dask_chunkio")
 
 
-def patiently(attempt: Callable[[], Result], waits: bool) -> Result:
+def patiently(attempt: Callable[[], Result], waits: bool, sleep: Callable[[float], object] = time.sleep) -> Result:
     """Make attempts until the target is free, if the call waits for that; nothing is held in between.
 
     Parameters
@@ -31,6 +31,8 @@ def patiently(attempt: Callable[[], Result], waits: bool) -> Result:
         Looks and acts in one step.
     waits : bool
         Whether there is more than one.
+    sleep : callable
+        Waits between two of them, so many seconds.
 
     Raises
     ------
@@ -43,7 +45,7 @@ def patiently(attempt: Callable[[], Result], waits: bool) -> Result:
         except (TargetBusyError, TargetChangedError) as error:
             if not waits and isinstance(error, TargetBusyError):
                 raise
-        time.sleep(pause)
+        sleep(pause)
     raise AssertionError("pauses never end")
 
 

@@ -211,7 +211,7 @@ def _logged(progress: bool | None) -> Iterator[None]:
         return
     handler, level = logging.StreamHandler(), logger.level
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    handler.addFilter(lambda record: isinstance(getattr(record, "chunkio_event", None), BufferCommitted))
+    handler.addFilter(_is_news)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
@@ -219,6 +219,12 @@ def _logged(progress: bool | None) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leave out what the command says itself: that it begins, and how it has ended."""
+    event = getattr(record, "chunkio_event", None)
+    return isinstance(event, BufferCommitted) or (event is None and record.levelno >= logging.WARNING)
 
 
 @contextlib.contextmanager

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import signal
-import threading
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
-from types import FrameType
 from typing import Self
 
 from distributed import CancelledError, KilledWorker
@@ -28,9 +24,9 @@ from dask_chunkio.printable import printable
 from dask_chunkio.storage.keepalive import remove_leases
 from dask_chunkio.storage.status import is_own
 from dask_chunkio.storage.target import Target
-from dask_chunkio.storage.writers import end, interrupt, wait_for_others
+from dask_chunkio.storage.writers import interrupt
 
-__all__ = ["KeptNote", "errors_of_arrays", "errors_of_workers", "interrupts_stop", "kept_is_named", "withdraw"]
+__all__ = ["KeptNote", "errors_of_arrays", "errors_of_workers", "kept_is_named", "withdraw"]
 
 # Seconds that the end of a call takes at most to tell a cluster of it.
 _PATIENCE = 5.0
@@ -122,33 +118,6 @@ def errors_of_arrays(names: str) -> Iterator[None]:
         raise SourceError(f"{names}: a task of the dask array raised {type(error).__name__}: {error}") from error
 
 
-@contextlib.contextmanager
-def interrupts_stop(target: Target) -> Iterator[None]:
-    """Have Ctrl-C stop the tasks in other processes before dask waits for them, and wait for those that run."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        interrupt(target)
-        # Pressed again, it leaves at once.
-        signal.signal(signal.SIGINT, before)
-        before(number, frame)
-
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        logging.getLogger("asyncio").addFilter(_is_not_of_gather)
-        # What this process holds itself, it would wait for in vain.
-        end(target.write_id)
-        wait_for_others(target)
-        raise
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def withdraw(write: PreparedWrite) -> None:
     """Remove the leases of a call that has ended: those of workers that died with it would be believed in for a while.
 
@@ -164,9 +133,3 @@ def withdraw(write: PreparedWrite) -> None:
         elif write.workers.client is not None:
             asked = write.workers.client.submit(remove_leases, target.folder, target.write_id, pure=False)
             asked.result(timeout=_PATIENCE)
-
-
-def _is_not_of_gather(record: logging.LogRecord) -> bool:
-    """Drop what asyncio says of the waits that distributed's `gather` abandons when it is interrupted."""
-    error = record.exc_info[1] if record.exc_info else None
-    return type(error).__name__ != "AllExit"

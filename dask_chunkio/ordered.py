@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 
 from dask_chunkio.errors import SourceError
@@ -16,6 +16,7 @@ from dask_chunkio.sources.source import Reader, read_checked, read_some_checked
 from dask_chunkio.storage import writers
 from dask_chunkio.storage.growth import extend
 from dask_chunkio.tasks import Receipt, WriteLayout, commit_buffer
+from dask_chunkio.threads import Threads
 
 __all__ = ["write_in_order"]
 
@@ -39,7 +40,7 @@ def write_in_order(layout: WriteLayout, dataset: int, reader: Reader) -> Receipt
     read = _read_to_the_end if layout.jobs[dataset].open_ended else _read_all
     with (
         writers.engaged(layout.target, layout.exclusive),
-        ThreadPoolExecutor(threads, "dask_chunkio-encode") as pool,
+        Threads(threads, "dask_chunkio-encode") as pool,
     ):
         last = layout
         for last, buffer, data in read(layout, dataset, reader):
@@ -48,6 +49,7 @@ def write_in_order(layout: WriteLayout, dataset: int, reader: Reader) -> Receipt
             if data.size:
                 running.append(pool.submit(commit_buffer, last, dataset, buffer, data))
             del data
+            writers.require_going(layout.target)
         for future in running:
             future.result()
     job = last.jobs[dataset]

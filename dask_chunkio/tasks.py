@@ -366,15 +366,19 @@ def _store(layout: WriteLayout, place: tuple[int, int], data: Array, lock: Lock)
     elif job.layout.region is not None:
         _commit_region(writer, job, place, data, lock)
     else:
-        writer.commit(place, job.layout, job.chunks_of(place[1]), _encoded(job, place[1], data), lock)
+        writer.commit(place, job.layout, job.chunks_of(place[1]), _encoded(layout.target, job, place[1], data), lock)
     return _reported(layout, place)
 
 
-def _encoded(job: DatasetJob, buffer: int, data: Array) -> list[Payload]:
+def _encoded(target: Target, job: DatasetJob, buffer: int, data: Array) -> list[Payload]:
     selection, grid, form = job.buffers[buffer], job.layout.chunks, job.layout.form
     with _naming(job, buffer):
         encoder = encoder_for(form, job.options)
-        return [encoder.encode(cut_chunk(data, selection, grid[chunk], form)) for chunk in job.chunks_of(buffer)]
+        payloads = []
+        for chunk in job.chunks_of(buffer):
+            writers.require_going(target)
+            payloads.append(encoder.encode(cut_chunk(data, selection, grid[chunk], form)))
+        return payloads
 
 
 @contextlib.contextmanager
@@ -406,6 +410,7 @@ def _commit_region(writer: Writer, job: DatasetJob, place: tuple[int, int], data
         encoder, grid = encoder_for(layout.form, job.options), layout.chunks
         keeps_fields = is_partial(data.dtype, layout.form.dtype)
         for chunk in job.chunks_of(place[1]):
+            writers.require_going(writer.target)
             cell = grid[chunk]
             if region.is_whole(cell) and not keeps_fields:
                 payloads.append((chunk, encoder.encode(cut_chunk(data, here, cell, layout.form))))

@@ -5,22 +5,24 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, overload
 
+import dask
 import dask.base
 from dask.delayed import Delayed, delayed
 
 from dask_chunkio.arguments import check_flag, check_type
 from dask_chunkio.attempts import patiently, persevering
 from dask_chunkio.config import settings
-from dask_chunkio.endings import errors_of_arrays, errors_of_workers, interrupts_stop, kept_is_named, withdraw
+from dask_chunkio.endings import errors_of_arrays, errors_of_workers, kept_is_named, withdraw
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, TargetBusyError, TargetChangedError
 from dask_chunkio.estimate import estimated_nbytes
 from dask_chunkio.events import Listener
 from dask_chunkio.graph import build_graph
+from dask_chunkio.interrupts import Interrupts, interruptible
 from dask_chunkio.observers import observed
 from dask_chunkio.plan import WritePlan
 from dask_chunkio.prepare import PreparedWrite, prepare
@@ -28,8 +30,9 @@ from dask_chunkio.progress import ProgressBar, ProgressLog, logger, wants_progre
 from dask_chunkio.results import WriteResult, already_complete
 from dask_chunkio.storage.complete import StoredDataset
 from dask_chunkio.storage.target import Durability
-from dask_chunkio.storage.writers import end
+from dask_chunkio.storage.writers import end, wait_for_others
 from dask_chunkio.tasks import WriteLayout
+from dask_chunkio.threads import Threads
 from dask_chunkio.tracebacks import shortens_tracebacks
 from dask_chunkio.workers import Workers, find_workers, refuse_import_by_spawn
 
@@ -176,20 +179,19 @@ def to_hdf5(
             "'await client.compute(...)' of what that returns"
         )
     prepared = functools.partial(prepare, filename, args, encoding, keywords, workers, options=options)
-    write = patiently(prepared, options["wait"])
     if not compute:
-        return _delayed(write, fuse)
-    begun = patiently(functools.partial(_begun, write), options["wait"])
-    if begun.complete:
-        return already_complete(begun.write.target.path, begun.complete)
-    with kept_is_named(begun.write.target):
-        try:
-            listeners = _listeners(begun.write, progress, callback)
-            return _computed(begun, listeners, scheduler, fuse, compute_kwargs)
-        except BaseException:
-            end(begun.write.target.write_id)
-            withdraw(begun.write)
-            raise
+        return _delayed(patiently(prepared, options["wait"]), fuse)
+    interrupts = Interrupts(str(filename))
+
+    def written() -> WriteResult:
+        write = patiently(prepared, options["wait"], interrupts.sleep)
+        begun = patiently(functools.partial(_begun, write), options["wait"], interrupts.sleep)
+        if begun.complete:
+            return already_complete(begun.write.target.path, begun.complete)
+        compute = functools.partial(_compute, workers, scheduler, compute_kwargs or {}, interrupts)
+        return _computed(begun, _listeners(begun.write, progress, callback), fuse, compute, interrupts)
+
+    return interruptible(interrupts, written, aside=workers.kind in ("threads", "processes", "distributed"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,25 +239,61 @@ def _listeners(write: PreparedWrite, progress: bool | None, callback: Listener |
 
 
 def _computed(
-    begun: _Begun,
-    listeners: Sequence[Listener],
-    scheduler: Any,
-    fuse: bool,
-    compute_kwargs: Mapping[str, Any] | None,
+    begun: _Begun, listeners: Sequence[Listener], fuse: bool, compute: Callable[[Delayed], Any], interrupts: Interrupts
 ) -> WriteResult:
     write = begun.write
-    graph = build_graph(write.creation(exclusive=write.workers.share_process), write.sources, fuse, write.blocks())
-
-    def compute() -> Any:
-        return dask.base.compute(graph, scheduler=scheduler, **(compute_kwargs or {}))[0]
-
-    with errors_of_workers(), observed(write, listeners) as told:
-        stopping = contextlib.nullcontext() if write.workers.share_process else interrupts_stop(write.target)
-        with stopping, errors_of_arrays(write.lazy_names):
-            finished: WriteResult = persevering(write, compute)
-        end(write.target.write_id)
-        told.finished(finished)
+    with kept_is_named(write.target), interrupts.heard():
+        try:
+            interrupts.begun(write.target, in_processes=not write.workers.share_process)
+            creation = write.creation(exclusive=write.workers.share_process)
+            graph = build_graph(creation, write.sources, fuse, write.blocks())
+            with errors_of_workers(), observed(write, listeners) as told:
+                with errors_of_arrays(write.lazy_names):
+                    finished: WriteResult = persevering(write, functools.partial(compute, graph))
+                end(write.target.write_id)
+                told.finished(finished)
+        except BaseException:
+            end(write.target.write_id)
+            if interrupts.is_pressed and not write.workers.share_process:
+                # After `end`: what this process holds itself, it would wait for in vain.
+                wait_for_others(write.target)
+            withdraw(write)
+            raise
     return finished
+
+
+def _compute(
+    workers: Workers, scheduler: Any, keywords: Mapping[str, Any], interrupts: Interrupts, graph: Delayed
+) -> Any:
+    """Have dask run the tasks of a write, in a way that Ctrl-C ends."""
+    compute = functools.partial(dask.base.compute, graph, scheduler=scheduler, **keywords)
+    if workers.client is None:
+        with interrupts.between_tasks(), _own_threads(workers, keywords) as own:
+            return compute(**own)[0]
+    if not interrupts.is_aside:
+        return compute()[0]
+    # What dask does itself, but for the future: when it is released, tasks that nobody needs and the waiting end.
+    future = compute(sync=False)[0]
+    try:
+        with interrupts.given_up_by(future.release):
+            return future.result()
+    finally:
+        future.release()
+
+
+@contextlib.contextmanager
+def _own_threads(workers: Workers, keywords: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give dask threads that a process need not wait for when it exits, unless the user has chosen others."""
+    pool = keywords.get("pool") or dask.config.get("pool", None)
+    if workers.kind != "threads" or pool is not None:
+        yield {}
+        return
+    threads = Threads(keywords.get("num_workers") or workers.threads, "dask_chunkio")
+    try:
+        yield {"pool": threads}
+    finally:
+        # Without waiting: a thread may be at work upstream of the write for long.
+        threads.shutdown(wait=False)
 
 
 @shortens_tracebacks

@@ -25,6 +25,7 @@ from dask_chunkio.storage.flock import locked
 from dask_chunkio.storage.folder import Folder
 from dask_chunkio.storage.hdf5_file import StagedFile
 from dask_chunkio.storage.journal import Journal, owners_in
+from dask_chunkio.storage.leaving import inside_hdf5
 from dask_chunkio.storage.log import Turn
 from dask_chunkio.storage.manifest import read_manifest
 from dask_chunkio.storage.open_file import OpenFile
@@ -126,6 +127,12 @@ class Turns:
         if is_free:
             self._close_descriptors()
 
+    def close_at_exit(self) -> None:
+        """Abandon what is staged, when no turn can begin any more."""
+        # Whoever has the lock then waits for another program's, and has nothing open.
+        if self._turns.acquire(blocking=False):
+            self.abandon()
+
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
         """Hold the claim and keep the descriptors open; an error of the file system leaves as ours."""
@@ -195,6 +202,7 @@ class Turns:
             locked(self._log, self.target.log, patience if patience < PATIENCE else None),
             locked(self.file, self.target.file, None if self.target.wait else patience),
             deferred(),
+            inside_hdf5(),
         ):
             self._require_in_place()
             self._see_other_hosts()

@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import h5py
@@ -21,11 +22,12 @@ from dask_chunkio.storage.descriptors import in_child
 from dask_chunkio.storage.files import read_small_file, write_whole_file
 from dask_chunkio.storage.folder import Folder, is_left
 from dask_chunkio.storage.keepalive import attend, let_go, set_down
+from dask_chunkio.storage.leaving import leave
 from dask_chunkio.storage.publishing import publish
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.writer import Finished, Lock, Writer
 
-__all__ = ["end", "engaged", "finish", "interrupt", "release", "wait_for_others"]
+__all__ = ["cancel", "end", "engaged", "finish", "interrupt", "release", "require_going", "wait_for_others"]
 __all__ += ["writer_for"]
 
 _writers: dict[str, Writer] = {}
@@ -33,6 +35,11 @@ _inherited: list[Writer] = []
 # In order, so that the oldest can be forgotten: no task of theirs is left.
 _ended: dict[str, None] = {}
 _MOST_ENDED = 10_000
+# Calls that were interrupted; no lock is taken for it, since a handler of a signal adds to it.
+_cancelled: set[str] = set()
+# When a task looked last whether another process has interrupted its call, and how often it does, in seconds.
+_looked: dict[str, float] = {}
+_LOOK = 0.5
 # Held for a moment: no file is opened, no lock waited for and nothing closed behind it, or a write that is kept
 # waiting would keep all others of this process waiting.
 _registry = threading.Lock()
@@ -96,8 +103,7 @@ def engaged(target: Target, exclusive: bool) -> Iterator[Writer]:
     """
     with contextlib.ExitStack() as stack:
         writer = _used_writer(target, exclusive, stack)
-        if read_small_file(target.stop, 64) == target.write_id.encode():
-            raise TargetError(f"the write of {target.path} was interrupted; go on with resume=True")
+        _require_not_stopped(target)
         with _registry:
             _require_open(target)
         yield writer
@@ -121,7 +127,40 @@ def _used_writer(target: Target, exclusive: bool, stack: contextlib.ExitStack) -
             return writer
 
 
+def cancel(write_id: str) -> None:
+    """Have the tasks of a write in this process stop between two chunks; takes no lock, for handlers of signals."""
+    _cancelled.add(write_id)
+
+
+def require_going(target: Target) -> None:
+    """Stop a task between two chunks if its call was interrupted.
+
+    Raises
+    ------
+    TargetError
+        If so.
+    """
+    if target.write_id in _cancelled:
+        raise _interrupted(target)
+    # Looked at now and then, as it is a file that another process writes.
+    now = time.monotonic()
+    if now - _looked.get(target.write_id, 0.0) > _LOOK:
+        _looked[target.write_id] = now
+        _require_not_stopped(target)
+
+
+def _require_not_stopped(target: Target) -> None:
+    if read_small_file(target.stop, 64) == target.write_id.encode():
+        raise _interrupted(target)
+
+
+def _interrupted(target: Target) -> TargetError:
+    return TargetError(f"the write of {target.path} was interrupted; go on with resume=True")
+
+
 def _require_open(target: Target) -> None:
+    if target.write_id in _cancelled:
+        raise _interrupted(target)
     if target.write_id in _ended:
         raise TargetError(f"the write of {target.path} has ended; nothing more is committed to it")
 
@@ -140,12 +179,15 @@ def end(write_id: str) -> None:
         writer.turns.wait_unused()
     release(write_id)
     let_go(write_id)
+    # From here on, the write is known to have ended.
+    _cancelled.discard(write_id)
 
 
 def release(write_id: str) -> None:
     """Let go of a write in this process; what is not committed is abandoned."""
     with _registry:
         writer = _writers.pop(write_id, None)
+        _looked.pop(write_id, None)
     if writer is not None:
         writer.close()
 
@@ -191,6 +233,7 @@ def finish(target: Target, layouts: Sequence[DatasetLayout], specs: Sequence[Dat
     if not is_left(target.folder):
         return _finished_before(target, layouts)
     writer = writer_for(target)
+    require_going(target)
     with contextlib.ExitStack() as stack:
         use = stack.enter_context(contextlib.ExitStack())
         use.enter_context(writer.turns.used())
@@ -245,8 +288,9 @@ def _finished_before(target: Target, layouts: Sequence[DatasetLayout]) -> Finish
 
 @atexit.register
 def _close_all() -> None:
+    leave()
     for writer in list(_writers.values()):
-        writer.close()
+        writer.turns.close_at_exit()
 
 
 def _forget() -> None:
