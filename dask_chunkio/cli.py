@@ -54,6 +54,15 @@ _ARGUMENTS = "dask_chunkio.arguments"
 class _Commands(click.Group):
     """Turns our errors and Ctrl-C into a line on standard error and an exit code."""
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        try:
+            return super().main(*args, **extra)
+        except SystemExit as ending:
+            # Pressed again while the first is being said, Ctrl-C is click's to handle, with another code.
+            if isinstance(getattr(ending.__context__, "__cause__", None), KeyboardInterrupt):
+                raise SystemExit(_INTERRUPTED) from None
+            raise
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)

@@ -397,3 +397,5 @@ def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dask_chunkio.cli.to_hdf5", interrupt)
     result = run("write", *npy(), "out.h5")
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted\n")
+    monkeypatch.setattr("dask_chunkio.cli._interrupted", interrupt)  # pressed again
+    assert run("write", *npy(), "out.h5").exit_code == 130
