@@ -54,12 +54,15 @@ _ARGUMENTS = "dask_chunkio.arguments"
 class _Commands(click.Group):
     """Turns our errors and Ctrl-C into a line on standard error and an exit code."""
 
+    _is_interrupted = False
+
     def main(self, *args: Any, **extra: Any) -> Any:
+        self._is_interrupted = False
         try:
             return super().main(*args, **extra)
-        except SystemExit as ending:
+        except SystemExit:
             # Pressed again while the first is being said, Ctrl-C is click's to handle, with another code.
-            if isinstance(getattr(ending.__context__, "__cause__", None), KeyboardInterrupt):
+            if self._is_interrupted:
                 raise SystemExit(_INTERRUPTED) from None
             raise
 
@@ -70,6 +73,7 @@ class _Commands(click.Group):
             words = in_options(str(error) or type(error).__name__, options_of(main))
             raise click.ClickException(_in_one_line(words, ctx)) from error
         except KeyboardInterrupt:
+            self._is_interrupted = True
             raise _interrupted(ctx) from None
         except click.Abort as error:
             if isinstance(error.__context__, KeyboardInterrupt):
