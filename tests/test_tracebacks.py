@@ -80,7 +80,9 @@ def test_a_mistake_shows_the_call_and_our_message(tmp_path):
     assert last_message(lines).startswith("dask_chunkio.errors.ArgumentError: /x: compression='gzp' is not known")
 
 
-@pytest.mark.parametrize("scheduler", ["threads", "processes", "cluster"])
+@pytest.mark.parametrize(
+    "scheduler", ["threads", *(pytest.param(one, marks=pytest.mark.heavy) for one in ("processes", "cluster"))]
+)
 def test_an_error_of_a_source_shows_its_frames_and_the_call(tmp_path, scheduler):
     lines = shown(tmp_path, "source", scheduler)
     assert functions(lines) == ["_get_data", "read_frames", "<module>", "write"]
