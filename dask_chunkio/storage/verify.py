@@ -239,7 +239,8 @@ def _said(line: str) -> tuple[str, Any]:
 def _decoder(path: str, done: int) -> Iterator[subprocess.Popen[str]]:
     """Start a process that decodes a file, and end it with the context."""
     plugins = [h5py.h5pl.get(n).decode("utf-8", "surrogateescape") for n in range(h5py.h5pl.size())]
-    words = [sys.executable, "-c", _SCRIPT, json.dumps([path, done, plugins]), json.dumps([_PACKAGE, sys.path])]
+    # Isolated: a json.py in the working folder, which may be the file's, is not to be imported.
+    words = [sys.executable, "-I", "-c", _SCRIPT, json.dumps([path, done, plugins]), json.dumps([_PACKAGE, sys.path])]
     try:
         process = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8",

@@ -37,6 +37,7 @@ import dask_chunkio as dcio
 from dask_chunkio.cli import main as command_line
 from dask_chunkio.errors import ChunkIOError
 from dask_chunkio.storage import claim
+from dask_chunkio.storage.verify import _SCRIPT
 
 SECONDS = 60
 # Above what the process has when it begins.
@@ -142,6 +143,8 @@ def _is_usual(event, arguments):
     if event == "exec":  # modules that are imported late
         name = getattr(arguments[0], "co_filename", "")
         return getattr(arguments[0], "co_name", "") == "<module>" and name.startswith((sys.prefix, sys.base_prefix))
+    if event == "subprocess.Popen":  # the process that decodes for `verify`: its program is a constant
+        return arguments[0] == sys.executable and arguments[1][1:4] == ["-I", "-c", _SCRIPT]
     return False
 
 
@@ -161,7 +164,8 @@ def audit(event, arguments):
         paths = arguments[: 2 if event in ("os.rename", "os.link") else 1]
         folders = () if event in ("os.symlink", "os.truncate") else arguments[-len(paths) :]
     for path, descriptor in itertools.zip_longest(paths, folders, fillvalue=-1):
-        if not isinstance(path, str | bytes):
+        # (Whoever starts a process may have it read nothing.)
+        if not isinstance(path, str | bytes) or path == os.devnull:
             continue
         folder_of = os.readlink(f"/proc/self/fd/{descriptor}") if descriptor != -1 else ""
         name = os.path.abspath(os.path.join(folder_of, os.fsdecode(path)))

@@ -123,7 +123,7 @@ class Recorder:
 
     @contextlib.contextmanager
     def recording(self):
-        names = "open close pwrite pwritev write ftruncate truncate fsync fdatasync mkdir rmdir unlink remove"
+        names = "open close dup pwrite pwritev write ftruncate truncate fsync fdatasync mkdir rmdir unlink remove"
         with contextlib.ExitStack() as stack:
             for name in (*names.split(), "rename", "replace", "link", "symlink"):
                 recorded = self._recorded(getattr(self, f"do_{name}"), getattr(os, name))
@@ -170,6 +170,13 @@ class Recorder:
                 self.note("size", self._paths[inside], 0)
             self._descriptors[descriptor] = self._paths[inside]
         return descriptor
+
+    def do_dup(self, real, descriptor):
+        duplicate = real(descriptor)
+        self._descriptors.pop(duplicate, None)
+        if descriptor in self._descriptors:
+            self._descriptors[duplicate] = self._descriptors[descriptor]
+        return duplicate
 
     def do_close(self, real, descriptor):
         self._descriptors.pop(descriptor, None)
