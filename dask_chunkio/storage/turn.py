@@ -122,10 +122,21 @@ class Turns:
         with self._turns, deferred():
             self.abandon()
         with self._counting:
-            self._ended, was_ended = True, self._ended
-            is_free = self._users == 0 and not was_ended
+            self._ended = True
+            is_free = self._users == 0
         if is_free:
             self._close_descriptors()
+
+    def end_if_unused(self) -> bool:
+        """Have nobody use the write from now on, unless somebody does, and say so; to be closed after that."""
+        # Whoever has this lock begins to use it, and may wait for another process.
+        if not self._counting.acquire(blocking=False):
+            return False
+        try:
+            self._ended = self._ended or self._users == 0
+            return self._ended
+        finally:
+            self._counting.release()
 
     def close_at_exit(self) -> None:
         """Abandon what is staged, when no turn can begin any more."""

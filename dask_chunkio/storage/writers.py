@@ -27,8 +27,8 @@ from dask_chunkio.storage.publishing import publish
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.writer import Finished, Lock, Writer
 
-__all__ = ["cancel", "end", "engaged", "finish", "interrupt", "release", "require_going", "wait_for_others"]
-__all__ += ["writer_for"]
+__all__ = ["cancel", "end", "engaged", "finish", "interrupt", "release", "release_unused", "require_going"]
+__all__ += ["wait_for_others", "writer_for"]
 
 _writers: dict[str, Writer] = {}
 _inherited: list[Writer] = []
@@ -192,13 +192,24 @@ def release(write_id: str) -> None:
         writer.close()
 
 
+def release_unused(write_id: str) -> None:
+    """Let go of a write in this process, unless a task of it runs: of that, nothing may be abandoned."""
+    with _registry:
+        writer = _writers.get(write_id)
+        if writer is None or not writer.turns.end_if_unused():
+            return
+        del _writers[write_id]
+        _looked.pop(write_id, None)
+    writer.close()
+
+
 def _forget_stale() -> None:
     with _registry:
         found = list(_writers.items())
     for write_id, writer in found:
         # Closing waits for a turn, which may wait for another process.
-        if not writer.turns.is_used and not is_left(writer.target.folder):
-            release(write_id)
+        if not is_left(writer.target.folder):
+            release_unused(write_id)
 
 
 def _is_used(write_id: str) -> bool:
@@ -207,7 +218,7 @@ def _is_used(write_id: str) -> bool:
     return writer is not None and writer.turns.is_used
 
 
-attend(_is_used, release)
+attend(_is_used, release_unused)
 
 
 def interrupt(target: Target) -> None:
@@ -232,11 +243,10 @@ def finish(target: Target, layouts: Sequence[DatasetLayout], specs: Sequence[Dat
     """End a write: check the file, give file and datasets their final names, remove the folder."""
     if not is_left(target.folder):
         return _finished_before(target, layouts)
-    writer = writer_for(target)
     require_going(target)
     with contextlib.ExitStack() as stack:
         use = stack.enter_context(contextlib.ExitStack())
-        use.enter_context(writer.turns.used())
+        writer = _used_writer(target, False, use)
         folder = stack.enter_context(writer.turns.folder.copy())
         finished = writer.finish(layouts, specs, lock)
 

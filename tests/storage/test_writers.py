@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -30,3 +31,24 @@ def test_a_write_that_waits_for_a_lock_holds_up_no_other(tmp_path):
             finally:
                 fcntl.flock(foreign, fcntl.LOCK_UN)
             held.result(30)
+
+
+def test_a_write_is_let_go_between_its_tasks_and_never_under_one(tmp_path):
+    """As the thread does that looks after the writes of a process, whenever it finds one that nothing needs."""
+    with Write(tmp_path / "a.h5") as write:
+        ended = threading.Event()
+
+        def let_go():
+            while not ended.is_set():
+                writers.release_unused(write.target.write_id)
+
+        def use(_):
+            with writers.engaged(write.target, False) as writer, writer.turns.used():
+                return os.fstat(writer.turns.file).st_ino
+
+        with ThreadPoolExecutor(3) as pool:
+            pool.submit(let_go)
+            try:
+                assert len(set(pool.map(use, range(300)))) == 1
+            finally:
+                ended.set()
