@@ -144,7 +144,7 @@ def test_an_error_of_the_source_arrives_and_next_gives_the_buffer_again():
 
 @pytest.mark.parametrize("module", ["iterator", "data_chunk", "selections", "arguments", "sizing"])
 def test_the_module_itself_needs_numpy_only(module):
-    allowed = {"arguments", "data_chunk", "errors", "grid", "selections", "sizing", module}
+    allowed = {"arguments", "data_chunk", "errors", "grid", "printable", "selections", "sizing", module}
     script = (
         "import sys, types, importlib.util as u\n"
         "package = types.ModuleType('dask_chunkio')\n"  # not its __init__, which imports what it likes

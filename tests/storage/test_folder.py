@@ -65,5 +65,5 @@ def test_whatever_is_left_of_a_folder_says_that_its_write_is_finished(target, mo
                 pass
         # An empty folder is nobody's.
         found = dcio.status(target)
-        assert found.finished == bool(os.listdir(found.folder)), number
+        assert (found is not None and found.finished) == bool(os.listdir(f"{target}.writing")), number
     assert number > 4
