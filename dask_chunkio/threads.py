@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import contextvars
 import functools
 import os
@@ -12,7 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, InvalidStateError
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
@@ -62,6 +63,7 @@ class Threads(Executor):
         self._name = name
         self._work: SimpleQueue[_Work | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._open: set[_Work] = set()
 
     def submit(
         self, function: Callable[Parameters, Result], /, *args: Parameters.args, **kwargs: Parameters.kwargs
@@ -77,11 +79,24 @@ class Threads(Executor):
             raise RuntimeError("the process is ending: nothing more is begun")
         context = contextvars.copy_context()
         work = _Work(functools.partial(context.run, function, *args, **kwargs))
+        self._open.add(work)
         self._work.put(work)
         if len(self._threads) < self._max_workers:
             name = f"{self._name}-{len(self._threads)}"
-            self._threads.append(begin_thread(name, _work_off, self._work))
+            self._threads.append(begin_thread(name, self._work_off))
         return work.future
+
+    def _work_off(self) -> None:
+        try:
+            while (one := self._work.get()) is not None:
+                one.run()
+                self._open.discard(one)
+                # What it has computed may be large.
+                del one
+        except BaseException as error:
+            # Raised between two calls, where nobody else hears of it: what this thread had taken is lost.
+            for lost in list(self._open):
+                lost.fail(error)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the threads when what was submitted is done, or now where `cancel_futures` says so."""
@@ -109,15 +124,12 @@ class _Work:
                 self.future.set_result(self._call())
             except BaseException as error:
                 # Also what is raised between the call and its result: the caller must hear of it.
-                if not self.future.done():
-                    self.future.set_exception(error)
+                self.fail(error)
 
-
-def _work_off(work: SimpleQueue[_Work | None]) -> None:
-    while (one := work.get()) is not None:
-        one.run()
-        # What it has computed may be large.
-        del one
+    def fail(self, error: BaseException) -> None:
+        """End the future, if nothing else has."""
+        with contextlib.suppress(InvalidStateError):
+            self.future.set_exception(error)
 
 
 def begin_thread(name: str, target: Callable[..., object], *arguments: object) -> threading.Thread:
