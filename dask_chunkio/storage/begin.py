@@ -144,6 +144,8 @@ def _new_folder(target: Target):  # type: ignore[no-untyped-def]
             claim = Claim(target.lock)
         except OSError as error:
             if folder.is_there:
+                with contextlib.suppress(OSError):
+                    os.rmdir(target.folder)
                 raise target.refused(error, target.lock) from error
             raise TargetChangedError(_is_beginning(target)) from error
         try:

@@ -147,6 +147,11 @@ def content(path):
     return found
 
 
+def is_begun(path):
+    """Say whether the folder of a write holds anything: an empty one is no write, and nothing is to be recovered."""
+    return os.path.isdir(path + ".writing") and bool(os.listdir(path + ".writing"))
+
+
 def hidden(path):
     """Return the names that no finished write leaves."""
     if not os.path.lexists(path):
@@ -252,7 +257,7 @@ def check(case, old, disk, acks, how):
 def check_here(case, old, root, acks, how):
     """Bring into order what a folder holds, as `check`."""
     path = os.path.join(root, FILE)
-    side = os.path.isdir(path + ".writing")
+    side = is_begun(path)
     new = _with_new(case, old)
     if not side or case.start is None:
         # Nothing has to be replayed, and nothing half-written has its name.

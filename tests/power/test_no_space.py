@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 from failing_disk import FailingDisk, still_open
-from power_writes import FILE, Case, acknowledging, check, check_here, content, folder, without_pauses
+from power_writes import FILE, Case, acknowledging, check, check_here, content, folder, is_begun, without_pauses
 from simulated_disk import Disk
 
 import dask_chunkio
@@ -86,8 +86,7 @@ def require_one_clear_error(error, path, number):
 def state_of(path):
     """Look at what is left, which must work while the disk is full."""
     state = dask_chunkio.status(path)
-    # (A folder with nothing in it is no write.)
-    assert (state is not None) == (os.path.isdir(path + ".writing") and bool(os.listdir(path + ".writing")))
+    assert (state is not None) == is_begun(path)
 
 
 def fails_once(case, old, refusal, how):
@@ -151,6 +150,29 @@ def every_call_may_fail(name, numbers, *, limit=None):
 @pytest.mark.parametrize("name", FEWER)
 def test_a_full_disk_harms_nothing_at_any_call(name):
     every_call_may_fail(name, (errno.ENOSPC,), limit=8)
+
+
+@pytest.mark.parametrize("name", FEWER)
+def test_a_lock_that_cannot_be_made_leaves_no_folder(name, tmp_path):
+    case = CASES[name]
+    case.begin(tmp_path)
+    before = Disk.at(tmp_path)
+    disk = FailingDisk(tmp_path, 1, errno.ENOSPC)
+    with disk.failing(), without_pauses(), pytest.raises(TargetError, match="No space left"):
+        write(case, tmp_path)
+    assert disk.failed == [("open", "out.h5.writing/lock")]
+    assert Disk.at(tmp_path).key == before.key
+
+
+@pytest.mark.parametrize("how", ["resume", "recover", "discard"])
+@pytest.mark.parametrize("name", STARTS)
+def test_a_folder_that_is_empty_is_no_write(name, how):
+    case = STARTS[name]
+    with folder() as root, without_pauses():
+        case.begin(root)
+        os.mkdir(os.path.join(root, FILE + ".writing"))
+        state_of(os.path.join(root, FILE))
+        check_here(case, case.old(), root, [], how)
 
 
 @pytest.mark.parametrize("how", ["recover", "discard"])

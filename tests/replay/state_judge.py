@@ -128,7 +128,8 @@ class Judge:
             ``"resume"``; or ``"recover"`` or ``"discard"`` before it.
         """
         path, side = Path(root, FILE), Path(root, FILE + ".writing")
-        was_side = side.exists()
+        # An empty folder is no write.
+        was_side = side.exists() and any(side.iterdir())
         if how == "recover" and was_side:
             try:
                 dcio.recover(path)
