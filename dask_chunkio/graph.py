@@ -28,6 +28,7 @@ from dask_chunkio.sources.source import Source
 from dask_chunkio.tasks import (
     Creation,
     DatasetJob,
+    WriteLayout,
     commit_buffer,
     create_target,
     finish_target,
@@ -78,7 +79,11 @@ class _Layers:
 
 
 def build_graph(
-    creation: Creation, sources: Sequence[Source], fuse: bool = True, blocks: ArrayBlocks | None = None
+    creation: Creation,
+    sources: Sequence[Source],
+    fuse: bool = True,
+    blocks: ArrayBlocks | None = None,
+    begun: WriteLayout | None = None,
 ) -> Delayed:
     """Return the write as a `Delayed` whose value is the `WriteResult`.
 
@@ -93,11 +98,14 @@ def build_graph(
     blocks : ArrayBlocks, optional
         Of all dask arrays, where nothing is computed with the write.  By default their graphs are left to be
         optimized with what is, so that a block that both need is computed once.
+    begun : WriteLayout, optional
+        Of a write that this process has begun and runs itself; by default a task begins it, or goes on with it.
     """
     token = creation.target.write_id
     graph = _Layers({}, {})
     create, finish = creation.key, f"finish-{creation.label}-{token}"
-    graph.add(create, {create: Task(create, create_target, creation)}, ())
+    first = Task(create, create_target, creation) if begun is None else DataNode(create, begun)
+    graph.add(create, {create: first}, ())
     commits: list[Any] = []
     for number, (job, source) in enumerate(zip(creation.jobs, sources, strict=True)):
         if not isinstance(source, LazySource):

@@ -245,8 +245,9 @@ def _computed(
     with kept_is_named(write.target), interrupts.heard():
         try:
             interrupts.begun(write.target, in_processes=not write.workers.share_process)
-            creation = write.creation(exclusive=write.workers.share_process)
-            graph = build_graph(creation, write.sources, fuse, write.blocks())
+            share_process = write.workers.share_process
+            layout = begun.layout if share_process else None
+            graph = build_graph(write.creation(share_process), write.sources, fuse, write.blocks(), layout)
             with errors_of_workers(), observed(write, listeners) as told:
                 with errors_of_arrays(write.lazy_names):
                     finished: WriteResult = persevering(write, functools.partial(compute, graph))

@@ -204,7 +204,7 @@ def test_no_task_keeps_a_result_over_1_kb(target: Path) -> None:
                 sizes.append(len(pickle.dumps(result)))
 
     with Sizes():
-        to_hdf5(target, "/x", Rows(), compression="gzip", shuffle=True)
+        to_hdf5(target, "/x", Rows(), compression="gzip", shuffle=True, compute=False).compute()
     assert len(sizes) >= 3
     assert max(sizes) < 1024
 
