@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -13,17 +14,18 @@ import pytest
 import zombies
 from distributed import Client, LocalCluster
 from processes import HERE, Call, digest, kill, outcome, program, resume, stopped, wait_until, waits_for_a_file
-from zombies import DATA, FREE, FREE_FINISH, HELD, HELD_FINISH, Numbers
+from zombies import DATA, FREE, FREE_BEGINNING, FREE_FINISH, HELD, HELD_BEGINNING, HELD_FINISH, Numbers
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import TargetBusyError, TargetExistsError, WorkerError
-from dask_chunkio.storage import placing
+from dask_chunkio.storage import begin, placing, taking_over, unfinished
 
 pytestmark = [
     pytest.mark.heavy,
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/locks"),
 ]
 OLD = np.arange(500)
+KINDS = ("new", "existing")
 LAST = ("removing", "before removing the folder")
 PLACING = ("with the scheduler's lock", "before placing", "placing", "after placing")
 # Seconds for which a worker and its lock are believed in: a stopped one is presumed dead soon.
@@ -43,7 +45,21 @@ def make_old(path):
         file["old"] = OLD
 
 
-@pytest.fixture(params=["new", "existing"])
+def with_kinds(phases, both=()):
+    """Have each phase with a new or an existing file by turns, and some with both."""
+    pairs = [(phase, KINDS[number % 2]) for number, phase in enumerate(phases)]
+    pairs += [(phase, KINDS[(number + 1) % 2]) for number, phase in enumerate(phases) if phase in both]
+    return pytest.mark.parametrize(("phase", "place"), pairs, indirect=["place"])
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Whoever is alive is not waited for in this process."""
+    for module in (begin, unfinished):
+        monkeypatch.setattr(module, "take_over", partial(taking_over.take_over, patience=0.1))
+
+
+@pytest.fixture(params=KINDS)
 def place(request, tmp_path):
     return make_place(request.param, tmp_path)
 
@@ -102,7 +118,7 @@ def workers(scheduler, tmp_path):
     return start
 
 
-@pytest.mark.parametrize("phase", ["reading", "encoding", *FREE_FINISH])
+@with_kinds(["reading", "encoding", *FREE_FINISH], both=FREE_FINISH)
 def test_others_go_on_for_a_stopped_worker_and_it_comes_too_late(place, scheduler, workers, phase):
     if place.exists() and "name" in phase:
         pytest.skip("the file has its name")
@@ -124,6 +140,7 @@ def test_others_go_on_for_a_stopped_worker_and_it_comes_too_late(place, schedule
 
 @pytest.mark.parametrize("ending", [resume, kill])
 @pytest.mark.parametrize("phase", [*HELD, *HELD_FINISH])
+@pytest.mark.usefixtures("impatient")
 def test_others_wait_for_a_worker_that_is_stopped_in_its_turn(tmp_path, scheduler, workers, phase, ending):
     place = make_place("new" if ending is resume else "existing", tmp_path)
     with workers(phase) as (marker, pids):
@@ -165,7 +182,8 @@ def pool(count, phase, marker):
     return {"num_workers": count, "initializer": partial(zombies.stop_at, phase, marker), "chunksize": 1}
 
 
-@pytest.mark.parametrize("phase", ["placing", "reading"])
+@with_kinds(["placing", "reading", "between tasks"])
+@pytest.mark.usefixtures("impatient")
 def test_a_pool_waits_for_its_stopped_process_and_nobody_else_may_go_on(place, tmp_path, phase):
     marker = tmp_path / "marker"
     call = Call(write, place, scheduler="processes", compute_kwargs=pool(2, phase, marker))
@@ -181,7 +199,7 @@ def test_a_pool_waits_for_its_stopped_process_and_nobody_else_may_go_on(place, t
     check(place)
 
 
-@pytest.mark.parametrize("phase", [*FREE, *HELD])
+@with_kinds([*FREE, *HELD], both=HELD)
 def test_a_stopped_process_of_a_pool_that_is_killed_is_resumed(place, tmp_path, phase):
     marker = tmp_path / "marker"
     call = Call(write, place, scheduler="processes", compute_kwargs=pool(2, phase, marker))
@@ -202,38 +220,6 @@ class Waiting(Numbers):
     def _get_data(self, selection):
         wait_until(lambda: selection[0].start < 35 or os.path.exists(self.gate), "the gate is open")
         return super()._get_data(selection)
-
-
-def stopped_between_tasks(place, marker):
-    return Call(write, place, scheduler="processes", compute_kwargs=pool(1, "between tasks", marker))
-
-
-def test_a_call_that_was_stopped_and_replaced_gives_up(place, tmp_path):
-    """The commit of the first call is refused while the second one is at work."""
-    marker, gate = tmp_path / "marker", tmp_path / "gate"
-    first = stopped_between_tasks(place, marker)
-    zombie = stopped(marker)
-    second = Call(write, place, resume=True, source=Waiting(gate))
-    wait_until(lambda: dcio.status(place).datasets[0].committed >= 14, "the second has taken over")
-    resume(zombie)
-    with pytest.raises(dcio.errors.UnfinishedWriteError, match=r"was taken over by another, started .*gives up"):
-        first.result()
-    gate.touch()
-    second.result()
-    check(place)
-
-
-def test_a_call_that_was_stopped_and_outlived_gives_up(place, tmp_path):
-    marker = tmp_path / "marker"
-    first = stopped_between_tasks(place, marker)
-    zombie = stopped(marker)
-    write(place, resume=True)
-    before = digest(place)
-    resume(zombie)
-    with pytest.raises(dcio.errors.TargetError, match="finished meanwhile by another"):
-        first.result()
-    assert digest(place) == before
-    check(place)
 
 
 # What a stopped process does to those who come after it
@@ -278,11 +264,10 @@ def ends(zombie, process):
     return stdout.strip()
 
 
-@pytest.mark.parametrize("phase", PLACING)
-@pytest.mark.parametrize("kind", ["new", "existing"])
-def test_no_write_ends_while_a_stopped_process_is_placing(tmp_path, monkeypatch, phase, kind):
+@with_kinds(PLACING)
+def test_no_write_ends_while_a_stopped_process_is_placing(place, tmp_path, monkeypatch, phase):
     """Its payloads would land in the file when the write is long over, on what may be others' data by then."""
-    place, marker, write_id = make_place(kind, tmp_path), tmp_path / "marker", tmp_path.name
+    marker, write_id = tmp_path / "marker", tmp_path.name
     monkeypatch.setattr(placing, "_PATIENCE", 0)
     with program(HERE / "zombies.py", "as_worker", place, phase, marker, write_id) as process:
         zombie = stopped(marker)
@@ -294,7 +279,7 @@ def test_no_write_ends_while_a_stopped_process_is_placing(tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize("phase", FREE_FINISH)
-@pytest.mark.parametrize("kind", ["new", "existing"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_stopped_finish_touches_nothing_of_a_write_that_began_since(tmp_path, phase, kind):
     """The other finished, somebody moved its file away or goes on with it, and begins another write there."""
     place, marker, gate, write_id = make_place(kind, tmp_path), tmp_path / "marker", tmp_path / "gate", tmp_path.name
@@ -341,21 +326,87 @@ def test_a_stopped_discard_removes_nothing_of_a_write_that_began_since(place, tm
     with program(HERE / "zombies.py", "discard", place, "discarding", marker) as process:
         zombie = stopped(marker)
         # The lock that it holds is gone; whoever comes next removes the rest.
-        with contextlib.suppress(TargetBusyError):
-            dcio.discard(place)
-            before = begin_another(place, gate)
-            words = ends(zombie, process)
-            assert side_files(place) == before, words
-            end_another(place, gate)
+        dcio.discard(place)
+        before = begin_another(place, gate)
+        words = ends(zombie, process)
+        assert side_files(place) == before, words
+        end_another(place, gate)
 
 
-def test_a_stopped_beginning_removes_nothing_of_a_write_that_began_since(place, tmp_path):
-    """It had made the folder, and not yet its claim; another call took the folder for its own."""
+@contextlib.contextmanager
+def without_its_lock(place, marker):
+    """A call that is stopped between two tasks, and believed in for a second: nobody sees its lock."""
+    words = "as_worker", place, "without its lock", marker, "first"
+    with program(HERE / "zombies.py", *words, DASK_CHUNKIO__LEASE_DURATION="1s") as process:
+        yield stopped(marker), process
+
+
+def test_a_call_that_was_stopped_and_replaced_gives_up(place, tmp_path):
+    """The commit of the first call is refused while the second one is at work."""
     marker, gate = tmp_path / "marker", tmp_path / "gate"
-    with program(HERE / "zombies.py", "to_hdf5", place, "before the claim", marker) as process:
+    with without_its_lock(place, marker) as (zombie, process):
+        second = Call(write, place, resume=True, source=Waiting(gate))
+        wait_until(lambda: dcio.status(place).datasets[0].committed >= 14, "the second has taken over")
+        words = ends(zombie, process)
+    assert re.match(r"UnfinishedWriteError: .* was taken over by another, started .*gives up", words)
+    gate.touch()
+    second.result()
+    check(place)
+
+
+def test_a_call_that_was_stopped_and_outlived_gives_up(place, tmp_path):
+    marker = tmp_path / "marker"
+    with without_its_lock(place, marker) as (zombie, process):
+        write(place, resume=True)
+        before = digest(place)
+        words = ends(zombie, process)
+    assert re.match("TargetError: .*finished (or discarded )?meanwhile", words)
+    assert digest(place) == before
+    check(place)
+
+
+def test_a_call_that_was_stopped_and_outlived_touches_nothing_of_a_write_that_began_since(place, tmp_path):
+    marker, gate = tmp_path / "marker", tmp_path / "gate"
+    with without_its_lock(place, marker) as (zombie, process):
+        write(place, resume=True)
+        before, whole = begin_another(place, gate, overwrite=True), digest(place)
+        words = ends(zombie, process)
+    assert words.startswith(("UnfinishedWriteError: ", "TargetError: ")), words
+    assert side_files(place) == before, words
+    assert digest(place) == whole
+    end_another(place, gate, overwrite=True)
+
+
+@pytest.mark.parametrize("phase", FREE_BEGINNING)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stopped_beginning_removes_nothing_of_a_write_that_began_since(tmp_path, phase, kind):
+    """It had made the folder, and not yet its claim; another call took the folder for its own."""
+    place, marker, gate = make_place(kind, tmp_path), tmp_path / "marker", tmp_path / "gate"
+    with program(HERE / "zombies.py", "to_hdf5", place, phase, marker) as process:
         zombie = stopped(marker)
         before = begin_another(place, gate, resume=True)
         words = ends(zombie, process)
-        assert words.startswith(("UnfinishedWriteError: ", "TargetBusyError: ", "TargetError: "))
+        assert words.startswith(("UnfinishedWriteError: ", "TargetBusyError: ", "TargetError: ")), words
         assert side_files(place) == before, words
         end_another(place, gate)
+
+
+@pytest.mark.parametrize("phase", HELD_BEGINNING)
+@pytest.mark.parametrize("ending", [resume, kill])
+@pytest.mark.usefixtures("impatient")
+def test_others_wait_for_a_beginning_that_is_stopped(tmp_path, phase, ending):
+    """It has its claim: others are refused until it goes on, or is killed."""
+    place, marker = make_place("new" if ending is resume else "existing", tmp_path), tmp_path / "marker"
+    with program(HERE / "zombies.py", "to_hdf5", place, phase, marker) as process:
+        zombie, before = stopped(marker), side_files(place)
+        for attempt in (partial(write, place), partial(write, place, resume=True), partial(dcio.discard, place)):
+            with pytest.raises(TargetBusyError, match="being written"):
+                attempt()
+            assert side_files(place) == before
+        if ending is resume:
+            assert ends(zombie, process) == "done"
+        else:
+            kill(zombie)
+            process.wait()
+            write(place, resume=True)
+    check(place)

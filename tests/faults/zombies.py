@@ -18,10 +18,12 @@ import numpy as np
 import dask_chunkio as dcio
 from dask_chunkio import graph, tasks
 from dask_chunkio.iterator import GenericDataChunkIterator
-from dask_chunkio.storage import placing, target, turn, writer, writers
+from dask_chunkio.storage import begin, placing, publishing, turn, writer, writers
+from dask_chunkio.storage.claim import Claim
 from dask_chunkio.storage.folder import Folder
 from dask_chunkio.storage.log import Turn
 from dask_chunkio.storage.redo_log import RedoLog
+from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.turn import Turns
 from dask_chunkio.storage.writer import Writer
 
@@ -168,7 +170,7 @@ HELD = {
 FREE_FINISH = {
     "before publishing": lambda stop: stop.before(writers, "publish"),
     "before the name": _before_names,
-    "after the name": lambda stop: stop.before(target, "sync_folder"),
+    "after the name": lambda stop: stop.before(publishing, "sync_folder"),
     "before removing": lambda stop: stop.before(Folder, "remove"),
     "removing": lambda stop: stop.before(os, "unlink", _is_log),
     "before removing the folder": lambda stop: stop.before(os, "rmdir"),
@@ -178,11 +180,31 @@ HELD_FINISH = {
     "naming": lambda stop: stop.before(RedoLog, "_apply"),
     "before trimming": lambda stop: stop.before(Turns, "trim"),
 }
-# Without the claim of the write, or in no task.
+
+
+def _without_its_lock(stop):
+    """The lock is one that others do not see, as where the server of a network's files has dropped it."""
+    Claim.try_share = lambda _: True
+    stop.after(tasks, "write_buffer")
+
+
+# As it begins: before others are kept out, and after.
+FREE_BEGINNING = {
+    "before the lock is made": lambda stop: stop.before(begin, "Claim"),
+    "before the claim": lambda stop: stop.before(begin, "_is_taken"),
+}
+HELD_BEGINNING = {
+    "before the manifest": lambda stop: stop.before(Target, "describe_folder"),
+    "before sharing": lambda stop: stop.before(begin, "_share"),
+    "before the datasets": lambda stop: stop.before(writers, "writer_for"),
+}
+# In no task.
 OUTSIDE = {
     "between tasks": lambda stop: stop.after(tasks, "write_buffer"),
-    "before the claim": lambda stop: stop.before(writers, "writer_for"),
+    "without its lock": _without_its_lock,
     "discarding": lambda stop: stop.before(os, "unlink", _is_log),
+    **FREE_BEGINNING,
+    **HELD_BEGINNING,
 }
 
 
@@ -197,15 +219,19 @@ def stop_at(phase, marker):
     """Have the first process that comes to `phase` stop there."""
     if phase in OUTSIDE:
         OUTSIDE[phase](Stop(marker, None))
-        return
+    else:
+        _stop_in_task(phase, marker)
+    # A graph that is built here names them too.
+    graph.write_buffer, graph.finish_target = tasks.write_buffer, tasks.finish_target
+
+
+def _stop_in_task(phase, marker):
     inside, phases = ("commit", FREE | HELD) if phase in FREE | HELD else ("finish", FREE_FINISH | HELD_FINISH)
     stop = Stop(marker, inside)
     phases[phase](stop)
     stop.within(tasks, "write_buffer", "commit")
     stop.within(tasks, "finish_target", "finish")
     stop.note_those_who_come(placing, "locked")
-    # A graph that is built here names them too.
-    graph.write_buffer, graph.finish_target = tasks.write_buffer, tasks.finish_target
 
 
 def main(call, path, phase, marker, *words):
