@@ -157,10 +157,15 @@ def create_lease(folder: str, lease: Lease) -> str:
     new = path + _NEW
     descriptor = open_descriptor(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0))
     try:
-        pwrite_all(descriptor, lease.pack(), 0)
-    finally:
-        close_descriptor(descriptor)
-    os.rename(new, path)
+        try:
+            pwrite_all(descriptor, lease.pack(), 0)
+        finally:
+            close_descriptor(descriptor)
+        os.rename(new, path)
+    except OSError:
+        # On a full disk it is tried again and again.
+        remove_lease(new)
+        raise
     return path
 
 

@@ -18,6 +18,8 @@ from dask_chunkio.errors import TargetError, TargetExistsError
 from dask_chunkio.storage import claim
 from dask_chunkio.storage.writer import Writer
 
+# How many times as much the heavy tests try, and what they choose.
+TIMES, SEED = int(os.environ.get("DASK_CHUNKIO_TIMES", "1")), int(os.environ.get("DASK_CHUNKIO_SEED", "1"))
 FILE = "out.h5"
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
@@ -234,6 +236,11 @@ def disk_with_everything(recorder, count=None):
 
 class Broken(AssertionError):  # noqa: N818
     """A promise that a disk does not keep."""
+
+
+def some_of(choice, count, random):
+    """Return so many of a sequence in their order, or all if they are fewer."""
+    return [choice[place] for place in sorted(random.sample(range(len(choice)), min(count, len(choice))))]
 
 
 def require(is_true, words):

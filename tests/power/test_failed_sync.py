@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from power_writes import (
     FILE,
+    SEED,
+    TIMES,
     Broken,
     Case,
     Source,
@@ -23,6 +25,7 @@ from power_writes import (
     content,
     folder,
     require,
+    some_of,
     without_pauses,
 )
 from simulated_disk import Recorder, disks_after
@@ -87,7 +90,7 @@ CASES = {
 class RefusingRecorder(Recorder):
     """A recorder on whose disk one ``fsync`` fails, once, and drops what it had to write."""
 
-    def __init__(self, root, at):
+    def __init__(self, root, at=None):
         super().__init__(root)
         self._at, self.syncs, self.dropped = at, 0, None
 
@@ -208,8 +211,9 @@ def test_a_call_that_was_cut_off_as_it_took_a_write_over_is_taken_over():
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", CASES)
-def test_what_an_fsync_that_failed_has_dropped_is_written_again_at_every_fsync(name):
-    words = all_broken(CASES[name], range(1000), most=1, points=1)
+def test_what_an_fsync_that_failed_has_dropped_is_written_again_searched_longer(name):
+    count = interrupted(CASES[name], None).syncs
+    words = all_broken(CASES[name], some_of(range(count), 8 * TIMES, Random(SEED)), most=1, points=1)
     assert not words, "\n".join(words)
 
 

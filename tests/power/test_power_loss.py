@@ -7,7 +7,19 @@ from random import Random
 import h5py
 import numpy as np
 import pytest
-from power_writes import FILE, Case, acked, broken, check, disk_with_everything, recorded, without_pauses
+from power_writes import (
+    FILE,
+    SEED,
+    TIMES,
+    Case,
+    acked,
+    broken,
+    check,
+    disk_with_everything,
+    recorded,
+    some_of,
+    without_pauses,
+)
 from simulated_disk import disks_after
 
 import dask_chunkio
@@ -61,12 +73,12 @@ LARGE = {
 }
 
 
-def no_disk_is_broken(case, most, limit=None, **keywords):
-    random = Random(1)
+def no_disk_is_broken(case, most, limit, seed=1, moments=None):
+    random = Random(seed)
     recorder = recorded(case)
-    found = disks_after(recorder, random, most, **keywords)
-    if limit is not None:
-        found = dict(random.sample(list(found.items()), min(limit, len(found))))
+    prefixes = moments and set(some_of(range(len(recorder.events) + 1), moments, random))
+    found = disks_after(recorder, random, most, prefixes=prefixes)
+    found = dict(some_of(list(found.items()), limit, random))
     words = broken(case, recorder, found)
     assert not words, f"{len(found)} disks\n" + "\n".join(words)
 
@@ -79,13 +91,13 @@ def test_whatever_a_power_failure_leaves_of_a_write_recovers(name):
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", [*CASES, *MORE_CASES])
 def test_whatever_a_power_failure_leaves_of_a_write_recovers_searched_longer(name):
-    no_disk_is_broken((CASES | MORE_CASES)[name], most=64)
+    no_disk_is_broken((CASES | MORE_CASES)[name], most=64, limit=60 * TIMES, seed=SEED, moments=25 * TIMES)
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", LARGE)
 def test_whatever_a_power_failure_leaves_of_a_large_write_recovers(name):
-    no_disk_is_broken(LARGE[name], most=3, limit=200)
+    no_disk_is_broken(LARGE[name], most=3, limit=60 * TIMES, seed=SEED, moments=25 * TIMES)
 
 
 def unsynced(recorder, paths):
@@ -121,22 +133,24 @@ def second_call(how):
     return lambda root: calls[how](os.path.join(root, FILE))
 
 
-def cut_off_twice(name, how, *, died, most, cuts=None, upto=None):
+def cut_off_twice(name, how, *, died, most, cuts, upto=None, limit=None):
     """A write is cut off, `how` brings it into order, and the power fails while it does.
 
     The first cut is the end of the process, which leaves what it wrote in the system's memory, or of the power.
 
     Parameters
     ----------
-    cuts : callable, optional
-        Chooses from the events after which number the first one is; each by default.
+    cuts : callable
+        Chooses from the events after which number the first one is.
     upto : int, optional
         After how many events of `how` the second one is at the latest.
+    limit : int, optional
+        Of disks for each first cut.
     """
     case, checked = CASES[name], set()
     first, random = recorded(case), Random(2)
     action = second_call(how) if how != "resume" else lambda root: case.write(root, resume=True)
-    for count in cuts(first.events) if cuts else range(5, len(first.events)):
+    for count in cuts(first.events):
         disk = disk_with_everything(first, count)
         before = {"after": first.events[:count], "before": first.start} if died else {}
         try:
@@ -149,6 +163,7 @@ def cut_off_twice(name, how, *, died, most, cuts=None, upto=None):
         end = len(second.events) + 1 if upto is None else min(start + upto, len(second.events) + 1)
         found = disks_after(second, random, most, prefixes=range(start, end))
         found = {key: left for key, left in found.items() if key not in checked}
+        found = dict(some_of(list(found.items()), limit or len(found), random))
         checked |= set(found)
         words = broken_old(case, found) if how == "discard" else broken(case, second, found, most=1)
         assert not words, f"cut off after event {count} {first.events[count - 1][:2]}: " + "\n".join(words)
@@ -193,8 +208,8 @@ def test_the_power_may_fail_again_while_a_write_is_brought_into_order(how):
     cut_off_twice("existing", how, died=False, most=3, cuts=third_turn(4), upto=12)
 
 
-def every(stride):
-    return lambda events: range(5, len(events), stride)
+def anywhere(count):
+    return lambda events: some_of(range(5, len(events)), count, Random(SEED))
 
 
 @pytest.mark.heavy
@@ -202,7 +217,7 @@ def every(stride):
 @pytest.mark.parametrize("died", [True, False])
 @pytest.mark.parametrize("how", HOWS)
 def test_the_power_may_fail_while_a_write_is_brought_into_order_searched_longer(name, how, died):
-    cut_off_twice(name, how, died=died, most=1, cuts=every(31 if how == "resume" else 7))
+    cut_off_twice(name, how, died=died, most=1, cuts=anywhere(4 * TIMES), limit=10 * TIMES)
 
 
 @pytest.mark.parametrize("name", ["new", "replaced"])

@@ -1,11 +1,14 @@
 """The leases of the processes that write."""
 
+import errno
+import os
 import signal
 import subprocess
 import sys
 
 import pytest
 
+from dask_chunkio.storage import lease as lease_module
 from dask_chunkio.storage.lease import Lease, create_lease, leases_in
 
 KILLED_AS_IT_CREATES = """
@@ -30,3 +33,15 @@ def test_a_process_that_is_killed_as_it_creates_its_lease_leaves_none(tmp_path):
     assert killed.returncode == -signal.SIGKILL
     assert list(tmp_path.iterdir())
     assert leases_in(str(tmp_path)) == []
+
+
+def test_a_lease_that_cannot_be_written_leaves_no_file(tmp_path, monkeypatch):
+    """It is tried again and again: on a disk that stays full, files would pile up."""
+
+    def no_space(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(lease_module, "pwrite_all", no_space)
+    with pytest.raises(OSError, match="No space"):
+        create_lease(str(tmp_path), Lease.here("write", "", 30.0))
+    assert not list(tmp_path.iterdir())
