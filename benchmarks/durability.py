@@ -22,8 +22,9 @@ import numpy as np
 
 import dask_chunkio
 from benchmarks.measure import busy, interleaved, machine, markdown_table, middle, save, seconds, spread, working_folder
-from dask_chunkio.storage import turn as turns
 from dask_chunkio.storage import writer
+from dask_chunkio.storage.log import Turn
+from dask_chunkio.storage.redo_log import RedoLog
 
 MOST = 1.03
 UNPROTECTED = "unprotected"
@@ -88,16 +89,17 @@ def timed(folder: Path, array: np.ndarray[Any, Any], kind: str, shape: dict[str,
 def _unprotected() -> Iterator[None]:
     """Apply what HDF5 stages without a log, and record no checksums."""
 
-    def apply(self: turns.Turns, turn: Any, durable: bool) -> None:  # noqa: ARG001
-        turn.apply(self.file, self._journal_file)
+    def apply(self: RedoLog, turn: Turn, durable: bool) -> None:  # noqa: ARG001
+        turn.apply(self._disk.descriptor)
+        turn.enter(self._journal)
 
     def bare(cls: Any, *arguments: Any) -> Any:
         descriptor, journal_at, journal, size, runs = arguments
         return cls(journal_at, journal, os.fstat(descriptor).st_size, size, runs)
 
     with (
-        mock.patch.object(turns.Turns, "_apply_whole", apply),
-        mock.patch.object(turns.Turn, "on", classmethod(bare)),
+        mock.patch.object(RedoLog, "commit", apply),
+        mock.patch.object(Turn, "on", classmethod(bare)),
         mock.patch.object(writer, "checksum", return_value=0),
     ):
         yield

@@ -30,6 +30,7 @@ from benchmarks.measure import machine, markdown_table, middle, save, working_fo
 from benchmarks.simulation import Costs, simulate
 from dask_chunkio.filters.pipeline import Payload
 from dask_chunkio.storage import writers
+from dask_chunkio.storage.begin import begin
 from dask_chunkio.storage.created import Created, CreatedDataset
 from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec
 from dask_chunkio.storage.journal import Journal, Reservations
@@ -67,7 +68,8 @@ def run(setting: Setting, folder: Path) -> Measured:
     """Have processes commit, all from the same moment on."""
     target = Target(str(folder / f"{uuid.uuid4().hex}.h5"), uuid.uuid4().hex)
     spec = DatasetSpec("/x", (setting.buffers * CHUNKS, CHUNK), np.dtype("u1"), (1, CHUNK))
-    target, (layout,) = writers.create(target, [spec], False, contextlib.nullcontext)
+    begun = begin(target, [spec], False, contextlib.nullcontext)
+    target, (layout,) = begun.target, begun.made.layouts
     # Forks of a process that has imported numpy, h5py and dask once.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["dask_chunkio", "benchmarks.measure"])
