@@ -13,14 +13,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from dask.core import flatten
-from dask.task_spec import DataNode, List, Task, TaskRef
+from dask.task_spec import Alias, DataNode, List, Task, TaskRef
 from dask.utils import ensure_dict
 
 from dask_chunkio.array_blocks import needs, without_aliases
 from dask_chunkio.blocks import commit_block, pass_block, write_block
 from dask_chunkio.tasks import DatasetJob, Receipt, create_target, finish_target, receipt_of
 
-__all__ = ["FusingOptimizer", "fuse_commits", "held_blocks", "receipt_nodes"]
+__all__ = ["FusingOptimizer", "fuse_commits", "held_blocks", "receipt_nodes", "with_own_keys"]
 
 Key = Any
 Place = tuple[int, int]
@@ -28,6 +28,8 @@ Place = tuple[int, int]
 Gone = dict[Key, tuple[Receipt, ...]]
 # How many arguments they have that commit a block, and nothing made of it.
 _ALONE = 4
+# What has keys of its write.
+_OF_A_WRITE = (create_target, commit_block, write_block, finish_target)
 
 
 class FusingOptimizer:
@@ -67,7 +69,7 @@ def _fuse_writes(graph: Any, outputs: Collection[Key]) -> dict[Key, Any]:
             create, receipts, *others = task.args
             commits = [node.key for node in receipts.args]
             found[key] = Task(key, finish_target, create, List(*receipt_nodes(commits, gone)), *others)
-    return found
+    return with_own_keys(found, outputs)
 
 
 def fuse_commits(
@@ -150,6 +152,37 @@ def _join(
         key, function = (mine[0], write_block) if is_last else (block, pass_block)
         tasks[key] = Task(key, function, TaskRef(create), *arguments, DataNode(None, made))
     return gone, committed
+
+
+def with_own_keys(tasks: Mapping[Key, Any], outputs: Collection[Key] = ()) -> dict[Key, Any]:
+    """Give the tasks that hand on what they commit, and all that needs those, keys that no other graph has.
+
+    A scheduler runs no task whose key it knows a value of, nor one that only such tasks need: where somebody else
+    keeps, or computes at the same time, what has the same keys, nothing would be committed.
+
+    Parameters
+    ----------
+    tasks : mapping
+        The fused ones.
+    outputs : collection
+        The keys whose values are asked for; they stay.
+    """
+    handing = [key for key, task in tasks.items() if _calls(task, pass_block)]
+    users = _users(tasks) if handing else {}
+    own: dict[Key, Key] = {}
+    left = list(handing)
+    while left:
+        key = left.pop()
+        if key not in own and getattr(tasks[key], "func", None) not in _OF_A_WRITE:
+            own[key] = _own_key(key, tasks[handing[0]].args[0].key)
+            left += users.get(key, ())
+    found = {(mine := own.get(key, key)): task.substitute(own, key=mine) for key, task in tasks.items()}
+    return found | {key: Alias(key, own[key]) for key in outputs if key in own}
+
+
+def _own_key(key: Key, create: str) -> Key:
+    token = create.rpartition("-")[2]
+    return (f"{key[0]}-{token}", *key[1:]) if isinstance(key, tuple) else f"{key}-{token}"
 
 
 def held_blocks(tasks: Mapping[Key, Any]) -> set[Key]:

@@ -21,7 +21,7 @@ from dask.task_spec import DataNode, List, Task, TaskRef
 
 from dask_chunkio.array_blocks import ArrayBlocks, aligned_array, array_blocks, block_keys, has_layers
 from dask_chunkio.blocks import commit_block
-from dask_chunkio.fusion import FusingOptimizer, fuse_commits, held_blocks, receipt_nodes
+from dask_chunkio.fusion import FusingOptimizer, fuse_commits, held_blocks, receipt_nodes, with_own_keys
 from dask_chunkio.ordered import write_in_order
 from dask_chunkio.sources.lazy import LazySource
 from dask_chunkio.sources.source import Source
@@ -138,7 +138,8 @@ def kept_nbytes(creation: Creation, blocks: ArrayBlocks, threads: int, is_local:
         Whether a scheduler of dask's own runs them.
     """
     graph = _Layers({}, {})
-    commits = _add_blocks(graph, creation, blocks, fused=True)
+    # (By their own keys, blocks are known to be large.)
+    commits = _add_blocks(graph, creation, blocks, fused=True, has_own_keys=False)
     ends = {creation.key: Task(creation.key, int), "finish": Task("finish", len, TaskRef(creation.key), List(*commits))}
     tasks = {key: task for layer in (*graph.layers.values(), ends) for key, task in layer.items()}
     return blocks.kept_nbytes(tasks, held_blocks(tasks), threads, is_local)
@@ -235,7 +236,9 @@ def _add_arrays(graph: _Layers, create: Key, creation: Creation, sources: Sequen
     return commits
 
 
-def _add_blocks(graph: _Layers, creation: Creation, blocks: ArrayBlocks, fused: bool) -> list[Any]:
+def _add_blocks(
+    graph: _Layers, creation: Creation, blocks: ArrayBlocks, fused: bool, has_own_keys: bool = True
+) -> list[Any]:
     """Commit each block of the dask arrays, in place of reads of our own."""
     create = creation.key
     commits: Layer = {}
@@ -245,6 +248,8 @@ def _add_blocks(graph: _Layers, creation: Creation, blocks: ArrayBlocks, fused: 
             commits[mine] = Task(mine, commit_block, TaskRef(create), number, buffer, TaskRef(key))
     unfused = {**blocks.tasks, **commits}
     tasks, gone = fuse_commits(unfused, {create: creation.jobs}) if fused else (unfused, {})
+    if has_own_keys:
+        tasks = with_own_keys(tasks)
     graph.add(f"blocks-{creation.target.write_id}", {key: tasks[key] for key in tasks if key not in commits}, (create,))
     left = [key for key in commits if key in tasks]
     for name in dict.fromkeys(key[0] for key in left):

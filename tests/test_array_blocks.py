@@ -5,12 +5,14 @@ import os
 import random
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import dask
 import dask.array as da
 import h5py
 import numpy as np
 import pytest
+from distributed import wait
 from pairs import every_pair
 
 import dask_chunkio as dcio
@@ -126,6 +128,36 @@ def test_two_writes_that_are_computed_together_share_their_blocks(target, calls,
     np.testing.assert_array_equal(*stored(target, "x"), *stored(second, "x"))
 
 
+@pytest.mark.parametrize("kept", ["itself", "reduced", "centred"])
+@pytest.mark.parametrize("compute", [True, False])
+def test_blocks_whose_values_the_scheduler_knows_are_committed(target, thread_client, compute, kept):
+    """It runs no task whose key it has a value of, nor what such a task alone needs."""
+    x = da.random.default_rng(1).random((40, 6), chunks=(10, 6))
+    values = thread_client.persist(DERIVED[kept](x))
+    with thread_client.as_current():
+        wait(values)
+    write = dcio.to_hdf5(target, {"/a": x, "/m": x.mean(0)}, compute=compute, scheduler=thread_client)
+    if not compute:
+        thread_client.compute(write).result()
+    a, mean = stored(target, "a", "m")
+    np.testing.assert_array_equal(a, x.compute(scheduler="threads"))
+    np.testing.assert_allclose(mean, a.mean(0))
+    del values
+
+
+def test_the_same_blocks_are_written_to_two_files_at_once(target, thread_client):
+    x = da.random.default_rng(1).random((400, 6), chunks=(10, 6))
+    paths = [target.with_name(f"{number}.h5") for number in range(4)]
+
+    def write(path):
+        dcio.to_hdf5(path, {"/a": x, "/m": x.mean(0)}, scheduler=thread_client)
+
+    with ThreadPoolExecutor(len(paths)) as pool:
+        list(pool.map(write, paths))
+    for path in paths:
+        np.testing.assert_array_equal(*stored(path, "a"), x.compute(scheduler="threads"))
+
+
 def test_a_write_can_be_part_of_a_larger_delayed(target, calls):
     x = calls.array()
     write = dcio.to_hdf5(target, {"/x": x, "/m": x.mean(0)}, compute=False)
@@ -155,7 +187,7 @@ def test_blocks_that_another_process_computes_are_computed_once(target, calls):
     np.testing.assert_allclose(mean, a.mean(0))
 
 
-DERIVED = {
+KEPT = {
     "itself": lambda x: x,
     "more": lambda x: x + 1,
     "of that": lambda x: (x + 1) * 2,
@@ -173,11 +205,11 @@ DERIVED = {
 def test_whatever_is_made_of_the_same_blocks_together(tmp_path, calls, order):
     draw = random.Random()
     for number in range(int(os.environ.get("CHUNKIO_GRAPHS", "3"))):
-        names = draw.sample(list(DERIVED), draw.randrange(2, 6))
+        names = draw.sample(list(KEPT), draw.randrange(2, 6))
         x = calls.array(chunks=draw.choice([(10, 6), (10, 3)]))
         calls.log.unlink(missing_ok=True)
         target = tmp_path / f"{number}.h5"
-        write = dcio.to_hdf5(target, {f"/{name}": DERIVED[name](x) for name in names}, compute=False)
+        write = dcio.to_hdf5(target, {f"/{name}": KEPT[name](x) for name in names}, compute=False)
         others = {"alone": [], "write first": [x.sum()], "write last": [x.sum()]}[order]
         things = [*others, write] if order == "write last" else [write, *others]
         dask.compute(*things, scheduler=draw.choice(LOCAL))
@@ -186,7 +218,7 @@ def test_whatever_is_made_of_the_same_blocks_together(tmp_path, calls, order):
         if "itself" in found:
             data = da.from_array(found["itself"], chunks=x.chunks)
             for name in names:
-                np.testing.assert_allclose(found[name], DERIVED[name](data).compute(), rtol=1e-12, atol=1e-12)
+                np.testing.assert_allclose(found[name], KEPT[name](data).compute(), rtol=1e-12, atol=1e-12)
 
 
 def test_a_graph_is_fused_as_the_call_says(target, calls):
