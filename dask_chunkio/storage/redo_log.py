@@ -88,6 +88,10 @@ class RedoLog:
         if turn is None:
             self._drop_unapplied(size, durability)
         elif turn.mark.is_entered(self._journal):
+            # Its records may be in the page cache alone, and taken for written: until they are on the disk, only the
+            # log says that the turn is applied.
+            pwrite_all(self._journal, turn.journal, turn.journal_at)
+            os.fsync(self._journal)
             os.ftruncate(self._log, 0)
         else:
             turn.require_applicable(self._disk.descriptor, self._journal, self._target.file)

@@ -203,6 +203,19 @@ def test_the_power_may_fail_while_a_write_whose_process_died_is_brought_into_ord
     cut_off_twice("existing", how, died=True, most=3, cuts=third_turn(after), upto=12)
 
 
+def entered(events):
+    """Return where a turn's records are in the journal, and its ``fsync`` has not been made."""
+    created = (event for event in events if event[0] == "create" and event[2] == "journal")
+    journal = next(created)[3]
+    written = [count for count, event in enumerate(events, 1) if event[0] == "write" and event[1] == journal]
+    return written[2:3]
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_records_that_a_process_left_in_memory_reach_the_disk_before_their_log_is_emptied(how):
+    cut_off_twice("existing", how, died=True, most=3, cuts=entered, upto=12)
+
+
 @pytest.mark.parametrize("how", HOWS)
 def test_the_power_may_fail_again_while_a_write_is_brought_into_order(how):
     cut_off_twice("existing", how, died=False, most=3, cuts=third_turn(4), upto=12)
