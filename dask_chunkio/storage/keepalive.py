@@ -136,6 +136,8 @@ class _Activity:
                 self._renew()
 
     def share(self) -> None:
+        # A graph may be over before the thread looks: an object that is left in an error's traceback is none.
+        self._was_held |= self.held.is_held(self.held.key)
         with self._lock:
             self._has_begun = True
             if not self._is_over:
@@ -287,9 +289,13 @@ def set_down(write_id: str) -> None:
     _activities.set_down(write_id)
 
 
-def settle(folder: str) -> bool:
-    """Let go of the writes in a folder whose graphs are no longer run; say whether this process holds any other."""
-    held = [one for one in _activities.in_folder(folder) if not _activities.drop_if_dead(one)]
+def settle(folder: str, write_id: str = "") -> bool:
+    """Let go of the writes in a folder whose graphs are no longer run; say whether this process holds any other.
+
+    The one that is named is the caller's own, and not looked at.
+    """
+    others = [one for one in _activities.in_folder(folder) if one.held.write_id != write_id]
+    held = [one for one in others if not _activities.drop_if_dead(one)]
     return bool(held)
 
 

@@ -83,7 +83,7 @@ def take_over(target: Target, claim: Claim, looks: int, patience: float = _GRACE
     begun = time.monotonic()
     while True:
         # Only this process can know that an object of its own has outlived its graph, but a worker hears of it late.
-        is_ours = settle(target.folder) and not scheduler_of(target.write_id)
+        is_ours = settle(target.folder, target.write_id) and not scheduler_of(target.write_id)
         if claim.take_alone(looks):
             rest = watched.rest()
             if rest <= 0:

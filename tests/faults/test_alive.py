@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dask.array as da
 import h5py
 import numpy as np
 import psutil
@@ -16,7 +17,7 @@ from processes import HERE, wait_until
 from upstream_writes import DATA
 
 import dask_chunkio as dcio
-from dask_chunkio.errors import TargetBusyError
+from dask_chunkio.errors import SourceError, TargetBusyError
 from dask_chunkio.storage.lease import leases_in
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no flock")
@@ -137,3 +138,17 @@ def test_a_worker_that_is_lost_while_the_write_is_idle_does_not_end_it(path, kin
         out, error = process.communicate(timeout=100)
     assert out == "done\n", error
     check(path)
+
+
+def test_an_error_that_is_kept_keeps_no_write_alive(path):
+    """Its traceback has what the tasks were given, and the graph may be over before anybody has looked."""
+    fails = da.from_array(DATA, chunks=upstream_writes.BLOCK).map_blocks(lambda block: 1 / 0, dtype=DATA.dtype)
+    kept = []
+    for number in range(5):
+        target = path.with_name(f"{number}.h5")
+        with pytest.raises(SourceError) as raised:
+            dcio.to_hdf5(target, "/x", fails, compute=False, fuse=True).compute(scheduler="synchronous")
+        kept.append(raised.value)
+        dcio.to_hdf5(target, "/x", DATA, chunks=upstream_writes.BLOCK, resume=True, scheduler="synchronous")
+        with h5py.File(target) as file:
+            np.testing.assert_array_equal(file["x"][...], DATA)
