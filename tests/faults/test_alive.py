@@ -142,7 +142,7 @@ def test_a_worker_that_is_lost_while_the_write_is_idle_does_not_end_it(path, kin
 
 def test_an_error_that_is_kept_keeps_no_write_alive(path):
     """Its traceback has what the tasks were given, and the graph may be over before anybody has looked."""
-    fails = da.from_array(DATA, chunks=upstream_writes.BLOCK).map_blocks(lambda block: 1 / 0, dtype=DATA.dtype)
+    fails = da.from_array(DATA, chunks=upstream_writes.BLOCK).map_blocks(lambda _: 1 / 0, dtype=DATA.dtype)
     kept = []
     for number in range(5):
         target = path.with_name(f"{number}.h5")
