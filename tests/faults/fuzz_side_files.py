@@ -120,6 +120,9 @@ def snapshot(folder):
     """Everything below a folder, as far as a write could change it."""
     found = {}
     for path in sorted(folder.rglob("*")):
+        # A thread removes the lease of what is over.
+        if path.name.startswith("lease-"):
+            continue
         is_file = path.is_file() and not path.is_symlink()
         what = path.lstat()
         digest = ""

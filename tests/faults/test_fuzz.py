@@ -1,8 +1,10 @@
 """Side files that are damaged, by accident and on purpose: an error of ours, and nothing else touched."""
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,10 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts on Linux's limits and devices")
 SCRIPT = Path(__file__).with_name("fuzz_side_files.py")
 FINISHED = Path(__file__).with_name("fuzz_finished_files.py")
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+# Of the heavy tests: how many cases, and which; with thousands, --timeout has to be longer.
+RUNS = int(os.environ.get("DASK_CHUNKIO_FUZZ_RUNS", "400"))
+SEED = int(os.environ.get("DASK_CHUNKIO_SEED", "1000000"))
 
 
 def fuzz(tmp_path, *words, script=SCRIPT, timeout=250):
@@ -17,7 +23,7 @@ def fuzz(tmp_path, *words, script=SCRIPT, timeout=250):
     words = [sys.executable, "-W", "error", str(script), "--folder", str(tmp_path), *map(str, words)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False)
     lines = done.stdout.splitlines()
-    assert done.returncode in (0, 1), f"ended with {done.returncode}; last lines: {done.stderr[-3000:]}"
+    assert done.returncode in (0, 1) and lines, f"ended with {done.returncode}; last lines: {done.stderr[-3000:]}"
     tally = json.loads(lines[-1])
     assert tally["failures"] == 0, "\n".join([*lines[:40], f"{tally['failures']} of {tally['runs']}"])
     return tally
@@ -42,24 +48,30 @@ def test_recover_and_discard_of_damaged_files_end_with_an_error_of_ours(tmp_path
     assert outcomes["answer"] > 5
 
 
-@pytest.mark.heavy
-def test_verify_of_thousands_of_damaged_files(tmp_path):
-    fuzz(tmp_path, "--runs", 600, "--seed", 5000, script=FINISHED)
-    fuzz(tmp_path, "--runs", 600, "--seed", 5000, "--unfinished", script=FINISHED)
+@pytest.fixture
+def in_memory():
+    """Made of thousands of small files that are synced, it is not about the disk."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        yield Path(folder)
 
 
 @pytest.mark.heavy
-def test_every_entry_on_side_files_as_they_were_left(tmp_path):
-    fuzz(tmp_path, "--cases", "undamaged")
+def test_verify_of_many_damaged_files(in_memory):
+    fuzz(in_memory, "--runs", RUNS // 2, "--seed", SEED, script=FINISHED)
+    fuzz(in_memory, "--runs", RUNS // 2, "--seed", SEED, "--unfinished", script=FINISHED)
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("seed", range(1_000_000, 1_008_000, 4000))
-def test_thousands_of_damaged_side_files(tmp_path, seed):
-    fuzz(tmp_path, "--cases", "seeded", "--runs", 4000, "--seed", seed)
+def test_every_entry_on_side_files_as_they_were_left(in_memory):
+    fuzz(in_memory, "--cases", "undamaged")
+
+
+@pytest.mark.heavy
+def test_many_damaged_side_files(in_memory):
+    fuzz(in_memory, "--cases", "seeded", "--runs", RUNS, "--seed", SEED)
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("cases", ["stand-ins", "forged"])
-def test_every_stand_in_and_every_forgery(tmp_path, cases):
-    fuzz(tmp_path, "--cases", cases)
+def test_stand_ins_and_forgeries(in_memory, cases):
+    fuzz(in_memory, "--cases", cases, "--runs", RUNS, "--seed", SEED)
