@@ -23,7 +23,9 @@ def fuzz(tmp_path, *words, script=SCRIPT, timeout=250):
     words = [sys.executable, "-W", "error", str(script), "--folder", str(tmp_path), *map(str, words)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False)
     lines = done.stdout.splitlines()
-    assert done.returncode in (0, 1) and lines, f"ended with {done.returncode}; last lines: {done.stderr[-3000:]}"
+    said = f"ended with {done.returncode}; last lines: {done.stderr[-3000:]}"
+    assert done.returncode in (0, 1), said
+    assert lines, said
     tally = json.loads(lines[-1])
     assert tally["failures"] == 0, "\n".join([*lines[:40], f"{tally['failures']} of {tally['runs']}"])
     return tally

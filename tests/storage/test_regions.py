@@ -479,4 +479,4 @@ def test_random_regions_and_appends_into_random_layouts_are_as_h5pys():
 
 @pytest.mark.heavy
 def test_many_random_regions_and_appends_are_as_h5pys():
-    fuzz(1500)
+    fuzz(500)
