@@ -402,6 +402,12 @@ def is_exact(case):
     return case.dtype == case.stored_dtype or all(part == part.newbyteorder("=") for part in parts)
 
 
+def depends_on_memory(case):
+    """Whether lossy values depend on what HDF5 leaves behind the edge of a dataset that is never filled."""
+    is_lossy = bool(case.plugin) and case.plugin[0] in ("sz3", "zfp")
+    return is_lossy and bool(case.shape) and case.options.get("fill_time") == "never"
+
+
 def flat(dtype):
     if dtype.names is None:
         return [dtype.base] if dtype.kind in "iufc" else []
@@ -416,7 +422,8 @@ def compare(case, ours, theirs):
         require((a.shape, a.maxshape) == (b.shape, b.maxshape), "shape", a.shape, b.shape)
         compare_properties(case, a, b)
         expected = b[() if not case.shape else ...] if is_exact(case) else through_native(case)
-        compare_values(a[()] if not case.shape else a[...], expected)
+        if not depends_on_memory(case):
+            compare_values(a[()] if not case.shape else a[...], expected)
         if case.chunks is not True and case.shape and not case.is_variable:
             compare_chunks(case, a, b)
     compare_dumps(ours, theirs)
