@@ -40,6 +40,8 @@ _cancelled: set[str] = set()
 # When a task looked last whether another process has interrupted its call, and how often it does, in seconds.
 _looked: dict[str, float] = {}
 _LOOK = 0.5
+# How long an interrupted call waits for other processes to let its write go, in seconds.
+_PATIENCE = 5.0
 # Held for a moment: no file is opened, no lock waited for and nothing closed behind it, or a write that is kept
 # waiting would keep all others of this process waiting.
 _registry = threading.Lock()
@@ -235,7 +237,9 @@ def wait_for_others(target: Target) -> None:
     if is_left(target.folder):
         with contextlib.suppress(FileNotFoundError):
             claim = Claim(target.lock, create=False)
-            claim.wait_alone(lambda: not is_left(target.folder))
+            # Workers hear from their scheduler, some late, that nothing of it is needed any more.
+            end = time.monotonic() + _PATIENCE
+            claim.wait_alone(lambda: time.monotonic() > end or not is_left(target.folder))
             claim.close()
 
 
