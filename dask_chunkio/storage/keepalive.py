@@ -24,7 +24,7 @@ from dask_chunkio.storage.descriptors import in_child
 from dask_chunkio.storage.folder import is_kept_by_open_files
 from dask_chunkio.storage.lease import Lease, create_lease, leases_in, remove_lease, renew_lease
 
-__all__ = ["Held", "Keepalive", "attend", "let_go", "remove_leases", "scheduler_of", "set_down", "settle"]
+__all__ = ["Held", "Keepalive", "attend", "let_go", "look", "remove_leases", "scheduler_of", "set_down", "settle"]
 
 logger = logging.getLogger("dask_chunkio")
 
@@ -135,9 +135,16 @@ class _Activity:
             if not self._is_over:
                 self._renew()
 
+    def look(self) -> None:
+        """Note that whoever runs the graph holds the write, from inside a task of it.
+
+        A graph may be over before the thread looks: an object that is left in an error's traceback is none.
+        """
+        if not self._was_held:
+            self._was_held = self.held.is_held(self.held.key)
+
     def share(self) -> None:
-        # A graph may be over before the thread looks: an object that is left in an error's traceback is none.
-        self._was_held |= self.held.is_held(self.held.key)
+        self.look()
         with self._lock:
             self._has_begun = True
             if not self._is_over:
@@ -297,6 +304,12 @@ def settle(folder: str, write_id: str = "") -> bool:
     others = [one for one in _activities.in_folder(folder) if one.held.write_id != write_id]
     held = [one for one in others if not _activities.drop_if_dead(one)]
     return bool(held)
+
+
+def look(write_id: str) -> None:
+    """Note, from inside a task, that whoever runs the graph of a write holds it."""
+    if (activity := _activities.find(write_id)) is not None:
+        activity.look()
 
 
 def remove_leases(folder: str, write_id: str) -> None:

@@ -21,7 +21,7 @@ from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, describe
 from dask_chunkio.storage.descriptors import in_child
 from dask_chunkio.storage.files import read_small_file, write_whole_file
 from dask_chunkio.storage.folder import Folder, is_left
-from dask_chunkio.storage.keepalive import attend, let_go, set_down
+from dask_chunkio.storage.keepalive import attend, let_go, look, set_down
 from dask_chunkio.storage.leaving import leave
 from dask_chunkio.storage.publishing import publish
 from dask_chunkio.storage.target import Target
@@ -40,8 +40,6 @@ _cancelled: set[str] = set()
 # When a task looked last whether another process has interrupted its call, and how often it does, in seconds.
 _looked: dict[str, float] = {}
 _LOOK = 0.5
-# How long an interrupted call waits for other processes to let its write go, in seconds.
-_PATIENCE = 5.0
 # Held for a moment: no file is opened, no lock waited for and nothing closed behind it, or a write that is kept
 # waiting would keep all others of this process waiting.
 _registry = threading.Lock()
@@ -105,6 +103,7 @@ def engaged(target: Target, exclusive: bool) -> Iterator[Writer]:
     """
     with contextlib.ExitStack() as stack:
         writer = _used_writer(target, exclusive, stack)
+        look(target.write_id)
         _require_not_stopped(target)
         with _registry:
             _require_open(target)
@@ -237,9 +236,7 @@ def wait_for_others(target: Target) -> None:
     if is_left(target.folder):
         with contextlib.suppress(FileNotFoundError):
             claim = Claim(target.lock, create=False)
-            # Workers hear from their scheduler, some late, that nothing of it is needed any more.
-            end = time.monotonic() + _PATIENCE
-            claim.wait_alone(lambda: time.monotonic() > end or not is_left(target.folder))
+            claim.wait_alone(lambda: not is_left(target.folder))
             claim.close()
 
 
