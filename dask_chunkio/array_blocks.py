@@ -75,7 +75,7 @@ class ArrayBlocks:
         return most + min(self._peak(tasks, turns, kept) + (threads - 1) * max(kept.values()), sum(kept.values()))
 
     def _kept(self, tasks: Mapping[Key, Any], uses: Mapping[Key, int]) -> Iterator[Key]:
-        """Yield what several tasks need, or is committed and needed, or waits for others of which something is made."""
+        """Yield the keys of what several tasks need, of committed blocks that others need, and of inputs that wait."""
         committed = set(itertools.chain.from_iterable(self.keys))
         waiting = {
             other
@@ -121,7 +121,7 @@ class ArrayBlocks:
 
 
 def _turns(tasks: Mapping[Key, Any]) -> dict[Key, int]:
-    """Return which task is the how-manieth on a scheduler of dask's own, with one thread.
+    """Return the position of each task in the order in which dask's own schedulers run them with one thread.
 
     It takes dask's order for what can run from the beginning on; what can run later goes first.
     """
@@ -145,7 +145,7 @@ def needs(task: Any) -> frozenset[Key]:
 
 
 def without_aliases(tasks: Mapping[Key, Any], outputs: Collection[Key] = ()) -> tuple[dict[Key, Any], dict[Key, Key]]:
-    """Return tasks without those that stand for others, but for `outputs`, and for each of these the other's key."""
+    """Return the tasks without aliases, but for `outputs`, and the key that each alias stands for."""
     others = _aliases(tasks)
     left = {key: _substituted(task, others) for key, task in tasks.items() if key not in others or key in outputs}
     return left, others

@@ -75,7 +75,7 @@ def _fuse_writes(graph: Any, outputs: Collection[Key]) -> dict[Key, Any]:
 def fuse_commits(
     tasks: Mapping[Key, Any], jobs: Mapping[Key, Sequence[DatasetJob]], outputs: Collection[Key] = ()
 ) -> tuple[dict[Key, Any], Gone]:
-    """Have each block committed by the task that computes it, where the end of the write is certain to wait for that.
+    """Move each commit into the task that computes its block, where the end of the write depends on that task.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def fuse_commits(
 def _join(
     tasks: dict[Key, Any], create: Key, jobs: Sequence[DatasetJob], wanted: tuple[Collection[Key], Collection[Key]]
 ) -> tuple[Gone, list[Key]]:
-    """Have what is made of one block alone, and committed, made by the task that computes that block.
+    """Move what is made of one block alone, and committed, into the task that computes that block.
 
     Returns
     -------
@@ -155,7 +155,7 @@ def _join(
 
 
 def with_own_keys(tasks: Mapping[Key, Any], outputs: Collection[Key] = ()) -> dict[Key, Any]:
-    """Give the tasks that hand on what they commit, and all that needs those, keys that no other graph has.
+    """Give the tasks that return what they commit, and all that depend on them, keys that no other graph has.
 
     A scheduler runs no task whose key it knows a value of, nor one that only such tasks need: where somebody else
     keeps, or computes at the same time, what has the same keys, nothing would be committed.
@@ -195,7 +195,7 @@ def held_blocks(tasks: Mapping[Key, Any]) -> set[Key]:
 
 
 def receipt_nodes(commits: Iterable[Key], gone: Gone) -> list[Any]:
-    """Return what the end of a write takes for its receipts: those of the tasks that are left, and of those gone."""
+    """Return the receipts that the last task takes: of the commits that are left, and of those that were fused."""
     left = [TaskRef(key) for key in commits if key not in gone]
     return [*left, *(DataNode(None, receipt) for key in commits for receipt in gone.get(key, ()))]
 

@@ -50,7 +50,7 @@ class DelayedWrite(Delayed):
 
 
 class FusedWrite(DelayedWrite):
-    """One that also has each block committed by the task that computes it, where that is possible."""
+    """A write whose blocks are committed by the tasks that compute them, where that is possible."""
 
     __slots__ = ()
 

@@ -106,14 +106,14 @@ class Interrupts:
             raise error
 
     def wait_until_said(self) -> None:
-        """Have what is said of Ctrl-C stand before what is said of the end of the call."""
+        """Wait until Ctrl-C is logged, so that its line precedes the one about the end of the call."""
         if self._presses:
             with contextlib.suppress(Empty):
                 self._said.get(timeout=_SAYING)
 
     @contextlib.contextmanager
     def given_up_by(self, give_up: Callable[[], object]) -> Iterator[None]:
-        """Have a function called on Ctrl-C that ends what is waited for inside."""
+        """Call `give_up` on Ctrl-C: it ends what the block waits for."""
         self._give_up = give_up
         try:
             self.check()
@@ -123,7 +123,7 @@ class Interrupts:
 
     @contextlib.contextmanager
     def heard(self) -> Iterator[None]:
-        """Have whatever a task or a scheduler raised because it was stopped end the call as Ctrl-C does."""
+        """Replace an error that a task or a scheduler raised because it was stopped by `KeyboardInterrupt`."""
         try:
             yield
         except Exception:
@@ -132,7 +132,7 @@ class Interrupts:
             raise KeyboardInterrupt from None
 
     def between_tasks(self) -> Callback:
-        """Return what has a local scheduler of dask's stop between two tasks of the thread that enters it."""
+        """Return a dask callback that stops a local scheduler between two tasks, in the thread that enters it."""
         thread = threading.get_ident()
 
         def check(*_: object) -> None:
@@ -171,7 +171,7 @@ class Interrupts:
 
 
 def interruptible(interrupts: Interrupts, job: Callable[[], Result], aside: bool) -> Result:
-    """Do a job in a way that Ctrl-C can end.
+    """Run a job that Ctrl-C can interrupt.
 
     Outside of the main thread, and where SIGINT is ignored, the job is simply done.  A handler of the user's
     own stays in place: what it raises ends the job as Ctrl-C does, and where it raises nothing the job goes on.
@@ -258,7 +258,7 @@ class _Outcome(Generic[Result]):
 
 
 def _aside(interrupts: Interrupts, job: Callable[[], Result]) -> Result:
-    """Have another thread do the job, and wait for it."""
+    """Run the job in another thread, and wait for it."""
     outcome = _Outcome(job, lambda: interrupts.pressed.put(None))
     interrupts.is_aside = True
     context = contextvars.copy_context()

@@ -69,6 +69,6 @@ def in_options(words: str, options: Mapping[str, str]) -> str:
         return f"{options[found[1]]} {value.strip(_QUOTES) if value != 'True' else ''}".rstrip()
 
     words = re.sub(rf"(?<![\w/.])({'|'.join(options)})={_VALUE}", option, words)
-    # What has an underscore is no word of a language.
+    # A name with an underscore is a keyword, and no English word.
     names = "|".join(name for name in options if "_" in name)
     return re.sub(rf"(?<![\w/.-])({names})\b(?!=)", lambda found: options[found[1]], words) if names else words

@@ -68,7 +68,7 @@ class Threads(Executor):
     def submit(
         self, function: Callable[Parameters, Result], /, *args: Parameters.args, **kwargs: Parameters.kwargs
     ) -> Future[Result]:
-        """Have a thread call a function, in the context of the caller.
+        """Schedule a call of a function in a thread, in the context of the caller.
 
         Raises
         ------
@@ -99,7 +99,7 @@ class Threads(Executor):
                 lost.fail(error)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the threads when what was submitted is done, or now where `cancel_futures` says so."""
+        """End the threads when the submitted calls are done, or at once with `cancel_futures`."""
         while cancel_futures and not self._work.empty():
             work = self._work.get()
             if work is not None:
@@ -141,7 +141,7 @@ def begin_thread(name: str, target: Callable[..., object], *arguments: object) -
 
 
 def hurry_exit() -> None:
-    """Have the end of the process wait for a few seconds only: the user has pressed Ctrl-C again and again."""
+    """Limit the wait at the end of the process to a few seconds: the user has pressed Ctrl-C twice."""
     _ending.is_hurried = True
 
 

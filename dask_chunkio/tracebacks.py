@@ -27,7 +27,7 @@ _FOLDERS = tuple(str(Path(file).parent) + os.sep for file in (__file__, dask.__f
 
 
 def shortens_tracebacks(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Have the errors of ours that a function raises, and their causes, show no frames of dask, distributed and ours.
+    """Remove the frames of dask, distributed and this package from our errors that a function raises, and their causes.
 
     Any other error keeps its frames: it is no mistake of a user.
     """
@@ -41,7 +41,7 @@ def shortens_tracebacks(function: Callable[Arguments, Result]) -> Callable[Argum
 
 
 class _Shortened:
-    """Has to leave the error on its way: raised again, it would gain this frame again."""
+    """Shortens tracebacks on exit: an error that is raised again would gain a frame."""
 
     __slots__ = ()
 

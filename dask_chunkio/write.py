@@ -266,7 +266,7 @@ def _computed(
 def _compute(
     workers: Workers, scheduler: Any, keywords: Mapping[str, Any], interrupts: Interrupts, graph: Delayed
 ) -> Any:
-    """Have dask run the tasks of a write, in a way that Ctrl-C ends."""
+    """Compute the graph of a write; Ctrl-C ends that."""
     compute = functools.partial(dask.base.compute, graph, scheduler=scheduler, **keywords)
     if workers.client is None:
         with interrupts.between_tasks(), _own_threads(workers, keywords) as own:

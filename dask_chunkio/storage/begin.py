@@ -243,7 +243,7 @@ def _claimed(target: Target, stack: contextlib.ExitStack) -> Sequence[Owner] | N
     if claim is None and (claim := _opened_claim(target)) is None:
         # It is being removed, or its removal was cut off: made here anew, the lock would be in the way.
         if _is_over(target) or (target.found() is not None and target.is_finished):
-            _remove(folder, contextlib.nullcontext)
+            _remove(folder)
             return None
         claim = _opened_claim(target, create=True)
     if claim is None:
@@ -290,7 +290,7 @@ def _is_over(target: Target) -> bool:
     return found is not None and found.mode != "new" and target.is_finished
 
 
-def _remove(folder: Folder, let_go: Callable[[], object]) -> None:
+def _remove(folder: Folder, let_go: Callable[[], object] = lambda: None) -> None:
     try:
         folder.remove(let_go)
     except OSError as error:

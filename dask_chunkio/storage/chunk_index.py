@@ -138,7 +138,7 @@ def _astray(file: StagedFile, dataset: h5py.Dataset, expected: StoredChunks, is_
 
 
 def _listed_alike(file: StagedFile, dataset: h5py.Dataset, layout: DatasetLayout, table: Entries) -> Array:
-    """Say of each chunk whether HDF5 lists it once, and where the journal has it."""
+    """Return a mask of the chunks that HDF5 lists once, at the place that the journal says."""
     counts, is_alike = np.zeros(len(table), np.uint32), np.zeros(len(table), bool)
     try:
         if not can_search() or count_stored(dataset) > _MOST_LISTED * np.count_nonzero(table["state"]):
@@ -166,7 +166,7 @@ def _origins(layout: DatasetLayout, chunks: Array) -> Array:
 
 
 def _stands_alone(origins: Array) -> Array:
-    """Say of each row whether there is no other like it."""
+    """Return a mask of the rows that occur once."""
     order = np.lexsort(origins.T)
     is_repeated = (origins[order[1:]] == origins[order[:-1]]).all(axis=1)
     found = np.ones(len(origins), bool)

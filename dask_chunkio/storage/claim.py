@@ -80,7 +80,7 @@ class Claim:
             time.sleep(_PAUSE)
 
     def close(self) -> None:
-        """Let go of the file; again, it does nothing."""
+        """Close the file; a second call does nothing."""
         if self.descriptor >= 0:
             descriptor, self.descriptor = self.descriptor, -1
             close_descriptor(descriptor)

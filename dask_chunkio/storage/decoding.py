@@ -60,7 +60,7 @@ def main() -> None:
 
 def _say(what: str, words: object) -> None:
     sys.stdout.write(json.dumps([what, words]) + "\n")
-    # What is not out when the process crashes was never said.
+    # A crash loses what is not flushed.
     sys.stdout.flush()
 
 
@@ -102,7 +102,7 @@ def _noted(name: str, what: str, say: Say, seconds: int = 0) -> Iterator[None]:
 
 
 def _bound_time(seconds: int = 0) -> None:
-    """Have the system end this process if a step takes `_SECONDS`, and `seconds`: nothing else interrupts HDF5."""
+    """Limit the processor time of a step to `_SECONDS` and `seconds`: nothing else interrupts HDF5."""
     if sys.platform != "win32":
         used = resource.getrusage(resource.RUSAGE_SELF)
         end = int(used.ru_utime + used.ru_stime) + _SECONDS + seconds
@@ -228,7 +228,7 @@ def _stored(dataset: h5py.Dataset, searched: Searched, say: Say) -> list[Shape]:
 
 
 def _keep_standard_output() -> None:
-    """Have nothing but `_say` write to standard output: plugins print."""
+    """Keep standard output for `_say` alone: plugins print."""
     own = os.dup(1)
     os.dup2(2, 1)
     sys.stdout = os.fdopen(own, "w", encoding="utf-8")

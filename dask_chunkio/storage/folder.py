@@ -119,7 +119,7 @@ class Folder:
         self.remove_again()
 
     def remove_again(self) -> None:
-        """Remove what was removed while some process had it open; of hosts that are dead, such files stay."""
+        """Remove the files that stayed because some process had them open; those of dead hosts stay."""
         for name in filter(is_held_open, self._names()):
             with contextlib.suppress(OSError):
                 self._unlink(name)
@@ -216,7 +216,7 @@ def _is_removed(folder: Folder) -> bool:
 
 
 def _set_aside(folder: Folder) -> None:
-    """Give the name of a folder free, where processes that do not let go keep it from being removed."""
+    """Rename a folder that cannot be removed, as processes keep files of it open."""
     aside = f"{folder.path}.removed-{uuid.uuid4().hex[:8]}"
     os.rename(folder.path, aside)
     if folder.descriptor is not None and not is_at(folder.descriptor, aside):

@@ -48,7 +48,7 @@ def can_search() -> bool:
 
 
 def search_chunks(dataset: h5py.h5d.DatasetID, origins: Array) -> Array:
-    """Have HDF5 search for chunks as it does to read them, and return how many bytes each has in the file.
+    """Search for chunks as HDF5 does to read them, and return the stored size of each in bytes.
 
     Parameters
     ----------

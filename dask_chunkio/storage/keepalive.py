@@ -24,7 +24,7 @@ from dask_chunkio.storage.descriptors import in_child
 from dask_chunkio.storage.folder import is_kept_by_open_files
 from dask_chunkio.storage.lease import Lease, create_lease, leases_in, remove_lease, renew_lease
 
-__all__ = ["Held", "Keepalive", "attend", "let_go", "look", "remove_leases", "scheduler_of", "set_down", "settle"]
+__all__ = ["Held", "Keepalive", "attend", "close_files", "let_go", "look", "remove_leases", "scheduler_of", "settle"]
 
 logger = logging.getLogger("dask_chunkio")
 
@@ -232,7 +232,7 @@ class _Activities:
         if activity is not None:
             activity.close()
 
-    def set_down(self, write_id: str) -> None:
+    def close_files(self, write_id: str) -> None:
         """Close the files of a write that is over; its objects may stay."""
         with self._changed:
             activity = self._by_id.pop(write_id, None)
@@ -291,9 +291,9 @@ def scheduler_of(write_id: str) -> str:
     return activity.held.scheduler if activity is not None else ""
 
 
-def set_down(write_id: str) -> None:
+def close_files(write_id: str) -> None:
     """Close the files of a write that is over in this process."""
-    _activities.set_down(write_id)
+    _activities.close_files(write_id)
 
 
 def settle(folder: str, write_id: str = "") -> bool:

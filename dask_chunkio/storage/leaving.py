@@ -26,7 +26,7 @@ class _Inside:
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Count from none: in a child that was forked none of its parent's threads runs."""
+        """Reset the count: none of the parent's threads runs in a forked child."""
         self.changed = threading.Condition()
         self.count = 0
         self.is_leaving = False
@@ -38,7 +38,7 @@ in_child(_inside.begin_anew)
 
 @contextlib.contextmanager
 def inside_hdf5() -> Iterator[None]:
-    """Have the end of the process wait for what is done inside.
+    """Delay the end of the process until the block is left.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def inside_hdf5() -> Iterator[None]:
 
 
 def leave() -> None:
-    """Have no thread go inside any more, and wait for those that are."""
+    """Keep threads from entering, and wait for those that are inside."""
     with _inside.changed:
         _inside.is_leaving = True
         _inside.changed.wait_for(lambda: _inside.count == 0, _PATIENCE)

@@ -99,11 +99,10 @@ def take_over(target: Target, claim: Claim, looks: int, patience: float = _GRACE
 
 
 def _is_over(begun: float, patience: float, target: Target) -> bool:
-    """Say whether those who hold the lock have had their time."""
+    """Say whether the holders of the lock have had time to release it."""
     waited = time.monotonic() - begun
-    if waited <= patience or not patience:
-        return waited > patience
-    return waited > _GRACE_OF_CLUSTER or not _is_of_this_cluster(target)
+    longest = _GRACE_OF_CLUSTER if patience and _is_of_this_cluster(target) else patience
+    return waited > longest
 
 
 def _is_of_this_cluster(target: Target) -> bool:

@@ -128,7 +128,7 @@ class Turns:
             self._close_descriptors()
 
     def end_if_unused(self) -> bool:
-        """Have nobody use the write from now on, unless somebody does, and say so; to be closed after that."""
+        """End the write if no task uses it, and return whether it has ended; the caller closes it."""
         # Whoever has this lock begins to use it, and may wait for another process.
         if not self._counting.acquire(blocking=False):
             return False
@@ -289,7 +289,7 @@ class Turns:
             self.journal.refresh()
 
     def _see_other_hosts(self) -> None:
-        """Have the side files that no lock is for as other hosts have left them.
+        """Have the next read see what other hosts have written to the side files that no lock protects.
 
         Clients of NFS believe in the length and the content that they know for up to a minute; but they ask when a file
         is opened, or locked.

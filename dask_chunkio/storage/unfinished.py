@@ -104,7 +104,7 @@ def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
                     f"force=True removes {target.folder} alone"
                 ) from error
         try:
-            folder.remove(contextlib.nullcontext if claim is None else claim.close)
+            folder.remove(claim.close if claim is not None else lambda: None)
         except OSError as error:
             raise TargetError(f"cannot remove {target.folder}: {error.strerror}") from error
     return target.folder

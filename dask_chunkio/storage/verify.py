@@ -170,7 +170,7 @@ def _decoded(path: str) -> Verified:
 
 
 class _Findings:
-    """What processes say that decode a file, one after the other, each past the dataset on which the last one crashed.
+    """Results of the processes that decode a file; each begins behind the dataset on which the last one crashed.
 
     Attributes
     ----------
@@ -191,7 +191,7 @@ class _Findings:
         self._is_finished = False
 
     def take_in(self, path: str) -> str | None:
-        """Have one process decode what is left; return in words how it ended, or None if it read all."""
+        """Decode the rest in one process; return in words how it ended, or None if it read everything."""
         self._dataset = None
         with _decoder(path, self._done) as process:
             for line in process.stdout or ():

@@ -21,7 +21,7 @@ from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec, describe
 from dask_chunkio.storage.descriptors import in_child
 from dask_chunkio.storage.files import read_small_file, write_whole_file
 from dask_chunkio.storage.folder import Folder, is_left
-from dask_chunkio.storage.keepalive import attend, let_go, look, set_down
+from dask_chunkio.storage.keepalive import attend, close_files, let_go, look
 from dask_chunkio.storage.leaving import leave
 from dask_chunkio.storage.publishing import publish
 from dask_chunkio.storage.target import Target
@@ -129,7 +129,7 @@ def _used_writer(target: Target, exclusive: bool, stack: contextlib.ExitStack) -
 
 
 def cancel(write_id: str) -> None:
-    """Have the tasks of a write in this process stop between two chunks; takes no lock, for handlers of signals."""
+    """Stop the tasks of a write in this process between two chunks; without a lock, for signal handlers."""
     _cancelled.add(write_id)
 
 
@@ -254,7 +254,7 @@ def finish(target: Target, layouts: Sequence[DatasetLayout], specs: Sequence[Dat
         def let_go_of_files() -> None:
             use.close()
             release(target.write_id)
-            set_down(target.write_id)
+            close_files(target.write_id)
 
         if os.name == "nt":  # renames and removes no file that is open
             let_go_of_files()
