@@ -14,7 +14,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,8 @@ logger = logging.getLogger("dask_chunkio")
 
 # How often the thread looks whether a write is still held, in seconds.
 _TICK = 0.5
+# How long one thread waits for another one that lets go of a write, in seconds: that may wait for a turn.
+_LONGEST_CLOSING = 2.5
 # Of its time, a lease is renewed so often.
 _RENEWALS = 6
 _MOST_ENDED = 10_000
@@ -199,6 +201,8 @@ class _Activities:
         self._by_id: dict[str, _Activity] = {}
         # In order, so that the oldest can be forgotten.
         self._ended: dict[str, None] = {}
+        # No longer found by their id, with locks and leases that another thread is about to remove.
+        self._closing: list[_Activity] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
@@ -228,16 +232,31 @@ class _Activities:
             self._ended[write_id] = None
             if len(self._ended) > _MOST_ENDED:
                 del self._ended[next(iter(self._ended))]
-            activity = self._by_id.pop(write_id, None)
-        if activity is not None:
-            activity.close()
+        self.close_files(write_id)
 
     def close_files(self, write_id: str) -> None:
         """Close the files of a write that is over; its objects may stay."""
         with self._changed:
             activity = self._by_id.pop(write_id, None)
-        if activity is not None:
+            if activity is None:
+                return
+            self._closing.append(activity)
+        with self._closed(activity):
             activity.close()
+
+    @contextlib.contextmanager
+    def _closed(self, activity: _Activity) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._closing.remove(activity)
+                self._changed.notify_all()
+
+    def wait_closed(self, folder: str, seconds: float) -> None:
+        """Wait until other threads have let go of the writes in a folder that they have begun to let go of."""
+        with self._changed:
+            self._changed.wait_for(lambda: all(one.held.folder != folder for one in self._closing), seconds)
 
     def drop_if_dead(self, activity: _Activity) -> bool:
         """Let a write go that nobody here needs any more; it may come again."""
@@ -249,12 +268,14 @@ class _Activities:
                 del self._by_id[write_id]
                 if is_lost:
                     self._ended[write_id] = None
-        is_kept = is_kept_by_open_files(activity.held.folder)
-        activity.close()
-        _release(write_id)
-        if is_kept:
-            with contextlib.suppress(OSError):
-                os.rmdir(activity.held.folder)
+            self._closing.append(activity)
+        with self._closed(activity):
+            is_kept = is_kept_by_open_files(activity.held.folder)
+            activity.close()
+            _release(write_id)
+            if is_kept:
+                with contextlib.suppress(OSError):
+                    os.rmdir(activity.held.folder)
         return True
 
     def _look_after(self) -> None:
@@ -303,6 +324,7 @@ def settle(folder: str, write_id: str = "") -> bool:
     """
     others = [one for one in _activities.in_folder(folder) if one.held.write_id != write_id]
     held = [one for one in others if not _activities.drop_if_dead(one)]
+    _activities.wait_closed(folder, _LONGEST_CLOSING)
     return bool(held)
 
 

@@ -1,8 +1,10 @@
 """What keeps a write alive: whoever runs its graph, not an object that outlives that."""
 
+import threading
+
 from writes import Write
 
-from dask_chunkio.storage import writers
+from dask_chunkio.storage import keepalive, writers
 from dask_chunkio.storage.keepalive import Held, Keepalive, let_go, settle
 
 
@@ -20,3 +22,29 @@ def test_an_object_that_outlives_its_graph_keeps_nothing_alive(tmp_path):
         finally:
             let_go(target.write_id)
             del kept
+
+
+def test_whoever_looks_waits_for_a_thread_that_lets_go_just_now(tmp_path, monkeypatch):
+    """A refused call leaves its lease to the thread; the next call begins as that removes it."""
+    in_removal, may_remove = threading.Event(), threading.Event()
+    kept = Keepalive(Held(str(tmp_path), str(tmp_path / "lock"), "id", "key", lambda _: False))
+    kept.announce()
+    (lease,) = tmp_path.glob("lease-*")
+    remove = keepalive.remove_lease
+
+    def slowly(path):
+        in_removal.set()
+        assert may_remove.wait(60)
+        remove(path)
+
+    monkeypatch.setattr(keepalive, "remove_lease", slowly)
+    kept.give_up()
+    assert in_removal.wait(60)
+    seen = []
+    looking = threading.Thread(target=lambda: (settle(str(tmp_path)), seen.append(lease.exists())))
+    looking.start()
+    looking.join(0.1)
+    assert not seen
+    may_remove.set()
+    looking.join(60)
+    assert seen == [False]
