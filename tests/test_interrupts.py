@@ -224,7 +224,7 @@ def wait_until(condition: Callable[[], Any]) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("rounds", [9, pytest.param(0, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("rounds", [4, pytest.param(0, marks=pytest.mark.heavy)])
 def test_a_storm(rounds: int) -> None:
     seed = "7" if rounds else os.environ.get("CTRL_C_SEED", "11")
     count = str(rounds) if rounds else os.environ.get("CTRL_C_ROUNDS", "36")

@@ -503,7 +503,7 @@ def test_the_file_has_the_users_umask(target: Path) -> None:
 
 
 def test_third_example_of_hdmfs_tutorial(target: Path) -> None:
-    array = np.random.default_rng(0).integers(0, 2**31, (20000, 5000), "i4")
+    array = np.arange(20000 * 5000, dtype="i4").reshape(20000, 5000)
 
     class Tutorial(GenericDataChunkIterator):
         def _get_data(self, selection: tuple[slice, ...]) -> Any:

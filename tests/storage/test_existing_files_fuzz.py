@@ -20,7 +20,7 @@ def fuzz(runs, seed, maker):
 
 
 def test_files_of_h5py():
-    fuzz(15, 0, "h5py")
+    fuzz(6, 0, "h5py")
 
 
 @pytest.mark.heavy
