@@ -27,7 +27,7 @@ from benchmarks.rows import ALONE, Row, figures, table
 from benchmarks.systems import DATASET, OURS, SYSTEMS, Array, Job, Pool, file_nbytes, missing, remove
 from benchmarks.targets import verdicts
 from benchmarks.workload import Workload, prepare
-from dask_chunkio.schedulers import running_scheduler
+from dask_chunkio.cli.scheduler import running_scheduler
 
 _TARGETS_ARE_FOR = ("recording", 2, 0)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_chunkio.recording import TILE, Recording
+from dask_chunkio.cli.demo_recording import TILE, Recording
 
 __all__ = ["KINDS", "chunk_shape", "make", "whole_chunks"]
 

@@ -23,8 +23,8 @@ import numpy as np
 import dask_chunkio
 from benchmarks.measure import busy, interleaved, machine, markdown_table, middle, save, seconds, spread, working_folder
 from dask_chunkio.storage import writer
-from dask_chunkio.storage.log import Turn
-from dask_chunkio.storage.redo_log import RedoLog
+from dask_chunkio.storage.journal.redo_log import RedoLog
+from dask_chunkio.storage.journal.redo_record import Turn
 
 MOST = 1.03
 UNPROTECTED = "unprotected"

@@ -22,8 +22,8 @@ from benchmarks.codecs import CODECS, Codec
 from benchmarks.measure import busy, interleaved, machine, markdown_table, middle, save, seconds, spread, working_folder
 from benchmarks.systems import OURS, SYSTEMS, Job, Pool
 from benchmarks.workload import Workload, prepare
-from dask_chunkio.filters.pipeline import ChunkFormat, Encoder
-from dask_chunkio.filters.via_hdf5 import encoder_for, read_filters
+from dask_chunkio.filters.chunk_format import ChunkFormat, Encoder
+from dask_chunkio.filters.hdf5_encoder import encoder_for, read_filters
 
 __all__ = ["LEAST", "alone", "efficiency"]
 

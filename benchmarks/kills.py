@@ -25,7 +25,7 @@ import numpy as np
 
 import dask_chunkio
 from benchmarks.measure import machine, markdown_table, save, working_folder
-from dask_chunkio import tasks
+from dask_chunkio.execution import tasks
 
 ROWS, COLUMNS, BUFFER = 6000, 64, 100
 CHUNKS = (5, 32)

@@ -21,7 +21,7 @@ from distributed import Client, LocalCluster
 
 import dask_chunkio
 from benchmarks.measure import busy, interleaved, machine, markdown_table, middle, save, seconds, working_folder
-from dask_chunkio.schedulers import running_scheduler
+from dask_chunkio.cli.scheduler import running_scheduler
 
 ELEMENTS = 2048
 _HEAD = ("scheduler", "µs a buffer", "min-max", "once, ms", "min-max")

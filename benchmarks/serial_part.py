@@ -28,12 +28,12 @@ from distributed import Client, LocalCluster, Lock
 
 from benchmarks.measure import machine, markdown_table, middle, save, working_folder
 from benchmarks.simulation import Costs, simulate
-from dask_chunkio.filters.pipeline import Payload
-from dask_chunkio.storage import writers
+from dask_chunkio.filters.chunk_format import Payload
+from dask_chunkio.storage import session
 from dask_chunkio.storage.begin import begin
-from dask_chunkio.storage.created import Created, CreatedDataset
-from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec
-from dask_chunkio.storage.journal import Journal, Reservations
+from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec
+from dask_chunkio.storage.journal.created import Created, CreatedDataset
+from dask_chunkio.storage.journal.journal import Journal, Reservations
 from dask_chunkio.storage.target import Target
 
 CHUNK, CHUNKS = 4096, 16  # bytes of a chunk, and chunks in a buffer
@@ -86,7 +86,7 @@ def run(setting: Setting, folder: Path) -> Measured:
     seconds = time.perf_counter() - started
     for child in children:
         child.join()
-    writers.finish(target, [layout], [spec], contextlib.nullcontext)
+    session.finish(target, [layout], [spec], contextlib.nullcontext)
     Path(target.path).unlink()
     turns, commits = ([one for lists in found for one in lists[part]] for part in (0, 1))
     return Measured(seconds, turns, commits)
@@ -94,7 +94,7 @@ def run(setting: Setting, folder: Path) -> Measured:
 
 def _commit(what: tuple[Target, DatasetLayout, Setting], number: int, channels: tuple[Any, Any]) -> None:
     (target, layout, setting), (ready, results) = what, channels
-    writer = writers.writer_for(target)
+    writer = session.writer_for(target)
     payloads = [Payload(bytes(CHUNK)) for _ in range(CHUNKS)]
     chosen, lock, commits = random.Random(number), _Timed(), []
     ready.wait()
@@ -106,7 +106,7 @@ def _commit(what: tuple[Target, DatasetLayout, Setting], number: int, channels: 
         commits.append(time.process_time() - started)
         time.sleep(chosen.uniform(0.5, 1.5) * setting.pause)
     results.put((lock.turns, commits))
-    writers.release(target.write_id)
+    session.release(target.write_id)
 
 
 class _Timed:

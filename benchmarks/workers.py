@@ -18,7 +18,7 @@ from distributed import Client, LocalCluster
 import dask_chunkio
 from benchmarks.measure import interleaved, machine, markdown_table, middle, save, spread, working_folder
 from benchmarks.systems import remove
-from dask_chunkio.recording import TILE, Recording
+from dask_chunkio.cli.demo_recording import TILE, Recording
 
 __all__ = ["main"]
 

@@ -3,13 +3,13 @@
 from dask_chunkio import errors
 from dask_chunkio.data_chunk import DataChunk
 from dask_chunkio.events import BufferCommitted, WriteEvent, WriteFailed, WriteFinished, WriteStarted
-from dask_chunkio.grid import BufferGrid, ChunkGrid
+from dask_chunkio.geometry.grid import BufferGrid, ChunkGrid
 from dask_chunkio.iterator import GenericDataChunkIterator
-from dask_chunkio.plan import DatasetPlan, WritePlan
+from dask_chunkio.planning.plan import DatasetPlan, WritePlan
 from dask_chunkio.results import DatasetResult, WriteResult
-from dask_chunkio.storage.status import DatasetState, UnfinishedWrite, status
-from dask_chunkio.storage.unfinished import Recovered, discard, recover
-from dask_chunkio.storage.verify import Verified, verify
+from dask_chunkio.storage.inspection.status import DatasetState, UnfinishedWrite, status
+from dask_chunkio.storage.inspection.verify import Verified, verify
+from dask_chunkio.storage.recovery import Recovered, discard, recover
 from dask_chunkio.write import plan, to_hdf5
 
 __all__ = [

@@ -1,6 +1,6 @@
 """``python -m dask_chunkio`` is ``dask-chunkio``."""
 
-from dask_chunkio.cli import main
+from dask_chunkio.cli.main import main
 
 if __name__ == "__main__":
     main(prog_name="python -m dask_chunkio")

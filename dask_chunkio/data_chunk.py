@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dask_chunkio.errors import ArgumentTypeError
-from dask_chunkio.grid import Shape
+from dask_chunkio.geometry.grid import Shape
 
 __all__ = ["DataChunk"]
 

@@ -17,12 +17,12 @@ from typing import Any, Self, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from dask_chunkio.arguments import as_dtype, as_integer, as_shape, check_either, check_type, check_within, typed
 from dask_chunkio.data_chunk import DataChunk
 from dask_chunkio.errors import SourceError
-from dask_chunkio.grid import BufferGrid, ChunkGrid, Selection, selection_shape
-from dask_chunkio.selections import BufferSelections
-from dask_chunkio.sizing import default_buffer_shape, default_chunk_shape
+from dask_chunkio.geometry.grid import BufferGrid, ChunkGrid, Selection, selection_shape
+from dask_chunkio.geometry.selections import BufferSelections
+from dask_chunkio.geometry.sizing import default_buffer_shape, default_chunk_shape
+from dask_chunkio.validation import as_dtype, as_integer, as_shape, check_either, check_type, check_within, typed
 
 __all__ = ["GenericDataChunkIterator"]
 
@@ -204,11 +204,11 @@ class GenericDataChunkIterator(_SeenByHdmf, ABC):
         """Return the dtype of the array, or a name or type that numpy takes for one."""
 
     def _get_default_chunk_shape(self, chunk_mb: float) -> tuple[int, ...]:
-        """Return the chunk shape for a budget; see `dask_chunkio.sizing.default_chunk_shape`."""
+        """Return the chunk shape for a budget; see `dask_chunkio.geometry.sizing.default_chunk_shape`."""
         return default_chunk_shape(self.maxshape, self.dtype.itemsize, chunk_mb)
 
     def _get_default_buffer_shape(self, buffer_gb: float) -> tuple[int, ...]:
-        """Return the buffer shape for a budget; see `dask_chunkio.sizing.default_buffer_shape`."""
+        """Return the buffer shape for a budget; see `dask_chunkio.geometry.sizing.default_buffer_shape`."""
         return default_buffer_shape(self.maxshape, self.chunk_shape, self.dtype.itemsize, buffer_gb)
 
     @property

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from dask_chunkio.grid import Shape
+from dask_chunkio.geometry.grid import Shape
 from dask_chunkio.printable import printable
-from dask_chunkio.storage.complete import StoredDataset
+from dask_chunkio.storage.completeness import StoredDataset
 
 __all__ = ["DatasetResult", "WriteResult", "already_complete"]
 

@@ -14,27 +14,28 @@ import dask
 import dask.base
 from dask.delayed import Delayed, delayed
 
-from dask_chunkio.arguments import check_flag, check_type
-from dask_chunkio.attempts import patiently, persevering
 from dask_chunkio.config import settings
-from dask_chunkio.endings import errors_of_arrays, errors_of_workers, kept_is_named, withdraw
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, TargetBusyError, TargetChangedError
-from dask_chunkio.estimate import estimated_nbytes
 from dask_chunkio.events import Listener
-from dask_chunkio.graph import build_graph
-from dask_chunkio.interrupts import Interrupts, interruptible
-from dask_chunkio.observers import observed
-from dask_chunkio.plan import WritePlan
-from dask_chunkio.prepare import PreparedWrite, prepare
-from dask_chunkio.progress import ProgressBar, ProgressLog, logger, wants_progress
+from dask_chunkio.execution.graph import build_graph, kept_nbytes
+from dask_chunkio.execution.interrupts import Interrupts, interruptible
+from dask_chunkio.execution.monitor import observed
+from dask_chunkio.execution.progress import ProgressBar, ProgressLog, logger, wants_progress
+from dask_chunkio.execution.retries import patiently, persevering
+from dask_chunkio.execution.supervise import errors_of_arrays, errors_of_workers, kept_is_named, withdraw
+from dask_chunkio.execution.tasks import begin_write
+from dask_chunkio.execution.threads import Threads
+from dask_chunkio.execution.tracebacks import shortens_tracebacks
+from dask_chunkio.model import WriteLayout
+from dask_chunkio.planning.estimate import estimated_nbytes
+from dask_chunkio.planning.plan import WritePlan
+from dask_chunkio.planning.planner import PreparedWrite, prepare
+from dask_chunkio.planning.resources import Workers, find_workers, refuse_import_by_spawn
 from dask_chunkio.results import WriteResult, already_complete
-from dask_chunkio.storage.complete import StoredDataset
+from dask_chunkio.storage.completeness import StoredDataset
+from dask_chunkio.storage.session import end, release, wait_for_others
 from dask_chunkio.storage.target import Durability
-from dask_chunkio.storage.writers import end, wait_for_others
-from dask_chunkio.tasks import WriteLayout
-from dask_chunkio.threads import Threads
-from dask_chunkio.tracebacks import shortens_tracebacks
-from dask_chunkio.workers import Workers, find_workers, refuse_import_by_spawn
+from dask_chunkio.validation import check_flag, check_type
 
 __all__ = ["command_line", "plan", "to_hdf5"]
 
@@ -209,14 +210,24 @@ def _begun(write: PreparedWrite) -> _Begun:
     for _ in range(_CHANGES):
         if write.complete:
             return _Begun(write, write.complete)
-        write.require_fit()
+        write.require_fit(kept_nbytes)
         try:
-            layout = write.begin()
+            layout = _layout(write)
         except TargetChangedError:
             write = write.again()
         else:
             return _Begun(write, layout.complete, layout)
     raise TargetBusyError(f"{write.target.path} is changed by others again and again; wait for them (wait=True)")
+
+
+def _layout(write: PreparedWrite) -> WriteLayout:
+    """Make file and datasets, where the files are."""
+    workers = write.workers
+    layout = workers.call(begin_write, write.creation(exclusive=workers.share_process))
+    if workers.client is None and not workers.share_process:
+        # Processes to come open its files anew.
+        release(write.target.write_id)
+    return layout
 
 
 def _delayed(write: PreparedWrite, fuse: bool) -> Delayed:
@@ -353,7 +364,7 @@ def plan(
         filename, args, encoding, keywords, workers, options=options, may_begin_streams=False, touches=False
     )
     estimates = tuple(map(functools.partial(estimated_nbytes, sample), prepared.jobs, prepared.sources))
-    return prepared.plan(estimates, write, looks=True)
+    return prepared.plan(kept_nbytes, estimates, write, looks=True)
 
 
 def _token(token: Any) -> str | None:

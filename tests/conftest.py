@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from distributed import Client, LocalCluster
 
-from dask_chunkio.storage import claim
+from dask_chunkio.storage.activity import activity_lock
 
 # A shell that starts this in the background has Ctrl-C ignored, in all processes that are started from here too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -41,7 +41,7 @@ def _serves(folder: Path) -> bool:
 def quick_looks() -> Iterator[None]:
     """Look as often as always whether a write is let go, but over 50 ms: the tasks of tests leave no longer gaps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(claim, "_PAUSE", 0.01)
+        patch.setattr(activity_lock, "_PAUSE", 0.01)
         yield
 
 

@@ -4,7 +4,7 @@ import math
 
 from hypothesis import strategies as st
 
-from dask_chunkio.grid import BufferGrid, ChunkGrid
+from dask_chunkio.geometry.grid import BufferGrid, ChunkGrid
 
 shapes = st.lists(st.integers(0, 9), max_size=4).map(tuple).filter(lambda shape: math.prod(shape) <= 600)
 

@@ -8,7 +8,7 @@ CHUNKS = 50
 # Prints how many pages chunks of 1 MiB take from the system, before and after.
 PROGRAM = f"""
 import resource
-from dask_chunkio.allocator import keep_freed
+from dask_chunkio.execution.malloc import keep_freed
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

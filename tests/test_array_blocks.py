@@ -16,9 +16,9 @@ from distributed import wait
 from pairs import every_pair
 
 import dask_chunkio as dcio
-from dask_chunkio.blocks import commit_block, pass_block
 from dask_chunkio.errors import ArgumentError
-from dask_chunkio.sizing import format_nbytes
+from dask_chunkio.execution.block_tasks import commit_block, pass_block
+from dask_chunkio.geometry.sizing import format_nbytes
 
 LOCAL = ["synchronous", "threads"]
 

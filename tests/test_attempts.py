@@ -10,10 +10,10 @@ from dask.delayed import Delayed
 from distributed import CancelledError, KilledWorker
 
 import dask_chunkio as dcio
-from dask_chunkio.attempts import persevering
-from dask_chunkio.graph import buffer_of, build_graph
-from dask_chunkio.prepare import prepare
-from dask_chunkio.workers import find_workers
+from dask_chunkio.execution.graph import buffer_of, build_graph
+from dask_chunkio.execution.retries import persevering
+from dask_chunkio.planning.planner import prepare
+from dask_chunkio.planning.resources import find_workers
 
 DATA = np.arange(40)
 OPTIONS = {"overwrite": False, "resume": False, "wait": False, "durability": "process", "libver": None}

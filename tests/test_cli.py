@@ -15,8 +15,9 @@ import pytest
 from click.testing import CliRunner, Result
 from distributed import Client, LocalCluster
 
-from dask_chunkio import GenericDataChunkIterator, __version__, schedulers, to_hdf5
-from dask_chunkio.cli import main
+from dask_chunkio import GenericDataChunkIterator, __version__, to_hdf5
+from dask_chunkio.cli import scheduler
+from dask_chunkio.cli.main import main
 from dask_chunkio.errors import SourceError
 
 DATA = np.arange(6000, dtype="i2").reshape(300, 20)
@@ -216,7 +217,7 @@ def test_a_cluster_without_workers(run: Run) -> None:
 
 
 def test_a_cluster_that_is_not_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedulers, "_CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(scheduler, "_CONNECT_SECONDS", 0.2)
     address = "tcp://127.0.0.1:1"
     failed(run("write", *npy(), "out.h5", "--scheduler", address), f"cannot reach a dask scheduler at {address}")
 
@@ -394,8 +395,8 @@ def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dask_chunkio.cli.to_hdf5", interrupt)
+    monkeypatch.setattr("dask_chunkio.cli.main.to_hdf5", interrupt)
     result = run("write", *npy(), "out.h5")
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted\n")
-    monkeypatch.setattr("dask_chunkio.cli._interrupted", interrupt)  # pressed again
+    monkeypatch.setattr("dask_chunkio.cli.main._interrupted", interrupt)  # pressed again
     assert run("write", *npy(), "out.h5").exit_code == 130

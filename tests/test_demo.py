@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dask_chunkio import demo
-from dask_chunkio.cli import main
-from dask_chunkio.recording import TILE, Recording
+from dask_chunkio.cli import demo
+from dask_chunkio.cli.demo_recording import TILE, Recording
+from dask_chunkio.cli.main import main
 
 FRAMES, CHANNELS = 2 * TILE[0] + 100, TILE[1] + 20
 WHOLE = Recording(FRAMES, CHANNELS)._get_data((slice(0, FRAMES), slice(0, CHANNELS)))

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from dask_chunkio import GenericDataChunkIterator, status, to_hdf5
-from dask_chunkio.filters.pipeline import Payload
-from dask_chunkio.interrupts import Interrupts, interruptible
-from dask_chunkio.storage import writers
+from dask_chunkio.execution.interrupts import Interrupts, interruptible
+from dask_chunkio.filters.chunk_format import Payload
+from dask_chunkio.storage import session
 
 STORM = Path(__file__).parent / "faults" / "pressed_writes.py"
 DATA = np.arange(1200, dtype="i4").reshape(120, 10)
@@ -90,17 +90,17 @@ def test_encoding_stops_between_two_chunks(tmp_path: Path, monkeypatch: pytest.M
                 if len(encoded) == 3:
                     press()
                     # The main thread has to have heard of it.
-                    wait_until(lambda: writers._cancelled)
+                    wait_until(lambda: session._cancelled)
                 raise_after(encoded)
                 return Payload(bytes(200))
 
         return Encoder()
 
-    monkeypatch.setattr("dask_chunkio.tasks.encoder_for", encoder_for)
+    monkeypatch.setattr("dask_chunkio.execution.tasks.encoder_for", encoder_for)
     with pytest.raises(KeyboardInterrupt):
         to_hdf5(tmp_path / "out.h5", "/x", Scripted(lambda _: None, 120), scheduler="threads")
     assert len(encoded) == 3
-    assert not writers._cancelled
+    assert not session._cancelled
 
 
 def raise_after(encoded: list[int]) -> None:
@@ -116,7 +116,7 @@ def test_the_second_press_leaves_while_the_source_is_held_up(tmp_path: Path, rea
         if threads[0] is threading.current_thread():
             press()
             # Two signals at once are one.
-            wait_until(lambda: writers._cancelled)
+            wait_until(lambda: session._cancelled)
             press()
         assert free.wait(60)
 
@@ -140,11 +140,11 @@ def test_a_process_that_was_told_twice_does_not_wait_for_a_source(tmp_path: Path
         "    shape, dtype = (10, 10), numpy.dtype('i4')\n"
         "    def __getitem__(self, _):\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
-        "        while not dask_chunkio.storage.writers._cancelled: pass\n"
+        "        while not dask_chunkio.storage.session._cancelled: pass\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
         "        threading.Event().wait()\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "dask_chunkio.threads._PATIENCE = 0.1\n"
+        "dask_chunkio.execution.threads._PATIENCE = 0.1\n"
         "dask_chunkio.to_hdf5(sys.argv[1], '/x', Held(), scheduler='threads')\n"
     )
     done = subprocess.run(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from dask_chunkio.cli.locations import Location, parse_location
 from dask_chunkio.errors import ArgumentError
-from dask_chunkio.locations import Location, parse_location
 
 
 @pytest.mark.parametrize(

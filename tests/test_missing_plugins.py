@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from dask_chunkio import plan, to_hdf5
-from dask_chunkio.cli import main
+from dask_chunkio import to_hdf5
+from dask_chunkio.cli.main import main
 from dask_chunkio.errors import FilterError
+from dask_chunkio.planning import plan
 
 DATA = np.arange(4000, dtype="i4").reshape(40, 100)
 # In front of the one that is installed: in the process that decodes, too.
@@ -58,7 +59,7 @@ def test_a_missing_plugin_is_not_damage(packed):
 
 
 def test_the_command_line_says_by_its_status_that_a_plugin_is_missing(packed):
-    script = BLOCKED + "from dask_chunkio.cli import main; main(['verify', sys.argv[1]])"
+    script = BLOCKED + "from dask_chunkio.cli.main import main; main(['verify', sys.argv[1]])"
     done = subprocess.run([sys.executable, "-c", script, str(packed)], capture_output=True, text=True, check=False)
     assert done.returncode == 3, done.stderr
     assert "no problems" in done.stdout

@@ -17,10 +17,11 @@ import numpy as np
 import pandas
 import pytest
 
-from dask_chunkio import GenericDataChunkIterator, discard, plan, recover, status, to_hdf5, verify
+from dask_chunkio import GenericDataChunkIterator, discard, recover, status, to_hdf5, verify
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, ChunkIOError, SourceError, TargetError
 from dask_chunkio.errors import TargetBusyError as Busy
 from dask_chunkio.errors import TargetExistsError as Exists
+from dask_chunkio.planning import plan
 
 DATA = np.arange(200, dtype="i4").reshape(20, 10)
 

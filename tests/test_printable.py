@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dask_chunkio import errors, status, to_hdf5, verify
-from dask_chunkio.cli import main
+from dask_chunkio.cli.main import main
 from dask_chunkio.errors import ChunkIOError
 from dask_chunkio.printable import printable
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from dask_chunkio.cli import main
+from dask_chunkio.cli.main import main
 
 DATA = np.arange(6000, dtype="i2").reshape(300, 20)
 

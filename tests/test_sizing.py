@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dask_chunkio.errors import ArgumentError, IteratorArgumentError
-from dask_chunkio.grid import BufferGrid, ChunkGrid
-from dask_chunkio.sizing import default_buffer_shape, default_chunk_shape
+from dask_chunkio.geometry.grid import BufferGrid, ChunkGrid
+from dask_chunkio.geometry.sizing import default_buffer_shape, default_chunk_shape
 
 lengths = st.one_of(st.integers(1, 50), st.integers(1, 10**6), st.integers(1, 10**13))
 maxshapes = st.lists(lengths, min_size=1, max_size=5).map(tuple)

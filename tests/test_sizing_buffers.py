@@ -8,8 +8,14 @@ from strategies import buffer_grids, chunk_grids
 
 from dask_chunkio.filters.deflate import deflate
 from dask_chunkio.filters.fletcher32 import append_fletcher32
-from dask_chunkio.grid import BufferGrid, ChunkGrid
-from dask_chunkio.sizing import buffer_budget, buffer_within, projected_nbytes, readable_chunk_shape, split_buffer
+from dask_chunkio.geometry.grid import BufferGrid, ChunkGrid
+from dask_chunkio.geometry.sizing import (
+    buffer_budget,
+    buffer_within,
+    projected_nbytes,
+    readable_chunk_shape,
+    split_buffer,
+)
 
 MIB = 1 << 20
 lengths = st.one_of(st.integers(0, 50), st.integers(1, 10**6), st.integers(1, 10**12))

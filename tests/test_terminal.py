@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 import dask_chunkio
-from dask_chunkio.cli import main
-from dask_chunkio.terminal import in_options, options_of
+from dask_chunkio.cli.main import main
+from dask_chunkio.cli.terminal import in_options, options_of
 
 OPTIONS = options_of(main)
 KEYWORD = re.compile(rf"(?<![\w/.])({'|'.join(OPTIONS)})=")

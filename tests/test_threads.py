@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dask_chunkio.threads import Threads
+from dask_chunkio.execution.threads import Threads
 
 
 def test_calls_run_side_by_side_and_in_the_callers_context() -> None:

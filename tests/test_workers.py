@@ -16,8 +16,8 @@ import pytest
 from distributed import Client, LocalCluster, Scheduler, Worker
 
 import dask_chunkio as dcio
-from dask_chunkio import request, workers
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, SourceError, WorkerError
+from dask_chunkio.planning import request, resources
 
 X = np.arange(120, dtype="i4").reshape(20, 6)
 
@@ -57,8 +57,8 @@ def test_a_cluster_that_has_no_workers_yet_is_waited_for(target):
         cluster.scale(1)
         assert dcio.to_hdf5(target, "/x", X).nbytes == X.nbytes
         assert (
-            workers.find_workers().memory_nbytes
-            == workers._of_workers(client.scheduler_info()["workers"].values(), client).memory_nbytes
+            resources.find_workers().memory_nbytes
+            == resources._of_workers(client.scheduler_info()["workers"].values(), client).memory_nbytes
         )
 
 
@@ -144,15 +144,15 @@ def _kept():
 
 
 def test_a_limit_on_the_process_counts(monkeypatch):
-    monkeypatch.setattr(workers, "MEMORY_LIMIT", 500 << 20)
-    found = workers.find_workers("threads")
+    monkeypatch.setattr(resources, "MEMORY_LIMIT", 500 << 20)
+    found = resources.find_workers("threads")
     assert found.memory_nbytes <= 0.6 * (500 << 20)
-    assert workers.find_workers("processes").memory_nbytes < found.memory_nbytes + 1
+    assert resources.find_workers("processes").memory_nbytes < found.memory_nbytes + 1
 
 
 def test_without_a_limit_what_is_free_counts(monkeypatch):
-    monkeypatch.setattr(workers, "MEMORY_LIMIT", psutil.virtual_memory().total)
-    assert workers.find_workers("threads").memory_nbytes > 0.3 * psutil.virtual_memory().available
+    monkeypatch.setattr(resources, "MEMORY_LIMIT", psutil.virtual_memory().total)
+    assert resources.find_workers("threads").memory_nbytes > 0.3 * psutil.virtual_memory().available
 
 
 # Words

@@ -14,7 +14,7 @@ from h5py import h5t
 
 from dask_chunkio.filters.compatibility import common_fields, with_parts
 from dask_chunkio.filters.padding import as_bytes
-from dask_chunkio.grid import Array
+from dask_chunkio.geometry.grid import Array
 
 __all__ = ["assign", "convert"]
 

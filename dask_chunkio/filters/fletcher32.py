@@ -15,7 +15,7 @@ import sys
 
 import numpy as np
 
-from dask_chunkio.grid import Array
+from dask_chunkio.geometry.grid import Array
 
 __all__ = ["FLETCHER32", "append_fletcher32", "fletcher32"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_chunkio.filters.pipeline import Filter
+from dask_chunkio.filters.chunk_format import Filter
 
 __all__ = ["hazard"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_chunkio.grid import Array
+from dask_chunkio.geometry.grid import Array
 
 __all__ = ["as_bytes", "is_padded", "without_padding"]
 

@@ -21,7 +21,7 @@ import numpy as np
 from h5py._objects import phil
 
 from dask_chunkio.errors import FilterError
-from dask_chunkio.filters.pipeline import Data, Filter
+from dask_chunkio.filters.chunk_format import Data, Filter
 
 __all__ = ["PLUGIN_NAMES", "Plugin", "find_plugin", "require_decoder", "require_filter"]
 

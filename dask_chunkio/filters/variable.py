@@ -15,7 +15,7 @@ import numpy as np
 from dask_chunkio.errors import SourceError
 from dask_chunkio.filters.compatibility import common_fields, is_partial, refusal, words
 from dask_chunkio.filters.conversion import convert
-from dask_chunkio.grid import Array
+from dask_chunkio.geometry.grid import Array
 
 __all__ = ["noted_elements", "storable_elements"]
 

@@ -9,10 +9,10 @@ import numpy as np
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, ChunkIOError, SourceError
 from dask_chunkio.filters.variable import noted_elements
 from dask_chunkio.sources.array import ArraySource, is_array_like
+from dask_chunkio.sources.base import Source
+from dask_chunkio.sources.dask_array import LazySource, lazy_array
 from dask_chunkio.sources.iterator import IteratorSource, is_iterator
-from dask_chunkio.sources.lazy import LazySource, lazy_array
 from dask_chunkio.sources.refused import why_refused
-from dask_chunkio.sources.source import Source
 from dask_chunkio.sources.stream import Announced, StreamSource, is_stream
 
 __all__ = ["as_source"]

@@ -10,9 +10,9 @@ import numpy as np
 
 from dask_chunkio.errors import ArgumentTypeError, PicklingError
 from dask_chunkio.filters.plugin import require_decoder
-from dask_chunkio.grid import Array, Selection, Shape
+from dask_chunkio.geometry.grid import Array, Selection, Shape
+from dask_chunkio.sources.base import Reader, ReadMode, Shapes
 from dask_chunkio.sources.codecs import require_codecs
-from dask_chunkio.sources.source import Reader, ReadMode, Shapes
 
 __all__ = ["ArraySource", "is_array_like"]
 

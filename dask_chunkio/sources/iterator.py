@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from dask_chunkio.errors import ArgumentError
-from dask_chunkio.grid import Array, Selection, Shape
+from dask_chunkio.geometry.grid import Array, Selection, Shape
 from dask_chunkio.iterator import GenericDataChunkIterator
-from dask_chunkio.sources.source import Reader, ReadMode, Shapes
+from dask_chunkio.sources.base import Reader, ReadMode, Shapes
 
 __all__ = ["IteratorSource", "is_iterator"]
 

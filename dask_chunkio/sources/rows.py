@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_chunkio.grid import Array, Shape
+from dask_chunkio.geometry.grid import Array, Shape
 
 __all__ = ["whole_rows"]
 

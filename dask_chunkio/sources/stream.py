@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, SourceError
-from dask_chunkio.grid import Array, Selection, Shape
+from dask_chunkio.geometry.grid import Array, Selection, Shape
+from dask_chunkio.sources.base import Reader, ReadMode, Shapes, Source
 from dask_chunkio.sources.rows import whole_rows
-from dask_chunkio.sources.source import Reader, ReadMode, Shapes, Source
 
 __all__ = ["Announced", "StreamSource", "is_open_ended", "is_stream"]
 

@@ -11,20 +11,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from dask_chunkio.errors import TargetBusyError, TargetChangedError, TargetError, UnfinishedWriteError
-from dask_chunkio.storage import writers
-from dask_chunkio.storage.claim import LOOKS, Claim
-from dask_chunkio.storage.dataset import DatasetSpec
-from dask_chunkio.storage.files import is_at
-from dask_chunkio.storage.folder import Folder, is_left, remove_empty_folder
-from dask_chunkio.storage.journal import read_journal
-from dask_chunkio.storage.keepalive import Keepalive
-from dask_chunkio.storage.making import Made
-from dask_chunkio.storage.manifest import read_manifest, require_real_folder
-from dask_chunkio.storage.owner import Owner
+from dask_chunkio.storage import session
+from dask_chunkio.storage.activity.activity_lock import LOOKS, Claim
+from dask_chunkio.storage.activity.keepalive import Keepalive
+from dask_chunkio.storage.creation import Made
+from dask_chunkio.storage.filesystem.io import is_at
+from dask_chunkio.storage.filesystem.side_folder import Folder, is_left, remove_empty_folder
+from dask_chunkio.storage.hdf5.dataset import DatasetSpec
+from dask_chunkio.storage.journal.journal import read_journal
+from dask_chunkio.storage.journal.manifest import read_manifest, require_real_folder
+from dask_chunkio.storage.journal.owner import Owner
 from dask_chunkio.storage.preconditions import judge
-from dask_chunkio.storage.taking_over import take_over
+from dask_chunkio.storage.take_over import take_over
 from dask_chunkio.storage.target import Target, remedies
-from dask_chunkio.storage.turn import Lock
+from dask_chunkio.storage.transaction import Lock
 
 __all__ = ["Begun", "begin", "claimed_alone"]
 
@@ -84,7 +84,7 @@ def begin(
     require_real_folder(target.folder)
 
     def create(target: Target, owners: Sequence[Owner] | None) -> Made:
-        writer = writers.writer_for(target, exclusive)
+        writer = session.writer_for(target, exclusive)
         if keepalive is None:
             return writer.create(specs, lock, owners)
         with writer.turns.used():
@@ -118,7 +118,7 @@ def _begun_anew(target: Target, specs: Sequence[DatasetSpec], create: _Create) -
             _share(target, claim, folder)
             return Begun(target, create(target, None))
         except BaseException:
-            writers.release(target.write_id)
+            session.release(target.write_id)
             _take_back(target, folder, claim)
             raise
 
@@ -200,12 +200,12 @@ def _gone_on(target: Target, create: _Create, owners: Sequence[Owner] | None) ->
             raise TargetChangedError(_is_beginning(target))
         made = create(found, owners)
     except BaseException as error:
-        writers.release(target.write_id)
+        session.release(target.write_id)
         if owners is not None and type(error) is TargetError and not is_left(target.folder):
             raise TargetChangedError(_is_beginning(target)) from error
         raise
     if made.complete:
-        writers.release(target.write_id)
+        session.release(target.write_id)
     return Begun(found, made)
 
 

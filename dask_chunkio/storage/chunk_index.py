@@ -28,11 +28,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from dask_chunkio.grid import Array, ChunkGrid, Shape
-from dask_chunkio.storage.dataset import DatasetLayout
-from dask_chunkio.storage.h5py_compat import EXTENSIBLE_ARRAY, can_search, chunk_index_type, search_chunks
-from dask_chunkio.storage.hdf5_file import StagedFile
-from dask_chunkio.storage.journal import ROW, Entries
+from dask_chunkio.geometry.grid import Array, ChunkGrid, Shape
+from dask_chunkio.storage.hdf5.dataset import DatasetLayout
+from dask_chunkio.storage.hdf5.h5py_compat import EXTENSIBLE_ARRAY, can_search, chunk_index_type, search_chunks
+from dask_chunkio.storage.hdf5.staged_file import StagedFile
+from dask_chunkio.storage.journal.journal import ROW, Entries
 
 __all__ = ["UNREADABLE", "StoredChunks", "count_stored", "index_differs", "list_stored", "misfiled"]
 

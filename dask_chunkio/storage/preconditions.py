@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import h5py
 
 from dask_chunkio.errors import IntegrityError, TargetBusyError, TargetChangedError, TargetError, TargetExistsError
-from dask_chunkio.storage.complete import StoredDataset, completed, differs
-from dask_chunkio.storage.dataset import DatasetSpec
-from dask_chunkio.storage.file_metadata import keeps_metadata
-from dask_chunkio.storage.flock import has_writer
-from dask_chunkio.storage.folder import is_left
-from dask_chunkio.storage.holders import close_it
-from dask_chunkio.storage.manifest import require_real_folder
-from dask_chunkio.storage.superblock import require_closed
+from dask_chunkio.storage.completeness import StoredDataset, completed, differs
+from dask_chunkio.storage.filesystem.lock_holders import close_it
+from dask_chunkio.storage.filesystem.locks import has_writer
+from dask_chunkio.storage.filesystem.metadata import keeps_metadata
+from dask_chunkio.storage.filesystem.side_folder import is_left
+from dask_chunkio.storage.hdf5.dataset import DatasetSpec
+from dask_chunkio.storage.hdf5.superblock import require_closed
+from dask_chunkio.storage.journal.manifest import require_real_folder
 from dask_chunkio.storage.target import Mode, Target, remedies
-from dask_chunkio.storage.visible import require_as_planned
+from dask_chunkio.storage.visible_chunks import require_as_planned
 
 __all__ = ["Judgement", "is_complete", "judge", "left_words", "opened_to_look", "require_free", "require_inside"]
 __all__ += ["require_replaceable", "require_writable", "target_problem"]

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from dask_chunkio.errors import TargetError, TargetExistsError, UnfinishedWriteError
-from dask_chunkio.storage.files import sync_folder
-from dask_chunkio.storage.folder import Folder, is_left
-from dask_chunkio.storage.journal import read_journal
-from dask_chunkio.storage.lease import DEFAULT_SECONDS
-from dask_chunkio.storage.manifest import Manifest, read_manifest, require_real_folder
+from dask_chunkio.storage.activity.lease import DEFAULT_SECONDS
+from dask_chunkio.storage.filesystem.io import sync_folder
+from dask_chunkio.storage.filesystem.side_folder import Folder, is_left
+from dask_chunkio.storage.journal.journal import read_journal
+from dask_chunkio.storage.journal.manifest import Manifest, read_manifest, require_real_folder
 
 __all__ = ["DAMAGED_LOG", "HIDDEN_FILE", "SIDE_FILES", "Durability", "Mode", "Target", "cannot_resume", "remedies"]
 

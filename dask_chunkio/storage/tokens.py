@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import h5py
 
 from dask_chunkio.errors import TargetError, TargetExistsError
-from dask_chunkio.storage.records import parse_json
+from dask_chunkio.storage.journal.records import parse_json
 
 __all__ = ["TOKENS", "add_token", "is_applied", "read_tokens"]
 

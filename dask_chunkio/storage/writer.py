@@ -9,20 +9,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dask_chunkio.errors import IntegrityError, TargetError
-from dask_chunkio.filters.pipeline import Payload
-from dask_chunkio.grid import Array, Selection
-from dask_chunkio.storage.dataset import DatasetLayout, DatasetSpec
-from dask_chunkio.storage.elements import write_elements
-from dask_chunkio.storage.ending import end, mend, require_all
-from dask_chunkio.storage.journal import HELD, Entries, Reservations
-from dask_chunkio.storage.making import Made, make_datasets, take_over_datasets
-from dask_chunkio.storage.owner import Owner
-from dask_chunkio.storage.payloads import read_payload
-from dask_chunkio.storage.records import RESERVED, VOIDED, checksum
-from dask_chunkio.storage.taking_over import remove_dead_leases
+from dask_chunkio.filters.chunk_format import Payload
+from dask_chunkio.geometry.grid import Array, Selection
+from dask_chunkio.storage.creation import Made, make_datasets, take_over_datasets
+from dask_chunkio.storage.finish import end, mend, require_all
+from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec
+from dask_chunkio.storage.hdf5.elements import write_elements
+from dask_chunkio.storage.journal.journal import HELD, Entries, Reservations
+from dask_chunkio.storage.journal.owner import Owner
+from dask_chunkio.storage.journal.payloads import read_payload
+from dask_chunkio.storage.journal.records import RESERVED, VOIDED, checksum
+from dask_chunkio.storage.take_over import remove_dead_leases
 from dask_chunkio.storage.target import Target
-from dask_chunkio.storage.turn import PATIENCE, Lock, Turns
-from dask_chunkio.storage.visible import Change, place_visible
+from dask_chunkio.storage.transaction import PATIENCE, Lock, Turns
+from dask_chunkio.storage.visible_chunks import Change, place_visible
 
 __all__ = ["Finished", "Lock", "Writer"]
 

@@ -12,9 +12,9 @@ import numpy as np
 
 import dask_chunkio as dcio
 from dask_chunkio.iterator import GenericDataChunkIterator
-from dask_chunkio.storage import target, writer, writers
-from dask_chunkio.storage.folder import Folder
-from dask_chunkio.storage.redo_log import RedoLog
+from dask_chunkio.storage import session, target, writer
+from dask_chunkio.storage.filesystem.side_folder import Folder
+from dask_chunkio.storage.journal.redo_log import RedoLog
 
 CHUNK, BUFFER = (2, 4), (4, 8)
 DATA = {
@@ -103,7 +103,7 @@ def _remove_half(found, *_):
 
 CUTS = {
     "empty": lambda: cut(target.Target, "describe_folder"),
-    "begun": lambda: cut(writers, "writer_for"),
+    "begun": lambda: cut(session, "writer_for"),
     "first": lambda: cut(RedoLog, "_apply"),
     "created": lambda: cut(writer.Writer, "commit"),
     # Two buffers are in their place, a third one is on its way.
@@ -112,7 +112,7 @@ CUTS = {
     "applied": lambda: cut(RedoLog, "_apply", 3, before=_apply),
     "torn": lambda: cut(RedoLog, "commit", 3, before=_tear),
     "whole": lambda: cut(writer.Writer, "finish"),
-    "finished": lambda: cut(writers, "publish"),
+    "finished": lambda: cut(session, "publish"),
     # The file has its name, and the folder is half removed.
     "published": lambda: cut(Folder, "remove", before=_remove_half),
 }

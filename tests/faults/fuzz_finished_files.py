@@ -28,8 +28,9 @@ from fuzz_side_files import snapshot
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import ChunkIOError
-from dask_chunkio.storage import claim, decoding
-from dask_chunkio.storage import verify as verifying
+from dask_chunkio.storage.activity import activity_lock
+from dask_chunkio.storage.inspection import decoding
+from dask_chunkio.storage.inspection import verify as verifying
 
 SECONDS = 60
 # Above what the process has when it begins.
@@ -212,7 +213,7 @@ def unfinished(folder):
         kind, _, moment = state.partition("-")
         cut_off_writes.make(folder / state, moment, existing=kind == "existing")
     # What a dead process leaves is believed in for a while.
-    mock.patch.object(claim, "_PAUSE", 0).start()
+    mock.patch.object(activity_lock, "_PAUSE", 0).start()
     return sorted(folder.iterdir())
 
 

@@ -34,10 +34,10 @@ from click.testing import CliRunner
 from cut_off_writes import DATA, check_new, check_old
 
 import dask_chunkio as dcio
-from dask_chunkio.cli import main as command_line
+from dask_chunkio.cli.main import main as command_line
 from dask_chunkio.errors import ChunkIOError
-from dask_chunkio.storage import claim
-from dask_chunkio.storage.verify import _SCRIPT
+from dask_chunkio.storage.activity import activity_lock
+from dask_chunkio.storage.inspection.verify import _SCRIPT
 
 SECONDS = 60
 # Above what the process has when it begins.
@@ -398,7 +398,7 @@ def prepare(folder):
         with contextlib.suppress(ChunkIOError):
             ENTRIES[entry](folder / "first.h5")
     logging.getLogger("dask_chunkio").setLevel(logging.ERROR)
-    mock.patch.object(claim, "_PAUSE", 0).start()
+    mock.patch.object(activity_lock, "_PAUSE", 0).start()
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
     sys.addaudithook(audit)

@@ -7,9 +7,18 @@ import socket
 import struct
 from pathlib import Path
 
-from dask_chunkio.storage import records
-from dask_chunkio.storage.log import _RUN, _TURN
-from dask_chunkio.storage.records import CREATED, FINISHED, OWNER, RESERVED, TURN, VOIDED, pack_record, read_records
+from dask_chunkio.storage.journal import records
+from dask_chunkio.storage.journal.records import (
+    CREATED,
+    FINISHED,
+    OWNER,
+    RESERVED,
+    TURN,
+    VOIDED,
+    pack_record,
+    read_records,
+)
+from dask_chunkio.storage.journal.redo_record import _RUN, _TURN
 
 NUMBERS = [0, 1, 2, 3, 7, 100, 4096, 1 << 20, 1 << 29, 1 << 31, 1 << 32, 1 << 40, 1 << 48]
 NUMBERS += [(1 << 61) - 1, (1 << 62) - 1, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]

@@ -25,7 +25,7 @@ import h5py
 import numpy as np
 
 import dask_chunkio as dcio
-from dask_chunkio.cli import main as command_line
+from dask_chunkio.cli.main import main as command_line
 
 SHAPE = (240, 4000)
 CHUNKS = (4, 4000)

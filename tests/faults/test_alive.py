@@ -18,7 +18,7 @@ from upstream_writes import DATA
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import SourceError, TargetBusyError
-from dask_chunkio.storage.lease import leases_in
+from dask_chunkio.storage.activity.lease import leases_in
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no flock")
 KINDS = ["threads", *(pytest.param(kind, marks=pytest.mark.heavy) for kind in ("processes", "cluster", "compute"))]

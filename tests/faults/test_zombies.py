@@ -18,7 +18,8 @@ from zombies import DATA, FREE, FREE_BEGINNING, FREE_FINISH, HELD, HELD_BEGINNIN
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import TargetBusyError, TargetExistsError, WorkerError
-from dask_chunkio.storage import begin, placing, taking_over, unfinished
+from dask_chunkio.storage import begin, recovery, take_over
+from dask_chunkio.storage.filesystem import placement_barrier
 
 pytestmark = [
     pytest.mark.heavy,
@@ -55,8 +56,8 @@ def with_kinds(phases, both=()):
 @pytest.fixture
 def impatient(monkeypatch):
     """Whoever is alive is not waited for in this process."""
-    for module in (begin, unfinished):
-        monkeypatch.setattr(module, "take_over", partial(taking_over.take_over, patience=0.1))
+    for module in (begin, recovery):
+        monkeypatch.setattr(module, "take_over", partial(take_over.take_over, patience=0.1))
 
 
 @pytest.fixture(params=KINDS)
@@ -270,7 +271,7 @@ def ends(zombie, process):
 def test_no_write_ends_while_a_stopped_process_is_placing(place, tmp_path, monkeypatch, phase):
     """Its payloads would land in the file when the write is long over, on what may be others' data by then."""
     marker, write_id = tmp_path / "marker", tmp_path.name
-    monkeypatch.setattr(placing, "_PATIENCE", 0)
+    monkeypatch.setattr(placement_barrier, "_PATIENCE", 0)
     with program(HERE / "zombies.py", "as_worker", place, phase, marker, write_id) as process:
         zombie = stopped(marker)
         with pytest.raises(TargetBusyError, match=r"cannot end: a process has been placing .*kill that, and go on"):

@@ -16,15 +16,16 @@ from unittest import mock
 import numpy as np
 
 import dask_chunkio as dcio
-from dask_chunkio import graph, tasks
+from dask_chunkio.execution import graph, tasks
 from dask_chunkio.iterator import GenericDataChunkIterator
-from dask_chunkio.storage import begin, placing, publishing, turn, writer, writers
-from dask_chunkio.storage.claim import Claim
-from dask_chunkio.storage.folder import Folder
-from dask_chunkio.storage.log import Turn
-from dask_chunkio.storage.redo_log import RedoLog
+from dask_chunkio.storage import begin, publish, session, transaction, writer
+from dask_chunkio.storage.activity.activity_lock import Claim
+from dask_chunkio.storage.filesystem import placement_barrier
+from dask_chunkio.storage.filesystem.side_folder import Folder
+from dask_chunkio.storage.journal.redo_log import RedoLog
+from dask_chunkio.storage.journal.redo_record import Turn
 from dask_chunkio.storage.target import Target
-from dask_chunkio.storage.turn import Turns
+from dask_chunkio.storage.transaction import Turns
 from dask_chunkio.storage.writer import Writer
 
 DATA = np.arange(40 * 8, dtype="i4").reshape(40, 8) % 23
@@ -141,7 +142,7 @@ def _placing_half(stop):
                 stop.here()
             os.pwrite(descriptor, data[half:], offset + half)
 
-    turn.pwrite_each = pwrite_each
+    transaction.pwrite_each = pwrite_each
 
 
 def _before_names(stop):
@@ -157,8 +158,8 @@ def _is_log(path, *_):
 FREE = {
     "reading": lambda stop: stop.before(tasks, "read_checked"),
     "encoding": lambda stop: stop.before(tasks, "cut_chunk"),
-    "with the scheduler's lock": lambda stop: stop.before(turn, "locked"),
-    "before placing": lambda stop: stop.before(turn, "pwrite_each"),
+    "with the scheduler's lock": lambda stop: stop.before(transaction, "locked"),
+    "before placing": lambda stop: stop.before(transaction, "pwrite_each"),
     "placing": _placing_half,
     "after placing": lambda stop: stop.after(Writer, "_place"),
 }
@@ -168,9 +169,9 @@ HELD = {
     "after applying": lambda stop: stop.after(Turn, "apply"),
 }
 FREE_FINISH = {
-    "before publishing": lambda stop: stop.before(writers, "publish"),
+    "before publishing": lambda stop: stop.before(session, "publish"),
     "before the name": _before_names,
-    "after the name": lambda stop: stop.before(publishing, "sync_folder"),
+    "after the name": lambda stop: stop.before(publish, "sync_folder"),
     "before removing": lambda stop: stop.before(Folder, "remove"),
     "removing": lambda stop: stop.before(os, "unlink", _is_log),
     "before removing the folder": lambda stop: stop.before(os, "rmdir"),
@@ -196,7 +197,7 @@ FREE_BEGINNING = {
 HELD_BEGINNING = {
     "before the manifest": lambda stop: stop.before(Target, "describe_folder"),
     "before sharing": lambda stop: stop.before(begin, "_share"),
-    "before the datasets": lambda stop: stop.before(writers, "writer_for"),
+    "before the datasets": lambda stop: stop.before(session, "writer_for"),
 }
 # In no task.
 OUTSIDE = {
@@ -231,7 +232,7 @@ def _stop_in_task(phase, marker):
     phases[phase](stop)
     stop.within(tasks, "write_buffer", "commit")
     stop.within(tasks, "finish_target", "finish")
-    stop.note_those_who_come(placing, "locked")
+    stop.note_those_who_come(placement_barrier, "locked")
 
 
 def main(call, path, phase, marker, *words):

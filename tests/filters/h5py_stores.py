@@ -5,9 +5,9 @@ import contextlib
 import h5py
 import numpy as np
 
-from dask_chunkio.filters.cut import cut_chunk
-from dask_chunkio.filters.via_hdf5 import encoder_for
-from dask_chunkio.storage.dataset import describe
+from dask_chunkio.filters.chunking import cut_chunk
+from dask_chunkio.filters.hdf5_encoder import encoder_for
+from dask_chunkio.storage.hdf5.dataset import describe
 
 
 @contextlib.contextmanager

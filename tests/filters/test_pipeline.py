@@ -4,9 +4,9 @@ from h5py_stores import dataset, encoded, noise, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dask_chunkio.filters.direct import DirectEncoder
-from dask_chunkio.filters.pipeline import ChunkFormat, Filter, Payload
-from dask_chunkio.storage.dataset import describe
+from dask_chunkio.filters.chunk_format import ChunkFormat, Filter, Payload
+from dask_chunkio.filters.encoder import DirectEncoder
+from dask_chunkio.storage.hdf5.dataset import describe
 
 
 @given(

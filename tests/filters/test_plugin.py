@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 import dask_chunkio
 from dask_chunkio.errors import FilterError
 from dask_chunkio.filters import plugin
-from dask_chunkio.filters.direct import DirectEncoder, direct_steps
-from dask_chunkio.filters.pipeline import ChunkFormat, Filter
+from dask_chunkio.filters.chunk_format import ChunkFormat, Filter
+from dask_chunkio.filters.encoder import DirectEncoder, direct_steps
+from dask_chunkio.filters.hdf5_encoder import Hdf5Encoder, encoder_for
 from dask_chunkio.filters.plugin import find_plugin
-from dask_chunkio.filters.via_hdf5 import Hdf5Encoder, encoder_for
-from dask_chunkio.storage.dataset import describe
+from dask_chunkio.storage.hdf5.dataset import describe
 
 ANY = ["u1", "<i2", ">i4", "f8", "c16", "S7", "V3"]
 FLOATS = ["<f4", "<f8", ">f4"]
@@ -369,8 +369,8 @@ def test_a_plugin_on_hdf5s_path_is_found_among_files_that_are_none(tmp_path):
         import sys
         sys.modules["hdf5plugin"] = None
         import numpy as np
-        from dask_chunkio.filters.direct import DirectEncoder
-        from dask_chunkio.filters.pipeline import ChunkFormat, Filter
+        from dask_chunkio.filters.encoder import DirectEncoder
+        from dask_chunkio.filters.chunk_format import ChunkFormat, Filter
         encoder = DirectEncoder(ChunkFormat((4096,), np.dtype("i2"), (Filter(32015, 1, (3,), "zstd"),)))
         print(encoder.name, encoder.encode(np.zeros(4096, "i2")).nbytes)
     """

@@ -10,10 +10,10 @@ import pytest
 from h5py_stores import dataset, encoded, noise, pipeline_dataset, stored, walk
 
 from dask_chunkio.errors import FilterError
-from dask_chunkio.filters.direct import DirectEncoder
-from dask_chunkio.filters.pipeline import ChunkFormat, Filter
-from dask_chunkio.filters.via_hdf5 import Hdf5Encoder, encoder_for, require_filter
-from dask_chunkio.storage.dataset import describe
+from dask_chunkio.filters.chunk_format import ChunkFormat, Filter
+from dask_chunkio.filters.encoder import DirectEncoder
+from dask_chunkio.filters.hdf5_encoder import Hdf5Encoder, encoder_for, require_filter
+from dask_chunkio.storage.hdf5.dataset import describe
 
 STACKS = {
     "lzf": {"compression": "lzf"},
@@ -177,8 +177,8 @@ def test_a_mandatory_filter_that_fails_leaves_hdf5_whole():
     script = """
         import numpy as np, pytest
         from dask_chunkio.errors import FilterError
-        from dask_chunkio.filters.pipeline import ChunkFormat, Filter
-        from dask_chunkio.filters.via_hdf5 import Hdf5Encoder
+        from dask_chunkio.filters.chunk_format import ChunkFormat, Filter
+        from dask_chunkio.filters.hdf5_encoder import Hdf5Encoder
         form = ChunkFormat((100,), np.dtype("i4"), (Filter(1, 0, (12,), "deflate"),))
         encoder = Hdf5Encoder(form, {})
         for _ in range(3):
@@ -192,7 +192,7 @@ def test_a_mandatory_filter_that_fails_leaves_hdf5_whole():
 def test_a_plugin_is_loaded_where_it_is_first_needed():
     script = """
         import sys
-        from dask_chunkio.filters.via_hdf5 import require_filter
+        from dask_chunkio.filters.hdf5_encoder import require_filter
         assert "hdf5plugin" not in sys.modules
         require_filter(32015)
         assert "hdf5plugin" in sys.modules

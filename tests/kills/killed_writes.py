@@ -24,8 +24,8 @@ import h5py
 import numpy as np
 
 import dask_chunkio as dcio
-from dask_chunkio import tasks
 from dask_chunkio.errors import TargetExistsError
+from dask_chunkio.execution import tasks
 from dask_chunkio.iterator import GenericDataChunkIterator
 
 CALLS = ("pwrite", "pwritev", "ftruncate", "open", "mkdir", "link", "replace", "rename", "unlink", "rmdir", "fsync")

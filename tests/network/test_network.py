@@ -17,11 +17,11 @@ import pytest
 from distributed import Event
 
 import dask_chunkio as dcio
-from dask_chunkio import locks
-from dask_chunkio.storage.folder import is_held_open
-from dask_chunkio.storage.owner import Owner
+from dask_chunkio.execution import dask_compat
+from dask_chunkio.storage.filesystem.side_folder import is_held_open
+from dask_chunkio.storage.journal.owner import Owner
 from dask_chunkio.storage.target import Target
-from dask_chunkio.storage.turn import Turns
+from dask_chunkio.storage.transaction import Turns
 
 PROGRAM, MISSING = network_mounts.program()
 needs_mounts = pytest.mark.skipif(bool(MISSING), reason=MISSING)
@@ -243,9 +243,9 @@ def test_a_link_to_itself_is_no_folder(target):
     ],
 )
 def test_a_worker_that_listens_on_its_host_alone_has_no_others(monkeypatch, address, is_so):
-    assert not locks.spans_hosts()
-    monkeypatch.setattr(locks, "get_worker", lambda: SimpleNamespace(address=address))
-    assert locks.spans_hosts() == is_so
+    assert not dask_compat.spans_hosts()
+    monkeypatch.setattr(dask_compat, "get_worker", lambda: SimpleNamespace(address=address))
+    assert dask_compat.spans_hosts() == is_so
 
 
 @pytest.mark.parametrize("spans_hosts", [False, True])

@@ -15,7 +15,7 @@ from simulated_disk import Disk, Recorder, State
 
 import dask_chunkio
 from dask_chunkio.errors import TargetError, TargetExistsError
-from dask_chunkio.storage import claim
+from dask_chunkio.storage.activity import activity_lock
 from dask_chunkio.storage.writer import Writer
 
 # How many times as much the heavy tests try, and what they choose.
@@ -127,7 +127,7 @@ def shared():
 
 @contextlib.contextmanager
 def without_pauses():
-    with mock.patch.object(claim, "_PAUSE", 0):
+    with mock.patch.object(activity_lock, "_PAUSE", 0):
         yield
 
 

@@ -32,7 +32,7 @@ from simulated_disk import Recorder, disks_after
 
 import dask_chunkio
 from dask_chunkio.errors import ChunkIOError
-from dask_chunkio.storage import disk
+from dask_chunkio.storage.filesystem import disk
 
 
 def noise(seed, rows):

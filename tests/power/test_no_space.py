@@ -29,7 +29,8 @@ from simulated_disk import Disk
 
 import dask_chunkio
 from dask_chunkio.errors import SourceError, TargetError
-from dask_chunkio.storage import flock, writers
+from dask_chunkio.storage import session
+from dask_chunkio.storage.filesystem import locks
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -83,8 +84,8 @@ def write(case, root, **keywords):
         return replace(case, exclusive=True).write(root, compute=False, **keywords).compute(scheduler=case.scheduler)
     finally:
         # The process that ran the tasks ends.
-        for write_id in list(writers._writers):
-            writers.release(write_id)
+        for write_id in list(session._writers):
+            session.release(write_id)
 
 
 def require_one_clear_error(error, path, number):
@@ -413,5 +414,5 @@ def test_a_file_system_without_locks_is_one_clear_error(name, number, tmp_path, 
     def no_lock(_descriptor, _operation):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(flock.fcntl, "flock", no_lock)
+    monkeypatch.setattr(locks.fcntl, "flock", no_lock)
     refused(case, tmp_path, "has no file locks", "write to another file system")

@@ -7,9 +7,9 @@ from iterators import quarters
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 from dask_chunkio.sources.adapt import as_source
 from dask_chunkio.sources.array import ArraySource
+from dask_chunkio.sources.base import check_read_mode
+from dask_chunkio.sources.dask_array import LazySource
 from dask_chunkio.sources.iterator import IteratorSource
-from dask_chunkio.sources.lazy import LazySource
-from dask_chunkio.sources.source import check_read_mode
 from dask_chunkio.sources.stream import StreamSource
 
 NUMBERS = np.arange(6).reshape(2, 3)

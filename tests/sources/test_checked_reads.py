@@ -8,7 +8,7 @@ from iterators import Describing, numbers
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import CastError, SourceError
-from dask_chunkio.sources.source import check_buffer, read_checked
+from dask_chunkio.sources.base import check_buffer, read_checked
 
 I2, F4 = np.dtype("i2"), np.dtype("f4")
 WHERE = r"^/x, buffer 1, selection \[3:6, 0:6\]: "

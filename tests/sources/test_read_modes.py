@@ -11,7 +11,7 @@ from hdmf.data_utils import GenericDataChunkIterator as HdmfIterator
 from iterators import FromArray, numbers
 
 import dask_chunkio as dcio
-from dask_chunkio import tasks
+from dask_chunkio.execution import tasks
 
 SHAPE = 16, 6
 BUFFERS = 8

@@ -14,7 +14,7 @@ from unittest import mock
 
 from writes import Write
 
-from dask_chunkio.storage import hdf5_file
+from dask_chunkio.storage.hdf5 import staged_file
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ def left(folder):
 
 def uncaught(folder):
     write = Write(folder / "out.h5", compression="gzip")
-    with mock.patch.object(hdf5_file, "pread_into", side_effect=OSError("injected")):
+    with mock.patch.object(staged_file, "pread_into", side_effect=OSError("injected")):
         write.commit(0)
 
 

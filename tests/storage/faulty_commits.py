@@ -15,9 +15,9 @@ from unittest import mock
 from writes import Write
 
 from dask_chunkio.errors import TargetError
-from dask_chunkio.storage import hdf5_file
-from dask_chunkio.storage.hdf5_file import StagedFile
-from dask_chunkio.storage.staging import StagedPages
+from dask_chunkio.storage.hdf5 import staged_file
+from dask_chunkio.storage.hdf5.staged_file import StagedFile
+from dask_chunkio.storage.hdf5.staged_pages import StagedPages
 
 
 class InjectedError(OSError):
@@ -51,7 +51,7 @@ def out_of_memory():
 
 def failing_reads(number):
     at = At(number, fail)
-    return at, mock.patch.object(hdf5_file, "pread_into", at.before(hdf5_file.pread_into)), InjectedError
+    return at, mock.patch.object(staged_file, "pread_into", at.before(staged_file.pread_into)), InjectedError
 
 
 def failing_stages(number):

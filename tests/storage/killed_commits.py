@@ -10,7 +10,7 @@ from pathlib import Path
 
 from writes import Write, numbers
 
-from dask_chunkio.storage.log import read_turn
+from dask_chunkio.storage.journal.redo_record import read_turn
 
 KILLED = 9
 

@@ -19,10 +19,12 @@ from writes import Write
 
 from dask_chunkio import status
 from dask_chunkio.errors import TargetBusyError, TargetError
-from dask_chunkio.storage import placing, redo_log, turn, writer
-from dask_chunkio.storage.flock import try_exclusive, unlock
-from dask_chunkio.storage.log import Turn
-from dask_chunkio.storage.taking_over import take_over
+from dask_chunkio.storage import transaction, writer
+from dask_chunkio.storage.filesystem import placement_barrier
+from dask_chunkio.storage.filesystem.locks import try_exclusive, unlock
+from dask_chunkio.storage.journal import redo_log
+from dask_chunkio.storage.journal.redo_record import Turn
+from dask_chunkio.storage.take_over import take_over
 
 PLACING = ("before placing", "placing")
 OUTSIDE = ("encoding", *PLACING)
@@ -70,19 +72,19 @@ def stop_in(phase):
     if phase == "encoding":
         before(writer, "checksum")
     elif phase == "reserving":
-        before(turn.StagedFile, "reserve")
+        before(transaction.StagedFile, "reserve")
     elif phase == "before the log":
         before(redo_log, "pwrite_all")
     elif phase == "before applying":
         before(Turn, "apply")
     elif phase == "applying":
-        before(turn.os, "ftruncate", lambda _, size: size)
+        before(transaction.os, "ftruncate", lambda _, size: size)
     elif phase == "after applying":
         after(Turn, "apply")
     elif phase == "before placing":
-        before(turn, "pwrite_each")
+        before(transaction, "pwrite_each")
     elif phase == "placing":
-        turn.pwrite_each = placing_half
+        transaction.pwrite_each = placing_half
 
 
 def the_write(path, **more):
@@ -176,7 +178,7 @@ def main():
 
 def require_no_end(write):
     """What it would place after the end could land on data that others have put there since."""
-    with mock.patch.object(placing, "_PATIENCE", 0), pytest.raises(TargetBusyError, match="cannot end"):
+    with mock.patch.object(placement_barrier, "_PATIENCE", 0), pytest.raises(TargetBusyError, match="cannot end"):
         write.finish()
 
 

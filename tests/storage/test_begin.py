@@ -24,7 +24,7 @@ from dask_chunkio.errors import (
     TargetExistsError,
     UnfinishedWriteError,
 )
-from dask_chunkio.storage.folder import Folder
+from dask_chunkio.storage.filesystem.side_folder import Folder
 
 HERE = Path(__file__).parent
 X = np.arange(96, dtype="i4").reshape(12, 8)

@@ -10,11 +10,12 @@ import h5py
 import numpy as np
 import pytest
 
-from dask_chunkio.storage import chunk_index, h5py_compat
+from dask_chunkio.storage import chunk_index
 from dask_chunkio.storage.chunk_index import count_stored, index_differs, list_stored, misfiled
-from dask_chunkio.storage.dataset import describe
-from dask_chunkio.storage.hdf5_file import StagedFile
-from dask_chunkio.storage.journal import ROW
+from dask_chunkio.storage.hdf5 import h5py_compat
+from dask_chunkio.storage.hdf5.dataset import describe
+from dask_chunkio.storage.hdf5.staged_file import StagedFile
+from dask_chunkio.storage.journal.journal import ROW
 
 LIBVERS = ("earliest", "v110", "v112", "v114", "v200", "latest")
 # H5D_CHUNK_IDX_… of H5Dpublic.h.

@@ -11,7 +11,7 @@ import pytest
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import IntegrityError
-from dask_chunkio.storage.redo_log import RedoLog
+from dask_chunkio.storage.journal.redo_log import RedoLog
 
 KILLED = 9
 OLD = np.arange(240, dtype="i4").reshape(12, 20)
@@ -183,7 +183,7 @@ def test_a_log_that_never_reached_the_disk_is_kept_aside(tmp_path, case):
     record = bytes(len(log.read_bytes()))
     log.write_bytes(record)
     dcio.status(tmp_path / PATH)
-    with mock.patch("dask_chunkio.storage.folder.Folder.remove"):
+    with mock.patch("dask_chunkio.storage.filesystem.side_folder.Folder.remove"):
         write(tmp_path, case, durability="power")
     assert (log.parent / "log.damaged-1").read_bytes() == record
     check(tmp_path, case)

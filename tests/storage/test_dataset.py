@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, FilterError
-from dask_chunkio.storage.dataset import DatasetSpec, describe, make_dataset, preview
+from dask_chunkio.storage.hdf5.dataset import DatasetSpec, describe, make_dataset, preview
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from dask_chunkio.errors import (
     TargetExistsError,
     UnfinishedWriteError,
 )
-from dask_chunkio.storage.taking_over import take_over
+from dask_chunkio.storage.take_over import take_over
 
 OLD = np.random.default_rng(0).integers(0, 99, (60, 40)).astype("i4")
 NEW = np.random.default_rng(1).integers(0, 99, (50, 30)).astype("i2")
@@ -227,7 +227,7 @@ def test_no_dataset_is_lost_where_the_turn_that_names_it_is_cut_off(existing, mo
             os.pwrite(descriptor, data, offset)
 
         with monkeypatch.context() as patched:
-            patched.setattr("dask_chunkio.storage.log.pwrite_all", die)
+            patched.setattr("dask_chunkio.storage.journal.redo_record.pwrite_all", die)
             with pytest.raises(TargetError, match="Input/output error"):
                 write.finish()
         assert not journal.finished

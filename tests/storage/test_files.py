@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from dask_chunkio.storage import files
-from dask_chunkio.storage.files import pread_into, pwrite_all, write_whole_file
+from dask_chunkio.storage.filesystem import io
+from dask_chunkio.storage.filesystem.io import pread_into, pwrite_all, write_whole_file
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_short_counts_are_gone_on_with(descriptor):
 
 
 def test_more_than_the_system_moves_at_once(descriptor, monkeypatch):
-    monkeypatch.setattr(files, "_MOST", 4)
+    monkeypatch.setattr(io, "_MOST", 4)
     pwrite_all(descriptor, memoryview(b"0123456789"), 0)
     found = bytearray(10)
     assert pread_into(descriptor, memoryview(found), 0) == 10

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import dask_chunkio as dcio
-from dask_chunkio.storage.folder import Folder
+from dask_chunkio.storage.filesystem.side_folder import Folder
 
 OLD, NEW = np.arange(40, dtype="i4").reshape(10, 4), np.arange(40, 64, dtype="i4").reshape(6, 4)
 CALLS = {

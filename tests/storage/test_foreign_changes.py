@@ -9,9 +9,9 @@ import pytest
 from writes import Write, longer
 
 from dask_chunkio.errors import IntegrityError, TargetBusyError
-from dask_chunkio.storage.hdf5_file import StagedFile
-from dask_chunkio.storage.records import VOIDED, pack_record
-from dask_chunkio.storage.redo_log import RedoLog
+from dask_chunkio.storage.hdf5.staged_file import StagedFile
+from dask_chunkio.storage.journal.records import VOIDED, pack_record
+from dask_chunkio.storage.journal.redo_log import RedoLog
 
 
 @pytest.fixture

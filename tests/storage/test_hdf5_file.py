@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dask_chunkio.errors import IntegrityError
-from dask_chunkio.storage.hdf5_file import StagedFile
-from dask_chunkio.storage.hole import hole
+from dask_chunkio.storage.hdf5.placeholder import hole
+from dask_chunkio.storage.hdf5.staged_file import StagedFile
 
 START = bytes(range(200))
 

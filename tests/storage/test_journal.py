@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dask_chunkio.errors import IntegrityError
-from dask_chunkio.storage import journal as journals
-from dask_chunkio.storage.created import Created, CreatedDataset
-from dask_chunkio.storage.files import pwrite_all
-from dask_chunkio.storage.journal import Journal, Reservations
-from dask_chunkio.storage.owner import Owner
-from dask_chunkio.storage.records import CREATED, FINISHED, OWNER, RESERVED, VOIDED, pack_record, read_records
+from dask_chunkio.storage.filesystem.io import pwrite_all
+from dask_chunkio.storage.journal import journal as journals
+from dask_chunkio.storage.journal.created import Created, CreatedDataset
+from dask_chunkio.storage.journal.journal import Journal, Reservations
+from dask_chunkio.storage.journal.owner import Owner
+from dask_chunkio.storage.journal.records import CREATED, FINISHED, OWNER, RESERVED, VOIDED, pack_record, read_records
 
 numbers = st.integers(0, 2**64 - 1)
 MADE = CreatedDataset("/x", (10,), (2,), "int16", "int16", "", "", True)
@@ -241,7 +241,7 @@ def test_damage_is_found_in_any_block(journal, monkeypatch, at):
 HOSTILE = """
 import os, resource, sys
 from dask_chunkio.errors import IntegrityError
-from dask_chunkio.storage.journal import read_journal
+from dask_chunkio.storage.journal.journal import read_journal
 resource.setrlimit(resource.RLIMIT_AS, (int(open("/proc/self/statm").read().split()[0]) * 4096 + (200 << 20),) * 2)
 try:
     with read_journal(sys.argv[1]):

@@ -4,8 +4,9 @@ import threading
 
 from writes import Write
 
-from dask_chunkio.storage import keepalive, writers
-from dask_chunkio.storage.keepalive import Held, Keepalive, let_go, settle
+from dask_chunkio.storage import session
+from dask_chunkio.storage.activity import keepalive
+from dask_chunkio.storage.activity.keepalive import Held, Keepalive, let_go, settle
 
 
 def test_an_object_that_outlives_its_graph_keeps_nothing_alive(tmp_path):
@@ -15,7 +16,7 @@ def test_an_object_that_outlives_its_graph_keeps_nothing_alive(tmp_path):
         target = write.target
         kept = Keepalive(Held(target.folder, target.lock, target.write_id, "create", runs.__contains__))
         try:
-            with writers.engaged(target, False):
+            with session.engaged(target, False):
                 pass
             runs.clear()
             assert not settle(target.folder)

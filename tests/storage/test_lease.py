@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from dask_chunkio.storage import lease as lease_module
-from dask_chunkio.storage.lease import Lease, create_lease, leases_in
+from dask_chunkio.storage.activity import lease as lease_module
+from dask_chunkio.storage.activity.lease import Lease, create_lease, leases_in
 
 KILLED_AS_IT_CREATES = """
 import os, signal, sys

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dask_chunkio.errors import IntegrityError
-from dask_chunkio.storage.log import SECTOR, Turn, load_turn, read_turn
-from dask_chunkio.storage.records import RESERVED, TURN, pack_record
+from dask_chunkio.storage.journal.records import RESERVED, TURN, pack_record
+from dask_chunkio.storage.journal.redo_record import SECTOR, Turn, load_turn, read_turn
 
 OLD = b"o" * 5000
 CHANGE = [(0, b"superblock"), (4096, b"x" * 40), (4800, b"y" * 600), (8990, b"new")]
@@ -115,7 +115,7 @@ def test_a_turn_extends_then_writes_what_is_new_then_the_superblock_then_the_res
     def note(descriptor, _, offset):
         order.append((descriptor, offset, os.fstat(opened[0]).st_size))
 
-    monkeypatch.setattr("dask_chunkio.storage.log.pwrite_all", note)
+    monkeypatch.setattr("dask_chunkio.storage.journal.redo_record.pwrite_all", note)
     apply(turn, opened)
     file, journal = opened
     assert order == [(file, 8990, 9000), (file, 0, 9000), (file, 4096, 9000), (file, 4800, 9000), (journal, 24, 9000)]

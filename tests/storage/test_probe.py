@@ -7,9 +7,9 @@ import psutil
 import pytest
 
 from dask_chunkio.errors import TargetError
-from dask_chunkio.storage import probe
-from dask_chunkio.storage.file_system import FileSystem, file_system_of
-from dask_chunkio.storage.probe import check_folder
+from dask_chunkio.storage.filesystem.kind import FileSystem, file_system_of
+from dask_chunkio.storage.inspection import probe
+from dask_chunkio.storage.inspection.probe import check_folder
 
 
 def test_everything_holds_here(tmp_path):

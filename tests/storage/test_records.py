@@ -3,9 +3,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dask_chunkio.errors import ArgumentError, IntegrityError
-from dask_chunkio.storage import records
-from dask_chunkio.storage.created import Created, CreatedDataset
-from dask_chunkio.storage.records import (
+from dask_chunkio.storage.journal import records
+from dask_chunkio.storage.journal.created import Created, CreatedDataset
+from dask_chunkio.storage.journal.records import (
     CREATED,
     RESERVED,
     checksum,

@@ -3,7 +3,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from dask_chunkio.storage.staging import PAGE, StagedPages
+from dask_chunkio.storage.hdf5.staged_pages import PAGE, StagedPages
 
 SIZE = 5 * PAGE
 borders = [page * PAGE + step for page in range(5) for step in (-1, 0, 1) if page * PAGE + step >= 0]

@@ -16,10 +16,10 @@ from dask_chunkio.errors import (
     TargetExistsError,
     UnfinishedWriteError,
 )
-from dask_chunkio.storage.folder import Folder
-from dask_chunkio.storage.manifest import read_manifest
+from dask_chunkio.storage.filesystem.side_folder import Folder
+from dask_chunkio.storage.journal.manifest import read_manifest
 from dask_chunkio.storage.preconditions import require_free
-from dask_chunkio.storage.publishing import publish
+from dask_chunkio.storage.publish import publish
 from dask_chunkio.storage.target import Target
 
 

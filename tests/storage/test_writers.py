@@ -9,7 +9,7 @@ import pytest
 from writes import Write, numbers
 
 import dask_chunkio as dcio
-from dask_chunkio.storage import writers
+from dask_chunkio.storage import session
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="no flock")
 
@@ -20,7 +20,7 @@ def test_a_write_that_waits_for_a_lock_holds_up_no_other(tmp_path):
         with ThreadPoolExecutor(2) as pool:
 
             def engage():
-                with writers.engaged(waiting.target, False):
+                with session.engaged(waiting.target, False):
                     pass
 
             held = pool.submit(engage)
@@ -40,10 +40,10 @@ def test_a_write_is_let_go_between_its_tasks_and_never_under_one(tmp_path):
 
         def let_go():
             while not ended.is_set():
-                writers.release_unused(write.target.write_id)
+                session.release_unused(write.target.write_id)
 
         def use(_):
-            with writers.engaged(write.target, False) as writer, writer.turns.used():
+            with session.engaged(write.target, False) as writer, writer.turns.used():
                 return os.fstat(writer.turns.file).st_ino
 
         with ThreadPoolExecutor(3) as pool:

@@ -8,13 +8,13 @@ import zlib
 import h5py
 import numpy as np
 
-from dask_chunkio.filters.cut import cut_chunk
-from dask_chunkio.filters.pipeline import Payload
-from dask_chunkio.filters.via_hdf5 import encoder_for
-from dask_chunkio.grid import BufferGrid
-from dask_chunkio.storage import writers
+from dask_chunkio.filters.chunk_format import Payload
+from dask_chunkio.filters.chunking import cut_chunk
+from dask_chunkio.filters.hdf5_encoder import encoder_for
+from dask_chunkio.geometry.grid import BufferGrid
+from dask_chunkio.storage import session
 from dask_chunkio.storage.begin import begin
-from dask_chunkio.storage.dataset import DatasetSpec
+from dask_chunkio.storage.hdf5.dataset import DatasetSpec
 from dask_chunkio.storage.target import Target
 
 no_lock = contextlib.nullcontext
@@ -63,7 +63,7 @@ class Write:
 
     @property
     def writer(self):
-        return writers.writer_for(self.target, self.exclusive)
+        return session.writer_for(self.target, self.exclusive)
 
     def chunks(self, buffer):
         return list(self.buffers.chunk_numbers(buffer))
@@ -95,10 +95,10 @@ class Write:
                 self.commit(buffer)
 
     def finish(self):
-        return writers.finish(self.target, [self.layout], [self.spec], no_lock)
+        return session.finish(self.target, [self.layout], [self.spec], no_lock)
 
     def release(self):
-        writers.release(self.target.write_id)
+        session.release(self.target.write_id)
 
     def read(self):
         with h5py.File(self.target.path) as file:

@@ -1,0 +1,289 @@
+"""The demo: one recording written by us and by `dask.array.to_hdf5`, side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+import dask.array as da
+import h5py
+import numpy as np
+from dask.diagnostics.progress import ProgressBar
+
+from dask_chunkio.cli.demo_recording import RATE_HZ, Recording
+from dask_chunkio.cli.terminal import say
+from dask_chunkio.errors import IntegrityError, TargetError
+from dask_chunkio.geometry.grid import Array, Selection
+from dask_chunkio.write import plan, to_hdf5
+
+__all__ = ["Comparison", "Measured", "run_demo"]
+
+_CHANNELS = 384
+_LEVELS = (4, 1)
+_SAMPLES, _SAMPLE_FRAMES = 20, 1000
+_DATASET = "/raw"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One write, as a user would time it.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    nbytes, file_nbytes : int
+        Bytes of the elements, and of the file.
+    seconds : float
+        From the call to its return.
+    """
+
+    path: str
+    nbytes: int
+    file_nbytes: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Elements written, in MB/s."""
+        return self.nbytes / self.seconds / 1e6
+
+    @property
+    def ratio(self) -> float:
+        """How many bytes of elements stand in one byte of the file."""
+        return self.nbytes / self.file_nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Both writes at one gzip level; `theirs` is None if it was left out."""
+
+    level: int
+    ours: Measured
+    theirs: Measured | None
+
+
+def run_demo(
+    size_mb: int,
+    compare_mb: int,
+    *,
+    folder: str | None,
+    keep: bool,
+    scheduler: Any,
+    threads: int,
+    workers: str,
+    progress: bool,
+) -> list[Comparison]:
+    """Write, compare, read back, and print what came out.
+
+    Parameters
+    ----------
+    size_mb : int
+        Size of the recording in megabytes of 1e6 bytes.
+    compare_mb : int
+        How much of it `dask.array.to_hdf5` writes; 0 to leave that out.
+    folder : str or None
+        Where to make the folder with the files; None for the system's place for such.
+    keep : bool
+        Leave the files there.
+    scheduler : str or Client
+        Runs our writes.
+    threads : int
+        How many threads it has in all; dask gets as many.
+    workers : str
+        The same in words.
+    progress : bool
+        Show bars.
+
+    Returns
+    -------
+    list of Comparison
+        One for each gzip level.
+
+    Raises
+    ------
+    TargetError
+        If there is no place for the files.
+    IntegrityError
+        If a file read back differs from the recording.
+    """
+    recording = _recording(size_mb)
+    part = _recording(compare_mb) if compare_mb else None
+    with _working_folder(folder, keep, size_mb + compare_mb) as place:
+        _print_head(recording, part, workers, threads)
+        compared = []
+        for level in _LEVELS:
+            ours = _timed(f"{place}/gzip-{level}.h5", recording, _by_us(level, scheduler, progress))
+            theirs = None
+            if part is not None:
+                theirs = _timed(f"{place}/gzip-{level}-dask.h5", part, _by_dask(level, threads, progress))
+            compared.append(Comparison(level, ours, theirs))
+        _print_table(compared)
+        _check_samples(recording, part, compared)
+        if keep:
+            say(f"Kept in {place}: {', '.join(sorted(os.listdir(place)))}")
+    return compared
+
+
+def _recording(size_mb: int) -> Recording:
+    return Recording(max(size_mb * 1_000_000 // (2 * _CHANNELS), _SAMPLE_FRAMES), _CHANNELS)
+
+
+@contextlib.contextmanager
+def _working_folder(parent: str | None, keep: bool, size_mb: int) -> Iterator[str]:
+    try:
+        place = tempfile.mkdtemp(prefix="dask-chunkio-demo-", dir=parent)
+    except OSError as error:
+        raise TargetError(f"cannot make a folder in {parent}: {error.strerror}") from error
+    try:
+        # The files take about half the size of the data, at two levels.
+        free_mb = shutil.disk_usage(place).free // 1_000_000
+        if free_mb < size_mb:
+            raise TargetError(
+                f"the demo needs {size_mb} MB and {os.path.dirname(place)} has {free_mb} MB free; "
+                f"give a smaller --size-mb, or another --folder"
+            )
+        yield place
+    except BaseException:
+        keep = False
+        raise
+    finally:
+        if not keep:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+_Write = Callable[[str, Recording], object]
+
+
+def _by_us(level: int, scheduler: Any, progress: bool) -> _Write:
+    def write(path: str, recording: Recording) -> None:
+        _announce(f"gzip {level}, dask_chunkio", progress)
+        to_hdf5(
+            path,
+            _DATASET,
+            recording,
+            compression="gzip",
+            compression_opts=level,
+            shuffle=True,
+            scheduler=scheduler,
+            progress=progress,
+        )
+
+    return write
+
+
+def _by_dask(level: int, threads: int, progress: bool) -> _Write:
+    def write(path: str, recording: Recording) -> None:
+        _announce(f"gzip {level}, dask.array.to_hdf5", progress)
+        bar = ProgressBar(out=sys.stderr) if progress else contextlib.nullcontext()
+        # Threads, since it fails with any Client.
+        with dask.config.set(scheduler="threads", num_workers=threads), bar:
+            _lazy(recording, threads).to_hdf5(
+                path,
+                _DATASET,
+                chunks=recording.chunk_shape,
+                compression="gzip",
+                compression_opts=level,
+                shuffle=True,
+            )
+
+    return write
+
+
+def _lazy(recording: Recording, threads: int) -> Any:
+    """Return the recording as a dask array, in the blocks that we would use as buffers."""
+    with dask.config.set(num_workers=threads):
+        (planned,) = plan("unused.h5", _DATASET, recording, scheduler="threads").datasets
+    lengths = zip(recording.maxshape, planned.buffers.buffer_shape, strict=True)
+    blocks = tuple(tuple(min(block, n - start) for start in range(0, n, block)) for n, block in lengths)
+    return da.map_blocks(_block, recording=recording, chunks=blocks, dtype=recording.dtype, meta=np.empty((0, 0), "i2"))
+
+
+def _block(recording: Recording, block_info: Any = None) -> Array:
+    return recording._get_data(tuple(slice(*place) for place in block_info[None]["array-location"]))
+
+
+def _timed(path: str, recording: Recording, write: _Write) -> Measured:
+    started = time.perf_counter()
+    write(path, recording)
+    seconds = time.perf_counter() - started
+    nbytes = int(np.prod(recording.maxshape)) * recording.dtype.itemsize
+    return Measured(path, nbytes, os.path.getsize(path), seconds)
+
+
+def _announce(what: str, progress: bool) -> None:
+    if progress:
+        say(what, error=True)
+
+
+def _print_head(recording: Recording, part: Recording | None, workers: str, threads: int) -> None:
+    frames, channels = recording.maxshape
+    chunk = "x".join(map(str, recording.chunk_shape))
+    say(
+        f"A made-up recording: {channels} channels of int16, {frames / RATE_HZ:.1f} s at {RATE_HZ // 1000} kHz, "
+        f"{_megabytes(recording):.0f} MB."
+    )
+    say(f"Written in chunks of {chunk}, with shuffle and gzip, by {workers}.")
+    if part is not None:
+        how_much = "it, too" if part.maxshape == recording.maxshape else f"its first {_megabytes(part):.0f} MB"
+        among = "" if workers.startswith(f"{threads} thread") else f" with {threads} threads"
+        say(f"dask.array.to_hdf5 writes {how_much}{among}; compare rates and ratios.")
+
+
+def _megabytes(recording: Recording) -> float:
+    return int(np.prod(recording.maxshape)) * recording.dtype.itemsize / 1e6
+
+
+def _print_table(compared: list[Comparison]) -> None:
+    say(f"\n{'':28}{'data':>10}{'file':>10}{'ratio':>8}{'time':>10}{'rate':>12}")
+    for pair in compared:
+        say(_row(f"gzip {pair.level}  dask_chunkio", pair.ours))
+        if pair.theirs is not None:
+            faster = f"   {pair.ours.rate / pair.theirs.rate:.1f} x as fast"
+            say(_row("        dask.array.to_hdf5", pair.theirs) + faster)
+    say("Times include making the data" + (", on both sides.\n" if compared[0].theirs else ".\n"))
+
+
+def _row(label: str, measured: Measured) -> str:
+    return (
+        f"{label:28}{measured.nbytes / 1e6:>7.0f} MB{measured.file_nbytes / 1e6:>7.0f} MB{measured.ratio:>8.2f}"
+        f"{measured.seconds:>8.1f} s{measured.rate:>7.0f} MB/s"
+    )
+
+
+def _check_samples(recording: Recording, part: Recording | None, compared: list[Comparison]) -> None:
+    """Read random samples of all files with h5py, and compare them with the recording."""
+    ours = [pair.ours.path for pair in compared]
+    theirs = [pair.theirs.path for pair in compared if pair.theirs is not None]
+    _check_files(recording, ours)
+    if part is not None:
+        # Where both have data, so that they are compared with each other too.
+        _check_files(part, ours + theirs)
+    also = " and to dask's" if theirs else ""
+    say(
+        f"{_SAMPLES} random samples of {_SAMPLE_FRAMES} frames of each file, read back by h5py, are equal to the "
+        f"recording{also}."
+    )
+
+
+def _check_files(recording: Recording, paths: list[str]) -> None:
+    with contextlib.ExitStack() as stack:
+        datasets = [stack.enter_context(h5py.File(path, "r"))[_DATASET] for path in paths]
+        for selection, dataset in itertools.product(_random_selections(recording), datasets):
+            if not np.array_equal(dataset[selection], recording._get_data(selection)):
+                raise IntegrityError(f"{dataset.file.filename} differs from the recording in {selection}")
+
+
+def _random_selections(recording: Recording) -> list[Selection]:
+    frames, channels = recording.maxshape
+    starts = np.random.default_rng().integers(0, frames - _SAMPLE_FRAMES, _SAMPLES, endpoint=True)
+    return [(slice(start, start + _SAMPLE_FRAMES), slice(0, channels)) for start in starts.tolist()]

@@ -1,0 +1,391 @@
+"""The command line, ``dask-chunkio``.
+
+Exit codes: 0 done, 1 one of our errors (one line on standard error), 2 a command that cannot
+be understood, 130 interrupted by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from dask_chunkio import __version__
+from dask_chunkio.cli.demo import run_demo
+from dask_chunkio.cli.inputs import RawLayout, open_source
+from dask_chunkio.cli.locations import Location, in_bytes
+from dask_chunkio.cli.maintenance import check, discard, recover, status, verify
+from dask_chunkio.cli.options import (
+    compression,
+    dtype,
+    lengths,
+    location,
+    memory_limit_option,
+    progress_option,
+    scheduler_file_option,
+    scheduler_option,
+    threads_option,
+    workers_option,
+)
+from dask_chunkio.cli.scheduler import LOCAL, describe, running_scheduler, thread_count
+from dask_chunkio.cli.terminal import in_one_line, in_options, options_of, say
+from dask_chunkio.errors import ArgumentError, ChunkIOError, IntegrityError
+from dask_chunkio.events import BufferCommitted
+from dask_chunkio.execution.progress import logger, wants_progress
+from dask_chunkio.execution.supervise import KeptNote
+from dask_chunkio.results import WriteResult
+from dask_chunkio.storage.hdf5.superblock import is_hdf5
+from dask_chunkio.storage.inspection.status import UnfinishedWrite
+from dask_chunkio.storage.inspection.status import status as status_of
+from dask_chunkio.write import command_line, plan, to_hdf5
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130
+_LEFTOVERS = "dask_chunkio.leftovers"
+_ARGUMENTS = "dask_chunkio.validation"
+
+
+class _Commands(click.Group):
+    """Turns our errors and Ctrl-C into a line on standard error and an exit code."""
+
+    _is_interrupted = False
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        self._is_interrupted = False
+        try:
+            return super().main(*args, **extra)
+        except SystemExit:
+            # Pressed again while the first is being said, Ctrl-C is click's to handle, with another code.
+            if self._is_interrupted:
+                raise SystemExit(_INTERRUPTED) from None
+            raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ChunkIOError, OSError, MemoryError) as error:
+            words = in_options(str(error) or type(error).__name__, options_of(main))
+            raise click.ClickException(_in_one_line(words, ctx)) from error
+        except KeyboardInterrupt:
+            self._is_interrupted = True
+            raise _interrupted(ctx) from None
+        except click.Abort as error:
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise _interrupted(ctx) from None
+            raise click.ClickException("there was no answer on standard input; give --yes") from error
+
+
+class _Kept(click.Command):
+    """Keeps its arguments as they were typed, for `resume`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_ARGUMENTS] = tuple(args)
+        return super().parse_args(ctx, args)
+
+
+def _interrupted(ctx: click.Context) -> click.exceptions.Exit:
+    say(_in_one_line("Interrupted", ctx), error=True)
+    return click.exceptions.Exit(_INTERRUPTED)
+
+
+def _in_one_line(words: str, ctx: click.Context) -> str:
+    return in_one_line(". ".join((words, *ctx.meta.get(_LEFTOVERS, ()))))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="dask-chunkio")
+def main() -> None:
+    """Write large arrays to one compressed HDF5 file, in parallel."""
+
+
+@main.command(cls=_Kept, short_help="Write an array from a file to an HDF5 file.")
+@click.argument("src", callback=location)
+@click.argument("dst", metavar="DST[:/PATH]", callback=location)
+@click.option(
+    "--dtype",
+    callback=dtype,
+    metavar="DTYPE",
+    help="Of a raw binary SRC: type of its elements, such as int16 or '>f4'.",
+)
+@click.option(
+    "--shape",
+    callback=lengths(0, may_be_open=True),
+    metavar="N,N...",
+    help="Of a raw binary SRC: 1000,64; -1 for the length it has.",
+)
+@click.option(
+    "--offset",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Of a raw binary SRC: bytes before the elements.",
+)
+@click.option(
+    "--chunks",
+    callback=lengths(words=("auto",)),
+    metavar="N,N...|auto",
+    default="auto",
+    show_default=True,
+    help="Chunk shape: 1000,64.",
+)
+@click.option(
+    "--buffer-shape",
+    callback=lengths(),
+    metavar="N,N...",
+    help="What one task reads: whole chunks.  [default: chosen]",
+)
+@click.option(
+    "--compression", callback=compression, metavar="NAME|ID|none", default="none", show_default=True,
+    help="Filter, by name or by its HDF5 number.",
+)  # fmt: skip
+@click.option("--compression-opts", metavar="N[,N...]", help="Options of the filter: 4 for gzip; nn,8 for szip.")
+@click.option("--shuffle/--no-shuffle", default=False, help="Shuffle bytes before compression.")
+@click.option("--fletcher32", is_flag=True, help="Store a checksum with each chunk.")
+@click.option("--out-dtype", callback=dtype, metavar="DTYPE", help="Type of the elements in DST.  [default: as in SRC]")
+@workers_option
+@threads_option
+@scheduler_option
+@scheduler_file_option
+@memory_limit_option
+@click.option("--overwrite", is_flag=True, help="Replace the dataset if DST has it already.")
+@click.option("--resume", is_flag=True, help="Go on with an unfinished write of DST, if there is one.")
+@click.option(
+    "--token",
+    metavar="TEXT",
+    help="Tells this command from any other that writes the dataset: where it is applied already, nothing is written.",
+)
+@click.option("--wait", is_flag=True, default=None, help="Wait while another program writes DST.")
+@click.option(
+    "--durability",
+    type=click.Choice(["process", "power"]),
+    help="What a committed buffer survives: the death of any process, or a power failure too.  [default: process]",
+)
+@progress_option
+@click.option("--plan", "only_plan", is_flag=True, help="Print what would be done, and stop.")
+def write(src: Location, dst: Location, **options: Any) -> None:
+    """Write the array SRC to the dataset PATH of the HDF5 file DST.
+
+    SRC is a .npy file, an HDF5 file (FILE or FILE:/dataset), a zarr store (STORE or STORE:/array),
+    or a raw binary file described by --dtype and --shape. PATH is SRC's own name by default.
+    DST appears when it is whole, and not before.
+    """
+    _run_write(src, dst, {**options, "kept": click.get_current_context().meta[_ARGUMENTS]})
+
+
+def _run_write(src: Location, dst: Location, options: dict[str, Any]) -> None:
+    raw = RawLayout(options["dtype"], options["shape"], options["offset"])
+    scheduler = options["scheduler"], options["workers"], options["threads"], options["scheduler_file"]
+    keywords = _dataset_keywords(options)
+    with open_source(src, raw) as opened, running_scheduler(*scheduler) as running, _logged(options["progress"]):
+        name = dst.path or f"/{opened.name}"
+        keywords |= {"scheduler": running}
+        keywords |= {word: options[word] for word in ("memory_limit", "overwrite", "token")}
+        if options["only_plan"]:
+            say(in_options(repr(plan(dst.file, name, opened.array, **keywords)), options_of(main)))
+            return
+        keywords |= {word: options[word] for word in ("resume", "wait", "durability")}
+        with _leftovers_named(dst.file), _command_kept(options["kept"]):
+            done = to_hdf5(dst.file, name, opened.array, progress=options["progress"], **keywords)
+    say(_summary(dst.file, done))
+
+
+def _show_plan(**options: Any) -> None:
+    """Say what 'dask-chunkio write' would do with the same arguments; writes nothing.
+
+    Three chunks of SRC are read and encoded, to estimate the stored size.
+    """
+    defaults = {"resume": False, "wait": False, "durability": None, "progress": False}
+    _run_write(options.pop("src"), options.pop("dst"), {**defaults, **options, "only_plan": True, "kept": ()})
+
+
+_OF_A_WRITE_ONLY = ("resume", "wait", "durability", "progress", "only_plan")
+main.add_command(
+    click.Command(
+        "plan",
+        callback=_show_plan,
+        params=[parameter for parameter in write.params if parameter.name not in _OF_A_WRITE_ONLY],
+        help=_show_plan.__doc__,
+        short_help="Say what a write would do.",
+    )
+)
+
+
+@contextlib.contextmanager
+def _logged(progress: bool | None) -> Iterator[None]:
+    """Without a bar, and where nobody has set up a log, write a line on standard error now and then."""
+    if progress is False or wants_progress(progress) or logger.hasHandlers():
+        yield
+        return
+    handler, level = logging.StreamHandler(), logger.level
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.addFilter(_is_news)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leave out what the command says itself: that it begins, and how it has ended."""
+    event = getattr(record, "chunkio_event", None)
+    return isinstance(event, BufferCommitted) or (event is None and record.levelno >= logging.WARNING)
+
+
+@contextlib.contextmanager
+def _command_kept(arguments: tuple[str, ...]) -> Iterator[None]:
+    token = command_line.set(arguments)
+    try:
+        yield
+    finally:
+        command_line.reset(token)
+
+
+@main.command(short_help="Go on with a write that the command line began.")
+@click.argument("file", type=click.Path())
+@workers_option
+@threads_option
+@scheduler_option
+@scheduler_file_option
+@memory_limit_option
+@progress_option
+def resume(file: str, **options: Any) -> None:
+    """Go on with an unfinished write of FILE that was begun by 'dask-chunkio write', with the same arguments.
+
+    Who works on it may be another: --scheduler, --workers, --threads and --memory-limit are not kept.
+    """
+    found = status_of(file)
+    if found is None and is_hdf5(file):
+        say(f"{file}: no write of it is unfinished; nothing was written")
+        return
+    if found is None:
+        raise ArgumentError(f"there is no unfinished write of {file}; begin one with 'dask-chunkio write'")
+    context = _kept_command(found)
+    src, dst = (_from_folder(context.params[name], found.command_folder) for name in ("src", "dst"))
+    if os.path.realpath(dst.file) != found.path:
+        raise IntegrityError(f"{found.folder} keeps the command of a write of {dst.file}, not of {file}; discard it")
+    _run_write(src, dst, {**context.params, **options, "resume": True, "only_plan": False, "kept": found.command})
+
+
+def _kept_command(found: UnfinishedWrite) -> click.Context:
+    if not found.command:
+        words = (
+            f"the unfinished write of {found.path} was begun by a script; run that again with resume=True in to_hdf5"
+        )
+        raise click.ClickException(in_one_line(words))
+    try:
+        return write.make_context("write", list(found.command))
+    except (click.ClickException, click.exceptions.Exit, click.Abort) as error:
+        raise IntegrityError(
+            f"{found.folder} keeps a command that cannot be understood ({error}); discard it"
+        ) from error
+
+
+def _from_folder(location: Location, folder: str) -> Location:
+    return location if "://" in location.file else replace(location, file=os.path.join(folder, location.file))
+
+
+for command in (status, verify, recover, discard, check):
+    main.add_command(command)
+
+
+@main.command(short_help="Time a write of a made-up recording.")
+@click.option(
+    "--size-mb",
+    type=click.IntRange(min=1),
+    default=1024,
+    metavar="N",
+    show_default=True,
+    help="Size of the recording.",
+)
+@click.option(
+    "--compare-mb", type=click.IntRange(min=0), metavar="N",
+    help="How much of it dask.array.to_hdf5 writes; 0 for nothing.  [default: 256, or all if that is less]",
+)  # fmt: skip
+@click.option("--folder", type=click.Path(exists=True, file_okay=False), help="Where to write.  [default: temporary]")
+@click.option("--keep", is_flag=True, help="Keep the files, and say where they are.")
+@workers_option
+@threads_option
+@click.option(
+    "--scheduler",
+    type=click.Choice(LOCAL),
+    default="threads",
+    show_default=True,
+    help="What runs our writes.",
+)
+@progress_option
+def demo(size_mb: int, compare_mb: int | None, folder: str | None, keep: bool, **options: Any) -> None:
+    """Write a made-up recording, and time dask.array.to_hdf5 on the same data."""
+    scheduler = options["scheduler"], options["workers"], options["threads"]
+    with running_scheduler(*scheduler) as running:
+        run_demo(
+            size_mb,
+            min(size_mb, 256 if compare_mb is None else compare_mb),
+            folder=folder,
+            keep=keep,
+            scheduler=running,
+            threads=thread_count(*scheduler),
+            workers=describe(*scheduler),
+            progress=wants_progress(options["progress"]),
+        )
+
+
+def _dataset_keywords(options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "chunks": True if options["chunks"] == "auto" else options["chunks"],
+        "buffer_shape": options["buffer_shape"],
+        "dtype": options["out_dtype"],
+        "compression": options["compression"],
+        "compression_opts": _compression_opts(options["compression"], options["compression_opts"]),
+        "shuffle": options["shuffle"] or None,
+        "fletcher32": options["fletcher32"] or None,
+    }
+
+
+def _compression_opts(compression: str | int | None, text: str | None) -> Any:
+    """Return the options in the form in which h5py wants them for this filter."""
+    if text is None:
+        return None
+    if compression is None:
+        raise click.UsageError("--compression-opts goes with --compression")
+    values = tuple(int(word) if word.lstrip("-").isdecimal() else word for word in text.split(","))
+    if isinstance(compression, int) and not all(isinstance(value, int) for value in values):
+        raise click.UsageError(f"--compression-opts {text}: the options of filter {compression} are whole numbers")
+    # A level; of a filter by its number, its own options.
+    is_level = isinstance(compression, str) and compression != "szip" and len(values) == 1
+    return values[0] if is_level else values
+
+
+@contextlib.contextmanager
+def _leftovers_named(file: str) -> Iterator[None]:
+    """Have the line on an error or Ctrl-C say what stays beside the file."""
+    try:
+        yield
+    except BaseException as error:
+        click.get_current_context().meta[_LEFTOVERS] = [
+            f"What was committed is kept in {note.folder}; go on with: dask-chunkio resume {file}, "
+            f"or remove it with: dask-chunkio discard {file}"
+            for note in getattr(error, "__notes__", ())
+            if isinstance(note, KeptNote)
+        ]
+        raise
+
+
+def _summary(file: str, result: WriteResult) -> str:
+    (dataset,) = result.datasets
+    if result.already_complete:
+        return f"{file}:{dataset.name}: there already, {dataset.shape} {dataset.dtype}; nothing was written"
+    ratio = result.nbytes / result.stored_nbytes if result.stored_nbytes else 1.0
+    rate = result.nbytes / max(result.seconds, 1e-6) / 1e6
+    return (
+        f"{file}:{dataset.name}: {in_bytes(result.nbytes)} stored in {in_bytes(result.stored_nbytes)} "
+        f"(ratio {ratio:.2f}) in {result.seconds:.2f} s, {rate:.1f} MB/s"
+    )

@@ -1,0 +1,158 @@
+"""Commands about writes that were cut off, and about files and folders: status, recover, discard, verify, check."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from dask_chunkio.cli.locations import in_bytes
+from dask_chunkio.cli.terminal import in_one_line, say
+from dask_chunkio.errors import TargetError
+from dask_chunkio.paths import local_path
+from dask_chunkio.storage import recovery
+from dask_chunkio.storage.filesystem.side_folder import is_left
+from dask_chunkio.storage.inspection.probe import CheckedFolder, check_folder
+from dask_chunkio.storage.inspection.status import UnfinishedWrite
+from dask_chunkio.storage.inspection.status import status as status_of
+from dask_chunkio.storage.inspection.verify import verify as verify_file
+from dask_chunkio.storage.target import Target
+
+__all__ = ["check", "discard", "recover", "status", "verify"]
+
+_PROBLEMS_SHOWN = 20
+
+
+@click.command(short_help="Say how far an unfinished write is.")
+@click.argument("file", type=click.Path())
+def status(file: str) -> None:
+    """Say what is committed of an unfinished write of FILE, when, and by whom."""
+    found = status_of(file)
+    if found is None and not os.path.exists(local_path("FILE", file)):
+        raise TargetError(f"there is no file {file}, and no unfinished write of it")
+    say(f"No unfinished write of {file}." if found is None else "\n".join(_lines(file, found)))
+
+
+def _lines(file: str, found: UnfinishedWrite) -> list[str]:
+    state = "running" if found.running else "all is written, its folder is left" if found.finished else "cut off"
+    kind = "a new file" if found.mode == "new" else "datasets added to the file that is there"
+    lines = [f"{found.path}: {kind}; {state}", f"  side files  {found.folder}"]
+    for number, owner in enumerate(found.owners):
+        lines.append(f"  {'resumed' if number else 'begun':10s}  {str(owner).removeprefix('started ')}")
+    for dataset in found.datasets:
+        share = 100 * dataset.committed / dataset.chunks if dataset.chunks else 100.0
+        lines.append(
+            f"  {dataset.name}  {dataset.shape} {dataset.dtype}: {dataset.committed} of {dataset.chunks} chunks "
+            f"committed ({share:.1f} %), {in_bytes(dataset.stored_nbytes)}"
+        )
+    lines.append(f"  last commit {found.last_commit or 'none'}")
+    if found.last_alive:
+        lines.append(f"  last alive  {found.last_alive}")
+    if found.log_nbytes:
+        lines.append(f"  a turn that was cut off is in the log ({in_bytes(found.log_nbytes)}); the next one ends it")
+    if not found.running:
+        again = f"dask-chunkio resume {file}" if found.command else "the same call of to_hdf5 with resume=True"
+        lines.append(f"  go on with {again}, or remove it with dask-chunkio discard {file}")
+    return lines
+
+
+@click.command(short_help="Bring an unfinished write into order without its source.")
+@click.argument("file", type=click.Path())
+@click.option("--output", type=click.Path(), metavar="PATH", help="Move the file there, and end the write.")
+def recover(file: str, output: str | None) -> None:
+    """Apply or drop a turn that was cut off, and leave an HDF5 file that opens.
+
+    What was not committed reads as the fill value. The write can still be resumed, unless the file was moved with
+    --output. Datasets that are being added to an existing FILE stay hidden in it.
+    """
+    done = recovery.recover(file, output)
+    for name, path in done.datasets.items():
+        say(f"{name}: in {done.path}:{path}")
+    say(f"{done.committed} of {done.chunks} chunks hold their data; the others read as the fill value.")
+
+
+@click.command(short_help="Remove what an unfinished write left.")
+@click.argument("file", type=click.Path())
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--force", is_flag=True, help="Remove the side files even if they are damaged, or FILE was changed.")
+def discard(file: str, yes: bool, force: bool) -> None:
+    """Remove what an unfinished write of FILE left; nothing that was in FILE before is touched."""
+    folder = Target(os.path.realpath(local_path("FILE", file)), "").folder
+    if not is_left(folder):
+        recovery.discard(file, force=force)
+        say(f"There is nothing to remove: no unfinished write of {file}.")
+        return
+    if not yes and not click.confirm(in_one_line(f"Remove {folder} ({in_bytes(_nbytes(folder))})?")):
+        raise click.ClickException("nothing was removed")
+    removed = recovery.discard(file, force=force)
+    say(f"Removed {removed}." if removed else f"There is nothing to remove: no unfinished write of {file}.")
+
+
+def _nbytes(folder: str) -> int:
+    return sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(folder) if entry.is_file())
+
+
+@click.command(short_help="Check that every chunk can be trusted.")
+@click.argument("file", type=click.Path())
+def verify(file: str) -> None:
+    """Check every chunk of FILE: with its checksum while it is being written, else by decoding it.
+
+    Exit code 1 if something is wrong, 3 if something cannot be checked since a plugin is missing.
+    """
+    found = verify_file(file)
+    how = "compared with their checksums" if found.by_checksum else "decoded"
+    problems = f"{len(found.problems) or 'no'} problem{'' if len(found.problems) == 1 else 's'}"
+    say(f"{found.path}: {found.checked} chunks {how}, {problems}.")
+    for line in found.problems[:_PROBLEMS_SHOWN]:
+        say(f"  {line}")
+    if len(found.problems) > _PROBLEMS_SHOWN:
+        say(f"  and {len(found.problems) - _PROBLEMS_SHOWN} more")
+    for line in found.undecodable:
+        say(f"  not checked: {line}")
+    if not found.ok:
+        raise click.exceptions.Exit(1 if found.problems else 3)
+
+
+@click.command(short_help="Say what is promised on the file system of a folder.")
+@click.argument("folder", type=click.Path())
+def check(folder: str) -> None:
+    """Try in FOLDER what a write needs of its file system, and say what is promised there.
+
+    Everything that this makes in FOLDER is removed. Exit code 1 if files cannot be written there.
+    """
+    found = check_folder(local_path("FOLDER", folder))
+    width = max(len(probe.about) for probe in found.probes)
+    lines = [f"{found.path}: {found.file_system.type or 'a file system of unknown type'}"]
+    lines += [f"  {probe.about:{width}s}  {probe.found}" for probe in found.probes]
+    lines.append(f"  {'locks between hosts':{width}s}  {_locks_of_hosts(found)}")
+    say("\n".join([*lines, *_promises(found)]))
+    if not found.ok:
+        raise click.exceptions.Exit(1)
+
+
+def _locks_of_hosts(found: CheckedFolder) -> str:
+    if found.file_system.is_local:
+        return "not needed: other hosts cannot write here"
+    if found.file_system.has_local_locks:
+        return "no: it is mounted so that locks hold on this host alone"
+    return "not tried: run this on each host, and see the mount's options"
+
+
+def _promises(found: CheckedFolder) -> list[str]:
+    if not found.ok:
+        return ["What says 'no' is needed: write to another file system, and move the file when it is whole."]
+    lines = ["Promised here with durability='process': a committed buffer survives the death of any process."]
+    if found.file_system.is_memory:
+        lines.append(
+            "Not promised: durability='power'. The file system is in memory, and ends with the machine's power."
+        )
+    else:
+        lines.append("Promised here with durability='power': it survives a power failure too, as far as fsync is true.")
+    if not found.file_system.is_local:
+        lines.append("Where the workers of a cluster are on several hosts, each commit waits for fsync, with both.")
+    if found.file_system.has_local_locks:
+        lines.append(
+            "Not promised: that two calls on two hosts keep apart. One cluster may write here; its scheduler's lock "
+            "keeps its workers apart."
+        )
+    return lines

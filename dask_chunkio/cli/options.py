@@ -1,0 +1,103 @@
+"""Options of the commands, and what reads their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+import numpy as np
+
+from dask_chunkio.cli.locations import Location, parse_location
+from dask_chunkio.errors import ArgumentError
+from dask_chunkio.filters.names import KNOWN_NAMES
+
+__all__ = [
+    "compression",
+    "dtype",
+    "lengths",
+    "location",
+    "memory_limit_option",
+    "progress_option",
+    "scheduler_file_option",
+    "scheduler_option",
+    "threads_option",
+    "workers_option",
+]
+
+_Values = Callable[[click.Context, click.Parameter, Any], Any]
+
+
+def location(_ctx: click.Context, _param: click.Parameter, value: str) -> Location:
+    """Read FILE or FILE:/PATH."""
+    try:
+        return parse_location(value)
+    except ArgumentError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def lengths(least: int = 1, may_be_open: bool = False, words: tuple[str, ...] = ()) -> _Values:
+    """Return what parses lengths between commas; where it `may_be_open`, one of them is -1."""
+
+    def parse(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
+        if value is None or value in words:
+            return value
+        try:
+            shape = tuple(int(length) for length in value.removesuffix(",").split(","))
+        except ValueError as error:
+            raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 1000,64") from error
+        is_open = may_be_open and shape.count(-1) == 1
+        if any(length < least for length in shape if not (is_open and length == -1)):
+            once = ", except for one -1" if may_be_open else ""
+            raise click.BadParameter(f"{value!r}: lengths are at least {least}{once}")
+        return shape
+
+    return parse
+
+
+def dtype(_ctx: click.Context, _param: click.Parameter, value: str | None) -> np.dtype[Any] | None:
+    """Read the name of one of numpy's types."""
+    try:
+        found: np.dtype[Any] | None = None if value is None else np.dtype(value)
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise click.BadParameter(f"{value!r} is not one of numpy's, such as int16, <f4 or >u2") from error
+    return found
+
+
+def compression(_ctx: click.Context, _param: click.Parameter, value: str) -> str | int | None:
+    """Read a name, a number, or none."""
+    if value in KNOWN_NAMES or value == "none":
+        return None if value == "none" else value
+    if value.isdecimal():
+        return int(value)
+    raise click.BadParameter(f"{value!r} is not none, {', '.join(KNOWN_NAMES)}, or the number of an HDF5 filter")
+
+
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many workers: threads, or processes with --scheduler processes.  [default: one a core]",
+)
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Threads of each worker process; with --scheduler threads the same as --workers.  [default: 1]",
+)
+scheduler_option = click.option(
+    "--scheduler",
+    default="threads",
+    show_default=True,
+    metavar="threads|processes|synchronous|ADDRESS",
+    help="What runs the write; ADDRESS is that of a running dask scheduler, as tcp://host:8786.",
+)
+scheduler_file_option = click.option(
+    "--scheduler-file", type=click.Path(), metavar="FILE",
+    help="In place of --scheduler: the file in which a running dask scheduler has written its address.",
+)  # fmt: skip
+memory_limit_option = click.option(
+    "--memory-limit", metavar="SIZE",
+    help="What one worker process may take, as 2GB: buffers are chosen to fit.  [default: the memory there is]",
+)  # fmt: skip
+progress_option = click.option("--progress/--no-progress", default=None, help="Show a bar.  [default: on a terminal]")

@@ -1,0 +1,110 @@
+"""The tasks that commit the blocks of dask arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dask_chunkio.execution.tasks import commit_buffer, nothing_done, write_buffer
+from dask_chunkio.geometry.grid import Selection, selection_shape
+from dask_chunkio.model import Receipt, WriteLayout
+from dask_chunkio.sources.base import Reader, check_buffer, read_named
+from dask_chunkio.sources.dask_array import Block
+
+__all__ = ["commit_block", "pass_block", "write_block"]
+
+
+# Number of a dataset, number of a buffer.
+Place = tuple[int, int]
+# What is made of a block alone, and committed: its task, the key of the block, its places.
+Derived = tuple[Any, Any, Sequence[Place]]
+
+
+def commit_block(layout: WriteLayout, dataset: int, buffer: int, block: Any) -> Receipt:
+    """Commit a block that dask computed, if it is what the array announced."""
+    if layout.complete:
+        return nothing_done(dataset, buffer)
+    job = layout.jobs[dataset]
+    selection = job.selection(buffer)
+    dtypes = job.source_dtype, job.layout.form.dtype
+    data = check_buffer(block, selection_shape(selection), dtypes, job.where(buffer, selection))
+    return commit_buffer(layout, dataset, buffer, data)
+
+
+def write_block(
+    layout: WriteLayout,
+    places: Sequence[Place],
+    block: tuple[Any, Sequence[Any]],
+    values: Sequence[Any],
+    derived: Sequence[Derived] = (),
+) -> list[Receipt]:
+    """Compute a block (its task, and the keys of what it needs) and commit it, and then what is made of it.
+
+    A write that is resumed or has lost a worker computes no block that is in all of its places.
+    """
+    source = _block(block, values)
+    if len(places) == 1 and not derived:
+        return [write_buffer(layout, *places[0], source)]
+    once = _Once(source)
+    return [*_written(layout, places, once), *_derived(layout, derived, once)]
+
+
+def pass_block(
+    layout: WriteLayout,
+    places: Sequence[Place],
+    block: tuple[Any, Sequence[Any]],
+    values: Sequence[Any],
+    derived: Sequence[Derived] = (),
+) -> Any:
+    """Compute a block, commit it and what is made of it, and return it for other tasks, which need it too."""
+    source = _Once(_block(block, values))
+    for dataset, buffer in places:
+        job = layout.jobs[dataset]
+        selection = job.selection(buffer)
+        commit_block(layout, dataset, buffer, read_named(source, selection, job.where(buffer, selection)))
+    _derived(layout, derived, source)
+    return source.read(())
+
+
+def _written(layout: WriteLayout, places: Sequence[Place], source: Reader) -> list[Receipt]:
+    return [write_buffer(layout, *place, source) for place in places]
+
+
+def _derived(layout: WriteLayout, derived: Sequence[Derived], source: Reader) -> list[Receipt]:
+    """Compute and commit one after the other what is made of a block."""
+    return [
+        receipt
+        for task, key, places in derived
+        for receipt in _written(layout, places, _Once(_Made(task, key, source)))
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What the task makes of a block of this key, when it is read."""
+
+    task: Any
+    key: Any
+    source: Reader
+
+    def read(self, selection: Selection) -> Any:
+        return self.task({self.key: self.source.read(selection)})
+
+
+class _Once:
+    """Reads a block the first time that it is asked for."""
+
+    def __init__(self, block: Reader) -> None:
+        self._block = block
+        self._found: Any = None
+
+    def read(self, selection: Selection) -> Any:
+        if self._found is None:
+            self._found = self._block.read(selection)
+        return self._found
+
+
+def _block(block: tuple[Any, Sequence[Any]], values: Sequence[Any]) -> Block:
+    task, needed = block
+    return Block(task, dict(zip(needed, values, strict=True)))

@@ -1,0 +1,243 @@
+"""A write as a dask graph: create, one chain for each buffer, finish.
+
+::
+
+    create-<name> ──► read-<name> ──► commit-<name> ──► finish-<name>
+
+The chain of a buffer is one task (``fuse=True``), so that no scheduler can store, move or
+pile up a buffer between its read and its commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dask.array.core import Array
+from dask.delayed import Delayed
+from dask.highlevelgraph import HighLevelGraph
+from dask.task_spec import DataNode, List, Task, TaskRef
+
+from dask_chunkio.execution.block_tasks import commit_block
+from dask_chunkio.execution.fusion import FusingOptimizer, fuse_commits, held_blocks, receipt_nodes, with_own_keys
+from dask_chunkio.execution.ordered_tasks import write_in_order
+from dask_chunkio.execution.tasks import commit_buffer, create_target, finish_target, read_buffer, write_buffer
+from dask_chunkio.model import Creation, DatasetJob, WriteLayout
+from dask_chunkio.planning.array_blocks import ArrayBlocks, aligned_array, array_blocks, block_keys, has_layers
+from dask_chunkio.planning.planner import PreparedWrite
+from dask_chunkio.sources.base import Source
+from dask_chunkio.sources.dask_array import LazySource
+
+__all__ = ["buffer_of", "build_graph", "kept_nbytes"]
+
+Key = Any
+Layer = dict[Key, Any]
+
+
+class DelayedWrite(Delayed):
+    """A write to be computed with other things; the dask arrays that it writes are optimized with these."""
+
+    __slots__ = ()
+    __dask_optimize__ = vars(Array)["__dask_optimize__"]
+
+
+class FusedWrite(DelayedWrite):
+    """A write whose blocks are committed by the tasks that compute them, where that is possible."""
+
+    __slots__ = ()
+
+    @property
+    def __dask_optimize__(self) -> FusingOptimizer:
+        return FusingOptimizer(Array.__dask_optimize__)
+
+
+@dataclass(slots=True)
+class _Layers:
+    """The layers of a graph while it is built."""
+
+    layers: dict[str, Mapping[Key, Any]]
+    dependencies: dict[str, set[str]]
+
+    def add(self, name: str, tasks: Layer, after: Iterable[str]) -> None:
+        if tasks:
+            self.layers[name] = tasks
+            self.dependencies[name] = {other for other in after if other in self.layers}
+
+    def add_graph(self, graph: Any) -> None:
+        """Add the layers of an array as they are, for dask to optimize."""
+        merged = HighLevelGraph.merge(graph)
+        self.layers.update(merged.layers)
+        self.dependencies.update(merged.dependencies)
+
+
+def build_graph(
+    creation: Creation,
+    sources: Sequence[Source],
+    fuse: bool = True,
+    blocks: ArrayBlocks | None = None,
+    begun: WriteLayout | None = None,
+) -> Delayed:
+    """Return the write as a `Delayed` whose value is the `WriteResult`.
+
+    Parameters
+    ----------
+    creation : Creation
+        The file and its datasets.
+    sources : sequence of Source
+        One for each dataset.
+    fuse : bool
+        Whether the chain of each buffer is one task.
+    blocks : ArrayBlocks, optional
+        Of all dask arrays, where nothing is computed with the write.  By default their graphs are left to be
+        optimized with what is, so that a block that both need is computed once.
+    begun : WriteLayout, optional
+        Of a write that this process has begun and runs itself; by default a task begins it, or goes on with it.
+    """
+    token = creation.target.write_id
+    graph = _Layers({}, {})
+    create, finish = creation.key, f"finish-{creation.label}-{token}"
+    first = Task(create, create_target, creation) if begun is None else DataNode(create, begun)
+    graph.add(create, {create: first}, ())
+    commits: list[Any] = []
+    for number, (job, source) in enumerate(zip(creation.jobs, sources, strict=True)):
+        if not isinstance(source, LazySource):
+            commits += map(TaskRef, _add_dataset(graph, create, (number, job), source, (token, fuse)))
+    mergeable = blocks is None and _can_be_merged(sources)
+    if mergeable:
+        commits += map(TaskRef, _add_arrays(graph, create, creation, sources))
+    else:
+        fused = fuse and blocks is not None
+        blocks = array_blocks(sources, creation.jobs) if blocks is None else blocks
+        commits += _add_blocks(graph, creation, blocks, fused)
+    task = Task(finish, finish_target, TaskRef(create), List(*commits), DataNode(None, creation.specs))
+    graph.add(finish, {finish: task}, list(graph.layers))
+    kind: type[Delayed] = (FusedWrite if fuse else DelayedWrite) if mergeable else Delayed
+    return kind(finish, HighLevelGraph(graph.layers, graph.dependencies), layer=finish)
+
+
+def kept_nbytes(write: PreparedWrite) -> int:
+    """Return about the most bytes of blocks of dask arrays that are kept for tasks that need them later."""
+    creation, blocks, workers = write.creation(exclusive=False), write.blocks(), write.workers
+    graph = _Layers({}, {})
+    # (By their own keys, blocks are known to be large.)
+    commits = _add_blocks(graph, creation, blocks, fused=True, has_own_keys=False)
+    ends = {creation.key: Task(creation.key, int), "finish": Task("finish", len, TaskRef(creation.key), List(*commits))}
+    tasks = {key: task for layer in (*graph.layers.values(), ends) for key, task in layer.items()}
+    return blocks.kept_nbytes(tasks, held_blocks(tasks), workers.threads, is_local=workers.client is None)
+
+
+def buffer_of(key: Key, token: str, jobs: Sequence[DatasetJob]) -> tuple[int, int] | None:
+    """Return the numbers of the dataset and of the buffer that a task is for, or None for another task.
+
+    Parameters
+    ----------
+    key : object
+        Of the task.
+    token : str
+        The target's ``write_id``.
+    jobs : sequence of DatasetJob
+        One for each dataset.
+    """
+    if not isinstance(key, tuple):
+        return None
+    for number, job in enumerate(jobs):
+        suffix = _suffix(job, number, token)
+        if key[0] in (f"read-{suffix}", f"commit-{suffix}"):
+            return number, key[-1]
+    return None
+
+
+def _suffix(job: DatasetJob, number: int, token: str) -> str:
+    # The number makes it unique: the labels of /a/b and /a.b are alike.
+    return f"{job.label}-{token}.{number}"
+
+
+def _ranks(count: int) -> list[tuple[str, int]]:
+    """Return what makes dask run buffers in the order of the file, as far as it has a choice.
+
+    `dask.order` takes what stands side by side by its key, as text, from the last to the first.
+    """
+    width = len(str(count))
+    return [(f"{count - buffer:0{width}d}", buffer) for buffer in range(count)]
+
+
+def _add_dataset(
+    graph: _Layers, create: Key, numbered: tuple[int, DatasetJob], source: Source, how: tuple[str, bool]
+) -> list[Key]:
+    number, job = numbered
+    token, fuse = how
+    suffix = _suffix(job, number, token)
+    name, commit = f"source-{suffix}", f"commit-{suffix}"
+    if job.read == "ordered":
+        graph.add(name, {name: DataNode(name, source)}, ())
+        task = Task(commit, write_in_order, TaskRef(create), number, TaskRef(name))
+        graph.add(commit, {commit: task}, (create, name))
+        return [commit]
+    read, reads, commits, ranks = f"read-{suffix}", {}, {}, _ranks(len(job.buffers))
+    shared = False
+    for buffer in range(len(job.buffers)):
+        part = source.part(job.selection(buffer))
+        shared |= part is None
+        arguments = (TaskRef(create), number, buffer, TaskRef(name) if part is None else DataNode(None, part))
+        key = (commit, *ranks[buffer])
+        if fuse:
+            commits[key] = Task(key, write_buffer, *arguments)
+        else:
+            of_read = (read, *ranks[buffer])
+            reads[of_read] = Task(of_read, read_buffer, *arguments)
+            commits[key] = Task(key, commit_buffer, *arguments[:3], TaskRef(of_read))
+    if shared:
+        # Once in the graph: put into each task, it would be pickled once for each.
+        graph.add(name, {name: DataNode(name, source)}, ())
+    graph.add(read, reads, (create, name))
+    graph.add(commit, commits, (create, name, read))
+    return list(commits)
+
+
+def _can_be_merged(sources: Sequence[Source]) -> bool:
+    arrays = [source.array for source in sources if isinstance(source, LazySource)]
+    return bool(arrays) and all(map(has_layers, arrays))
+
+
+def _add_arrays(graph: _Layers, create: Key, creation: Creation, sources: Sequence[Source]) -> list[Key]:
+    """Hang a commit on each block of the dask arrays, whose graphs stay as they are."""
+    commits: list[Key] = []
+    for number, (job, source) in enumerate(zip(creation.jobs, sources, strict=True)):
+        if isinstance(source, LazySource) and len(job.buffers):
+            array = aligned_array(source.array, job)
+            graph.add_graph(array.__dask_graph__())
+            name = f"commit-{_suffix(job, number, creation.target.write_id)}"
+            keys = block_keys(array)
+            tasks = {
+                mine: Task(mine, commit_block, TaskRef(create), number, buffer, TaskRef(key))
+                for buffer, (mine, key) in enumerate(zip(_commit_keys(name, len(keys)), keys, strict=True))
+            }
+            graph.add(name, tasks, (create, *array.__dask_layers__()))
+            commits += tasks
+    return commits
+
+
+def _add_blocks(
+    graph: _Layers, creation: Creation, blocks: ArrayBlocks, fused: bool, has_own_keys: bool = True
+) -> list[Any]:
+    """Commit each block of the dask arrays, in place of reads of our own."""
+    create = creation.key
+    commits: Layer = {}
+    for number, (job, keys) in enumerate(zip(creation.jobs, blocks.keys, strict=True)):
+        name = f"commit-{_suffix(job, number, creation.target.write_id)}"
+        for buffer, (mine, key) in enumerate(zip(_commit_keys(name, len(keys)), keys, strict=True)):
+            commits[mine] = Task(mine, commit_block, TaskRef(create), number, buffer, TaskRef(key))
+    unfused = {**blocks.tasks, **commits}
+    tasks, gone = fuse_commits(unfused, {create: creation.jobs}) if fused else (unfused, {})
+    if has_own_keys:
+        tasks = with_own_keys(tasks)
+    graph.add(f"blocks-{creation.target.write_id}", {key: tasks[key] for key in tasks if key not in commits}, (create,))
+    left = [key for key in commits if key in tasks]
+    for name in dict.fromkeys(key[0] for key in left):
+        graph.add(name, {key: tasks[key] for key in left if key[0] == name}, list(graph.layers))
+    return receipt_nodes(commits, gone)
+
+
+def _commit_keys(name: str, count: int) -> list[Key]:
+    return [(name, *rank) for rank in _ranks(count)]

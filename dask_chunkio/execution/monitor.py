@@ -1,0 +1,129 @@
+"""Who hears of a write while it runs, on any scheduler."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from dask.callbacks import Callback
+
+from dask_chunkio.events import BufferCommitted, Listener, WriteEvent, WriteFailed, WriteFinished, WriteStarted
+from dask_chunkio.execution.dask_compat import Word, listen, progress_topic
+from dask_chunkio.execution.progress import logger
+from dask_chunkio.model import Receipt
+from dask_chunkio.planning.planner import PreparedWrite
+from dask_chunkio.planning.resources import Workers
+from dask_chunkio.results import WriteResult
+
+__all__ = ["Observed", "observed"]
+
+
+class Observed:
+    """A write that tells its listeners what happens; each event of it once, one at a time.
+
+    A listener that raises is not told any more: a write does not end because it cannot be watched.
+
+    Parameters
+    ----------
+    write : PreparedWrite
+        What is written.
+    listeners : sequence of callable
+        Who is told.
+    """
+
+    def __init__(self, write: PreparedWrite, listeners: Sequence[Listener]) -> None:
+        self._path, self._jobs = write.target.path, write.jobs
+        self._listeners = list(listeners)
+        # A listener may come back here from inside, in its own thread.
+        self._lock = threading.RLock()
+        self._seen: set[tuple[int, int]] = set()
+        self._done = 0
+
+    def started(self) -> None:
+        """Tell that the tasks are handed on."""
+        is_known = not any(job.open_ended for job in self._jobs)
+        names = tuple(job.layout.name for job in self._jobs)
+        nbytes = sum(job.nbytes for job in self._jobs) if is_known else None
+        buffers = sum(len(job.buffers) for job in self._jobs) if is_known else None
+        self._tell(WriteStarted(self._path, names, nbytes, buffers))
+
+    def committed(self, word: Word) -> None:
+        """Tell of a buffer; a task that ran twice reports it twice."""
+        dataset, buffer, nbytes = word
+        with self._lock:
+            if (dataset, buffer) in self._seen:
+                return
+            self._seen.add((dataset, buffer))
+            self._done += nbytes
+            self._tell(BufferCommitted(self._path, self._jobs[dataset].layout.name, buffer, nbytes, self._done))
+
+    def finished(self, result: WriteResult) -> None:
+        """Tell that everything is whole."""
+        self._tell(WriteFinished(self._path, result.nbytes, result.stored_nbytes, result.seconds))
+
+    def failed(self, error: BaseException) -> None:
+        """Tell what ended it."""
+        self._tell(WriteFailed(self._path, error))
+
+    def _tell(self, event: WriteEvent) -> None:
+        with self._lock:
+            for listener in list(self._listeners):
+                try:
+                    listener(event)
+                except Exception:
+                    self._listeners.remove(listener)
+                    logger.exception("%r failed on a %s and is not called again", listener, type(event).__name__)
+
+
+@contextlib.contextmanager
+def observed(write: PreparedWrite, listeners: Sequence[Listener]) -> Iterator[Observed]:
+    """Tell `listeners` of a write from its beginning to its end.
+
+    Parameters
+    ----------
+    write : PreparedWrite
+        What is written.
+    listeners : sequence of callable
+        Who is told; without any, nothing is asked of the scheduler.
+    """
+    found = Observed(write, listeners)
+    found.started()
+    with _heard(write, found) if listeners else contextlib.nullcontext():
+        try:
+            yield found
+        except BaseException as error:
+            found.failed(error)
+            raise
+
+
+@contextlib.contextmanager
+def _heard(write: PreparedWrite, found: Observed) -> Iterator[None]:
+    write_id, workers = write.target.write_id, write.workers
+    if workers.share_process:
+        with listen(write_id, found.committed):
+            yield
+    elif workers.client is not None:
+        with _subscribed(workers, progress_topic(write_id), found):
+            yield
+    else:
+        with Callback(posttask=lambda _key, result, *_: _of_receipt(found, result)):
+            yield
+
+
+@contextlib.contextmanager
+def _subscribed(workers: Workers, topic: str, found: Observed) -> Iterator[None]:
+    def heard(event: tuple[Any, Word]) -> None:
+        found.committed(event[1])
+
+    workers.client.subscribe_topic(topic, heard)
+    try:
+        yield
+    finally:
+        workers.client.unsubscribe_topic(topic)
+
+
+def _of_receipt(found: Observed, result: object) -> None:
+    if isinstance(result, Receipt):
+        found.committed((result.dataset, result.last, result.nbytes))

@@ -1,0 +1,330 @@
+"""What the tasks of a write do: create, read, commit, finish.
+
+These run on workers.  Everything that touches the target is here or below.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from dask_chunkio.errors import FilterError, IntegrityError, SourceError, TargetBusyError, TargetChangedError
+from dask_chunkio.execution.dask_compat import (
+    is_held,
+    leave_threads,
+    pauses,
+    report,
+    scheduler_address,
+    spans_hosts,
+    turn_lock,
+)
+from dask_chunkio.execution.malloc import keep_freed
+from dask_chunkio.execution.tracebacks import shortens_tracebacks
+from dask_chunkio.filters.chunk_format import Payload
+from dask_chunkio.filters.chunking import copied, cut_chunk
+from dask_chunkio.filters.compatibility import is_partial
+from dask_chunkio.filters.hdf5_encoder import encoder_for
+from dask_chunkio.filters.variable import storable_elements
+from dask_chunkio.geometry.grid import Array, selection_shape
+from dask_chunkio.model import Creation, DatasetJob, Receipt, WriteLayout
+from dask_chunkio.printable import printable
+from dask_chunkio.results import DatasetResult, WriteResult, already_complete
+from dask_chunkio.sources.base import Reader, read_checked
+from dask_chunkio.storage import session
+from dask_chunkio.storage.activity.keepalive import Held, Keepalive
+from dask_chunkio.storage.begin import begin
+from dask_chunkio.storage.filesystem.descriptors import close_descriptor
+from dask_chunkio.storage.filesystem.io import open_side_file
+from dask_chunkio.storage.filesystem.kind import file_system_of
+from dask_chunkio.storage.filesystem.locks import locked
+from dask_chunkio.storage.hdf5.dataset import DatasetSpec
+from dask_chunkio.storage.target import Target
+from dask_chunkio.storage.visible_chunks import Change, Part
+from dask_chunkio.storage.writer import Lock, Writer
+
+__all__ = [
+    "begin_write",
+    "commit_buffer",
+    "create_target",
+    "finish_target",
+    "nothing_done",
+    "read_buffer",
+    "receipt_of",
+    "write_buffer",
+]
+
+logger = logging.getLogger("dask_chunkio")
+
+# How often a task tries to begin a write while others begin and end theirs.
+_CHANGES = 6
+
+
+@shortens_tracebacks
+def create_target(creation: Creation) -> WriteLayout:
+    """Make file and datasets; found made by the same write, they are kept.
+
+    Where the target is busy and the call waits for it, this task keeps no thread from the work that it waits for.
+    """
+    try:
+        return _begin_between_changes(creation)
+    except TargetBusyError:
+        if not creation.target.wait or not leave_threads():
+            raise
+    return _patiently(creation)
+
+
+def _patiently(creation: Creation) -> WriteLayout:
+    """Make attempts until the target is free; nothing is held in between."""
+    for pause in pauses():
+        try:
+            return _begin_between_changes(creation)
+        except TargetBusyError:
+            time.sleep(pause)
+    raise AssertionError("pauses never end")
+
+
+def _begin_between_changes(creation: Creation) -> WriteLayout:
+    """Make an attempt, and others where another write begins or ends at that very moment.
+
+    What was planned and is no longer so stays so: that error is raised in the end.
+    """
+    for pause in itertools.islice(pauses(), _CHANGES):
+        try:
+            return begin_write(creation)
+        except TargetChangedError:
+            time.sleep(pause)
+    return begin_write(creation)
+
+
+@shortens_tracebacks
+def begin_write(creation: Creation) -> WriteLayout:
+    """Make one attempt to begin a write."""
+    target = creation.target.located()
+    # Decided once: all workers have to go by it.
+    target = replace(target, spans_hosts=spans_hosts() and not file_system_of(os.path.dirname(target.path)).is_local)
+    keepalive = _keepalive(target, creation.key)
+    try:
+        return _begun(creation, target, keepalive)
+    except BaseException:
+        keepalive.give_up()
+        raise
+
+
+def _begun(creation: Creation, target: Target, keepalive: Keepalive) -> WriteLayout:
+    started = time.time()
+    begun = begin(target, creation.specs, creation.exclusive, turn_lock(target.write_id), keepalive)
+    target, layouts = begun.target, begun.made.layouts
+    if begun.made.complete:
+        keepalive.give_up()
+        return WriteLayout(target, creation.jobs, creation.exclusive, started, begun.made.complete)
+    for made, job in zip(layouts, creation.jobs, strict=True):
+        found = job.of_length(made.shape[0]).layout if job.open_ended else job.layout
+        if made != found:
+            raise IntegrityError(
+                f"{made.name}: HDF5 made it as {made.form} on the worker, but as {job.layout.form} where it was "
+                f"planned; use the same version of h5py on both"
+            )
+    return WriteLayout(target, creation.jobs, creation.exclusive, started, (), keepalive)
+
+
+def _keepalive(target: Target, key: str) -> Keepalive:
+    held = Held(target.folder, target.lock, target.write_id, key, is_held, scheduler_address(), target.lease_seconds)
+    return Keepalive(held, has_begun=False)
+
+
+@shortens_tracebacks
+def read_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader) -> Array | Receipt:
+    """Read one buffer, unless its payloads are in place already."""
+    if layout.complete:
+        return nothing_done(dataset, buffer)
+    with session.engaged(layout.target, layout.exclusive):
+        return _read(layout, (dataset, buffer), reader)
+
+
+@shortens_tracebacks
+def commit_buffer(layout: WriteLayout, dataset: int, buffer: int, data: Array | Receipt) -> Receipt:
+    """Encode a buffer and commit it."""
+    if layout.complete:
+        return nothing_done(dataset, buffer)
+    with session.engaged(layout.target, layout.exclusive):
+        return _commit(layout, (dataset, buffer), data, turn_lock(layout.target.write_id))
+
+
+@shortens_tracebacks
+def write_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader) -> Receipt:
+    """Read, encode and commit: the chain of a buffer as one task."""
+    if layout.complete:
+        return nothing_done(dataset, buffer)
+    with session.engaged(layout.target, layout.exclusive):
+        place = dataset, buffer
+        data = _read(layout, place, reader)
+        return data if isinstance(data, Receipt) else _store(layout, place, data, turn_lock(layout.target.write_id))
+
+
+def receipt_of(jobs: Sequence[DatasetJob], place: tuple[int, int]) -> Receipt:
+    """Return what says that a buffer is committed."""
+    dataset, buffer = place
+    job = jobs[dataset]
+    elements = math.prod(selection_shape(job.selection(buffer)))
+    return Receipt(dataset, buffer, 1, elements * job.layout.form.dtype.itemsize)
+
+
+@shortens_tracebacks
+def finish_target(
+    layout: WriteLayout, receipts: Sequence[Receipt | Sequence[Receipt]], specs: Sequence[DatasetSpec]
+) -> WriteResult:
+    """Check the whole file, give it its name, and say what was written.
+
+    `specs` is what its datasets were made from.
+    """
+    receipts = _flat(receipts)
+    if layout.complete:
+        return already_complete(layout.target.path, layout.complete)
+    lengths = {receipt.dataset: receipt.length for receipt in receipts if receipt.length is not None}
+    jobs = [job.of_length(lengths[n]) if n in lengths else job for n, job in enumerate(layout.jobs)]
+    counts = [len(job.buffers) for job in jobs]
+    got = [sum(receipt.buffers for receipt in receipts if receipt.dataset == n) for n in range(len(counts))]
+    if got != counts:
+        raise IntegrityError(f"{layout.target.path}: receipts for {got} buffers of {counts}")
+    lock = turn_lock(layout.target.write_id)
+    finished = session.finish(layout.target, [job.layout for job in jobs], specs, lock)
+    for note in finished.notes:
+        logger.warning("%s", printable(f"{layout.target.path}: {note}"))
+    datasets = tuple(map(_result, jobs, finished.stored))
+    return WriteResult(layout.target.path, datasets, time.time() - layout.started, finished.notes)
+
+
+def _flat(receipts: Sequence[Receipt | Sequence[Receipt]]) -> list[Receipt]:
+    """Return the receipts one by one; a task that commits a block to several datasets has one for each."""
+    return [one for found in receipts for one in ([found] if isinstance(found, Receipt) else found)]
+
+
+def nothing_done(dataset: int, buffer: int) -> Receipt:
+    """Return the receipt for a buffer of a call that has nothing to do."""
+    return Receipt(dataset, buffer, 1, 0)
+
+
+def _result(job: DatasetJob, stored: int) -> DatasetResult:
+    layout, region = job.layout, job.layout.region
+    chunks = len(layout.chunks) if layout.is_chunked else 0
+    merged = chunks - region.whole_chunks if region is not None and layout.is_chunked else 0
+    dtype = layout.form.dtype
+    return DatasetResult(layout.name, job.shape, dtype, job.nbytes, stored, len(job.buffers), chunks, merged)
+
+
+def _read(layout: WriteLayout, place: tuple[int, int], reader: Reader) -> Array | Receipt:
+    dataset, buffer = place
+    job = layout.jobs[dataset]
+    selection = job.selection(buffer)
+    if _writer(layout).stored(dataset, job.chunks_of(buffer)):
+        return _reported(layout, place)
+    dtypes = job.source_dtype, job.layout.form.dtype
+    where = job.where(buffer, selection)
+    if job.read == "concurrent":
+        return read_checked(reader, selection, dtypes, where)
+    with _reading(layout, dataset):
+        # The user's object may fill the same memory again as soon as the next call is let in.
+        return copied(read_checked(reader, selection, dtypes, where))
+
+
+def _commit(layout: WriteLayout, place: tuple[int, int], data: Array | Receipt, lock: Lock) -> Receipt:
+    if isinstance(data, Receipt):
+        return data
+    if _writer(layout).stored(place[0], layout.jobs[place[0]].chunks_of(place[1])):
+        return _reported(layout, place)
+    return _store(layout, place, data, lock)
+
+
+def _store(layout: WriteLayout, place: tuple[int, int], data: Array, lock: Lock) -> Receipt:
+    job, writer = layout.jobs[place[0]], _writer(layout)
+    if not job.layout.is_chunked:
+        _commit_by_hdf5(writer, job, place, data, lock)
+    elif job.layout.region is not None:
+        _commit_region(writer, job, place, data, lock)
+    else:
+        writer.commit(place, job.layout, job.chunks_of(place[1]), _encoded(layout.target, job, place[1], data), lock)
+    return _reported(layout, place)
+
+
+def _encoded(target: Target, job: DatasetJob, buffer: int, data: Array) -> list[Payload]:
+    selection, grid, form = job.buffers[buffer], job.layout.chunks, job.layout.form
+    with _naming(job, buffer):
+        encoder = encoder_for(form, job.options)
+        payloads = []
+        for chunk in job.chunks_of(buffer):
+            session.require_going(target)
+            payloads.append(encoder.encode(cut_chunk(data, selection, grid[chunk], form)))
+        return payloads
+
+
+@contextlib.contextmanager
+def _naming(job: DatasetJob, buffer: int) -> Iterator[None]:
+    """Have an error of a filter, or of an element, say which data it refused."""
+    try:
+        yield
+    except (FilterError, SourceError) as error:
+        raise type(error)(f"{job.where(buffer, job.selection(buffer))}: {error}") from error
+
+
+def _commit_by_hdf5(writer: Writer, job: DatasetJob, place: tuple[int, int], data: Array, lock: Lock) -> None:
+    selection, region = job.buffers[place[1]], job.layout.region
+    if region is not None:
+        selection = region.of_dataset(region.inside(selection))
+    with _naming(job, place[1]):
+        data = storable_elements(data, job.layout.form.dtype)
+    writer.commit_by_hdf5(place, job.chunks_of(place[1]), data, selection, lock)
+
+
+def _commit_region(writer: Writer, job: DatasetJob, place: tuple[int, int], data: Array, lock: Lock) -> None:
+    """Encode the chunks that are replaced here; the others have to be merged in the turn."""
+    layout, region = job.layout, job.layout.region
+    if region is None:
+        raise ValueError("not a part of a dataset")
+    here = region.inside(job.buffers[place[1]])
+    payloads, parts = [], []
+    with _naming(job, place[1]):
+        encoder, grid = encoder_for(layout.form, job.options), layout.chunks
+        keeps_fields = is_partial(data.dtype, layout.form.dtype)
+        for chunk in job.chunks_of(place[1]):
+            session.require_going(writer.target)
+            cell = grid[chunk]
+            if region.is_whole(cell) and not keeps_fields:
+                payloads.append((chunk, encoder.encode(cut_chunk(data, here, cell, layout.form))))
+            else:
+                part = region.inside(cell)
+                inside = (slice(p.start - h.start, p.stop - h.start) for p, h in zip(part, here, strict=True))
+                parts.append(Part(chunk, data[tuple(inside)], part))
+        writer.commit_visible(place, layout, Change(payloads, parts, encoder.encode), lock)
+
+
+def _reported(layout: WriteLayout, place: tuple[int, int]) -> Receipt:
+    receipt = receipt_of(layout.jobs, place)
+    report(layout.target.write_id, (*place, receipt.nbytes))
+    return receipt
+
+
+def _writer(layout: WriteLayout) -> Writer:
+    keep_freed()
+    return session.writer_for(layout.target, layout.exclusive)
+
+
+class _reading:  # noqa: N801
+    """One reader at a time, over all threads and processes that see the folder."""
+
+    def __init__(self, layout: WriteLayout, dataset: int) -> None:
+        self._path = os.path.join(layout.target.folder, f"read-{dataset}")
+
+    def __enter__(self) -> None:
+        self._file = open_side_file(self._path)
+        self._lock = locked(self._file, self._path)
+        self._lock.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.__exit__(None, None, None)
+        close_descriptor(self._file)

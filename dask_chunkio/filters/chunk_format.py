@@ -1,0 +1,105 @@
+"""What a stored chunk looks like, and what makes it so."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from dask_chunkio.filters.fletcher32 import FLETCHER32
+from dask_chunkio.filters.shuffle import SHUFFLE
+from dask_chunkio.geometry.grid import Array, Shape
+
+__all__ = ["ChunkFormat", "Data", "Encoder", "Filter", "Payload"]
+
+Data = bytes | memoryview
+_OPTIONAL = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One filter of a pipeline, as HDF5 records it in the dataset.
+
+    Parameters
+    ----------
+    code : int
+        HDF5's identifier, such as 1 for deflate.
+    flags : int
+        HDF5's flags; bit 0 says that the filter is optional.
+    options : tuple of int
+        HDF5's ``cd_values``, after the filter's own ``set_local``.
+    name : str
+        HDF5's name for it.
+    """
+
+    code: int
+    flags: int
+    options: tuple[int, ...]
+    name: str
+
+    @property
+    def is_optional(self) -> bool:
+        """Whether a chunk on which it fails is stored without it."""
+        return bool(self.flags & _OPTIONAL)
+
+    def __str__(self) -> str:
+        options = "" if self.code in (SHUFFLE, FLETCHER32) else ",".join(map(str, self.options))
+        return f"{self.name}({options})" if options else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkFormat:
+    """Everything that decides how a chunk of one dataset is stored.
+
+    Parameters
+    ----------
+    chunk_shape : tuple of int
+        Shape of every chunk, in elements.
+    dtype : numpy.dtype
+        Type of the elements in the file.
+    filters : tuple of Filter
+        The pipeline, in the order in which it is applied to a chunk.
+    fillvalue : bytes or None
+        One element that pads a chunk at the far edge; None stands for HDF5's zeros.
+    """
+
+    chunk_shape: Shape
+    dtype: np.dtype[Any]
+    filters: tuple[Filter, ...]
+    fillvalue: bytes | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of an unfiltered chunk."""
+        return math.prod(self.chunk_shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A chunk's bytes as stored, and the mask of the filters that were skipped.
+
+    Bit ``k`` of the mask stands for position ``k`` of the pipeline.
+    """
+
+    data: Data
+    mask: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the payload."""
+        return len(self.data)
+
+
+class Encoder(Protocol):
+    """Makes the payload of one chunk; may be called from several threads at once."""
+
+    @property
+    def name(self) -> str:
+        """What `plan` calls it."""
+        ...
+
+    def encode(self, chunk: Array) -> Payload:
+        """Encode `chunk`: C-contiguous, of exactly the format's shape and dtype."""
+        ...

@@ -1,0 +1,56 @@
+"""From a buffer to chunks: cut out, converted and padded."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dask_chunkio.filters.chunk_format import ChunkFormat
+from dask_chunkio.filters.compatibility import is_partial
+from dask_chunkio.filters.conversion import assign, convert
+from dask_chunkio.filters.padding import as_bytes
+from dask_chunkio.geometry.grid import Array, Selection
+
+__all__ = ["copied", "cut_chunk", "filled"]
+
+
+def copied(data: Array) -> Array:
+    """Return a copy, the bytes between the fields of compound elements included.
+
+    numpy's own copy leaves there what was in memory before: it would get into the file.
+    """
+    return as_bytes(data).copy().view(data.dtype)
+
+
+def cut_chunk(data: Array, start: Selection, chunk: Selection, form: ChunkFormat) -> Array:
+    """Cut one chunk out of a buffer.
+
+    Parameters
+    ----------
+    data : numpy.ndarray
+        The buffer's elements, in any memory order and any dtype that can be converted.
+    start, chunk : tuple of slice
+        What the buffer and the chunk select from the array.
+    form : ChunkFormat
+        How the chunk is stored.
+
+    Returns
+    -------
+    numpy.ndarray
+        C-contiguous, of the format's shape and dtype; padded with the fill value where the
+        array ends inside the chunk.  A view of `data` where that is possible.
+    """
+    inside = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(chunk, start, strict=True))
+    part = data[inside]
+    if part.shape == form.chunk_shape and not is_partial(data.dtype, form.dtype):
+        return np.ascontiguousarray(as_bytes(convert(part, form.dtype))).view(form.dtype)
+    full = filled(form)
+    assign(full[tuple(slice(0, n) for n in part.shape)], part)
+    return full
+
+
+def filled(form: ChunkFormat) -> Array:
+    """Return a chunk of fill values; where a fill value has bytes that belong to no value, they are zero."""
+    full = np.zeros(form.chunk_shape, form.dtype)
+    if form.fillvalue is not None:
+        as_bytes(full)[...] = as_bytes(np.frombuffer(form.fillvalue, form.dtype))
+    return full

@@ -1,0 +1,152 @@
+"""Pipelines that run outside HDF5: our shuffle, deflate and fletcher32, and plugins by their own functions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from dask_chunkio.errors import FilterError
+from dask_chunkio.filters.chunk_format import ChunkFormat, Data, Filter, Payload
+from dask_chunkio.filters.deflate import DEFLATE, deflate, engine_for
+from dask_chunkio.filters.fletcher32 import FLETCHER32, append_fletcher32
+from dask_chunkio.filters.plugin import find_plugin, require_filter
+from dask_chunkio.filters.shuffle import SHUFFLE, shuffle
+from dask_chunkio.geometry.grid import Array
+
+__all__ = ["DirectEncoder", "Step", "direct_steps"]
+
+_MAX_LEVEL = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One filter of a pipeline with what runs it.
+
+    Parameters
+    ----------
+    filter : Filter
+        As HDF5 records it.
+    engine : str
+        What `plan` calls it.
+    run : callable
+        Makes bytes of bytes; returns None where the filter fails, or gains nothing.
+    """
+
+    filter: Filter
+    engine: str
+    run: Callable[[Filter, Data], Data | None]
+
+
+class DirectEncoder:
+    """Runs a pipeline without HDF5 and without the GIL.
+
+    The payload of an empty pipeline is the chunk's own memory, not a copy.
+
+    Parameters
+    ----------
+    form : ChunkFormat
+        How chunks are stored.
+
+    Raises
+    ------
+    FilterError
+        If one of the filters can only be run by HDF5, or is missing here.
+
+    Examples
+    --------
+    >>> chunk = np.arange(8, dtype="i2")
+    >>> payload = DirectEncoder(ChunkFormat((8,), chunk.dtype, ())).encode(chunk)
+    >>> payload.nbytes, payload.mask
+    (16, 0)
+    """
+
+    def __init__(self, form: ChunkFormat) -> None:
+        steps = direct_steps(form)
+        if steps is None:
+            names = ", ".join(step.name for step in form.filters)
+            raise FilterError(f"one of the filters {names} can only be run by HDF5; use Hdf5Encoder")
+        self._steps = steps
+
+    @property
+    def name(self) -> str:
+        """The engines in the order in which they run."""
+        return " > ".join(step.engine for step in self._steps) or "copying"
+
+    def encode(self, chunk: Array) -> Payload:
+        """Encode one chunk."""
+        data: Data = chunk.reshape(-1).view(np.uint8).data
+        mask = 0
+        for position, step in enumerate(self._steps):
+            made = step.run(step.filter, data)
+            if made is not None:
+                data = made
+            elif step.filter.is_optional:
+                mask |= 1 << position
+            else:
+                raise FilterError(
+                    f"{step.filter} failed on a chunk of {chunk.shape} elements of {chunk.dtype}, and the dataset does "
+                    f"not allow chunks without it; choose other options for the filter, or another compression"
+                )
+        return Payload(data, mask)
+
+
+def direct_steps(form: ChunkFormat) -> tuple[Step, ...] | None:
+    """Return the steps of a pipeline; None if one of its filters can only be run by HDF5.
+
+    Parameters
+    ----------
+    form : ChunkFormat
+        How chunks are stored.
+
+    Raises
+    ------
+    FilterError
+        If a filter is missing on this machine.
+    """
+    steps: list[Step] = []
+    for one in form.filters:
+        step = _own_step(one, steps[-1].filter if steps else None) or _plugin_step(one)
+        if step is None:
+            return None
+        steps.append(step)
+    return tuple(steps)
+
+
+def _own_step(one: Filter, before: Filter | None) -> Step | None:
+    if one.code == DEFLATE:
+        planes = before.options[0] if before is not None and _shuffles(before) else 1
+        engine = f"deflate({one.options[0]}) by {engine_for(one.options[0], planes)}" if _level(one) else one.name
+        return Step(one, engine, functools.partial(_deflate, planes))
+    if one.code == SHUFFLE:
+        return Step(one, one.name, _shuffle)
+    return Step(one, one.name, _fletcher32) if one.code == FLETCHER32 else None
+
+
+def _plugin_step(one: Filter) -> Step | None:
+    require_filter(one.code)
+    plugin = find_plugin(one.code)
+    return None if plugin is None else Step(one, plugin.name(one), plugin.encode)
+
+
+def _shuffle(one: Filter, data: Data) -> Data | None:
+    return shuffle(data, one.options[0]) if _shuffles(one) else None
+
+
+def _shuffles(one: Filter) -> bool:
+    # HDF5 sets up only the first of two shuffles; the second has no options, and fails.
+    return one.code == SHUFFLE and len(one.options) == 1 and one.options[0] > 0
+
+
+def _level(one: Filter) -> bool:
+    return len(one.options) == 1 and one.options[0] <= _MAX_LEVEL
+
+
+def _deflate(planes: int, one: Filter, data: Data) -> Data | None:
+    return deflate(data, one.options[0], planes) if _level(one) else None
+
+
+def _fletcher32(_: Filter, data: Data) -> Data:
+    return append_fletcher32(data)

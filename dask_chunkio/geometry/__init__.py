@@ -1,0 +1,1 @@
+"""Chunk grids, buffer grids, regions and sizes; plain arithmetic without files."""

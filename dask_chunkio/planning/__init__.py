@@ -1,0 +1,1 @@
+"""Decisions made before a write begins: datasets, chunks, buffers, memory and workers."""

@@ -1,0 +1,368 @@
+"""What is decided before a write begins: datasets, chunks, buffers, and how each source is read."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dask_chunkio.config import settings
+from dask_chunkio.errors import AlignmentError, ArgumentError
+from dask_chunkio.filters.compatibility import holds_references
+from dask_chunkio.filters.hdf5_encoder import encoder_for
+from dask_chunkio.geometry.grid import BufferGrid, Shape
+from dask_chunkio.geometry.sizing import (
+    buffer_within,
+    format_nbytes,
+    projected_nbytes,
+    split_buffer,
+)
+from dask_chunkio.model import Creation, DatasetJob
+from dask_chunkio.planning.array_blocks import ArrayBlocks, array_blocks
+from dask_chunkio.planning.plan import DatasetPlan, WritePlan
+from dask_chunkio.planning.request import DatasetRequest, parse_filename, parse_requests
+from dask_chunkio.planning.resources import Workers, require_picklable
+from dask_chunkio.planning.specs import Scale, most_rows, spec_of, spec_of_part, wanted_of
+from dask_chunkio.results import WriteResult
+from dask_chunkio.sources.array import ArraySource
+from dask_chunkio.sources.base import ReadMode, Source
+from dask_chunkio.sources.dask_array import LazySource
+from dask_chunkio.sources.iterator import IteratorSource
+from dask_chunkio.sources.stream import StreamSource, is_open_ended
+from dask_chunkio.storage.completeness import StoredDataset
+from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, preview
+from dask_chunkio.storage.preconditions import is_complete, target_problem
+from dask_chunkio.storage.regions import Parts, find_parts
+from dask_chunkio.storage.target import Target
+
+__all__ = ["PreparedWrite", "prepare"]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedWrite:
+    """Everything that is decided before a write begins.
+
+    Parameters
+    ----------
+    target : Target
+        The file.
+    workers : Workers
+        Who runs the tasks.
+    sources : tuple of Source
+        One for each dataset.
+    specs : tuple of DatasetSpec
+        What is to be made.
+    jobs : tuple of DatasetJob
+        How each dataset is written.
+    blocks : callable
+        Returns those of the dask arrays among the sources; the first call optimizes their graphs.
+    complete : tuple of StoredDataset
+        What is there, of a call whose token says that it is applied; then nothing else is decided.
+    """
+
+    target: Target
+    workers: Workers
+    sources: tuple[Source, ...]
+    specs: tuple[DatasetSpec, ...]
+    jobs: tuple[DatasetJob, ...]
+    blocks: Callable[[], ArrayBlocks] = field(repr=False, compare=False)
+    complete: tuple[StoredDataset, ...] = ()
+    _again: Callable[[], PreparedWrite] | None = field(default=None, repr=False, compare=False)
+
+    def again(self) -> PreparedWrite:
+        """Decide once more, as another write has changed the file."""
+        return self if self._again is None else self._again()
+
+    def creation(self, exclusive: bool) -> Creation:
+        """Return what the first task makes."""
+        return Creation(self.target, self.specs, self.jobs, exclusive)
+
+    @property
+    def asks_for_progress(self) -> bool:
+        """Whether an iterator was made with ``display_progress=True``."""
+        return any(isinstance(source, IteratorSource) and source.display_progress for source in self.sources)
+
+    def plan(
+        self,
+        kept_nbytes: Callable[[PreparedWrite], int],
+        estimates: Sequence[int | None] | None = None,
+        write: Callable[..., WriteResult] | None = None,
+        looks: bool = False,
+    ) -> WritePlan:
+        """Return what the user may read before the write begins.
+
+        Parameters
+        ----------
+        kept_nbytes : callable
+            Returns about the most bytes of blocks that are kept for tasks that need them later.
+        estimates : sequence of int or None
+            Bytes that the payloads of each dataset are going to have.
+        write : callable
+            Has it done.
+        looks : bool
+            Whether to look if the target can be written.
+        """
+        datasets = tuple(map(_dataset_plan, self.jobs, estimates or [None] * len(self.jobs)))
+        workers = self.workers
+        if self.complete:
+            return self._plan_of_nothing(write)
+        problem = workers.call(target_problem, self.target, self.specs) if looks else ""
+        if looks and not problem and workers.call(is_complete, self.target, self.specs):
+            return self._plan_of_nothing(write)
+        held = _projected(datasets, workers.threads_per_worker)
+        kept = kept_nbytes(self)
+        advice = _advice(datasets, held, workers) if held > workers.memory_nbytes else ""
+        advice = advice or _advice_on_kept(self.lazy_names, held, kept, workers)
+        return WritePlan(
+            self.target.path,
+            datasets,
+            workers.kind,
+            workers.threads,
+            workers.threads_per_worker,
+            held,
+            workers.memory_nbytes,
+            advice,
+            kept,
+            problem,
+            _write=write,
+        )
+
+    def _plan_of_nothing(self, write: Callable[..., WriteResult] | None) -> WritePlan:
+        at, workers = self.target.path, self.workers
+        counts = (workers.threads, workers.threads_per_worker, 0, workers.memory_nbytes)
+        return WritePlan(at, (), workers.kind, *counts, already_complete=True, _write=write)
+
+    @property
+    def lazy_names(self) -> str:
+        """Names of the datasets that dask arrays are written to."""
+        names = (
+            job.layout.name for job, one in zip(self.jobs, self.sources, strict=True) if isinstance(one, LazySource)
+        )
+        return ", ".join(names)
+
+    def require_fit(self, kept_nbytes: Callable[[PreparedWrite], int]) -> None:
+        """Refuse what the workers have no memory for.
+
+        Parameters
+        ----------
+        kept_nbytes : callable
+            As `plan` takes it.
+
+        Raises
+        ------
+        ArgumentError
+            With every number, and the buffer shape that would fit.
+        """
+        if advice := self.plan(kept_nbytes).advice:
+            raise ArgumentError(advice)
+
+
+def _projected(datasets: Sequence[DatasetPlan], threads: int) -> int:
+    """Return the most bytes that the threads of a worker process hold at once."""
+    # Not all of them have a buffer at once where there are fewer buffers than threads.
+    busy = min(threads, sum(len(dataset.buffers) if not dataset.open_ended else threads for dataset in datasets))
+    held = max(projected_nbytes(d.buffer_nbytes, d.chunk_nbytes, busy) for d in datasets)
+    return held + max((d.buffer_nbytes for d in datasets if d.read != "concurrent"), default=0)
+
+
+def _advice(datasets: Sequence[DatasetPlan], held: int, workers: Workers) -> str:
+    largest = max(datasets, key=lambda dataset: dataset.buffer_nbytes)
+    threads, itemsize = workers.threads_per_worker, max(largest.dtype.itemsize, largest.source_dtype.itemsize)
+    words = (
+        f"{largest.name}: buffers of {largest.buffers.buffer_shape}, {format_nbytes(largest.buffer_nbytes)}, take up "
+        f"to {format_nbytes(held)} in a worker process with {threads} threads, each of which holds a buffer, its "
+        f"payloads and a chunk; the workers have {format_nbytes(workers.memory_nbytes)} for it"
+    )
+    for divisor in (2, 4, 8):
+        budget = max(1, workers.memory_nbytes // (divisor * threads))
+        shape, chunk = largest.shape, largest.chunks.chunk_shape
+        smaller = split_buffer(shape, chunk, largest.buffers.buffer_shape, itemsize, nbytes=budget, count=1)
+        other = replace(largest, buffers=BufferGrid(largest.chunks, smaller))
+        if (needed := _projected([other], threads)) <= workers.memory_nbytes:
+            takes = f"which takes {format_nbytes(needed)}"
+            return f"{words}. Give buffer_shape={smaller}, {takes}, or a larger memory_limit"
+    return (
+        f"{words}, and even one chunk of {format_nbytes(largest.chunk_nbytes)} for each thread does not fit. Give "
+        f"smaller chunks=, workers with fewer threads, or a larger memory_limit"
+    )
+
+
+def _advice_on_kept(names: str, held: int, kept: int, workers: Workers) -> str:
+    # The workers of a cluster put on disk what does not fit.
+    if not kept or workers.kind == "distributed":
+        return ""
+    room = (workers.memory_nbytes - held) * max(1, workers.threads // workers.threads_per_worker)
+    if kept <= room:
+        return ""
+    return (
+        f"{names}: up to {format_nbytes(kept)} of blocks are kept for other tasks that need them, beside what the "
+        f"threads hold; there are {format_nbytes(room)} for it. Write what shares blocks in calls of their own (each "
+        f"computes them again), give a dask array with other blocks, or a larger memory_limit"
+    )
+
+
+def _dataset_plan(job: DatasetJob, estimated: int | None) -> DatasetPlan:
+    form = job.layout.form
+    encoder = encoder_for(form, job.options).name if job.layout.is_chunked else "HDF5, one buffer at a time"
+    filters = tuple(map(str, form.filters))
+    region = job.layout.region
+    return DatasetPlan(
+        job.layout.name,
+        form.dtype,
+        job.source_dtype,
+        job.buffers,
+        filters,
+        encoder,
+        job.read,
+        region,
+        job.open_ended,
+        job.layout.is_chunked,
+        estimated,
+    )
+
+
+def prepare(
+    filename: Any,
+    args: tuple[Any, ...],
+    encoding: Mapping[str, Mapping[str, Any]] | None,
+    keywords: Mapping[str, Any],
+    workers: Workers,
+    *,
+    options: Mapping[str, Any],
+    may_begin_streams: bool = True,
+    touches: bool = True,
+) -> PreparedWrite:
+    """Decide everything about a write.
+
+    Parameters
+    ----------
+    filename, args, encoding, keywords : object
+        As `to_hdf5` takes them.
+    workers : Workers
+        Who runs the tasks.
+    options : mapping
+        Of the `Target`.
+    may_begin_streams : bool
+        Whether the first DataChunk of a stream may be taken, where nothing else says its shape and dtype.
+    touches : bool
+        Whether what an earlier write has left may be brought into order, where a part of it is looked for.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        For anything that cannot be meant.
+    """
+    path = parse_filename(filename)
+    requests = parse_requests(args, encoding, keywords, may_begin_streams)
+    target = Target(path, uuid.uuid4().hex, **options)
+    _require_token(target, requests)
+    for request in requests:
+        _require_portable(request, workers)
+    return _prepared(target, requests, workers, touches)
+
+
+def _prepared(
+    target: Target, requests: Sequence[DatasetRequest], workers: Workers, touches: bool = True
+) -> PreparedWrite:
+    """Decide what depends on the file that is there."""
+    scale = Scale(workers, settings())
+    new = {one.name: spec_of(one, scale) for one in requests if one.region is None}
+    wanted = {one.name: wanted_of(one, new.get(one.name)) for one in requests if one.may_be_there}
+    names = tuple(one.name for one in requests)
+    parts = workers.call(find_parts, target, names, wanted, touches) if wanted else Parts()
+    sources = tuple(one.source for one in requests)
+    again = functools.partial(_prepared, target, requests, workers)
+    if parts.complete:
+        blocks = functools.cache(functools.partial(array_blocks, (), ()))
+        return PreparedWrite(target, workers, sources, (), (), blocks, parts.complete, again)
+    there = parts.layouts
+    specs = tuple(spec_of_part(one, there[one.name]) if one.name in there else new[one.name] for one in requests)
+    layouts = preview(specs, target.libver)
+    jobs = tuple(_job(request, layout, scale) for request, layout in zip(requests, layouts, strict=True))
+    # What is open-ended begins with room for one buffer.
+    specs = tuple(
+        replace(spec, shape=job.layout.shape) if spec.open_ended else spec
+        for spec, job in zip(specs, jobs, strict=True)
+    )
+    blocks = functools.cache(functools.partial(array_blocks, sources, jobs))
+    return PreparedWrite(target, workers, sources, specs, jobs, blocks, (), again)
+
+
+def _require_token(target: Target, requests: Sequence[DatasetRequest]) -> None:
+    """Refuse what cannot be told from the same call once more."""
+    appended = [one.name for one in requests if one.append is not None]
+    if appended and target.resume and target.token is None:
+        raise ArgumentError(
+            f"{', '.join(appended)}: append= with resume=True needs a token, as two appends cannot be told apart by "
+            f"their arguments; give token='...', any string that no other append to this dataset has"
+        )
+
+
+def _job(request: DatasetRequest, layout: DatasetLayout, scale: Scale) -> DatasetJob:
+    source = request.source
+    read = _read_mode(request)
+    buffer = _buffer_shape(request, layout, scale)
+    if isinstance(source, StreamSource):
+        buffer = (*buffer[:1], *(max(n, 1) for n in source.shape[1:]))
+    try:
+        BufferGrid(layout.chunks, buffer)
+    except AlignmentError as error:
+        raise AlignmentError(f"{request.name}: {error}") from error
+    job = DatasetJob(layout, buffer, source.dtype, read, request.options)
+    if not is_open_ended(source):
+        return job
+    most = most_rows(request.options)
+    rows = buffer[0] if most is None else min(most, buffer[0])
+    return replace(job.of_length(rows), open_ended=True, most_rows=most)
+
+
+def _read_mode(request: DatasetRequest) -> ReadMode:
+    offered = request.source.read_mode
+    wanted: ReadMode = request.read or offered
+    if isinstance(request.source, LazySource) and request.read not in (None, "concurrent"):
+        raise ArgumentError(
+            f"{request.name}: read={request.read!r} does not apply to a dask array, whose own tasks read; "
+            f"give lock=True to dask.array.from_array instead"
+        )
+    if isinstance(request.source, StreamSource) and wanted != "ordered":
+        raise ArgumentError(f"{request.name}: a stream can only be read in order; leave read={request.read!r} out")
+    return wanted
+
+
+def _buffer_shape(request: DatasetRequest, layout: DatasetLayout, scale: Scale) -> Shape:
+    """Return the buffer shape that the user chose, or one that suits chunks, memory and threads."""
+    if request.buffer_shape is not None:
+        return request.buffer_shape
+    shapes, chunk = request.source.shapes, layout.form.chunk_shape
+    if shapes.buffer is not None and shapes.is_fixed and _fits(layout, shapes.buffer):
+        return shapes.buffer
+    if isinstance(request.source, LazySource) and shapes.block is not None and _fits(layout, shapes.block):
+        return shapes.block
+    itemsize = max(request.source.dtype.itemsize, layout.form.dtype.itemsize)
+    start = shapes.buffer if shapes.buffer is not None and not shapes.is_fixed else None
+    if start is None or not _fits(layout, start):
+        start = buffer_within(layout.shape, chunk, itemsize, scale.buffer_nbytes)
+    sizes = {"nbytes": scale.buffer_nbytes, "count": scale.count, "threads": scale.workers.threads}
+    return split_buffer(layout.shape, chunk, start, itemsize, **sizes)
+
+
+def _fits(layout: DatasetLayout, buffer: Shape) -> bool:
+    try:
+        BufferGrid(layout.chunks, buffer)
+    except AlignmentError:
+        return False
+    return True
+
+
+def _require_portable(request: DatasetRequest, workers: Workers) -> None:
+    source = request.source
+    if workers.share_process or isinstance(source, LazySource):
+        return
+    empty = tuple(slice(0, 0) for _ in source.shape)
+    # An array in memory is sent in parts, which are plain numpy.
+    if not (isinstance(source, ArraySource) and source.part(empty) is not None):
+        require_picklable(source, request.name)
+    elif holds_references(source.dtype):
+        require_picklable(source.part(tuple(slice(0, length) for length in source.shape)), request.name)

@@ -1,0 +1,363 @@
+"""What a user asks for: the arguments of `to_hdf5` and `plan`, checked and made uniform."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dask_chunkio.errors import ArgumentError, ArgumentTypeError
+from dask_chunkio.filters.names import resolve_compression
+from dask_chunkio.geometry.grid import Shape
+from dask_chunkio.paths import local_path
+from dask_chunkio.sources.adapt import as_source
+from dask_chunkio.sources.base import Source, check_read_mode
+from dask_chunkio.sources.stream import Announced, is_open_ended, is_stream
+from dask_chunkio.sources.wrapped import combined, unwrapped
+from dask_chunkio.storage.regions import of_unknown_length
+from dask_chunkio.storage.tokens import TOKENS
+from dask_chunkio.validation import check_flag
+
+__all__ = ["DatasetRequest", "parse_filename", "parse_requests"]
+
+# Keywords of h5py.Group.create_dataset that pass through under their own names.
+_H5PY = frozenset(
+    {
+        "allow_unknown_filter",
+        "compression",
+        "compression_opts",
+        "fill_time",
+        "fillvalue",
+        "fletcher32",
+        "maxshape",
+        "scaleoffset",
+        "shuffle",
+        "track_order",
+        "track_times",
+    }
+)
+_OWN = frozenset({"append", "attrs", "buffer_shape", "chunks", "dtype", "read", "region"})
+# Those of a call, which belong to no dataset.
+_OF_CALL = frozenset(
+    {
+        "callback",
+        "compute",
+        "compute_kwargs",
+        "durability",
+        "encoding",
+        "fuse",
+        "libver",
+        "memory_limit",
+        "overwrite",
+        "progress",
+        "resume",
+        "scheduler",
+        "token",
+        "wait",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRequest:
+    """One dataset as the user asks for it.
+
+    Parameters
+    ----------
+    name : str
+        Absolute path in the file.
+    source : Source
+        What to read.
+    chunks : tuple of int or None
+        Chunk shape; None to have one chosen.
+    buffer_shape : tuple of int or None
+        Buffer shape; None to have one chosen.
+    dtype : numpy.dtype
+        Type of the elements in the file.
+    read : str or None
+        How the source may be read; None for what the source says.
+    attrs : mapping
+        Attributes.
+    options : mapping
+        Keywords for `h5py.Group.create_dataset`, the name of a plugin resolved.
+    region, append : object
+        Where in a dataset that is there, as the user says it; None for a new one.
+    given : frozenset of str
+        Keywords of a new dataset that the user gave.
+    """
+
+    name: str
+    source: Source
+    chunks: Shape | None
+    buffer_shape: Shape | None
+    dtype: np.dtype[Any]
+    read: Any = None
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    region: Any = None
+    append: Any = None
+    given: frozenset[str] = frozenset()
+
+    @property
+    def may_be_there(self) -> bool:
+        """Whether it is written into a dataset that is there already."""
+        return self.region is not None or self.append is not None
+
+
+def parse_filename(filename: Any) -> str:
+    """Return the absolute path.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it is not a path.
+    ArgumentError
+        If it is a URL.
+    """
+    path = os.path.abspath(local_path("filename", filename))
+    # A link stays a link: what it points to is written.
+    return os.path.realpath(path) if os.path.islink(path) else path
+
+
+def parse_requests(
+    args: tuple[Any, ...],
+    encoding: Mapping[str, Mapping[str, Any]] | None,
+    keywords: Mapping[str, Any],
+    may_begin_streams: bool = True,
+) -> list[DatasetRequest]:
+    """Make the forms of dask's signature one.
+
+    Parameters
+    ----------
+    args : tuple
+        ``(name, source)``, or one mapping of names to sources.
+    encoding : mapping, optional
+        Keywords for single datasets.
+    keywords : mapping
+        Keywords for all datasets.
+    may_begin_streams : bool
+        Whether the first DataChunk of a stream may be taken, where nothing else says its shape and dtype.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        For anything that cannot be meant.
+    """
+    data = _data(args)
+    of_each = _of_each(encoding)
+    if strange := sorted(of_each.keys() - data.keys()):
+        raise ArgumentError(f"encoding= names {', '.join(strange)}, but the datasets are {', '.join(data)}")
+    common = dict(keywords)
+    if len(args) == 1 and common.get("attrs"):
+        raise ArgumentError("attrs= goes with one dataset; for several use encoding={'/x': {'attrs': {...}}}")
+    wrapped = {name: unwrapped(value, name) for name, value in data.items()}
+    asked = {name: combined(said, {**common, **of_each.get(name, {})}) for name, (_, said) in wrapped.items()}
+    for name, options in asked.items():
+        _refuse_unknown(name, options)
+        check_read_mode(options.get("read"), name)
+    # A stream loses its first DataChunk here: everything else that can be wrong is found before.
+    values = sorted(((name, value) for name, (value, _) in wrapped.items()), key=lambda item: is_stream(item[1]))
+    requests = {name: _request(name, value, asked[name], may_begin_streams) for name, value in values}
+    return [requests[name] for name in data]
+
+
+def _of_each(encoding: Any) -> dict[str, Mapping[str, Any]]:
+    words = "encoding= is a mapping of the names of datasets to their keywords, as {'/x': {'compression': 'gzip'}}"
+    if not isinstance(encoding, Mapping | None):
+        raise ArgumentTypeError(f"{words}, not a {type(encoding).__name__}")
+    for name, options in (encoding or {}).items():
+        if not isinstance(options, Mapping):
+            raise ArgumentTypeError(f"{words}; it has {options!r} for {name!r}")
+    return {_absolute(name): options for name, options in (encoding or {}).items()}
+
+
+def _data(args: tuple[Any, ...]) -> dict[str, Any]:
+    if len(args) == 1 and isinstance(args[0], Mapping):
+        pairs = list(args[0].items())
+    elif len(args) == 2 and isinstance(args[0], str):
+        pairs = [(args[0], args[1])]
+    else:
+        raise ArgumentTypeError("give a name and a source, as to_hdf5(filename, '/x', source), or {'/x': source, ...}")
+    if not pairs:
+        raise ArgumentError("no datasets were given; give {'/x': source, ...}")
+    data: dict[str, Any] = {}
+    for name, value in pairs:
+        if (absolute := _absolute(name)) in data:
+            raise ArgumentError(f"{absolute} is given twice; give each dataset a name of its own")
+        data[absolute] = value
+    for name in data:
+        if above := next((other for other in data if name.startswith(f"{other}/")), None):
+            raise ArgumentError(f"{above} is a dataset of this call, so {name} cannot be in it; choose another name")
+    return data
+
+
+def _absolute(name: Any) -> str:
+    if not isinstance(name, str):
+        raise ArgumentTypeError(f"the name of a dataset is a str, not {name!r}")
+    parts = [part for part in name.split("/") if part]
+    if not parts or "\0" in name or {".", ".."} & set(parts) or not _is_utf8(name):
+        raise ArgumentError(f"{name!r} cannot be the name of a dataset; use a path such as '/x' or '/group/x'")
+    return "/" + "/".join(parts)
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _request(name: str, value: Any, keywords: dict[str, Any], may_begin: bool) -> DatasetRequest:
+    options = _resolved(name, {key: option for key, option in keywords.items() if key in _H5PY and option is not None})
+    _check_maxshape(name, options.get("maxshape"))
+    for flag in ("shuffle", "fletcher32"):
+        check_flag(f"{name}: {flag}", options.get(flag))
+    dtype = _dtype(name, keywords.get("dtype"))
+    source = as_source(value, name, Announced(_row_shape(keywords.get("maxshape")), dtype, may_begin))
+    region, append = keywords.get("region"), keywords.get("append")
+    append = None if append is False else append
+    if TOKENS in (keywords.get("attrs") or {}):
+        raise ArgumentError(f"{name}: attrs= has {TOKENS!r}, in which the tokens of calls are kept; leave it out")
+    if region is not None:
+        if is_open_ended(source):
+            raise ArgumentError(of_unknown_length(name))
+        _refuse_new_properties(name, keywords, append)
+    elif not is_open_ended(source):
+        _check_within_maxshape(name, source.shape, options.get("maxshape"))
+    return DatasetRequest(
+        name,
+        source,
+        _chunks(name, keywords.get("chunks", True), source),
+        _shape(name, "buffer_shape", keywords.get("buffer_shape")),
+        source.dtype if dtype is None else dtype,
+        keywords.get("read"),
+        _attrs(name, keywords.get("attrs")),
+        options,
+        region,
+        append,
+        frozenset(_given(keywords)),
+    )
+
+
+def _resolved(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return resolve_compression(options)
+    except (ArgumentError, ArgumentTypeError) as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def _refuse_new_properties(name: str, keywords: Mapping[str, Any], append: Any) -> None:
+    if append is not None:
+        raise ArgumentError(f"{name}: give region= or append=, not both")
+    if strange := sorted(_given(keywords)):
+        raise ArgumentError(
+            f"{name}: {', '.join(f'{key}=' for key in strange)} is for a new dataset, but region= writes into one that "
+            f"is there, whose own properties are kept; leave it out"
+        )
+
+
+def _given(keywords: Mapping[str, Any]) -> set[str]:
+    """Return the keywords of a new dataset that are given."""
+    given = {key for key, value in keywords.items() if value is not None and (key, value) != ("chunks", True)}
+    return given & (_H5PY | {"attrs", "chunks", "dtype"})
+
+
+def _refuse_unknown(name: str, keywords: Mapping[str, Any]) -> None:
+    for keyword in keywords:
+        if keyword not in _H5PY | _OWN:
+            known = _H5PY | _OWN | _OF_CALL
+            near = difflib.get_close_matches(keyword, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"
+            hint = "; it belongs to the call, not to encoding=" if keyword in _OF_CALL else hint
+            raise ArgumentTypeError(f"{name}: unknown keyword {keyword!r}{hint}")
+
+
+def _chunks(name: str, chunks: Any, source: Source) -> Shape | None:
+    if chunks is True:
+        return None
+    if chunks is None or chunks is False:
+        raise ArgumentError(
+            f"{name}: chunks={chunks} asks for a dataset without chunks, which is not written in parallel; "
+            f"use True or a tuple"
+        )
+    shape = _shape(name, "chunks", chunks)
+    if shape is not None and len(shape) != len(source.shape):
+        raise ArgumentError(f"{name}: chunks={shape} has {len(shape)} axes, the source {len(source.shape)}")
+    return shape
+
+
+def _shape(name: str, keyword: str, value: Any) -> Shape | None:
+    if value is None:
+        return None
+    values = (value,) if isinstance(value, (int, np.integer)) else value
+    try:
+        shape = tuple(map(_length, values))
+    except TypeError as error:
+        raise ArgumentTypeError(f"{name}: {keyword}={value!r} is not a tuple of whole numbers") from error
+    if any(length < 1 for length in shape):
+        raise ArgumentError(f"{name}: {keyword}={shape} has a length below 1")
+    return shape
+
+
+def _length(value: Any) -> int:
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError("a truth value")
+    return operator.index(value)
+
+
+def _dtype(name: str, dtype: Any) -> np.dtype[Any] | None:
+    if dtype is None:
+        return None
+    try:
+        found: np.dtype[Any] = np.dtype(dtype)
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise ArgumentTypeError(f"{name}: dtype={dtype!r} is not one of numpy's") from error
+    return found
+
+
+def _row_shape(maxshape: Any) -> Shape | None:
+    """Return the lengths of all axes but the first, if `maxshape` says them."""
+    whole = (maxshape,) if isinstance(maxshape, (int, np.integer)) and not isinstance(maxshape, bool) else maxshape
+    if not isinstance(whole, (tuple, list)) or not whole:
+        return None
+    is_said = all(isinstance(length, (int, np.integer)) and length >= 0 for length in whole[1:])
+    return tuple(map(int, whole[1:])) if is_said else None
+
+
+def _attrs(name: str, attrs: Any) -> dict[str, Any]:
+    if not isinstance(attrs, Mapping | None):
+        raise ArgumentTypeError(f"{name}: attrs={attrs!r} is not a mapping of names to values")
+    return dict(attrs or {})
+
+
+def _maxshape(maxshape: Any) -> tuple[Any, ...] | None:
+    """Return maxshape as a tuple; None for what says nothing of lengths."""
+    if maxshape is None or maxshape is True:
+        return None
+    return tuple(maxshape) if isinstance(maxshape, (tuple, list)) else (maxshape,)
+
+
+def _check_maxshape(name: str, maxshape: Any) -> None:
+    for axis, most in enumerate(_maxshape(maxshape) or ()):
+        if most is not None and (isinstance(most, bool) or not isinstance(most, (int, np.integer)) or most < 0):
+            raise ArgumentTypeError(
+                f"{name}: maxshape={maxshape!r} has {most!r} along axis {axis}; give a length, or None for one without "
+                f"end"
+            )
+
+
+def _check_within_maxshape(name: str, shape: Shape, maxshape: Any) -> None:
+    if (most := _maxshape(maxshape)) is None:
+        return
+    if len(most) != len(shape):
+        raise ArgumentError(f"{name}: maxshape={maxshape} has {len(most)} axes, the source {len(shape)}")
+    for axis, (length, bound) in enumerate(zip(shape, most, strict=True)):
+        if bound is not None and length > bound:
+            raise ArgumentError(
+                f"{name}: maxshape={maxshape} allows {bound} along axis {axis}, but the source has {length}"
+            )

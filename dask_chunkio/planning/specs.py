@@ -1,0 +1,110 @@
+"""The datasets of a write, as they are to be made or found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from dask_chunkio.config import Settings
+from dask_chunkio.errors import ArgumentError
+from dask_chunkio.filters.compatibility import check_conversion
+from dask_chunkio.geometry.grid import Shape
+from dask_chunkio.geometry.region import growing_axis
+from dask_chunkio.geometry.sizing import buffer_budget, readable_chunk_shape
+from dask_chunkio.planning.request import DatasetRequest
+from dask_chunkio.planning.resources import Workers
+from dask_chunkio.sources.base import Source
+from dask_chunkio.sources.stream import is_open_ended
+from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec
+from dask_chunkio.storage.regions import Wanted
+
+__all__ = ["Scale", "most_rows", "spec_of", "spec_of_part", "wanted_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What sizes are chosen by."""
+
+    workers: Workers
+    settings: Settings
+
+    @property
+    def buffer_nbytes(self) -> int:
+        """Bytes of a buffer that nobody gave a shape."""
+        budget = buffer_budget(self.workers.memory_nbytes, self.workers.threads_per_worker)
+        return min(self.settings.buffer_nbytes, budget)
+
+    @property
+    def count(self) -> int:
+        """How many buffers there are to be at least."""
+        return self.settings.buffers_per_thread * self.workers.threads
+
+
+_FILTERS = ("compression", "compression_opts", "shuffle", "fletcher32", "scaleoffset")
+
+
+def wanted_of(request: DatasetRequest, spec: DatasetSpec | None) -> Wanted:
+    """Return what is looked for in the file; `spec` is what is made where there is nothing to append to."""
+    names = {"filters" if name in _FILTERS else name for name in request.given}
+    given = names & {"attrs", "chunks", "dtype", "fillvalue", "filters", "maxshape"}
+    shape = None if is_open_ended(request.source) else request.source.shape
+    return Wanted(shape, request.region, request.append, spec, tuple(sorted(given)))
+
+
+def spec_of(request: DatasetRequest, scale: Scale) -> DatasetSpec:
+    """Return a new dataset as it is to be made."""
+    source, options, shape = request.source, request.options, request.source.shape
+    open_ended = is_open_ended(source)
+    if open_ended:
+        options = {"maxshape": (None, *shape[1:]), **options}
+        most = most_rows(options)
+        shape = shape if most is None else (min(most, shape[0]), *shape[1:])
+    check_conversion(source.dtype, request.dtype, request.name)
+    chunks = request.chunks or _chunks(source, shape, request.dtype.itemsize, scale.settings.chunk_nbytes)
+    spec = DatasetSpec(
+        request.name, shape, request.dtype, chunks, options, request.attrs, source.dtype, open_ended=open_ended
+    )
+    return spec if request.append is None else _appendable(spec, request.append, open_ended)
+
+
+def _chunks(source: Source, shape: Shape, itemsize: int, nbytes: int) -> Shape:
+    """Return the chunk shape that a source recommends, within `shape`, or one that suits it."""
+    chunk, block = source.shapes.chunk, source.shapes.block
+    if chunk is None:
+        return readable_chunk_shape(shape, itemsize, block, nbytes)
+    return tuple(min(c, max(n, 1)) for c, n in zip(chunk, shape, strict=True))
+
+
+def _appendable(spec: DatasetSpec, append: Any, open_ended: bool) -> DatasetSpec:
+    """Return a dataset that can grow, for what is appended where there is none."""
+    shape, maxshape = spec.shape, spec.options.get("maxshape")
+    if not shape:
+        raise ArgumentError(f"{spec.name}: append= needs an axis, and the source has none; give it one")
+    axis = growing_axis(spec.name, append, tuple(None if at == 0 else n for at, n in enumerate(shape)), shape)
+    if isinstance(maxshape, (tuple, list)) and len(maxshape) == len(shape):
+        axis = growing_axis(spec.name, append, tuple(maxshape), shape)
+        most = maxshape[axis]
+        if most is not None and not open_ended and most <= shape[axis]:
+            raise ArgumentError(f"{spec.name}: maxshape={maxshape!r} leaves no room to append along axis {axis}")
+    if open_ended and axis != 0:
+        raise ArgumentError(f"{spec.name}: a stream is appended along axis 0, not {axis}")
+    grows = tuple(None if at == axis else length for at, length in enumerate(shape))
+    return replace(spec, options={"maxshape": grows, **spec.options}, appends=True)
+
+
+def most_rows(options: Mapping[str, Any]) -> int | None:
+    """Return to how many rows ``maxshape`` limits a dataset; None without a limit."""
+    maxshape = options.get("maxshape")
+    first = maxshape[0] if isinstance(maxshape, (tuple, list)) and maxshape else maxshape
+    return int(first) if isinstance(first, (int, np.integer)) and not isinstance(first, bool) else None
+
+
+def spec_of_part(request: DatasetRequest, layout: DatasetLayout) -> DatasetSpec:
+    """Return the part of a dataset that is there."""
+    source, form = request.source, layout.form
+    check_conversion(source.dtype, form.dtype, request.name)
+    spec = DatasetSpec(request.name, source.shape, form.dtype, form.chunk_shape, source_dtype=source.dtype)
+    return replace(spec, there=layout)

@@ -1,0 +1,85 @@
+"""Datasets whose length is known only when their source has ended."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from dask_chunkio.errors import IntegrityError
+from dask_chunkio.geometry.grid import ChunkGrid
+from dask_chunkio.storage.hdf5.dataset import DatasetLayout
+from dask_chunkio.storage.journal.created import Created, CreatedDataset
+from dask_chunkio.storage.journal.journal import Entries
+from dask_chunkio.storage.transaction import Lock, Turns
+
+__all__ = ["extend"]
+
+
+def extend(turns: Turns, number: int, layout: DatasetLayout, length: int, lock: Lock, *, ended: bool) -> DatasetLayout:
+    """Change the length of a dataset's first axis, in a turn of its own.
+
+    The numbers of chunks do not depend on it.
+
+    Parameters
+    ----------
+    turns : Turns
+        Of the write.
+    number : int
+        Of the dataset.
+    layout : DatasetLayout
+        As the caller knows it.
+    length : int
+        In elements; less than before only if `ended`.
+    lock : callable
+        Returns the scheduler's lock.
+    ended : bool
+        Whether this is the length that stays.
+
+    Returns
+    -------
+    DatasetLayout
+        As the dataset is then; longer than asked for where a call that was cut off had come further.
+
+    Raises
+    ------
+    IntegrityError
+        If more has been committed than fits, or the dataset had ended with another length: the source
+        of a resumed write is not what it was.
+    """
+    with turns.turn(lock):
+        created = turns.journal.created
+        if created is None:
+            raise IntegrityError(f"{turns.target.journal} does not say what was made; discard the write")
+        made = created.datasets[number]
+        is_needed = made.open_ended and (ended or made.shape[0] < length)
+        if not made.open_ended and (length > made.shape[0] or (ended and length != made.shape[0])):
+            raise _of_another_length(made, length)
+        if ended:
+            _require_nothing_behind(made, turns.journal.table(number), length)
+        if is_needed:
+            shape = (length, *made.shape[1:])
+            _resize(turns, created, number, replace(made, shape=shape, open_ended=not ended))
+            return replace(layout, shape=shape)
+        return replace(layout, shape=made.shape)
+
+
+def _resize(turns: Turns, created: Created, number: int, made: CreatedDataset) -> None:
+    datasets = list(created.datasets)
+    datasets[number] = made
+    with turns.opened() as state:
+        state.dataset(turns.path_of(number)).resize(made.shape)
+        turns.commit(state, replace(created, datasets=tuple(datasets)).pack())
+
+
+def _require_nothing_behind(made: CreatedDataset, table: Entries, length: int) -> None:
+    """HDF5 would free, or write again, what is cut off: a late writer may still place something there."""
+    grid = ChunkGrid(made.shape, made.chunks)
+    if made.shape[0] > length and table["state"][length // made.chunks[0] * math.prod(grid.cells[1:]) :].any():
+        raise _of_another_length(made, length)
+
+
+def _of_another_length(made: CreatedDataset, length: int) -> IntegrityError:
+    return IntegrityError(
+        f"{made.name}: the stream has {length} rows now, but another number when its write was begun; "
+        f"give it the same stream, or discard the write"
+    )

@@ -1,0 +1,1 @@
+"""Files, locks and the side folder; everything that calls the operating system."""

@@ -1,0 +1,64 @@
+"""The interpreter ends only while HDF5 calls no code of ours.
+
+HDF5 calls our file objects from inside.  A daemon thread that is there when the interpreter ends never comes
+back: it keeps HDF5's lock, behind which HDF5's own clean-up at the end of the process waits for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from dask_chunkio.errors import TargetError
+from dask_chunkio.storage.filesystem.descriptors import in_child
+
+__all__ = ["inside_hdf5", "leave"]
+
+# Seconds that the end of the process waits for a turn, which reads and writes metadata only.
+_PATIENCE = 30.0
+
+
+class _Inside:
+    """How many threads are where HDF5 may call our code."""
+
+    def __init__(self) -> None:
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Reset the count: none of the parent's threads runs in a forked child."""
+        self.changed = threading.Condition()
+        self.count = 0
+        self.is_leaving = False
+
+
+_inside = _Inside()
+in_child(_inside.begin_anew)
+
+
+@contextlib.contextmanager
+def inside_hdf5() -> Iterator[None]:
+    """Delay the end of the process until the block is left.
+
+    Raises
+    ------
+    TargetError
+        If the process is ending.
+    """
+    with _inside.changed:
+        if _inside.is_leaving:
+            raise TargetError("the process is ending: nothing more is committed; go on with resume=True")
+        _inside.count += 1
+    try:
+        yield
+    finally:
+        with _inside.changed:
+            _inside.count -= 1
+            _inside.changed.notify_all()
+
+
+def leave() -> None:
+    """Keep threads from entering, and wait for those that are inside."""
+    with _inside.changed:
+        _inside.is_leaving = True
+        _inside.changed.wait_for(lambda: _inside.count == 0, _PATIENCE)

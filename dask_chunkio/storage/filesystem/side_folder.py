@@ -1,0 +1,224 @@
+"""The folder beside the target, held open.
+
+Its path may come to stand for the folder of a later write, while a process of this one was
+stopped: what it names and removes after that is found by the open folder, not by the path.
+
+Network file systems do not remove a file that a process of the same host has open: they rename it, and remove it when
+the last process has closed it.  Until then its folder cannot be removed.  So a folder that holds nothing else counts
+as removed, and whoever removes one closes its files first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+import uuid
+from collections.abc import Callable
+from typing import Self
+
+from dask_chunkio.storage.filesystem.descriptors import close_descriptor, duplicate_descriptor, open_descriptor
+from dask_chunkio.storage.filesystem.io import is_at
+
+__all__ = ["Folder", "is_held_open", "is_kept_by_open_files", "is_left", "remove_empty_folder"]
+
+# What NFS and FUSE call files that were removed while they were open.
+_HELD_OPEN = (".nfs", ".fuse_hidden")
+# Seconds that a folder may take to be empty: workers let go of a write when they find its leases removed.
+_PATIENCE, _PAUSE = 2.5, 0.02
+
+# Windows opens no folders: there the path has to do.
+_HOLDS = {os.link, os.open, os.rename, os.unlink} <= os.supports_dir_fd and os.listdir in os.supports_fd
+
+
+class Folder:
+    """An open folder.
+
+    Parameters
+    ----------
+    path : str
+        Of a folder that is there.
+    descriptor : int, optional
+        Of the open folder; opened by default.
+    """
+
+    def __init__(self, path: str, descriptor: int | None = None) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        if _HOLDS and descriptor is None:
+            self.descriptor = open_descriptor(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether its path still stands for this folder."""
+        return os.path.isdir(self.path) if self.descriptor is None else is_at(self.descriptor, self.path)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is in it but files that were removed while some process had them open."""
+        return all(map(is_held_open, self._names()))
+
+    def copy(self) -> Folder:
+        """Return the same open folder, to be closed apart."""
+        return Folder(self.path, None if self.descriptor is None else duplicate_descriptor(self.descriptor))
+
+    def link(self, name: str, path: str) -> None:
+        """Give a file a second name, if that is free."""
+        if self.descriptor is None:
+            os.link(os.path.join(self.path, name), path)
+        else:
+            os.link(name, path, src_dir_fd=self.descriptor)
+
+    def move(self, name: str, path: str) -> None:
+        """Give a file another name; what has that is replaced."""
+        if self.descriptor is None:
+            os.replace(os.path.join(self.path, name), path)
+        else:
+            os.replace(name, path, src_dir_fd=self.descriptor)
+
+    def remove(self, let_go: Callable[[], object] = lambda: None) -> None:
+        """Remove it with all files.
+
+        Where other processes have files of it open, they are waited for; if they keep them, the folder stays and holds
+        nothing else.
+
+        Parameters
+        ----------
+        let_go : callable
+            Closes the files of it that the caller has open.
+
+        Raises
+        ------
+        OSError
+            If that cannot be done.
+        """
+        self.empty()
+        let_go()
+        _is_removed_in_time(self)
+
+    def empty(self) -> None:
+        """Remove all files, the manifest and then the journal last.
+
+        The journal says that the write is finished.  Cut off anywhere, what is left says so too: without it an
+        append would count as never begun, and be done again.  Where the journal is empty, the log goes first: without
+        the file that it is for, nobody could go on with its turn.
+        """
+        last = ("manifest.json", "journal")
+        first = () if self._holds("journal") else ("log",)
+        names = {name for name in self._names() if not is_held_open(name)}
+        for name in (*first, *sorted(names - {*first, *last}), *last):
+            with contextlib.suppress(FileNotFoundError):
+                self._unlink(name)
+        self.remove_again()
+
+    def remove_again(self) -> None:
+        """Remove the files that stayed because some process had them open; those of dead hosts stay."""
+        for name in filter(is_held_open, self._names()):
+            with contextlib.suppress(OSError):
+                self._unlink(name)
+
+    def _names(self) -> list[str]:
+        try:
+            return os.listdir(self.path if self.descriptor is None else self.descriptor)
+        except OSError as error:
+            if error.errno not in (errno.ESTALE, errno.ENOENT):
+                raise
+            return []
+
+    def _holds(self, name: str) -> bool:
+        with contextlib.suppress(OSError):
+            if self.descriptor is None:
+                return os.stat(os.path.join(self.path, name)).st_size > 0
+            return os.stat(name, dir_fd=self.descriptor).st_size > 0
+        return False
+
+    def _unlink(self, name: str) -> None:
+        if self.descriptor is None:
+            os.unlink(os.path.join(self.path, name))
+        else:
+            os.unlink(name, dir_fd=self.descriptor)
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self.descriptor is not None:
+            close_descriptor(self.descriptor)
+            self.descriptor = None
+
+
+def is_held_open(name: str) -> bool:
+    """Say whether a file was removed while some process had it open."""
+    return name.startswith(_HELD_OPEN)
+
+
+def is_left(path: str) -> bool:
+    """Say whether the folder of a write is there, with anything of it."""
+    if not os.path.isdir(path):
+        return False
+    try:
+        return not all(map(is_held_open, os.listdir(path)))
+    except FileNotFoundError:
+        return False
+    except OSError:  # it cannot be looked into
+        return True
+
+
+def is_kept_by_open_files(path: str) -> bool:
+    """Say whether a folder is there only because some process has files of it open."""
+    with contextlib.suppress(OSError):
+        names = os.listdir(path)
+        return bool(names) and all(map(is_held_open, names))
+    return False
+
+
+def remove_empty_folder(path: str) -> None:
+    """Remove the folder of a write that has ended, of which nothing else is left.
+
+    Whoever has made it just now, and has nothing in it yet, makes it again.
+    """
+    if not os.path.isdir(path) or is_left(path):
+        return
+    with contextlib.suppress(OSError), Folder(path) as folder:
+        folder.remove_again()
+        if not _is_removed_in_time(folder):
+            _set_aside(folder)
+
+
+def _is_removed_in_time(folder: Folder) -> bool:
+    """Wait until processes have let go of what was in a folder, and remove it."""
+    end = time.monotonic() + _PATIENCE
+    while not _is_removed(folder):
+        if time.monotonic() > end:
+            return False
+        time.sleep(_PAUSE)
+    return True
+
+
+def _is_removed(folder: Folder) -> bool:
+    """Remove a folder if nothing is in it any more."""
+    try:
+        if folder.is_there:
+            os.rmdir(folder.path)
+    except OSError as error:
+        # Removed by another process, and made anew by a later write.
+        if not folder.is_there:
+            return True
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not folder.is_empty:
+            raise
+        return False
+    return True
+
+
+def _set_aside(folder: Folder) -> None:
+    """Rename a folder that cannot be removed, as processes keep files of it open."""
+    aside = f"{folder.path}.removed-{uuid.uuid4().hex[:8]}"
+    os.rename(folder.path, aside)
+    if folder.descriptor is not None and not is_at(folder.descriptor, aside):
+        # The name has come to stand for the folder of a later write.
+        os.rename(aside, folder.path)

@@ -1,0 +1,1 @@
+"""HDF5 files whose metadata writes are staged in memory."""

@@ -1,0 +1,75 @@
+"""The first bytes of an HDF5 file, as far as they decide whether it may be written.
+
+From the HDF5 File Format Specification 3.0, section II.A: the superblock begins at byte 0,
+512, 1024, 2048 and so on; its signature is followed by its version, and from version 2 on
+by the sizes of offsets and lengths and the file consistency flags.
+"""
+
+from __future__ import annotations
+
+import os
+
+from dask_chunkio.errors import TargetBusyError
+from dask_chunkio.storage.filesystem.descriptors import close_descriptor
+from dask_chunkio.storage.filesystem.io import open_to_read, pread_into
+
+__all__ = ["GUARD", "find_superblock", "is_hdf5", "require_closed"]
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_WRITING = 1
+# Every version has at least this many bytes; in versions 0 and 1 the end of the file is among them.
+GUARD = 48
+
+
+def find_superblock(descriptor: int) -> int | None:
+    """Return where the superblock begins, or None in a file that has none."""
+    size, at = os.fstat(descriptor).st_size, 0
+    while at < size:
+        if _read(descriptor, at, 8) == _SIGNATURE:
+            return at
+        at = max(512, at * 2)
+    return None
+
+
+def is_hdf5(path: str) -> bool:
+    """Say whether there is an HDF5 file under a name."""
+    if not os.path.isfile(path):
+        return False
+    descriptor = open_to_read(path)
+    try:
+        return find_superblock(descriptor) is not None
+    finally:
+        close_descriptor(descriptor)
+
+
+def _keeps_status(descriptor: int) -> bool:
+    """Say whether the file records that it is open for writing (superblock version 3)."""
+    at = find_superblock(descriptor)
+    return at is not None and _read(descriptor, at + 8, 1) >= b"\3"
+
+
+def require_closed(path: str) -> None:
+    """Refuse a file that says of itself that it is open for writing.
+
+    Raises
+    ------
+    TargetBusyError
+        Naming the remedy.
+    """
+    descriptor = open_to_read(path)
+    try:
+        at = find_superblock(descriptor)
+        flags = _read(descriptor, at + 11, 1) if at is not None and _keeps_status(descriptor) else b"\0"
+    finally:
+        close_descriptor(descriptor)
+    if flags[0] & _WRITING:
+        raise TargetBusyError(
+            f"{path} is marked as open for writing: another program (perhaps with SWMR) is writing it, or one died "
+            f"while it did. If none is running, clear the mark with HDF5's tool: h5clear -s {path}"
+        )
+
+
+def _read(descriptor: int, offset: int, nbytes: int) -> bytes:
+    data = bytearray(nbytes)
+    pread_into(descriptor, memoryview(data), offset)
+    return bytes(data)

@@ -1,0 +1,154 @@
+"""An index made anew from the journal, where HDF5's own says something else."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import h5py
+import numpy as np
+
+from dask_chunkio.errors import ChunkIOError, IntegrityError
+from dask_chunkio.storage.chunk_index import UNREADABLE
+from dask_chunkio.storage.filesystem.io import pread_into, pwrite_all
+from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, describe, make_dataset
+from dask_chunkio.storage.hdf5.h5py_compat import keep_unlinked
+from dask_chunkio.storage.journal.journal import HELD, ROW, VOID, Entries, Reservations
+from dask_chunkio.storage.journal.records import RESERVED, VOIDED, checksum
+from dask_chunkio.storage.open_transaction import OpenFile
+from dask_chunkio.storage.transaction import Turns
+
+__all__ = ["rebuild_dataset"]
+
+# What the journal says of a payload, the number of its chunk, and its new place.
+_MOVED = np.dtype([("chunk", "<u8"), ("to", "<u8"), *((name, ROW[name]) for name in ROW.names or ())])
+
+
+def rebuild_dataset(turns: Turns, number: int, layout: DatasetLayout, spec: DatasetSpec) -> None:
+    """Replace a dataset by one that holds what the journal says, inside a turn.
+
+    Every payload is read from its place, compared with its checksum, and copied to a new
+    place that HDF5 hands out; until the commit the old dataset is as it was.
+
+    Parameters
+    ----------
+    turns : Turns
+        In a turn.
+    number : int
+        Of the dataset.
+    layout : DatasetLayout
+        As it was made.
+    spec : DatasetSpec
+        What it was made from.  (Its property list has been through the filters' ``set_local``, which some plugins
+        would apply again.)
+
+    Raises
+    ------
+    IntegrityError
+        If a dataset like it cannot be made, a payload is not what was written, or a new place lies over an old one.
+    """
+    if turns.journal.created is None:
+        raise IntegrityError(f"{layout.name}: the journal does not say what was made")
+    path = turns.journal.created.path(number)
+    end = os.fstat(turns.file).st_size
+    with turns.opened() as state:
+        try:
+            moved = _rebuilt(turns, state, number, layout, (path, spec))
+        except ChunkIOError:
+            raise
+        except UNREADABLE as error:
+            state.staged.check()
+            raise IntegrityError(
+                f"{layout.name}: HDF5's index and the journal disagree, and the dataset cannot be made anew ({error}); "
+                f"discard the write and start it again"
+            ) from error
+        # A place below the end of the last commit may still belong to it.
+        early = moved["to"] >= end
+        _copy(turns, layout, moved[early])
+        turns.commit(state, b"".join(_records(turns, number, moved)), close=True)
+    _copy(turns, layout, moved[~early])
+
+
+def _rebuilt(
+    turns: Turns, state: OpenFile, number: int, layout: DatasetLayout, how: tuple[str, DatasetSpec]
+) -> Entries:
+    """Put an empty dataset in place of the old one, give every payload a place in it, and return these."""
+    path, spec = how
+    table = turns.journal.table(number)
+    chunks = np.flatnonzero(table["state"])
+    made = _made_again(state.h5, path, layout, spec)
+    _require_alike(made, layout)
+    moved = np.zeros(len(chunks), _MOVED)
+    moved["chunk"] = chunks
+    for name in ROW.names or ():
+        moved[name] = table[name][chunks]
+    moved["to"] = [
+        state.staged.reserve(made.id, origin, int(row["nbytes"]), int(row["mask"]))
+        for origin, row in zip(layout.origins(chunks.tolist()), moved, strict=True)
+    ]
+    _require_apart(turns, moved, layout.name)
+    # Its index may name places of others, which HDF5 would take for free.
+    keep_unlinked(state.h5[path].id)
+    del state.h5[path]
+    state.h5.move(_twin_path(path), path)
+    return moved
+
+
+def _records(turns: Turns, number: int, moved: Entries) -> Iterator[bytes]:
+    epoch = turns.journal.owner.epoch if turns.journal.owner is not None else 0
+    for state, kind in ((HELD, RESERVED), (VOID, VOIDED)):
+        rows = moved[moved["state"] == state][["chunk", "to", "nbytes", "checksum", "mask"]].tolist()
+        if rows:
+            yield Reservations.of(number, 0, rows, epoch, time.time_ns()).pack(kind)
+
+
+def _made_again(file: h5py.File, path: str, layout: DatasetLayout, spec: DatasetSpec) -> h5py.Dataset:
+    made = make_dataset(file, replace(spec, name=_twin_path(path)))
+    if made.shape != layout.shape:
+        made.resize(layout.shape)
+    return made
+
+
+def _require_alike(made: h5py.Dataset, layout: DatasetLayout) -> None:
+    """Refuse a dataset that would not read the payloads: some plugins add to their options each time they are made."""
+    found = replace(describe(made), name=layout.name)
+    if found != layout:
+        raise IntegrityError(
+            f"{layout.name}: HDF5's index and the journal disagree, and the dataset cannot be made anew: it was "
+            f"{layout.shape} of {layout.form}, and would be {found.shape} of {found.form}; go on with the same call "
+            f"and resume=True, or discard the write"
+        )
+
+
+def _twin_path(path: str) -> str:
+    return path + ".rebuilt"
+
+
+def _require_apart(turns: Turns, moved: Entries, name: str) -> None:
+    """Refuse new places over payloads that the journal knows, of any dataset."""
+    known = turns.journal.tables
+    lengths = np.concatenate([table["nbytes"] for table in known]).astype(np.int64)
+    old = np.concatenate([table["offset"] for table in known]).astype(np.int64)
+    new = moved["to"].astype(np.int64)
+    order = np.argsort(old)
+    starts, ends = old[order], np.maximum.accumulate((old + lengths)[order])
+    nearest = np.searchsorted(starts, new + moved["nbytes"].astype(np.int64), side="left") - 1
+    if np.any((nearest >= 0) & (ends[np.maximum(nearest, 0)] > new)):
+        raise IntegrityError(
+            f"{name}: HDF5's index and the journal disagree, and the payloads that the journal knows lie where HDF5 "
+            f"sees free space; discard the write and start it again"
+        )
+
+
+def _copy(turns: Turns, layout: DatasetLayout, moved: Entries) -> None:
+    for row in moved:
+        data = bytearray(int(row["nbytes"]))
+        count = pread_into(turns.file, memoryview(data), int(row["offset"]))
+        if count != len(data) or checksum(data) != int(row["checksum"]):
+            raise IntegrityError(
+                f"{layout.name}: the payload of the chunk at {layout.origin(int(row['chunk']))} is not what was "
+                f"written; go on with resume=True, which reads its source again"
+            )
+        pwrite_all(turns.file, memoryview(data), int(row["to"]))

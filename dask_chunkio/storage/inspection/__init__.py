@@ -1,0 +1,1 @@
+"""Read-only examination of targets: status, verification, and a probe of a file system."""

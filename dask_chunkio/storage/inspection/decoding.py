@@ -1,0 +1,234 @@
+"""Decodes every chunk of an HDF5 file, to be run in a process of its own: HDF5 crashes on some damaged files.
+
+What it finds goes to standard output, one JSON array a line:
+
+==============  ================================================================================
+started         the file is open
+in              name of the dataset that is read next
+checked         how many chunks of it were decoded
+problem         what is not as it should be
+undecodable     why a dataset was not checked
+refused         why nothing was checked; the last line
+finished        the last line
+==============  ================================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+import h5py
+import numpy as np
+
+from dask_chunkio.errors import FilterError
+from dask_chunkio.filters.plugin import require_decoder
+from dask_chunkio.geometry.grid import ChunkGrid, Selection, Shape, selection_shape
+from dask_chunkio.printable import printable
+from dask_chunkio.storage.chunk_index import list_stored, misfiled
+from dask_chunkio.storage.filesystem.descriptors import close_descriptor
+from dask_chunkio.storage.filesystem.io import memory_nbytes, open_to_read
+from dask_chunkio.storage.hdf5.staged_file import StagedFile
+
+if sys.platform != "win32":
+    import resource
+
+__all__ = ["decode_file", "main"]
+
+# The file object that sees where HDF5 reads, and the file that is open through it.
+Searched = tuple[StagedFile, h5py.File]
+Say = Callable[[str, object], None]
+# Of processor time in one step, after which HDF5 is taken to go round in circles; more for what is large.
+_SECONDS = 600
+_NBYTES_A_SECOND, _CHUNKS_A_SECOND, _MOST_CHUNKS = 1 << 20, 1000, 10**8
+# Of a dataset without chunks, what is read at a time.
+_SLAB_NBYTES = 16 << 20
+
+
+def main() -> None:
+    """Decode the file that the only argument names, which `verify` makes."""
+    _keep_standard_output()
+    path, done, plugin_paths = json.loads(sys.argv[1])
+    for plugin_path in plugin_paths:
+        h5py.h5pl.append(plugin_path.encode("utf-8", "surrogateescape"))
+    decode_file(path, done, _say)
+
+
+def _say(what: str, words: object) -> None:
+    sys.stdout.write(json.dumps([what, words]) + "\n")
+    # A crash loses what is not flushed.
+    sys.stdout.flush()
+
+
+def decode_file(path: str, done: int, say: Say) -> None:
+    """Decode every chunk of a file, and say what is found.
+
+    Parameters
+    ----------
+    path : str
+        Of the file.
+    done : int
+        How many of its datasets are not looked at.
+    say : callable
+        Takes each line.
+    """
+    _bound_time()
+    try:
+        with h5py.File(path, "r") as file, _searched(path) as searched:
+            say("started", None)
+            for number, dataset in enumerate(_datasets(file, say)):
+                if number >= done:
+                    say("in", dataset.name)
+                    with _noted(dataset.name, "cannot be read", say):
+                        _decode(dataset, searched, say)
+    except Exception as error:
+        say("refused", _words(error))
+        return
+    say("finished", None)
+
+
+@contextlib.contextmanager
+def _noted(name: str, what: str, say: Say, seconds: int = 0) -> Iterator[None]:
+    """Say that something went wrong, whatever h5py and numpy raise where metadata make no sense."""
+    _bound_time(seconds)
+    try:
+        yield
+    except Exception as error:
+        say("problem", printable(f"{name}: {what} ({_words(error)})"))
+
+
+def _bound_time(seconds: int = 0) -> None:
+    """Limit the processor time of a step to `_SECONDS` and `seconds`: nothing else interrupts HDF5."""
+    if sys.platform != "win32":
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        end = int(used.ru_utime + used.ru_stime) + _SECONDS + seconds
+        most = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        resource.setrlimit(resource.RLIMIT_CPU, (end if most == resource.RLIM_INFINITY else min(end, most), most))
+
+
+def _words(error: Exception) -> str:
+    words = str(error) or type(error).__name__
+    return words if isinstance(error, (OSError, RuntimeError)) else f"{type(error).__name__}: {words}"
+
+
+def _datasets(file: h5py.File, say: Say) -> Iterator[h5py.Dataset]:
+    """Yield each dataset of a file once, by hard links alone, past what cannot be opened."""
+    groups, seen = [file["/"]], {_address(file["/"])}
+    while groups:
+        group = groups.pop()
+        names: list[str] = []
+        with _noted(group.name, "its members cannot be listed", say):
+            names.extend(group)
+        inside = []
+        for name in names:
+            with _noted(f"{group.name.rstrip('/')}/{name}", "cannot be opened", say):
+                if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                    continue
+                found = group[name]
+                if (address := _address(found)) in seen:
+                    continue
+                seen.add(address)
+                if isinstance(found, h5py.Group):
+                    inside.append(found)
+                elif isinstance(found, h5py.Dataset):
+                    yield found
+        groups += reversed(inside)
+
+
+def _address(found: h5py.Group | h5py.Dataset | h5py.Datatype) -> int:
+    return int(h5py.h5o.get_info(found.id).addr)
+
+
+def _decode(dataset: h5py.Dataset, searched: Searched, say: Say) -> None:
+    if not _is_decodable(dataset, say):
+        return
+    checked = 0
+    try:
+        for selection in _selections(dataset, searched, say):
+            checked += 1
+            where = ", ".join(f"{axis.start}:{axis.stop}" for axis in selection)
+            seconds = math.prod(selection_shape(selection)) * dataset.dtype.itemsize // _NBYTES_A_SECOND
+            with _noted(dataset.name, f"[{where}] cannot be read", say, seconds):
+                dataset[selection]
+    finally:
+        say("checked", checked)
+
+
+def _is_decodable(dataset: h5py.Dataset, say: Say) -> bool:
+    """Say whether the plugins of a dataset are here, or note why it cannot be read."""
+    with _noted(dataset.name, "its filters cannot be read", say):
+        try:
+            require_decoder(dataset)
+        except FilterError as error:
+            say("undecodable", str(error))
+        else:
+            return True
+    return False
+
+
+@contextlib.contextmanager
+def _searched(path: str) -> Iterator[Searched]:
+    """Open a file a second time, to find the places of chunks by their coordinates."""
+    descriptor = open_to_read(path)
+    try:
+        staged = StagedFile(descriptor)
+        with h5py.File(staged, "r") as file:
+            yield staged, file
+    finally:
+        close_descriptor(descriptor)
+
+
+def _selections(dataset: h5py.Dataset, searched: Searched, say: Say) -> Iterator[Selection]:
+    """Return what is read at a time: each chunk that is stored, or slabs of what has no chunks."""
+    if dataset.shape is None or 0 in dataset.shape:
+        return
+    if dataset.chunks is None:
+        _require_stored(dataset, searched[0].size)
+        rows = max(1, _SLAB_NBYTES // max(1, dataset.nbytes // (dataset.shape[0] if dataset.shape else 1)))
+        slab = (rows, *dataset.shape[1:]) if dataset.shape else ()
+        yield from ChunkGrid(dataset.shape, slab)
+        return
+    _require_memory(dataset)
+    for origin in _stored(dataset, searched, say):
+        ends = (min(at + n, end) for at, n, end in zip(origin, dataset.chunks, dataset.shape, strict=True))
+        yield tuple(slice(at, end) for at, end in zip(origin, ends, strict=True))
+
+
+def _require_stored(dataset: h5py.Dataset, size: int) -> None:
+    """Refuse a shape that says more bytes than the whole file has: reading all of them would never end."""
+    plist = dataset.id.get_create_plist()
+    is_inside = plist.get_layout() != h5py.h5d.VIRTUAL and not plist.get_external_count()
+    if is_inside and dataset.id.get_offset() is not None and dataset.id.get_storage_size() > size:
+        raise OSError(f"it has {dataset.nbytes} bytes, and the whole file {size}")
+
+
+def _require_memory(dataset: h5py.Dataset) -> None:
+    nbytes = dataset.dtype.itemsize
+    for length in dataset.chunks:
+        nbytes *= length
+    if nbytes > memory_nbytes():
+        raise OSError(f"its chunks of {nbytes} bytes do not fit into memory")
+
+
+def _stored(dataset: h5py.Dataset, searched: Searched, say: Say) -> list[Shape]:
+    """Return the first element of each stored chunk; note those that no reader finds by it."""
+    staged, file = searched
+    most = math.prod(map(math.ceil, np.divide(dataset.shape, dataset.chunks)))
+    seconds = int(min(most, _MOST_CHUNKS)) // _CHUNKS_A_SECOND
+    with _noted(dataset.name, "its index of chunks cannot be read", say, seconds):
+        stored = list_stored(dataset)
+        for origin in misfiled(staged, file[dataset.name], stored):
+            say("problem", f"{dataset.name}: the chunk at {origin} is stored, and is not found by its coordinates")
+        return [tuple(origin) for origin in stored.origins.tolist()]
+    return []
+
+
+def _keep_standard_output() -> None:
+    """Keep standard output for `_say` alone: plugins print."""
+    own = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = os.fdopen(own, "w", encoding="utf-8")

@@ -1,0 +1,175 @@
+"""How far an unfinished write is: what its side files say."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dask_chunkio.errors import ChunkIOError
+from dask_chunkio.paths import local_path
+from dask_chunkio.storage.filesystem.side_folder import is_left
+from dask_chunkio.storage.journal.journal import HELD, read_journal
+from dask_chunkio.storage.journal.manifest import read_manifest, require_real_folder
+from dask_chunkio.storage.journal.owner import Owner
+from dask_chunkio.storage.take_over import last_sign
+from dask_chunkio.storage.target import Target
+
+__all__ = ["DatasetState", "UnfinishedWrite", "status"]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetState:
+    """How far one dataset of an unfinished write is.
+
+    Parameters
+    ----------
+    name : str
+        Absolute path in the file.
+    shape : tuple of int
+        In elements.
+    dtype : str
+        Of its elements.
+    committed, chunks : int
+        How many of its chunks are committed, and how many it has.
+    stored_nbytes : int
+        Bytes of the committed payloads.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    committed: int
+    chunks: int
+    stored_nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedWrite:
+    """What stands beside a file that is being written, or was until the writer died.
+
+    Parameters
+    ----------
+    path : str
+        The file to write.
+    folder : str
+        The folder of the side files.
+    mode : str
+        ``"new"`` for a file that is being made, ``"existing"`` for datasets that are being added to one.
+    running : bool
+        Whether it is being written now, on any host: somebody holds its graph, though it may be busy upstream of
+        the write.
+    owners : tuple of Owner
+        Who began it, and who resumed it, with host, process and time.
+    datasets : tuple of DatasetState
+        How far it is.
+    last_commit : str
+        When a buffer was committed last; empty if none was.
+    log_nbytes : int
+        Bytes of a turn that was cut off, and is applied or dropped by the next.
+    finished : bool
+        Whether everything is written, and all that is left is to remove the folder.
+    command : tuple of str
+        Arguments of the command line that began it; empty for a script.
+    command_folder : str
+        Working directory of that command.
+    last_alive : str
+        When whoever writes it was last seen to live; empty if that is not known.
+    """
+
+    path: str
+    folder: str
+    mode: str
+    running: bool
+    owners: tuple[Owner, ...]
+    datasets: tuple[DatasetState, ...]
+    last_commit: str
+    log_nbytes: int
+    finished: bool
+    command: tuple[str, ...] = ()
+    command_folder: str = ""
+    last_alive: str = ""
+
+
+def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
+    """Look at what an unfinished write has left beside a file; touches nothing.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file that was to be written.
+
+    Returns
+    -------
+    UnfinishedWrite or None
+        None where there is nothing.
+
+    Raises
+    ------
+    IntegrityError
+        If the side files are damaged.
+
+    Examples
+    --------
+    >>> status("no-such-file.h5") is None
+    True
+    """
+    target = Target(os.path.realpath(local_path("path", path)), "")
+    if not os.path.lexists(target.folder) or (os.path.isdir(target.folder) and not is_left(target.folder)):
+        return None
+    # A write that was cut off as it began may have no manifest yet.
+    manifest = read_manifest(target.manifest)
+    require_real_folder(target.folder)
+    with read_journal(target.journal) as journal:
+        tables = [journal.table(n) for n in range(len(journal.created.datasets))] if journal.created else []
+        made = journal.created.datasets if journal.created else ()
+        datasets = tuple(
+            DatasetState(
+                one.name,
+                one.shape,
+                one.dtype,
+                len(table) - journal.missing(number),
+                len(table),
+                int(table["nbytes"][table["state"] == HELD].sum()),
+            )
+            for number, (one, table) in enumerate(zip(made, tables, strict=True))
+        )
+        sign = last_sign(target)
+        last = _in_words(journal.last_commit / 1e9)
+        return UnfinishedWrite(
+            target.path,
+            target.folder,
+            manifest.mode if manifest else "new",
+            sign.is_alive,
+            tuple(journal.owners),
+            datasets,
+            last if journal.last_commit else "",
+            os.path.getsize(target.log) if os.path.exists(target.log) else 0,
+            journal.finished,
+            manifest.command if manifest else (),
+            manifest.folder if manifest else "",
+            _in_words(sign.time) if sign.time else "",
+        )
+
+
+def is_own(target: Target) -> bool:
+    """Say whether the folder beside a file is that of this very call, which has begun the write or taken it over."""
+    try:
+        with read_journal(target.located().journal) as journal:
+            return journal.owner is not None and journal.owner.write_id == target.write_id
+    except ChunkIOError:
+        return False
+
+
+def _in_words(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))
+
+
+def how_far(target: Target, dataset: int, chunks: Sequence[int] | None) -> tuple[int, bool]:
+    """Return how many chunks of a running write are committed, and whether those of a dataset are."""
+    with read_journal(target.journal) as journal:
+        if journal.created is None:
+            return 0, False
+        counts = (len(journal.table(n)) - journal.missing(n) for n in range(len(journal.created.datasets)))
+        return sum(counts), chunks is not None and journal.find(dataset, chunks) is not None

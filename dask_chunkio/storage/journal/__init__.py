@@ -1,0 +1,1 @@
+"""Records of a write kept beside the target: manifest, journal and redo log."""

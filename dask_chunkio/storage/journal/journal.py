@@ -1,0 +1,328 @@
+"""The journal: whose the write is, what it makes, and where every payload has its place.
+
+An append-only file of records (`dask_chunkio.storage.journal.records`):
+
+========  ==================================================================================
+OWNER     JSON: who writes from here on.  The last one owns the write; everybody else gives up.
+CREATED   JSON: the datasets that were made, and the group in which they are hidden; again
+          where one has another length.
+RESERVED  dataset, buffer, epoch, time; for each chunk its number, place, checksum and mask.
+VOIDED    the same, of chunks that hold the fill value in place of their data (`recover`).
+FINISHED  empty: index and journal agreed, everything stands under its final name.
+DISCARDED empty: what was hidden in an existing file is no longer there.
+========  ==================================================================================
+
+The last record of a chunk counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import operator
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dask_chunkio.errors import ArgumentError, IntegrityError, TargetError
+from dask_chunkio.storage.filesystem.descriptors import close_descriptor
+from dask_chunkio.storage.filesystem.io import memory_nbytes, open_side_file, pread_into
+from dask_chunkio.storage.journal.created import Created
+from dask_chunkio.storage.journal.owner import Owner
+from dask_chunkio.storage.journal.records import (
+    CREATED,
+    DISCARDED,
+    FINISHED,
+    HEADER_NBYTES,
+    OWNER,
+    RESERVED,
+    VOIDED,
+    claimed_nbytes,
+    damaged_before_others,
+    pack_record,
+    read_records,
+)
+
+__all__ = ["HELD", "ROW", "VOID", "Entries", "Journal", "Reservations", "owners_in", "read_journal"]
+
+_BUFFER = struct.Struct("<QQQQ")
+_ENTRY = np.dtype([("chunk", "<u8"), ("offset", "<u8"), ("nbytes", "<u8"), ("checksum", "<u8"), ("mask", "<u8")])
+ROW = np.dtype([*((name, "<u8") for name in ("offset", "nbytes", "checksum", "mask")), ("state", "u1")])
+# Of a table, which takes memory for each chunk.
+_MOST_CHUNKS = min(1 << 40, memory_nbytes() // ROW.itemsize)
+_BLOCK_NBYTES, _MOST_NBYTES = 32 << 20, 1 << 30
+_UNREADABLE = (ValueError, TypeError, KeyError, OverflowError, RecursionError, MemoryError, struct.error)
+
+Entries = np.ndarray[Any, np.dtype[Any]]
+# What a chunk's place is for; 0 where it has none.
+HELD, VOID = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Reservations:
+    """Where payloads of one buffer are, or are going to be.
+
+    Parameters
+    ----------
+    dataset, buffer : int
+        Numbers of the dataset in the write, and of the buffer in the grid of whoever wrote it.
+    entries : numpy.ndarray
+        One record for each chunk: ``chunk`` (its number), ``offset`` and ``nbytes`` in the
+        file, ``checksum`` of the payload, ``mask``.
+    epoch : int
+        The owner's.
+    time : int
+        When, in nanoseconds since 1970.
+    """
+
+    dataset: int
+    buffer: int
+    entries: Entries
+    epoch: int = 0
+    time: int = 0
+
+    @classmethod
+    def of(
+        cls, dataset: int, buffer: int, rows: Sequence[tuple[int, int, int, int, int]], epoch: int = 0, time: int = 0
+    ) -> Reservations:
+        """Build from (chunk, offset, nbytes, checksum, mask)."""
+        return cls(dataset, buffer, np.array(rows, _ENTRY), epoch, time)
+
+    def pack(self, kind: int = RESERVED) -> bytes:
+        """Return the record."""
+        head = _BUFFER.pack(self.dataset, self.buffer, self.epoch, self.time)
+        return pack_record(kind, head + self.entries.tobytes())
+
+
+class Journal:
+    """What is reserved, read from an append-only file of records.
+
+    Only the part that grew since the last look is read again.
+
+    Parameters
+    ----------
+    descriptor : int
+        Of the file.
+    name : str
+        For messages.
+
+    Attributes
+    ----------
+    size : int
+        Bytes of whole records.
+    owner : Owner or None
+        The last one.
+    owners : list of Owner
+        All of them, in order.
+    created : Created or None
+        What was made.
+    finished : bool
+        Whether there is nothing left to do but to clean up.
+    discarded : bool
+        Whether what the write had made is gone.
+    last_commit : int
+        Time of the last reservations, in nanoseconds since 1970; 0 without any.
+    """
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self._descriptor, self._name = descriptor, name
+        self._tables: list[Entries] = []
+        self.size = 0
+        self.owners: list[Owner] = []
+        self.created: Created | None = None
+        self.finished = self.discarded = False
+        self.last_commit = 0
+
+    @property
+    def owner(self) -> Owner | None:
+        """Who writes."""
+        return self.owners[-1] if self.owners else None
+
+    def refresh(self) -> None:
+        """Read what others have added.
+
+        Raises
+        ------
+        IntegrityError
+            If a record is damaged, or says what cannot be.
+        """
+        end = os.fstat(self._descriptor).st_size
+        while self.size < end:
+            stop = self._block_end(end)
+            self._read(stop)
+            if self.size < stop < end:
+                raise damaged_before_others(self._name, self.size)
+            if stop == end:
+                break
+
+    def _block_end(self, end: int) -> int:
+        """Return up to where to read at once: whole records, as their headers say, or all that is left."""
+        stop = self.size
+        while end - self.size > _BLOCK_NBYTES and stop - self.size < _BLOCK_NBYTES:
+            header = bytearray(HEADER_NBYTES)
+            count = pread_into(self._descriptor, memoryview(header), stop)
+            # What is damaged or cut off may hold all that is left.
+            following = min(stop + (claimed_nbytes(bytes(header[:count])) or end), end)
+            if following - stop > _MOST_NBYTES:
+                raise IntegrityError(
+                    f"{self._name} holds {following - stop} bytes from byte {stop} on that are no record; discard the "
+                    f"write (dask-chunkio discard) and start it again"
+                )
+            stop = following
+            if stop == end:
+                break
+        return stop if stop > self.size else end
+
+    def _read(self, stop: int) -> None:
+        """Take in the records up to a byte of the file."""
+        data = memoryview(bytearray(stop - self.size))
+        count = pread_into(self._descriptor, data, self.size)
+        base = self.size
+        records = read_records(bytes(data[:count]), self._name)
+        # All that many workers reserved meanwhile is entered at once: each reads what every other one writes.
+        for kind, group in itertools.groupby(records, key=operator.itemgetter(0)):
+            _, ends, bodies = zip(*group, strict=True)
+            try:
+                self._add(kind, bodies)
+            except (*_UNREADABLE, ArgumentError) as error:
+                raise IntegrityError(
+                    f"{self._name} holds a record that cannot be read ({error}) before byte {base + ends[-1]}; discard "
+                    f"the write (dask-chunkio discard) and start it again"
+                ) from error
+            self.size = base + ends[-1]
+
+    def find(self, dataset: int, chunks: Sequence[int]) -> Entries | None:
+        """Return the places of these chunks, if all of them have one that is to hold their data."""
+        rows = self.rows(dataset, chunks)
+        return rows if (rows["state"] == HELD).all() else None
+
+    def rows(self, dataset: int, chunks: Sequence[int]) -> Entries:
+        """Return a copy of what is known of these chunks; ``state`` is 0 where nothing is."""
+        rows: Entries = self._tables[dataset][np.asarray(chunks, np.intp)]
+        return rows
+
+    @property
+    def tables(self) -> tuple[Entries, ...]:
+        """What is known of every chunk of each dataset."""
+        return tuple(self._tables)
+
+    def table(self, dataset: int) -> Entries:
+        """Return what is known of every chunk of a dataset."""
+        return self._tables[dataset]
+
+    def missing(self, dataset: int) -> int:
+        """Return how many chunks of a dataset have no place, or hold the fill value in place of data."""
+        return int(np.count_nonzero(self._tables[dataset]["state"] != HELD))
+
+    def _add(self, kind: int, bodies: Sequence[bytes]) -> None:
+        """Take in the bodies of records of one kind, in their order."""
+        if kind == OWNER:
+            self.owners += map(Owner.unpack, bodies)
+        elif kind == CREATED:
+            for body in bodies:
+                self._create(Created.unpack(body))
+        elif kind in (RESERVED, VOIDED):
+            heads = list(map(_BUFFER.unpack_from, bodies))
+            for dataset in {head[0] for head in heads}:
+                mine = [body for body, head in zip(bodies, heads, strict=True) if head[0] == dataset]
+                self._enter(dataset, mine, HELD if kind == RESERVED else VOID)
+            self.last_commit = max(self.last_commit, *(head[3] for head in heads))
+        elif kind == FINISHED:
+            self.finished = True
+        elif kind == DISCARDED:
+            self.discarded = True
+        else:
+            raise ValueError(f"of the unknown kind {kind}")
+
+    def _create(self, created: Created) -> None:
+        # Again, where one has another length; what is known of its chunks stays.
+        self.created = created
+        counts = [_bounded(made.chunk_count) for made in created.datasets]
+        tables = [*self._tables, *([np.zeros(0, ROW)] * len(counts))]
+        self._tables = list(map(_resized, tables, counts))
+
+    def _enter(self, dataset: int, bodies: Sequence[bytes], state: int) -> None:
+        if dataset >= len(self._tables):
+            raise ValueError(f"of dataset {dataset} of {len(self._tables)}")
+        if any((len(body) - _BUFFER.size) % _ENTRY.itemsize for body in bodies):
+            raise ValueError("of a chunk that is cut off")
+        entries = np.frombuffer(b"".join([body[_BUFFER.size :] for body in bodies]), _ENTRY)
+        is_chunked = self.created is None or self.created.datasets[dataset].is_chunked
+        _require_possible(entries, len(self._tables[dataset]), is_chunked)
+        rows = np.empty(len(entries), ROW)
+        for name in ("offset", "nbytes", "checksum", "mask"):
+            rows[name] = entries[name]
+        rows["state"] = state
+        _assign(self._tables[dataset], entries["chunk"].astype(np.intp), rows)
+
+
+@contextlib.contextmanager
+def read_journal(path: str) -> Iterator[Journal]:
+    """Open the journal of a write and read it; an empty one where there is none.
+
+    Raises
+    ------
+    TargetError
+        If it cannot be read.
+    IntegrityError
+        If it is damaged.
+    """
+    try:
+        descriptor = open_side_file(path, write=False)
+    except FileNotFoundError:
+        yield Journal(-1, path)
+        return
+    except OSError as error:
+        raise TargetError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        journal = Journal(descriptor, path)
+        journal.refresh()
+        yield journal
+    finally:
+        close_descriptor(descriptor)
+
+
+def owners_in(records: bytes, name: str) -> list[Owner]:
+    """Return who is named by records as new owners; `name` is for messages."""
+    return [Owner.unpack(body) for kind, _, body in read_records(records, name) if kind == OWNER]
+
+
+def _require_possible(entries: Entries, chunks: int, is_chunked: bool) -> None:
+    if not len(entries):
+        return
+    most = {name: int(entries[name].max()) for name in ("chunk", "offset", "nbytes", "mask")}
+    if most["chunk"] >= chunks:
+        raise ValueError(f"of chunk {most['chunk']} of {chunks}")
+    if max(most["offset"], most["nbytes"]) >= 1 << 62:
+        raise ValueError("of a place that no file has")
+    if is_chunked and not entries["nbytes"].all():
+        raise ValueError("of a payload without bytes")
+    if most["mask"] >= 1 << 32:
+        raise ValueError("of a mask that no chunk has")
+
+
+def _assign(table: Entries, chunks: Entries, rows: Entries) -> None:
+    """Put rows in their places; of several for one chunk, the last."""
+    table[chunks] = rows
+    # numpy does not say which of several it keeps.
+    if table[chunks].tobytes() != rows.tobytes():
+        for chunk, row in zip(chunks.tolist(), rows, strict=True):
+            table[chunk] = row
+
+
+def _resized(table: Entries, count: int) -> Entries:
+    if len(table) == count:
+        return table
+    resized = np.zeros(count, ROW)
+    resized[: len(table)] = table[:count]
+    return resized
+
+
+def _bounded(count: int) -> int:
+    if count > _MOST_CHUNKS:
+        raise ValueError(f"of a dataset with {count} chunks, of which memory holds {_MOST_CHUNKS}")
+    return count

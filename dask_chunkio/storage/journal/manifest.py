@@ -1,0 +1,108 @@
+"""The manifest: a small JSON file that says what a folder of side files is about."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from dask_chunkio.errors import IntegrityError, UnfinishedWriteError
+from dask_chunkio.storage.filesystem.io import read_small_file, write_whole_file
+from dask_chunkio.storage.journal.records import json_object
+
+__all__ = ["Manifest", "read_manifest"]
+
+VERSION = 3
+_MOST = 1 << 20
+_MODES = ("new", "existing")
+_WORDS = ("target", "mode", "started", "folder", "durability", "write_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a folder of side files is about.
+
+    Parameters
+    ----------
+    target : str
+        The file to write, for people; nothing is ever written to this path.
+    mode : str
+        ``"new"`` where the folder holds the file until it is whole, ``"existing"`` where
+        datasets are added to a file that is there already.
+    started : str
+        When the write began.
+    command : tuple of str
+        Arguments of the command line that began it; empty for a script.
+    folder : str
+        Working directory of that command.
+    durability : str
+        ``"process"`` or ``"power"``: what a committed buffer of that call survives.
+    write_id : str
+        Of the call that made the folder.
+    """
+
+    target: str
+    mode: str
+    started: str
+    command: tuple[str, ...] = ()
+    folder: str = ""
+    durability: str = "process"
+    write_id: str = ""
+
+    def save(self, path: str) -> None:
+        """Write the file, whole."""
+        body = {
+            "format": "dask_chunkio side files",
+            "version": VERSION,
+            "target": self.target,
+            "mode": self.mode,
+            "started": self.started,
+            "command": list(self.command),
+            "folder": self.folder,
+            "durability": self.durability,
+            "write_id": self.write_id,
+        }
+        write_whole_file(path, json.dumps(body, indent=1).encode())
+
+
+def read_manifest(path: str) -> Manifest | None:
+    """Read a manifest; None if there is none.
+
+    Raises
+    ------
+    IntegrityError
+        If it was written by another version, or is damaged.
+    """
+    try:
+        data = read_small_file(path, _MOST)
+    except OSError as error:
+        raise IntegrityError(f"{path} cannot be read: {error.strerror or error}") from error
+    if data is None:
+        return None
+    try:
+        return _manifest(json_object(data), path)
+    except UnfinishedWriteError:
+        raise
+    except (ValueError, TypeError, KeyError) as error:
+        raise IntegrityError(
+            f"{path} is damaged ({error}); remove the folder {os.path.dirname(path)} by hand if nothing in it is needed"
+        ) from error
+
+
+def _manifest(found: Any, path: str) -> Manifest:
+    if found["version"] != VERSION:
+        raise UnfinishedWriteError(
+            f"{path} was written in version {found['version']!r} of its format, and this dask_chunkio reads version "
+            f"{VERSION}; go on with the dask_chunkio that began the write"
+        )
+    words = [*(found[name] for name in _WORDS), *found["command"]]
+    if not all(type(word) is str for word in words) or found["mode"] not in _MODES:
+        raise ValueError("a field has the wrong type")
+    return Manifest(**{name: found[name] for name in _WORDS}, command=tuple(found["command"]))
+
+
+def require_real_folder(path: str) -> None:
+    """Refuse a folder that is a link: what is written into it would land elsewhere."""
+    if os.path.islink(path):
+        raise UnfinishedWriteError(f"{path} is a symbolic link, which no write leaves there; look at it yourself")

@@ -1,0 +1,259 @@
+"""One form of record for everything that is kept beside the file.
+
+Little-endian, without any pickle::
+
+    magic  version kind  length  checksum  body
+    4s     u2      u2    u8      u8        length bytes
+
+``checksum`` is xxh3-64 of the header before it and of the body.  A record that is cut off at
+the end of a file never happened; one that is damaged before others is an error.
+Whoever reads takes time and memory in proportion to the file, whatever its headers say.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import xxhash
+
+from dask_chunkio.errors import ArgumentError, IntegrityError
+from dask_chunkio.storage.filesystem.io import pread_into
+
+__all__ = ["APPLYING", "CREATED", "DISCARDED", "FINISHED", "LEASE", "OWNER", "RESERVED", "TURN", "VERSION", "VOIDED"]
+__all__ += ["HEADER_NBYTES", "Bytes", "claimed_nbytes", "damaged_before_others", "is_whole_at", "pack_json"]
+__all__ += ["checksum", "checksum_at", "first_record", "is_cut_off", "json_object", "pack_record", "parse_json"]
+__all__ += ["read_records"]
+
+VERSION = 3
+CREATED, RESERVED, TURN, OWNER, VOIDED, FINISHED, APPLYING, DISCARDED, LEASE = range(1, 10)
+
+_MAGIC = b"DCIO"
+_HEADER = struct.Struct("<4sHHQ")
+_SUM = struct.Struct("<Q")
+_PREFIX = HEADER_NBYTES = _HEADER.size + _SUM.size
+_SMALL = 4096
+_AT_ONCE = 1 << 20
+# Python objects of JSON take some twenty times its length.
+_MOST_JSON = 16 << 20
+# Of a number of 64 bits, with its sign.
+_MOST_DIGITS = 20
+
+Bytes = bytes | bytearray | memoryview
+Record = tuple[int, int, Any]
+
+
+def checksum(*parts: Bytes) -> int:
+    """Return the xxh3-64 checksum of `parts`, one after the other."""
+    if len(parts) == 1:
+        return int(xxhash.xxh3_64_intdigest(parts[0]))
+    if sum(map(len, parts)) < _SMALL:
+        return int(xxhash.xxh3_64_intdigest(b"".join(parts)))
+    state = xxhash.xxh3_64()
+    for part in parts:
+        state.update(part)
+    return int(state.intdigest())
+
+
+def checksum_at(descriptor: int, offset: int, nbytes: int) -> int:
+    """Return the xxh3-64 checksum of a part of a file, or of what there is of it."""
+    return _digest_at(xxhash.xxh3_64(), descriptor, offset, nbytes)
+
+
+def is_whole_at(descriptor: int, header: bytes) -> bool:
+    """Say whether a file begins with the whole record that its first bytes, `header`, belong to; reads it in blocks."""
+    expected: int = _SUM.unpack_from(header, _HEADER.size)[0]
+    length: int = _HEADER.unpack_from(header)[3]
+    return expected == _digest_at(xxhash.xxh3_64(header[: _HEADER.size]), descriptor, _PREFIX, length)
+
+
+def _digest_at(state: Any, descriptor: int, offset: int, nbytes: int) -> int:
+    buffer, end = memoryview(bytearray(min(nbytes, _AT_ONCE))), offset + nbytes
+    while offset < end and (count := pread_into(descriptor, buffer[: end - offset], offset)):
+        state.update(buffer[:count])
+        offset += count
+    return int(state.intdigest())
+
+
+def pack_record(kind: int, body: bytes) -> bytes:
+    """Return a whole record."""
+    return _pack(kind, body, VERSION)
+
+
+def _pack(kind: int, body: bytes, version: int) -> bytes:
+    header = _HEADER.pack(_MAGIC, version, kind, len(body))
+    return header + _SUM.pack(checksum(header, body)) + body
+
+
+def first_record(data: Bytes, name: str) -> Record | None:
+    """Return (kind, end, body) of the record at the start of `data`, or None where it is torn.
+
+    Raises
+    ------
+    IntegrityError
+        If another version of this package wrote it.
+    """
+    return _record_at(data, 0, name)
+
+
+def read_records(data: bytes, name: str) -> Iterator[Record]:
+    """Return (kind, end, body) of the whole records at the start of `data`.
+
+    A torn last record ends the iteration.
+
+    Raises
+    ------
+    IntegrityError
+        If a record that others follow is damaged, or another version of this package wrote it.
+    """
+    at = 0
+    while (record := _record_at(data, at, name)) is not None:
+        yield record
+        at = record[1]
+    if _record_after(data, at, name):
+        raise damaged_before_others(name, at)
+
+
+def damaged_before_others(name: str, at: int) -> IntegrityError:
+    """Return the error that says that the record at a byte is damaged, though others follow."""
+    return IntegrityError(
+        f"{name} is damaged at byte {at}, before other records; what was written cannot be trusted. "
+        f"Discard it (dask-chunkio discard) and write again"
+    )
+
+
+def claimed_nbytes(header: bytes) -> int | None:
+    """Return how long the record is that begins with these bytes, as it says itself; None if it is none."""
+    if len(header) < HEADER_NBYTES or not header.startswith(_MAGIC):
+        return None
+    return HEADER_NBYTES + int(_HEADER.unpack_from(header)[3])
+
+
+def is_cut_off(data: bytes, size: int, kind: int) -> bool:
+    """Say whether a file holds the beginning of one record, and nothing else: what a process that is killed leaves.
+
+    Parameters
+    ----------
+    data : bytes
+        The first bytes of the file, at least a header if it has as many.
+    size : int
+        Of the file.
+    kind : int
+        Of the record.
+    """
+    header = data[: _HEADER.size]
+    if len(header) < _HEADER.size:
+        return _HEADER.pack(_MAGIC, VERSION, kind, 0).startswith(header[:8])
+    magic, version, found, length = _HEADER.unpack(header)
+    return (magic, version, found) == (_MAGIC, VERSION, kind) and size < _PREFIX + length
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Return what a body of JSON holds.
+
+    Raises
+    ------
+    ValueError
+        If that is no JSON object, or larger than what a write makes.
+    """
+    found = parse_json(body)
+    if not isinstance(found, dict):
+        raise ValueError("that is no JSON object")
+    return found
+
+
+def parse_json(text: bytes | str) -> Any:
+    """Return what JSON holds that somebody else may have written.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or longer, deeper or with larger numbers than what a write makes, or names a value twice.
+    """
+    if len(text) > _MOST_JSON:
+        raise ValueError(f"{len(text)} bytes of JSON, of which at most {_MOST_JSON} are read")
+    try:
+        return json.loads(
+            text, object_pairs_hook=_without_doubles, parse_int=_short_int, parse_float=_finite, parse_constant=_finite
+        )
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def pack_json(kind: int, value: object) -> bytes:
+    """Return a record with JSON as its body.
+
+    Raises
+    ------
+    ArgumentError
+        If it is longer than what is read again.
+    """
+    body = json.dumps(value).encode()
+    if len(body) > _MOST_JSON:
+        raise ArgumentError(
+            f"what the journal says of this call takes {len(body)} bytes, and {_MOST_JSON} are the most; write fewer "
+            f"datasets in one call, or give them shorter names"
+        )
+    return pack_record(kind, body)
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in it")
+    return found
+
+
+def _short_int(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    found = float(digits)
+    if not math.isfinite(found):
+        raise ValueError("a number that is not finite")
+    return found
+
+
+def _record_at(data: Bytes, at: int, name: str) -> Record | None:
+    if len(data) - at < _PREFIX:
+        return None
+    header = data[at : at + _HEADER.size]
+    magic, version, kind, length = _HEADER.unpack(header)
+    end = at + _PREFIX + length
+    if magic != _MAGIC or end > len(data):
+        return None
+    body = data[at + _PREFIX : end]
+    (expected,) = _SUM.unpack_from(data, at + _HEADER.size)
+    if checksum(header, body) != expected:
+        return None
+    if version != VERSION:
+        raise IntegrityError(
+            f"{name} was written in version {version} of its format, and this is a dask_chunkio that reads version "
+            f"{VERSION}; go on with the dask_chunkio that began the write, or discard it (dask-chunkio discard)"
+        )
+    return kind, end, body
+
+
+def _record_after(data: bytes, at: int, name: str) -> bool:
+    # Each header may claim all that follows: a torn record holds none, so that a few are enough to tell damage.
+    following, left = data.find(_MAGIC, at + 1), 2 * (len(data) - at)
+    while following != -1 and left >= 0:
+        left -= _claimed(data, following)
+        if _record_at(data, following, name) is not None:
+            return True
+        following = data.find(_MAGIC, following + 1)
+    return left < 0
+
+
+def _claimed(data: bytes, at: int) -> int:
+    """Return how many bytes a header says to follow, as far as they are there."""
+    if len(data) - at < _PREFIX:
+        return 0
+    length: int = _HEADER.unpack_from(data, at)[3]
+    return length if at + _PREFIX + length <= len(data) else 0

@@ -1,0 +1,181 @@
+"""How a turn is made durable: written to the log, applied, and applied again after a crash.
+
+Each step begins when the one before it is done, and with ``durability="power"`` has reached the disk::
+
+    log       the record of the whole turn
+    applying  the turn's mark
+    file      what HDF5 staged
+    journal   the turn's records
+    log       emptied
+
+So a turn whose mark is not there was never applied, one whose records the journal has is applied whole, and
+between the two the log is the only copy of what the file needs.  It is whole then, or damaged: it is never dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+
+from dask_chunkio.errors import IntegrityError
+from dask_chunkio.storage.filesystem.disk import Disk
+from dask_chunkio.storage.filesystem.io import (
+    copy_whole_file,
+    memory_nbytes,
+    pread_into,
+    pwrite_all,
+    rewrite_file,
+    sync_folder,
+)
+from dask_chunkio.storage.journal.records import HEADER_NBYTES, TURN, is_cut_off
+from dask_chunkio.storage.journal.redo_record import Mark, Turn, load_turn, read_mark
+from dask_chunkio.storage.target import DAMAGED_LOG, Durability, Target
+
+__all__ = ["RedoLog"]
+
+_MARK_NBYTES = 512
+
+
+class RedoLog:
+    """The log of one write, and the mark of the turn that is being applied.
+
+    Parameters
+    ----------
+    target : Target
+        What is written.
+    log, applying, journal : int
+        Descriptors of the side files.
+    disk : Disk
+        The HDF5 file.
+    """
+
+    def __init__(self, target: Target, log: int, applying: int, journal: int, disk: Disk) -> None:
+        self._target, self._disk = target, disk
+        self._log, self._applying, self._journal = log, applying, journal
+        self._is_named = False
+
+    def commit(self, turn: Turn, durable: bool) -> None:
+        """Write a turn down, and apply it; `durable` waits for the disk at each step."""
+        if not turn.journal:
+            raise ValueError("a turn without records cannot be told from one that was not applied")
+        self._write(turn.pack(), durable)
+        self._apply(turn, durable)
+
+    def replay(self, durability: Callable[[], Durability]) -> bytes:
+        """Apply the turn of a process that died in the middle of it, or drop one that was never applied.
+
+        Parameters
+        ----------
+        durability : callable
+            Returns that of whoever wrote the log; only called where no turn is being applied.
+
+        Returns
+        -------
+        bytes
+            The records that the journal has gained.
+
+        Raises
+        ------
+        IntegrityError
+            If the log is damaged, or another program has changed what it would write; nothing is touched.
+        """
+        size = os.fstat(self._log).st_size
+        if size == 0:
+            self._require_nothing_applied()
+            return b""
+        turn = load_turn(self._log, self._target.log)
+        if turn is None:
+            self._drop_unapplied(size, durability)
+        elif turn.mark.is_entered(self._journal):
+            # Its records may be in the page cache alone, and taken for written: until they are on the disk, only the
+            # log says that the turn is applied.
+            pwrite_all(self._journal, turn.journal, turn.journal_at)
+            os.fsync(self._journal)
+            os.ftruncate(self._log, 0)
+        else:
+            turn.require_applicable(self._disk.descriptor, self._journal, self._target.file)
+            # It may be in the page cache alone, and, after an fsync that failed, taken for written: so it is
+            # written again.  Applied to the disk before it is there, it could not be applied again.
+            rewrite_file(self._log)
+            self._sync()
+            self._apply(turn, durable=True)
+            return turn.journal
+        return b""
+
+    def _write(self, record: bytes, durable: bool) -> None:
+        pwrite_all(self._log, record, 0)
+        if durable:
+            self._sync()
+
+    def _sync(self) -> None:
+        os.fsync(self._log)
+        if not self._is_named:
+            sync_folder(self._target.folder)
+            self._is_named = True
+
+    def _apply(self, turn: Turn, durable: bool) -> None:
+        pwrite_all(self._applying, turn.mark.pack(), 0)
+        if durable:
+            os.fsync(self._applying)
+        begun = self._disk.begin()
+        turn.apply(self._disk.descriptor)
+        if durable:
+            self._disk.sync(begun)
+        self._enter(turn, durable)
+        os.ftruncate(self._log, 0)
+
+    def _enter(self, turn: Turn, durable: bool) -> None:
+        try:
+            turn.enter(self._journal)
+            if durable:
+                os.fsync(self._journal)
+        except OSError:
+            # Records that may not be on the disk must not say that the turn is: then it is applied again.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._journal, turn.journal_at)
+            raise
+
+    # A log that holds no whole turn
+
+    def _drop_unapplied(self, size: int, durability: Callable[[], Durability]) -> None:
+        mark, is_damaged = self._read_mark()
+        if is_damaged or (mark is not None and not mark.is_entered(self._journal)):
+            raise self._damaged("the turn that it holds was being applied when its writer died")
+        start = bytearray(min(size, HEADER_NBYTES))
+        pread_into(self._log, memoryview(start), 0)
+        if not is_cut_off(bytes(start), size, TURN):
+            if durability() != "power":
+                raise self._damaged("no process that was killed leaves it like that")
+            # What a power failure leaves of a log that did not reach the disk can have any content, and any length up
+            # to that of a turn, which is made in memory.
+            if size > memory_nbytes():
+                raise self._damaged(f"it has {size} bytes, more than memory")
+            copy_whole_file(self._log, self._target.folder, DAMAGED_LOG)
+        os.ftruncate(self._log, 0)
+
+    def _require_nothing_applied(self) -> None:
+        # A new file that lost the end of its journal with the machine's power can still be brought into order:
+        # whatever it holds, nobody has seen it, and `finish` compares it with the journal.
+        if self._target.mode != "existing":
+            return
+        mark, _ = self._read_mark()
+        if mark is not None and not mark.is_entered(self._journal):
+            raise self._damaged(
+                f"it is empty, and either its turn was being applied when its writer died, or {self._target.journal} "
+                f"has lost its end"
+            )
+
+    def _read_mark(self) -> tuple[Mark | None, bool]:
+        """Return the mark of the last turn that was applied, and whether it is damaged."""
+        data = bytearray(_MARK_NBYTES)
+        count = pread_into(self._applying, memoryview(data), 0)
+        mark = read_mark(bytes(data[:count]), self._target.applying)
+        return mark, mark is None and count > 0
+
+    def _damaged(self, why: str) -> IntegrityError:
+        return IntegrityError(
+            f"{self._target.log} is damaged: {why}. Nothing was touched, and the log is kept: {self._target.file} may "
+            f"need it. Restore the folder from a copy and go on with resume=True; or, if the file is good as it is, "
+            f"give the write up with 'dask-chunkio discard --force'"
+        )

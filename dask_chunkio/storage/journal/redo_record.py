@@ -1,0 +1,313 @@
+"""The log: what one turn changes, whole or not at all.
+
+A file of at most one record (`dask_chunkio.storage.journal.records`): what the journal gains and what
+HDF5 staged, with what stood there before.  `dask_chunkio.storage.journal.redo_log` says when it is written,
+applied, applied again and dropped.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dask_chunkio.errors import IntegrityError
+from dask_chunkio.storage.filesystem.io import memory_nbytes, pread_into, pwrite_all
+from dask_chunkio.storage.journal.records import (
+    APPLYING,
+    HEADER_NBYTES,
+    TURN,
+    Bytes,
+    checksum,
+    checksum_at,
+    claimed_nbytes,
+    first_record,
+    is_whole_at,
+    pack_record,
+)
+
+__all__ = ["SECTOR", "Mark", "Turn", "load_turn", "read_mark", "read_turn"]
+
+# What a disk writes whole or not at all, even when its power fails.  A process that is killed may tear even that.
+SECTOR = 512
+_TURN = struct.Struct("<QQQQQQQ")
+_RUN = struct.Struct("<QQ")
+_MARK = struct.Struct("<QQQ")
+_MOST = 1 << 62
+_AT_ONCE = 1 << 20
+# What a run takes in memory beside its bytes.
+_RUN_NBYTES = 600
+
+Run = tuple[int, bytes | memoryview]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one commit changes: applied whole, or never.
+
+    Parameters
+    ----------
+    journal_at : int
+        Length of the journal before the turn.
+    journal : bytes
+        Records that it gains.
+    old_size, size : int
+        Bytes of the file before and after the turn.
+    runs : sequence of (int, bytes)
+        What HDF5 staged.
+    before : sequence of bytes
+        What stood, before the turn, under each run, as far as the file reached.
+    device, inode : int
+        Of the file, for whoever looks for it.
+    """
+
+    journal_at: int
+    journal: bytes
+    old_size: int
+    size: int
+    runs: Sequence[Run] = ()
+    before: Sequence[bytes | memoryview] = ()
+    device: int = 0
+    inode: int = 0
+
+    @classmethod
+    def on(cls, descriptor: int, journal_at: int, journal: bytes, size: int, runs: Sequence[Run]) -> Turn:
+        """Build the turn that changes a file as it stands."""
+        found = os.fstat(descriptor)
+        before = [_read(descriptor, offset, _covered(offset, data, found.st_size)) for offset, data in runs]
+        return cls(journal_at, journal, found.st_size, size, runs, before, found.st_dev, found.st_ino)
+
+    def pack(self) -> bytes:
+        """Return the record."""
+        head = (self.journal_at, len(self.journal), self.old_size, self.size)
+        parts: list[bytes | memoryview] = [_TURN.pack(*head, self.device, self.inode, len(self.runs)), self.journal]
+        for offset, data in self.runs:
+            parts += (_RUN.pack(offset, len(data)), data)
+        parts += self.before
+        return pack_record(TURN, b"".join(parts))
+
+    @classmethod
+    def unpack(cls, body: bytes | memoryview) -> Turn:
+        """Read the body of a record; what is in it is not copied.
+
+        Raises
+        ------
+        ValueError, struct.error
+            If it says what cannot be.
+        """
+        journal_at, length, old_size, size, device, inode, count = _TURN.unpack_from(body)
+        at = _TURN.size + length
+        journal = bytes(body[_TURN.size : at])
+        runs: list[Run] = []
+        for _ in range(count):
+            offset, nbytes = _RUN.unpack_from(body, at)
+            data = body[at + _RUN.size : at + _RUN.size + nbytes]
+            if len(data) != nbytes or offset + nbytes > size:
+                raise ValueError(f"bytes {offset} to {offset + nbytes} of a file of {size}")
+            runs.append((offset, data))
+            at += _RUN.size + nbytes
+        before: list[bytes | memoryview] = []
+        for offset, data in runs:
+            end = at + _covered(offset, data, old_size)
+            before.append(body[at:end])
+            at = end
+        if len(journal) != length or max(journal_at, old_size, size) > _MOST:
+            raise ValueError(f"sizes of {max(journal_at, old_size, size)} bytes")
+        if at != len(body):
+            raise ValueError(f"{at} bytes, in a body of {len(body)}")
+        return cls(journal_at, journal, old_size, size, runs, before, device, inode)
+
+    def require_applicable(self, descriptor: int, journal: int, name: str) -> None:
+        """Make sure that nobody else has changed what this turn changes.
+
+        Every sector must hold what stood there before the turn, or what it puts there, or, torn,
+        the beginning of the one and the end of the other.
+
+        Raises
+        ------
+        IntegrityError
+            If another program has; nothing is touched.
+        """
+        for (offset, data), old in zip(self.runs, self.before, strict=True):
+            if (at := _changed(descriptor, offset, data, old)) is not None:
+                raise IntegrityError(
+                    f"{name} was changed by another program at byte {at} while a turn of this write was cut off "
+                    f"there; applied now, it would harm that change. Nothing was touched. If the file is good as it "
+                    f"is, give the write up with 'dask-chunkio discard --force'; else restore the file first"
+                )
+        if os.fstat(journal).st_size < self.journal_at:
+            raise IntegrityError(f"the journal of {name} is shorter than it was; discard the write and start it again")
+
+    def apply(self, descriptor: int) -> None:
+        """Write everything to the file.
+
+        In this order almost every prefix is readable even to plain HDF5: extend, what is
+        above the old end, the superblock, the rest.  The file is never cut.
+        """
+        if os.fstat(descriptor).st_size < self.size:
+            os.ftruncate(descriptor, self.size)
+        for offset, data in sorted(self.runs, key=lambda run: (run[0] < self.old_size, run[0])):
+            pwrite_all(descriptor, data, offset)
+
+    def enter(self, journal: int) -> None:
+        """Write the records to the journal, which says that the file has everything."""
+        pwrite_all(journal, self.journal, self.journal_at)
+        # What was torn behind the last whole record must not look like a record again.
+        os.ftruncate(journal, self.journal_at + len(self.journal))
+
+    @property
+    def mark(self) -> Mark:
+        """What tells this turn from every other of the same write."""
+        return Mark(self.journal_at, len(self.journal), checksum(self.journal))
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Which turn is being applied: the records that the journal has only when all of it is applied.
+
+    Parameters
+    ----------
+    journal_at, nbytes : int
+        Where they are in the journal, and how long.
+    sum : int
+        Their checksum.
+    """
+
+    journal_at: int
+    nbytes: int
+    sum: int
+
+    def pack(self) -> bytes:
+        """Return the record."""
+        return pack_record(APPLYING, _MARK.pack(self.journal_at, self.nbytes, self.sum))
+
+    def is_entered(self, journal: int) -> bool:
+        """Say whether the journal has the records."""
+        if self.journal_at + self.nbytes > os.fstat(journal).st_size:
+            return False
+        return checksum_at(journal, self.journal_at, self.nbytes) == self.sum
+
+
+def read_mark(data: bytes, name: str) -> Mark | None:
+    """Return the mark that a file holds, or None where it is not whole.
+
+    Raises
+    ------
+    IntegrityError
+        If another version of this package wrote it.
+    """
+    record = first_record(data, name)
+    is_mark = record is not None and record[0] == APPLYING and len(record[2]) == _MARK.size
+    return Mark(*_MARK.unpack(record[2])) if record is not None and is_mark else None
+
+
+def read_turn(data: Bytes, name: str = "the log") -> Turn | None:
+    """Return the turn that a log holds, or None where it is torn.
+
+    Raises
+    ------
+    IntegrityError
+        If the record is whole, and yet none of ours.
+    """
+    record = first_record(data, name)
+    if record is None:
+        return None
+    try:
+        if record[0] != TURN:
+            raise ValueError(f"the kind {record[0]}")
+        return Turn.unpack(record[2])
+    except (ValueError, OverflowError, struct.error, MemoryError) as error:
+        raise IntegrityError(
+            f"{name} holds what no turn can ({error}); discard the write and start it again"
+        ) from error
+
+
+def load_turn(descriptor: int, name: str) -> Turn | None:
+    """Return the turn that a log holds, or None where it is torn; only a record that is whole is loaded.
+
+    Parameters
+    ----------
+    descriptor : int
+        Of the log.
+    name : str
+        For messages.
+
+    Raises
+    ------
+    IntegrityError
+        If the record is whole, and yet none of ours, or does not fit into memory.
+    """
+    size = os.fstat(descriptor).st_size
+    start = _read(descriptor, 0, min(size, HEADER_NBYTES + _TURN.size))
+    nbytes = claimed_nbytes(start)
+    if nbytes is None or nbytes > size:
+        return None
+    # (A body that is shorter than that holds no turn.)
+    count = _TURN.unpack_from(start, HEADER_NBYTES)[-1] if len(start) == HEADER_NBYTES + _TURN.size else 0
+    _require_memory(nbytes + _RUN_NBYTES * min(count, nbytes // _RUN.size), name)
+    if not is_whole_at(descriptor, start):
+        return None
+    try:
+        data = memoryview(bytearray(nbytes))
+    except MemoryError as error:
+        raise _too_large(nbytes, name) from error
+    pread_into(descriptor, data, 0)
+    return read_turn(data, name)
+
+
+def _require_memory(nbytes: int, name: str) -> None:
+    if nbytes > memory_nbytes():
+        raise _too_large(nbytes, name)
+
+
+def _too_large(nbytes: int, name: str) -> IntegrityError:
+    return IntegrityError(
+        f"{name} takes {nbytes} bytes of memory, more than there is. Nothing was touched; go on with resume=True on a "
+        f"larger machine, or give the write up with 'dask-chunkio discard --force'"
+    )
+
+
+def _covered(offset: int, data: bytes | memoryview, size: int) -> int:
+    """Return how much of a run lies inside a file of `size` bytes."""
+    return min(len(data), max(0, size - offset))
+
+
+def _changed(descriptor: int, offset: int, new: bytes | memoryview, old: bytes | memoryview) -> int | None:
+    """Return the first byte of a sector that holds what is neither new nor old; looks at a block at a time."""
+    start = 0
+    while start < len(new):
+        # Whole sectors, but at the ends.
+        end = min(len(new), start + _AT_ONCE - (offset + start) % SECTOR)
+        found, block = _read(descriptor, offset + start, end - start), bytes(new[start:end])
+        if (at := _foreign(offset + start, found, block, bytes(old[start:end]).ljust(len(block), b"\0"))) is not None:
+            return at
+        start = end
+    return None
+
+
+def _foreign(offset: int, found: bytes, new: bytes, old: bytes) -> int | None:
+    """Return the first byte of a sector that holds neither `old` nor `new` nor a torn write of it; None without any."""
+    if found in (new, old):
+        return None
+    at = 0
+    while at < len(new):
+        end = min(len(new), at + SECTOR - (offset + at) % SECTOR)
+        parts = found[at:end], new[at:end], old[at:end]
+        if not _is_torn(*parts) and not _is_torn(parts[0], parts[2], parts[1]):
+            return offset + at
+        at = end
+    return None
+
+
+def _is_torn(found: bytes, first: bytes, last: bytes) -> bool:
+    """Say whether `found` begins as `first` and goes on as `last`."""
+    same = next((at for at, (one, other) in enumerate(zip(found, first, strict=True)) if one != other), len(found))
+    return found[same:] == last[same:]
+
+
+def _read(descriptor: int, offset: int, nbytes: int) -> bytes:
+    """Return what a file holds; beyond its end, zeros."""
+    data = bytearray(nbytes)
+    pread_into(descriptor, memoryview(data), offset)
+    return bytes(data)

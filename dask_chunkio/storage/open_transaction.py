@@ -1,0 +1,52 @@
+"""The HDF5 file, open in a turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import h5py
+
+from dask_chunkio.errors import IntegrityError
+from dask_chunkio.storage.hdf5.staged_file import StagedFile
+
+__all__ = ["OpenFile"]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """The HDF5 file while it is open."""
+
+    staged: StagedFile
+    h5: h5py.File
+    ids: dict[str, h5py.h5d.DatasetID] = field(default_factory=dict)
+
+    def id_of(self, path: str) -> h5py.h5d.DatasetID:
+        """Return a dataset's handle; looked up by name once, which takes longer than to reserve a place.
+
+        Raises
+        ------
+        IntegrityError
+            If another program has removed it.
+        """
+        if path not in self.ids:
+            self.ids[path] = self._opened(path)
+        return self.ids[path]
+
+    def dataset(self, path: str) -> h5py.Dataset:
+        """Return a dataset.
+
+        Raises
+        ------
+        IntegrityError
+            If another program has removed it.
+        """
+        return h5py.Dataset(self._opened(path))
+
+    def _opened(self, path: str) -> h5py.h5d.DatasetID:
+        try:
+            found = h5py.h5o.open(self.h5.id, path.encode())
+        except KeyError:
+            found = None
+        if not isinstance(found, h5py.h5d.DatasetID):
+            raise IntegrityError(f"{path} is no longer in the file: another program has removed it; discard the write")
+        return found

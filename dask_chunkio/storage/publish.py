@@ -1,0 +1,61 @@
+"""The final name of a new file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from dask_chunkio.errors import TargetExistsError
+from dask_chunkio.storage.filesystem.io import sync_folder
+from dask_chunkio.storage.filesystem.metadata import copy_metadata
+from dask_chunkio.storage.filesystem.side_folder import Folder
+from dask_chunkio.storage.preconditions import require_free
+from dask_chunkio.storage.target import HIDDEN_FILE, Target
+
+__all__ = ["publish"]
+
+
+def publish(
+    target: Target, names: tuple[str, ...], folder: Folder, let_go: Callable[[], object] = lambda: None
+) -> None:
+    """Give a new file its final name, and remove the folder; `let_go` closes what the caller has open in it.
+
+    The bytes have reached the disk before the name does: after a power failure the name
+    stands for the whole file or is not there.
+
+    Raises
+    ------
+    TargetExistsError
+        If something has come up under that name meanwhile that may not be replaced.
+    """
+    if target.mode == "new":
+        if target.overwrite and os.path.lexists(target.path):
+            _replace(target, names, folder)
+        else:
+            _rename_to_free_name(target, folder)
+        sync_folder(os.path.dirname(target.path))
+    folder.remove(let_go)
+
+
+def _replace(target: Target, names: tuple[str, ...], folder: Folder) -> None:
+    if require_free(target, names) != "new":
+        raise TargetExistsError(
+            f"{target.path} was changed by another program during the write; the new data are whole in "
+            f"{target.file}: move that file where you want it"
+        )
+    copy_metadata(target.path, target.file)
+    folder.move(HIDDEN_FILE, target.path)
+
+
+def _rename_to_free_name(target: Target, folder: Folder) -> None:
+    try:
+        folder.link(HIDDEN_FILE, target.path)
+    except FileExistsError:
+        raise TargetExistsError(
+            f"{target.path} was created by another program during the write; the new data are whole in "
+            f"{target.file}: move that file where you want it"
+        ) from None
+    except OSError:  # a file system without hard links
+        if os.path.lexists(target.path):
+            raise TargetExistsError(f"{target.path} exists; the new data are whole in {target.file}") from None
+        folder.move(HIDDEN_FILE, target.path)

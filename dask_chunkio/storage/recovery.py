@@ -1,0 +1,314 @@
+"""What a write that was cut off has left: brought into order, or removed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import h5py
+import numpy as np
+
+from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetBusyError, TargetError
+from dask_chunkio.filters.chunk_format import Payload
+from dask_chunkio.filters.chunking import filled
+from dask_chunkio.paths import local_path
+from dask_chunkio.storage.activity.activity_lock import LOOKS, Claim, claimed
+from dask_chunkio.storage.activity.lease import LEASES
+from dask_chunkio.storage.chunk_index import UNREADABLE, list_stored
+from dask_chunkio.storage.filesystem.side_folder import Folder, is_held_open, is_left, remove_empty_folder
+from dask_chunkio.storage.hdf5.dataset import DatasetLayout, describe
+from dask_chunkio.storage.journal.journal import HELD
+from dask_chunkio.storage.journal.records import DISCARDED, pack_record
+from dask_chunkio.storage.take_over import take_over
+from dask_chunkio.storage.target import DAMAGED_LOG, SIDE_FILES, Target
+from dask_chunkio.storage.transaction import Turns
+from dask_chunkio.storage.visible_chunks import shrunk
+from dask_chunkio.storage.writer import Writer
+
+__all__ = ["Recovered", "discard", "recover"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What `recover` made of an unfinished write.
+
+    Parameters
+    ----------
+    path : str
+        The HDF5 file that opens.
+    datasets : mapping of str to str
+        Where each dataset is in it.
+    committed, chunks : int
+        How many chunks hold their data, and how many there are.
+    """
+
+    path: str
+    datasets: dict[str, str]
+    committed: int
+    chunks: int
+
+
+def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
+    """Remove what a write that was cut off has left; nothing that was there before it is touched.
+
+    What a region has committed stays: the old elements of those chunks are gone.  A dataset that was appended to
+    is shrunk to the length that it had.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file that was to be written.
+    force : bool
+        Remove the folder even if what the write has hidden in an existing file cannot be
+        removed from that, because the side files are damaged or the file was changed.
+
+    Returns
+    -------
+    str or None
+        The folder that was removed, or None if there was none.
+
+    Raises
+    ------
+    TargetBusyError
+        If the write is still running.
+    TargetError
+        If the folder is not one of ours, or cannot be removed.
+    IntegrityError
+        If an existing file is so damaged that HDF5 cannot remove from it what the write has hidden there.
+
+    Examples
+    --------
+    >>> discard("no-such-file.h5") is None
+    True
+    """
+    target = _target(path)
+    if not is_left(target.folder):
+        remove_empty_folder(target.folder)
+        return None
+    _require_ours(target)
+    is_damaged = os.path.lexists(target.lock) and (os.path.islink(target.lock) or not os.path.isfile(target.lock))
+    with Folder(target.folder) as folder, contextlib.nullcontext() if force and is_damaged else _alone(target) as claim:
+        try:
+            found = target.found() if os.path.exists(target.manifest) else replace(target, mode="new")
+            if found is not None and found.mode == "existing":
+                _remove_hidden(found)
+        except ChunkIOError:
+            if not force:
+                raise
+        except UNREADABLE as error:
+            if not force:
+                raise IntegrityError(
+                    f"what the write has hidden in {target.path} cannot be removed, as that is damaged ({error}); "
+                    f"force=True removes {target.folder} alone"
+                ) from error
+        try:
+            folder.remove(claim.close if claim is not None else lambda: None)
+        except OSError as error:
+            raise TargetError(f"cannot remove {target.folder}: {error.strerror}") from error
+    return target.folder
+
+
+def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> Recovered:
+    """Bring an unfinished write into order without its sources.
+
+    A turn that was cut off is applied or dropped; chunks that are not in place read as the
+    fill value.  The write can still be resumed, which writes them.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file that was to be written.
+    output : str or path-like, optional
+        Move the file that was being made to this path, which ends the write.  Not for
+        datasets that were being added to an existing file.
+
+    Returns
+    -------
+    Recovered
+        The file that opens, and what is in it.
+
+    Raises
+    ------
+    TargetError
+        If there is nothing to recover, or `output` cannot be used.
+    TargetBusyError
+        If the write is still running.
+    IntegrityError
+        If the side files or the HDF5 file are damaged.
+
+    Examples
+    --------
+    >>> recover("no-such-file.h5")
+    Traceback (most recent call last):
+    dask_chunkio.errors.TargetError: there is no unfinished write of no-such-file.h5
+    """
+    target = _target(path)
+    if not is_left(target.folder):
+        raise TargetError(f"there is no unfinished write of {os.fspath(path)}")
+    _require_ours(target)
+    with _alone(target) as claim:
+        found = target.found()
+        if found is None:
+            raise TargetError(f"there is no unfinished write of {os.fspath(path)}")
+        if not found.is_begun:
+            raise TargetError(f"the write of {target.path} was cut off before it had made anything; discard it")
+        try:
+            recovered = _recovered(found)
+        except ChunkIOError:
+            raise
+        except UNREADABLE as error:
+            raise IntegrityError(
+                f"{found.file} cannot be brought into order, as HDF5 cannot read it ({error}); remove what the write "
+                f"left (dask-chunkio discard) and start it again"
+            ) from error
+        if output is not None:
+            recovered = replace(recovered, path=_moved(found, os.path.abspath(local_path("output", output)), claim))
+    return recovered
+
+
+def _target(path: str | os.PathLike[str]) -> Target:
+    return Target(os.path.realpath(local_path("path", path)), "", durability="power")
+
+
+def _require_ours(target: Target) -> None:
+    strange = {name for name in os.listdir(target.folder) if not _is_ours(name)}
+    if strange or os.path.islink(target.folder):
+        raise TargetError(f"{target.folder} holds {sorted(strange)}, which no write leaves there; look at it yourself")
+
+
+def _is_ours(name: str) -> bool:
+    prefixes = ("manifest.json.", "stop.", "read-", DAMAGED_LOG, LEASES)
+    return name in SIDE_FILES or is_held_open(name) or name.startswith(prefixes)
+
+
+@contextlib.contextmanager
+def _alone(target: Target) -> Iterator[Claim]:
+    with claimed(target.lock) as claim:
+        if not take_over(target, claim, LOOKS):
+            raise TargetBusyError(f"{target.path} is being written now; stop that write, or wait until it has ended")
+        yield claim
+
+
+@contextlib.contextmanager
+def _turns(target: Target) -> Iterator[Turns]:
+    writer = _writer(target)
+    try:
+        yield writer.turns
+    finally:
+        writer.close()
+
+
+def _writer(target: Target) -> Writer:
+    try:
+        # Exclusive would share the claim, which this process holds alone already.
+        return Writer(target, exclusive=False, holds_claim=True)
+    except OSError as error:
+        raise TargetError(f"cannot use {target.folder}: {error.strerror or error}") from error
+
+
+def _remove_hidden(target: Target) -> None:
+    if not os.path.exists(target.path):
+        return
+    with _turns(target) as turns, turns.turn(contextlib.nullcontext, anybody=True):
+        created = turns.journal.created
+        if created is None or turns.journal.finished:
+            return
+        with turns.opened() as state:
+            if created.group and created.group in state.h5:
+                del state.h5[created.group]
+            for made in created.datasets:
+                if made.region:
+                    _, stop, before = made.region
+                    shrunk(state.h5, made.name, before, tuple(map(max, before, stop)))
+            turns.commit(state, pack_record(DISCARDED, b""), close=True, durable=True)
+            turns.trim(state.staged.size)
+
+
+def _recovered(target: Target) -> Recovered:
+    writer = _writer(target)
+    try:
+        lock = contextlib.nullcontext
+        with writer.turns.turn(lock, anybody=True):
+            created = writer.turns.journal.created
+            if created is None:
+                raise TargetError(f"the write of {target.path} was cut off before it had made anything; discard it")
+            names = [made.name for made in created.datasets]
+            paths = names if writer.turns.journal.finished else [created.path(n) for n in range(len(names))]
+            with writer.turns.opened() as state:
+                layouts = [describe(state.dataset(path)) for path in paths]
+            for number, layout in enumerate(layouts):
+                if (
+                    len(writer.turns.journal.table(number)) != len(layout.chunks)
+                    and not created.datasets[number].region
+                ):
+                    raise IntegrityError(
+                        f"{target.journal} counts {len(writer.turns.journal.table(number))} chunks of {names[number]}, "
+                        f"the file {len(layout.chunks)}; discard the write and start it again"
+                    )
+            # What readers see is in place since its commit.
+            is_visible = writer.turns.journal.finished or target.mode == "published"
+        committed = [
+            _count_held(writer, number) if is_visible or made.region else _void_unplaced(writer, number, layout)
+            for number, (made, layout) in enumerate(zip(created.datasets, layouts, strict=True))
+        ]
+        total = sum(len(writer.turns.journal.table(number)) for number in range(len(layouts)))
+        with writer.turns.turn(lock, anybody=True):
+            writer.turns.sync_all()
+    finally:
+        writer.close()
+    return Recovered(target.file, dict(zip(names, paths, strict=True)), sum(committed), total)
+
+
+def _count_held(writer: Writer, number: int) -> int:
+    return int(np.count_nonzero(writer.turns.journal.table(number)["state"] == HELD))
+
+
+def _void_unplaced(writer: Writer, number: int, layout: DatasetLayout) -> int:
+    """Give every chunk that is reserved and not in place a payload of the fill value; return how many are in place."""
+    table = writer.turns.journal.table(number).copy()
+    reserved = np.flatnonzero(table["state"])
+    placed = writer.placed(table[reserved])
+    chunks = [int(chunk) for chunk, is_placed in zip(reserved, placed, strict=True) if not is_placed]
+    chunks += _unknown(writer.turns, number, layout)
+    if chunks:
+        form = layout.form
+        data = filled(form).tobytes()
+        # Past every filter: the mask says that none was applied.
+        payload = Payload(data, (1 << len(form.filters)) - 1)
+        writer.void(number, layout, chunks, [payload] * len(chunks), contextlib.nullcontext)
+    return int(np.count_nonzero(table["state"][reserved[placed]] == HELD))
+
+
+def _unknown(turns: Turns, number: int, layout: DatasetLayout) -> list[int]:
+    """Return the chunks that HDF5 has a place for, and the journal has none (its end may be torn off)."""
+    if not layout.is_chunked or not len(layout.chunks):
+        return []
+    with turns.turn(contextlib.nullcontext, anybody=True), turns.opened() as state:
+        origins = list_stored(state.dataset(turns.path_of(number))).origins
+    cells = origins // layout.form.chunk_shape
+    inside = (cells < layout.chunks.cells).all(axis=1)
+    chunks = np.ravel_multi_index(tuple(cells[inside].T), layout.chunks.cells)
+    return [int(chunk) for chunk in chunks[turns.journal.table(number)["state"][chunks] == 0]]
+
+
+def _moved(target: Target, output: str, claim: Claim) -> str:
+    if target.mode != "new":
+        raise TargetError(
+            f"the datasets were being added to {target.path}, and are hidden in it until the write is resumed; "
+            f"copy them from there, or discard them"
+        )
+    if os.path.lexists(output):
+        raise TargetError(f"{output} exists; give another name to recover to")
+    try:
+        with h5py.File(target.file, "r", locking=False):
+            os.rename(target.file, output)
+    except OSError as error:
+        raise TargetError(f"cannot move {target.file} to {output}: {error}") from error
+    try:
+        with Folder(target.folder) as folder:
+            folder.remove(claim.close)
+    except OSError as error:
+        raise TargetError(f"{output} is whole, but {target.folder} cannot be removed: {error.strerror}") from error
+    return output

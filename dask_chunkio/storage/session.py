@@ -1,0 +1,318 @@
+"""The writers of this process: one for each write, found by the tasks that need it.
+
+The only state of the package that outlives a call.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import h5py
+
+from dask_chunkio.errors import IntegrityError, TargetError
+from dask_chunkio.storage.activity.activity_lock import Claim
+from dask_chunkio.storage.activity.keepalive import attend, close_files, let_go, look
+from dask_chunkio.storage.chunk_index import count_stored
+from dask_chunkio.storage.filesystem.descriptors import in_child
+from dask_chunkio.storage.filesystem.io import read_small_file, write_whole_file
+from dask_chunkio.storage.filesystem.process_exit import leave
+from dask_chunkio.storage.filesystem.side_folder import Folder, is_left
+from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, describe
+from dask_chunkio.storage.publish import publish
+from dask_chunkio.storage.target import Target
+from dask_chunkio.storage.writer import Finished, Lock, Writer
+
+__all__ = ["cancel", "end", "engaged", "finish", "interrupt", "release", "release_unused", "require_going"]
+__all__ += ["wait_for_others", "writer_for"]
+
+_writers: dict[str, Writer] = {}
+_inherited: list[Writer] = []
+# In order, so that the oldest can be forgotten: no task of theirs is left.
+_ended: dict[str, None] = {}
+_MOST_ENDED = 10_000
+# Calls that were interrupted; no lock is taken for it, since a handler of a signal adds to it.
+_cancelled: set[str] = set()
+# When a task looked last whether another process has interrupted its call, and how often it does, in seconds.
+_looked: dict[str, float] = {}
+_LOOK = 0.5
+# Held for a moment: no file is opened, no lock waited for and nothing closed behind it, or a write that is kept
+# waiting would keep all others of this process waiting.
+_registry = threading.Lock()
+# The writes whose files are being opened, so that each is opened once.
+_opening: dict[str, threading.Lock] = {}
+
+
+def writer_for(target: Target, exclusive: bool = False) -> Writer:
+    """Return this process's writer of a write, opening it the first time.
+
+    Raises
+    ------
+    TargetError
+        If the write was finished or discarded meanwhile.
+    """
+    write_id = target.write_id
+    with _registry:
+        if (writer := _writers.get(write_id)) is not None:
+            return writer
+        opening = _opening.setdefault(write_id, threading.Lock())
+    with opening:
+        with _registry:
+            if (writer := _writers.get(write_id)) is not None:
+                return writer
+            _require_open(target)
+        _forget_stale()
+        writer = _opened(target, exclusive)
+        with _registry:
+            _opening.pop(write_id, None)
+            is_open = write_id not in _ended
+            if is_open:
+                _writers[write_id] = writer
+    if not is_open:
+        writer.close()
+        _require_open(target)
+    return writer
+
+
+def _opened(target: Target, exclusive: bool) -> Writer:
+    try:
+        return Writer(target, exclusive)
+    except OSError as error:
+        if isinstance(error, TargetError):
+            raise
+        if is_left(target.folder):
+            raise target.refused(error, error.filename) from error
+        raise TargetError(
+            f"{target.folder} cannot be used ({error.strerror}): the write was finished or discarded "
+            f"meanwhile, or this machine does not see that folder"
+        ) from error
+
+
+@contextlib.contextmanager
+def engaged(target: Target, exclusive: bool) -> Iterator[Writer]:
+    """Hold the claim on a write while a task of it runs.
+
+    Raises
+    ------
+    TargetError
+        If the write has ended in this process.
+    """
+    with contextlib.ExitStack() as stack:
+        writer = _used_writer(target, exclusive, stack)
+        look(target.write_id)
+        _require_not_stopped(target)
+        with _registry:
+            _require_open(target)
+        yield writer
+
+
+def _used_writer(target: Target, exclusive: bool, stack: contextlib.ExitStack) -> Writer:
+    """Return the writer with its claim held until `stack` is closed.
+
+    It may be closed before that, by whoever looks after writes that nothing here needs: then it is opened again.
+    """
+    while True:
+        writer = writer_for(target, exclusive)
+        try:
+            stack.enter_context(writer.turns.used())
+        except TargetError:
+            with _registry:
+                _require_open(target)
+                if _writers.get(target.write_id) is writer:
+                    raise
+        else:
+            return writer
+
+
+def cancel(write_id: str) -> None:
+    """Stop the tasks of a write in this process between two chunks; without a lock, for signal handlers."""
+    _cancelled.add(write_id)
+
+
+def require_going(target: Target) -> None:
+    """Stop a task between two chunks if its call was interrupted.
+
+    Raises
+    ------
+    TargetError
+        If so.
+    """
+    if target.write_id in _cancelled:
+        raise _interrupted(target)
+    # Looked at now and then, as it is a file that another process writes.
+    now = time.monotonic()
+    if now - _looked.get(target.write_id, 0.0) > _LOOK:
+        _looked[target.write_id] = now
+        _require_not_stopped(target)
+
+
+def _require_not_stopped(target: Target) -> None:
+    if read_small_file(target.stop, 64) == target.write_id.encode():
+        raise _interrupted(target)
+
+
+def _interrupted(target: Target) -> TargetError:
+    return TargetError(f"the write of {target.path} was interrupted; go on with resume=True")
+
+
+def _require_open(target: Target) -> None:
+    if target.write_id in _cancelled:
+        raise _interrupted(target)
+    if target.write_id in _ended:
+        raise TargetError(f"the write of {target.path} has ended; nothing more is committed to it")
+
+
+def end(write_id: str) -> None:
+    """End a write in this process for good.
+
+    Tasks that come late are refused; those that run are waited for, and may commit.
+    """
+    with _registry:
+        _ended[write_id] = None
+        if len(_ended) > _MOST_ENDED:
+            del _ended[next(iter(_ended))]
+        writer = _writers.get(write_id)
+    if writer is not None:
+        writer.turns.wait_unused()
+    release(write_id)
+    let_go(write_id)
+    # From here on, the write is known to have ended.
+    _cancelled.discard(write_id)
+
+
+def release(write_id: str) -> None:
+    """Let go of a write in this process; what is not committed is abandoned."""
+    with _registry:
+        writer = _writers.pop(write_id, None)
+        _looked.pop(write_id, None)
+    if writer is not None:
+        writer.close()
+
+
+def release_unused(write_id: str) -> None:
+    """Let go of a write in this process, unless a task of it runs: of that, nothing may be abandoned."""
+    with _registry:
+        writer = _writers.get(write_id)
+        if writer is None or not writer.turns.end_if_unused():
+            return
+        del _writers[write_id]
+        _looked.pop(write_id, None)
+    writer.close()
+
+
+def _forget_stale() -> None:
+    with _registry:
+        found = list(_writers.items())
+    for write_id, writer in found:
+        # Closing waits for a turn, which may wait for another process.
+        if not is_left(writer.target.folder):
+            release_unused(write_id)
+
+
+def _is_used(write_id: str) -> bool:
+    with _registry:
+        writer = _writers.get(write_id)
+    return writer is not None and writer.turns.is_used
+
+
+attend(_is_used, release_unused)
+
+
+def interrupt(target: Target) -> None:
+    """Have no task of a write begin any more, in no process, if this machine sees its folder."""
+    with contextlib.suppress(OSError):
+        target = target.located()
+        # What is left of one that has ended goes on saying so.
+        if os.path.isfile(target.lock) and not target.is_finished:
+            write_whole_file(target.stop, target.write_id.encode())
+
+
+def wait_for_others(target: Target) -> None:
+    """Wait until no process is at work on a write of this file, if this machine sees it."""
+    if is_left(target.folder):
+        with contextlib.suppress(FileNotFoundError):
+            claim = Claim(target.lock, create=False)
+            claim.wait_alone(lambda: not is_left(target.folder))
+            claim.close()
+
+
+def finish(target: Target, layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec], lock: Lock) -> Finished:
+    """End a write: check the file, give file and datasets their final names, remove the folder."""
+    if not is_left(target.folder):
+        return _finished_before(target, layouts)
+    require_going(target)
+    with contextlib.ExitStack() as stack:
+        use = stack.enter_context(contextlib.ExitStack())
+        writer = _used_writer(target, False, use)
+        folder = stack.enter_context(writer.turns.folder.copy())
+        finished = writer.finish(layouts, specs, lock)
+
+        def let_go_of_files() -> None:
+            use.close()
+            release(target.write_id)
+            close_files(target.write_id)
+
+        if os.name == "nt":  # renames and removes no file that is open
+            let_go_of_files()
+        finished = _published(target, layouts, folder, let_go_of_files) or finished
+    release(target.write_id)
+    return finished
+
+
+def _published(
+    target: Target, layouts: Sequence[DatasetLayout], folder: Folder, let_go_of_files: Callable[[], None]
+) -> Finished | None:
+    try:
+        publish(target, tuple(layout.name for layout in layouts if layout.region is None), folder, let_go_of_files)
+    except OSError as error:
+        if not folder.is_there:
+            return _finished_before(target, layouts)
+        if isinstance(error, TargetError):
+            raise
+        words = f"all of it is written, but cannot be given its name, or {target.folder} cannot be removed"
+        raise target.refused(error, words) from error
+    return None
+
+
+def _finished_before(target: Target, layouts: Sequence[DatasetLayout]) -> Finished:
+    """Accept the whole file that a task has left which ended before it could say so."""
+    try:
+        with h5py.File(target.path, "r") as file:
+            datasets = [file[layout.name] for layout in layouts]
+            made = [(one, layout) for one, layout in zip(datasets, layouts, strict=True) if layout.region is None]
+            if any(describe(dataset) != layout for dataset, layout in made):
+                raise IntegrityError(f"{target.path} holds other datasets than this write made")
+            chunked = made
+            if any(made.is_chunked and count_stored(found) != len(made.chunks) for found, made in chunked):
+                raise IntegrityError(f"{target.path} does not hold every chunk")
+            return Finished(tuple(int(dataset.id.get_storage_size()) for dataset in datasets))
+    except (OSError, KeyError, IntegrityError) as error:
+        raise TargetError(
+            f"{target.folder} is gone: the write was finished or discarded meanwhile, and {target.path} is not what "
+            f"it would have made ({error})"
+        ) from error
+
+
+@atexit.register
+def _close_all() -> None:
+    leave()
+    for writer in list(_writers.values()):
+        writer.turns.close_at_exit()
+
+
+def _forget() -> None:
+    """Write nothing in a forked child for its parent, whose files are closed here."""
+    global _registry  # noqa: PLW0603
+    _registry = threading.Lock()
+    _ended.update(dict.fromkeys(_writers))
+    # Kept: closed here, HDF5 would go through what is its parent's.
+    _inherited.extend(_writers.values())
+    _writers.clear()
+    _opening.clear()
+
+
+in_child(_forget)

@@ -1,0 +1,175 @@
+"""Chunks that readers can see already: replaced inside a turn, whole or not at all.
+
+HDF5 uses freed space at once: the place of a new payload may be that of an old one.  So a
+payload goes to its place before the commit only where that lies behind the end of the last
+commit; everything before that end goes through the log.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import h5py
+
+from dask_chunkio.errors import TargetChangedError, TargetError
+from dask_chunkio.filters.chunk_format import Payload
+from dask_chunkio.filters.chunking import filled
+from dask_chunkio.filters.conversion import assign
+from dask_chunkio.geometry.grid import Array, Selection, Shape, selection_shape
+from dask_chunkio.storage.hdf5.dataset import DatasetLayout, describe
+from dask_chunkio.storage.journal.records import checksum
+from dask_chunkio.storage.open_transaction import OpenFile
+from dask_chunkio.storage.transaction import Turns
+
+__all__ = ["Change", "Part", "grown", "place_visible", "require_as_planned", "shrunk"]
+
+Row = tuple[int, int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """New elements for a part of a chunk.
+
+    Parameters
+    ----------
+    chunk : int
+        Its number.
+    data : numpy.ndarray
+        The elements.
+    selection : tuple of slice
+        Where they are, in the window of the region.
+    """
+
+    chunk: int
+    data: Array
+    selection: Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a buffer makes of the chunks that it touches.
+
+    Parameters
+    ----------
+    payloads : sequence of (int, Payload)
+        Whole chunks, by their numbers.
+    parts : sequence of Part
+        Chunks that keep some of their elements: read, merged and encoded in the turn.
+    encode : callable
+        Makes the payload of a chunk.
+    """
+
+    payloads: Sequence[tuple[int, Payload]]
+    parts: Sequence[Part]
+    encode: Callable[[Array], Payload]
+
+
+def grown(file: h5py.File, layout: DatasetLayout) -> DatasetLayout:
+    """Make sure that a dataset is as it was planned, and extend it for what is appended.
+
+    Raises
+    ------
+    TargetChangedError
+        If another write or program has changed it.
+    TargetError
+        If HDF5 cannot extend it.
+    """
+    require_as_planned(file, layout)
+    region = layout.region
+    if region is not None and region.extent != region.before:
+        try:
+            file[layout.name].resize(region.extent)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise TargetError(
+                f"{layout.name}: HDF5 cannot extend the dataset from {region.before} to {region.extent} ({error}); "
+                f"nothing was written.  Copy it to a new dataset, and append to that"
+            ) from error
+    return layout
+
+
+def require_as_planned(file: h5py.File, layout: DatasetLayout) -> None:
+    """Make sure that a dataset is as it was when a write into it was planned.
+
+    Raises
+    ------
+    TargetChangedError
+        If another write or program has changed it.
+    """
+    found, region = file.get(layout.name), layout.region
+    is_there = region is not None and isinstance(found, h5py.Dataset) and found.shape == region.before
+    if not is_there or replace(describe(found).form, chunk_shape=layout.form.chunk_shape) != layout.form:
+        raise TargetChangedError(
+            f"{layout.name} was changed or removed by another program meanwhile; run the write again"
+        )
+
+
+def shrunk(file: h5py.File, name: str, before: Shape, extent: Shape) -> None:
+    """Take back what was appended, if nobody else has changed the shape since."""
+    found = file.get(name)
+    if isinstance(found, h5py.Dataset) and found.shape == extent != before:
+        found.resize(before)
+
+
+def place_visible(turns: Turns, state: OpenFile, layout: DatasetLayout, change: Change) -> list[Row]:
+    """Give payloads their places inside a turn, and put them there or into what is staged.
+
+    Parameters
+    ----------
+    turns : Turns
+        Whose turn it is.
+    state : OpenFile
+        The file.
+    layout : DatasetLayout
+        The dataset, with its region.
+    change : Change
+        What becomes of its chunks.
+
+    Returns
+    -------
+    list of tuple
+        Chunk, offset, length, checksum and mask of each, for the journal.
+    """
+    dataset = state.dataset(layout.name)
+    merged = [(part.chunk, change.encode(_merged(dataset, layout, part))) for part in change.parts]
+    # Also what lies between HDF5's end and the file's: who knows what a turn that failed has left there.
+    end = os.fstat(turns.file).st_size
+    rows, behind = [], []
+    for chunk, payload in (*change.payloads, *merged):
+        offset = _reserve(state, dataset, layout.origin(chunk), payload)
+        if offset >= end:
+            behind.append((offset, payload.data))
+        else:
+            state.staged.stage(offset, payload.data)
+        rows.append((chunk, offset, payload.nbytes, checksum(payload.data), payload.mask))
+    turns.place(behind)
+    return rows
+
+
+def _merged(dataset: h5py.Dataset, layout: DatasetLayout, part: Part) -> Array:
+    region, form = layout.region, layout.form
+    if region is None:
+        raise ValueError("not a part of a dataset")
+    chunk = layout.chunks[part.chunk]
+    origin = tuple(axis.start for axis in chunk)
+    there = tuple(
+        slice(axis.start, min(axis.start + length, extent - first))
+        for axis, length, extent, first in zip(chunk, form.chunk_shape, region.extent, region.origin, strict=True)
+    )
+    full = filled(form)
+    old = dataset[region.of_dataset(there)]
+    assign(full[tuple(map(slice, selection_shape(there)))], old)
+    inside = tuple(
+        slice(axis.start - first, axis.stop - first) for axis, first in zip(part.selection, origin, strict=True)
+    )
+    assign(full[inside], part.data)
+    return full
+
+
+def _reserve(state: OpenFile, dataset: h5py.Dataset, origin: tuple[int, ...], payload: Payload) -> int:
+    """Reserve, with another length in between where HDF5 would keep the old mask."""
+    there = state.staged.locate(dataset.id, origin, payload.nbytes)
+    if there is not None and there[1] == payload.nbytes and there[2] != payload.mask:
+        state.staged.reserve(dataset.id, origin, payload.nbytes + 1, payload.mask)
+    return state.staged.reserve(dataset.id, origin, payload.nbytes, payload.mask)

@@ -1,0 +1,120 @@
+"""Checks of what users pass in: each returns a plain value, or raises naming the argument."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from dask_chunkio.errors import ArgumentTypeError, IteratorArgumentError
+from dask_chunkio.geometry.grid import Shape
+
+__all__ = ["as_dtype", "as_integer", "as_shape", "check_either", "check_flag", "check_type", "check_within", "typed"]
+
+
+def typed(value: Any) -> str:
+    """Return a value and its type, for a message.
+
+    Examples
+    --------
+    >>> typed("1")
+    "'1' of type str"
+    """
+    text = repr(value)
+    return f"{text if len(text) <= 80 else text[:77] + '...'} of type {type(value).__name__}"
+
+
+def check_type(name: str, value: Any, right: bool, expected: str) -> None:
+    """Raise ArgumentTypeError unless `right`."""
+    if not right:
+        raise ArgumentTypeError(f"{name} is {typed(value)}; it must be {expected}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuse what is neither true nor false: ``"no"`` would be true.
+
+    Raises
+    ------
+    ArgumentTypeError
+        Unless it is a bool, 0, 1 or None.
+    """
+    is_flag = value is None or isinstance(value, bool | np.bool_) or (isinstance(value, int) and value in (0, 1))
+    check_type(name, value, is_flag, "True or False")
+
+
+def check_either(budget_name: str, budget: Any, shape_name: str, shape: Any) -> None:
+    """Check the types of a byte budget and of the shape that it stands for, of which at most one is given.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If one of them is of the wrong type; a bool is no number.
+    IteratorArgumentError
+        If both are given.
+    """
+    is_number = isinstance(budget, numbers.Real) and not isinstance(budget, bool)
+    check_type(budget_name, budget, budget is None or is_number, "a number")
+    check_type(shape_name, shape, shape is None or isinstance(shape, tuple), "a tuple of one length for each axis")
+    if budget is not None and shape is not None:
+        raise IteratorArgumentError(f"{budget_name} is {budget} and {shape_name} is {shape}; give only one of the two")
+
+
+def check_within(name: str, cell: Shape, shape: Shape) -> None:
+    """Raise IteratorArgumentError if `cell` exceeds `shape`; along an axis of length 0 it may be 1."""
+    for axis, (length, bound) in enumerate(zip(cell, shape, strict=True)):
+        if length > max(bound, 1):
+            raise IteratorArgumentError(
+                f"{name} {cell} is {length} along axis {axis}, but the array of shape {shape} "
+                f"has {bound} there; use at most {max(bound, 1)}"
+            )
+
+
+def as_integer(name: str, value: Any) -> int:
+    """Return a number without fraction as an int; numpy's integers and floats such as 1e4 are numbers too.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it is no number, a bool, or has a fraction.
+
+    Examples
+    --------
+    >>> as_integer("rows", np.int16(3)), as_integer("rows", 1e4)
+    (3, 10000)
+    """
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return int(value)
+    raise ArgumentTypeError(f"{name} is {typed(value)}; it must be an integer")
+
+
+def as_shape(name: str, value: Any) -> Shape:
+    """Return lengths, one for each axis, as a tuple of ints.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it is no iterable of integers; the message names the axis.
+    """
+    iterable = isinstance(value, Iterable) and not isinstance(value, str)
+    check_type(name, value, iterable, "a tuple of one length for each axis")
+    return tuple(as_integer(f"{name}, axis {axis},", length) for axis, length in enumerate(value))
+
+
+def as_dtype(name: str, value: Any) -> np.dtype[Any]:
+    """Return what numpy takes for a dtype, but for None, as one.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If numpy takes it for none.
+    """
+    try:
+        dtype: np.dtype[Any] = np.dtype(value)
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise ArgumentTypeError(f"{name} is {typed(value)}; it must be a numpy dtype or the name of one") from error
+    check_type(name, value, value is not None, "a numpy dtype or the name of one")
+    return dtype
