@@ -1,7 +1,7 @@
 """What it costs that a write survives: python -m benchmarks.durability.
 
 The same gzip write, in buffers of 64 MB, without any protection (no checksum, no log, no
-claim: what HDF5 stages is applied at once), with durability="process" and with
+activity lock: what HDF5 stages is applied at once), with durability="process" and with
 durability="power".
 """
 
@@ -23,8 +23,8 @@ import numpy as np
 import dask_chunkio
 from benchmarks.measure import busy, interleaved, machine, markdown_table, middle, save, seconds, spread, working_folder
 from dask_chunkio.storage import writer
-from dask_chunkio.storage.journal.redo_log import RedoLog
-from dask_chunkio.storage.journal.redo_record import Turn
+from dask_chunkio.storage.journal.redo_record import RedoRecord
+from dask_chunkio.storage.redo_log import RedoLog
 
 MOST = 1.03
 UNPROTECTED = "unprotected"
@@ -89,9 +89,9 @@ def timed(folder: Path, array: np.ndarray[Any, Any], kind: str, shape: dict[str,
 def _unprotected() -> Iterator[None]:
     """Apply what HDF5 stages without a log, and record no checksums."""
 
-    def apply(self: RedoLog, turn: Turn, durable: bool) -> None:  # noqa: ARG001
-        turn.apply(self._disk.descriptor)
-        turn.enter(self._journal)
+    def apply(self: RedoLog, redo: RedoRecord, durable: bool) -> None:  # noqa: ARG001
+        redo.apply(self._disk.descriptor)
+        redo.enter(self._journal)
 
     def bare(cls: Any, *arguments: Any) -> Any:
         descriptor, journal_at, journal, size, runs = arguments
@@ -99,7 +99,7 @@ def _unprotected() -> Iterator[None]:
 
     with (
         mock.patch.object(RedoLog, "commit", apply),
-        mock.patch.object(Turn, "on", classmethod(bare)),
+        mock.patch.object(RedoRecord, "on", classmethod(bare)),
         mock.patch.object(writer, "checksum", return_value=0),
     ):
         yield

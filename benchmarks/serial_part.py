@@ -2,7 +2,7 @@
 
 Processes commit small buffers to one file, each after a pause that stands for reading and encoding
 elsewhere: the lock, the log, the journal and HDF5's metadata are what they have in common.  A
-simulation, fed with the processor time that a commit takes inside its turn, outside of it, and for
+simulation, fed with the processor time that a commit takes inside its transaction, outside of it, and for
 each record of another worker in the journal, says how many buffers a second many more workers would
 commit, and where they begin to wait for one another.
 """
@@ -57,10 +57,10 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a run gave: its length, and of each commit the processor time in its turn and in all, in seconds."""
+    """What a run gave: its length, and of each commit the processor time in its transaction and in all, in seconds."""
 
     seconds: float
-    turns: list[float]
+    transactions: list[float]
     commits: list[float]
 
 
@@ -88,8 +88,8 @@ def run(setting: Setting, folder: Path) -> Measured:
         child.join()
     session.finish(target, [layout], [spec], contextlib.nullcontext)
     Path(target.path).unlink()
-    turns, commits = ([one for lists in found for one in lists[part]] for part in (0, 1))
-    return Measured(seconds, turns, commits)
+    transactions, commits = ([one for lists in found for one in lists[part]] for part in (0, 1))
+    return Measured(seconds, transactions, commits)
 
 
 def _commit(what: tuple[Target, DatasetLayout, Setting], number: int, channels: tuple[Any, Any]) -> None:
@@ -105,21 +105,21 @@ def _commit(what: tuple[Target, DatasetLayout, Setting], number: int, channels: 
         writer.commit((0, buffer), layout, range(buffer * CHUNKS, (buffer + 1) * CHUNKS), payloads, lambda: lock)
         commits.append(time.process_time() - started)
         time.sleep(chosen.uniform(0.5, 1.5) * setting.pause)
-    results.put((lock.turns, commits))
+    results.put((lock.transactions, commits))
     session.release(target.write_id)
 
 
 class _Timed:
-    """Stands where the scheduler's lock would, and sees what processor time a turn takes."""
+    """Stands where the scheduler's lock would, and sees what processor time a transaction takes."""
 
     def __init__(self) -> None:
-        self.turns: list[float] = []
+        self.transactions: list[float] = []
 
     def __enter__(self) -> None:
         self._started = time.process_time()
 
     def __exit__(self, *error: object) -> None:
-        self.turns.append(time.process_time() - self._started)
+        self.transactions.append(time.process_time() - self._started)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -144,24 +144,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _costs(each: int, pause: float, folder: Path, rounds: int) -> Costs:
-    """Measure a commit of a few processes that hardly meet, and the turns of many that do nothing else.
+    """Measure a commit of a few processes that hardly meet, and the transactions of many that do nothing else.
 
-    A turn costs half as much again where many other processes have used the caches since the last one, as work
-    between two commits would have done: those are the turns to reckon with.
+    A transaction costs half as much again where many other processes have used the caches since the last one, as work
+    between two commits would have done: those are the transactions to reckon with.
     """
     few = _typical(Setting(_FEW, 2 * each, pause), folder, rounds)
     busy = _typical(Setting(_MANY, each, 0), folder, rounds)
     # They read in the journal what the others wrote, which the simulation adds itself.
     record = _record()
-    outside = _mean(few.commits) - _mean(few.turns) - (_FEW - 1) * record
-    handover = busy.seconds / len(busy.turns) - _mean(busy.turns)
-    turns = [max(one - (_MANY - 1) * record, 0) for one in busy.turns]
-    return Costs(turns, max(outside, 0), record, max(handover, 0))
+    outside = _mean(few.commits) - _mean(few.transactions) - (_FEW - 1) * record
+    handover = busy.seconds / len(busy.transactions) - _mean(busy.transactions)
+    transactions = [max(one - (_MANY - 1) * record, 0) for one in busy.transactions]
+    return Costs(transactions, max(outside, 0), record, max(handover, 0))
 
 
 def _typical(setting: Setting, folder: Path, rounds: int) -> Measured:
-    """Return the run of several whose turns took neither most nor least."""
-    runs = sorted((run(setting, folder) for _ in range(rounds)), key=lambda one: _mean(one.turns))
+    """Return the run of several whose transactions took neither most nor least."""
+    runs = sorted((run(setting, folder) for _ in range(rounds)), key=lambda one: _mean(one.transactions))
     return runs[len(runs) // 2]
 
 
@@ -170,7 +170,7 @@ def _mean(seconds: Sequence[float]) -> float:
 
 
 def _record() -> float:
-    """Return the seconds to read what one turn wrote into the journal, among many."""
+    """Return the seconds to read what one transaction wrote into the journal, among many."""
     with tempfile.TemporaryFile() as file:
         journal = Journal(file.fileno(), "journal")
         made = CreatedDataset("/x", (64 * CHUNKS, CHUNK), (1, CHUNK), "uint8", "uint8", "", "", True)
@@ -227,18 +227,18 @@ def _text(
     far: list[dict[str, float]],
 ) -> str:
     local, cluster = costs
-    turn = _mean(local.turns)
+    transaction = _mean(local.transactions)
     compared = [
         [f"{row['processes']:.0f}", f"{row['measured']:.0f}", f"{row['simulated']:.0f}",
          f"{row['simulated'] / row['measured']:.2f}"] for row in rows
     ]  # fmt: skip
     simulated = [[f"{row['workers']:.0f}", f"{row['gb_per_s']:.2f}", f"{row['share']:.2f}"] for row in far]
-    most = 1 / (turn + cluster.handover)
+    most = 1 / (transaction + cluster.handover)
     return "\n".join((
         machine(),
         "",
-        f"A commit of {CHUNKS} chunks takes {1e3 * turn:.2f} ms of a processor in its turn, {1e3 * local.outside:.2f} "
-        f"outside, and {1e6 * local.record:.1f} us for each record of another worker; a turn is handed over in "
+        f"A commit of {CHUNKS} chunks takes {1e3 * transaction:.2f} ms of a processor in its transaction, "
+        f"{1e3 * local.outside:.2f} outside, and {1e6 * local.record:.1f} us for each record of another worker; a transaction is handed over in "
         f"{1e3 * local.handover:.2f} ms by the system, in {1e3 * cluster.handover:.2f} by dask's scheduler.",
         "",
         f"Commits after pauses of {1e3 * options.pause:.0f} ms, all processes on {os.cpu_count()} cores:",
@@ -250,7 +250,7 @@ def _text(
         "",
         markdown_table(["workers", "GB/s", "of what they could do alone"], simulated),
         "",
-        f"Turns alone let pass {most:.0f} buffers a second: {options.buffer_mb * most / 1e3:.1f} GB/s.",
+        f"Transactions alone let pass {most:.0f} buffers a second: {options.buffer_mb * most / 1e3:.1f} GB/s.",
     ))  # fmt: skip
 
 

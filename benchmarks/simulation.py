@@ -1,4 +1,4 @@
-"""A discrete-event simulation of workers that take turns."""
+"""A discrete-event simulation of workers that take transactions."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class Costs:
 
     Parameters
     ----------
-    turns : sequence of float
-        Processor time in a turn, one for each that was measured.
+    transactions : sequence of float
+        Processor time in a transaction, one for each that was measured.
     outside : float
-        Processor time of a commit outside of its turn.
+        Processor time of a commit outside of its transaction.
     record : float
-        To read what another worker reserved in one turn.
+        To read what another worker reserved in one transaction.
     handover : float
-        From the end of a turn to the beginning of the next, where somebody waits for it.
+        From the end of a transaction to the beginning of the next, where somebody waits for it.
     """
 
-    turns: Sequence[float]
+    transactions: Sequence[float]
     outside: float
     record: float
     handover: float
@@ -78,8 +78,8 @@ class _Simulation:
 
     def _take(self, at: float, worker: int) -> None:
         self._is_taken = True
-        turn = self._chosen.choice(self._costs.turns) + self._read(worker)
-        self._add(self._cores.work(at, turn), "ends", worker)
+        transaction = self._chosen.choice(self._costs.transactions) + self._read(worker)
+        self._add(self._cores.work(at, transaction), "ends", worker)
 
     def _end(self, at: float, worker: int) -> None:
         self._committed += 1

@@ -8,8 +8,8 @@ from dask_chunkio.iterator import GenericDataChunkIterator
 from dask_chunkio.planning.plan import DatasetPlan, WritePlan
 from dask_chunkio.results import DatasetResult, WriteResult
 from dask_chunkio.storage.inspection.status import DatasetState, UnfinishedWrite, status
-from dask_chunkio.storage.inspection.verify import Verified, verify
-from dask_chunkio.storage.recovery import Recovered, discard, recover
+from dask_chunkio.storage.inspection.verify import VerificationReport, verify
+from dask_chunkio.storage.recovery import RecoveryResult, discard, recover
 from dask_chunkio.write import plan, to_hdf5
 
 __all__ = [
@@ -21,9 +21,9 @@ __all__ = [
     "DatasetResult",
     "DatasetState",
     "GenericDataChunkIterator",
-    "Recovered",
+    "RecoveryResult",
     "UnfinishedWrite",
-    "Verified",
+    "VerificationReport",
     "WriteEvent",
     "WriteFailed",
     "WriteFinished",

@@ -21,8 +21,8 @@ from dask_chunkio.execution.graph import build_graph, kept_nbytes
 from dask_chunkio.execution.interrupts import Interrupts, interruptible
 from dask_chunkio.execution.monitor import observed
 from dask_chunkio.execution.progress import ProgressBar, ProgressLog, logger, wants_progress
-from dask_chunkio.execution.retries import patiently, persevering
-from dask_chunkio.execution.supervise import errors_of_arrays, errors_of_workers, kept_is_named, withdraw
+from dask_chunkio.execution.retries import patiently, retry_while_progressing
+from dask_chunkio.execution.supervise import add_resume_note, errors_of_arrays, errors_of_workers, withdraw
 from dask_chunkio.execution.tasks import begin_write
 from dask_chunkio.execution.threads import Threads
 from dask_chunkio.execution.tracebacks import shortens_tracebacks
@@ -253,7 +253,7 @@ def _computed(
     begun: _Begun, listeners: Sequence[Listener], fuse: bool, compute: Callable[[Delayed], Any], interrupts: Interrupts
 ) -> WriteResult:
     write = begun.write
-    with kept_is_named(write.target), interrupts.heard():
+    with add_resume_note(write.target), interrupts.heard():
         try:
             interrupts.begun(write.target, in_processes=not write.workers.share_process)
             share_process = write.workers.share_process
@@ -261,7 +261,7 @@ def _computed(
             graph = build_graph(write.creation(share_process), write.sources, fuse, write.blocks(), layout)
             with errors_of_workers(), observed(write, listeners) as told:
                 with errors_of_arrays(write.lazy_names):
-                    finished: WriteResult = persevering(write, functools.partial(compute, graph))
+                    finished: WriteResult = retry_while_progressing(write, functools.partial(compute, graph))
                 end(write.target.write_id)
                 told.finished(finished)
         except BaseException:

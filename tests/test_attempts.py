@@ -11,7 +11,7 @@ from distributed import CancelledError, KilledWorker
 
 import dask_chunkio as dcio
 from dask_chunkio.execution.graph import buffer_of, build_graph
-from dask_chunkio.execution.retries import persevering
+from dask_chunkio.execution.retries import retry_while_progressing
 from dask_chunkio.planning.planner import prepare
 from dask_chunkio.planning.resources import find_workers
 
@@ -48,7 +48,7 @@ def run(write, *errors):
             Delayed(key, delayed.dask, layer=key[0]).compute(scheduler="synchronous")
         raise error(keys) if callable(error) else error
 
-    return persevering(write, compute)
+    return retry_while_progressing(write, compute)
 
 
 def of(number):

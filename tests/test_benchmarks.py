@@ -195,10 +195,10 @@ def test_simulated_workers_wait_for_turns_handovers_cores_and_the_journal(monkey
     from benchmarks.simulation import Costs, simulate
 
     # A hundred that do nothing else: what is shared is always busy.
-    turns = simulate(100, 2000, 0, Costs([0.002], 0.0, 0.0, 0.0))
-    assert turns == pytest.approx(2000 * 0.002, rel=0.01)
+    transactions = simulate(100, 2000, 0, Costs([0.002], 0.0, 0.0, 0.0))
+    assert transactions == pytest.approx(2000 * 0.002, rel=0.01)
     assert simulate(100, 2000, 0, Costs([0.002], 0.0, 0.0, 0.001)) == pytest.approx(2000 * 0.003, rel=0.01)
     assert simulate(100, 2000, 0, Costs([0.001], 0.007, 0.0, 0.0), cores=2) == pytest.approx(2000 * 0.004, rel=0.05)
-    # Each reads in its turn what was reserved since it asked for it: the turns of all others.
+    # Each reads in its transaction what was reserved since it asked for it: the transactions of all others.
     read = simulate(100, 2000, 0, Costs([0.001], 0.0, 0.0001, 0.0))
     assert read == pytest.approx(2000 * (0.001 + 99 * 0.0001), rel=0.1)

@@ -52,7 +52,7 @@ _ARGUMENTS = "dask_chunkio.validation"
 
 
 class _Commands(click.Group):
-    """Turns our errors and Ctrl-C into a line on standard error and an exit code."""
+    """Transactions our errors and Ctrl-C into a line on standard error and an exit code."""
 
     _is_interrupted = False
 

@@ -49,7 +49,9 @@ def _lines(file: str, found: UnfinishedWrite) -> list[str]:
     if found.last_alive:
         lines.append(f"  last alive  {found.last_alive}")
     if found.log_nbytes:
-        lines.append(f"  a turn that was cut off is in the log ({in_bytes(found.log_nbytes)}); the next one ends it")
+        lines.append(
+            f"  a transaction that was cut off is in the log ({in_bytes(found.log_nbytes)}); the next one ends it"
+        )
     if not found.running:
         again = f"dask-chunkio resume {file}" if found.command else "the same call of to_hdf5 with resume=True"
         lines.append(f"  go on with {again}, or remove it with dask-chunkio discard {file}")
@@ -60,7 +62,7 @@ def _lines(file: str, found: UnfinishedWrite) -> list[str]:
 @click.argument("file", type=click.Path())
 @click.option("--output", type=click.Path(), metavar="PATH", help="Move the file there, and end the write.")
 def recover(file: str, output: str | None) -> None:
-    """Apply or drop a turn that was cut off, and leave an HDF5 file that opens.
+    """Apply or drop a transaction that was cut off, and leave an HDF5 file that opens.
 
     What was not committed reads as the fill value. The write can still be resumed, unless the file was moved with
     --output. Datasets that are being added to an existing FILE stay hidden in it.

@@ -1,4 +1,4 @@
-"""The scheduler's lock around a turn, and word of what is committed."""
+"""The scheduler's lock around a transaction, and word of what is committed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dask.local import batch_execute_tasks, get_async
 from distributed import Lock, Worker, get_worker, secede
 
 __all__ = [
-    "Hearer",
-    "Word",
+    "ProgressReport",
+    "ReportListener",
     "is_held",
     "leave_threads",
     "listen",
@@ -23,17 +23,17 @@ __all__ = [
     "report",
     "scheduler_address",
     "spans_hosts",
-    "turn_lock",
+    "transaction_lock",
     "worker_threads",
 ]
 
 # Number of the dataset, number of the buffer, its bytes.
-Word = tuple[int, int, int]
-Hearer = Callable[[Word], None]
-_hearers: dict[str, Hearer] = {}
+ProgressReport = tuple[int, int, int]
+ReportListener = Callable[[ProgressReport], None]
+_listeners: dict[str, ReportListener] = {}
 
 
-def turn_lock(write_id: str) -> Callable[[], AbstractContextManager[object]]:
+def transaction_lock(write_id: str) -> Callable[[], AbstractContextManager[object]]:
     """Return what gives the lock of one write.
 
     On a cluster that is the scheduler's lock, which also holds where a file system's locks do
@@ -122,20 +122,20 @@ def progress_topic(write_id: str) -> str:
 
 
 @contextlib.contextmanager
-def listen(write_id: str, hearer: Hearer):  # type: ignore[no-untyped-def]
+def listen(write_id: str, listener: ReportListener):  # type: ignore[no-untyped-def]
     """Have `hearer` told of buffers committed by tasks in this process."""
-    _hearers[write_id] = hearer
+    _listeners[write_id] = listener
     try:
         yield
     finally:
-        _hearers.pop(write_id, None)
+        _listeners.pop(write_id, None)
 
 
-def report(write_id: str, word: Word) -> None:
+def report(write_id: str, word: ProgressReport) -> None:
     """Tell the client of a buffer that is committed."""
-    hearer = _hearers.get(write_id)
-    if hearer is not None:
-        hearer(word)
+    listener = _listeners.get(write_id)
+    if listener is not None:
+        listener(word)
     elif _in_worker():
         get_worker().log_event(progress_topic(write_id), word)
 

@@ -27,7 +27,7 @@ from dask_chunkio.model import Creation, DatasetJob, WriteLayout
 from dask_chunkio.planning.array_blocks import ArrayBlocks, aligned_array, array_blocks, block_keys, has_layers
 from dask_chunkio.planning.planner import PreparedWrite
 from dask_chunkio.sources.base import Source
-from dask_chunkio.sources.dask_array import LazySource
+from dask_chunkio.sources.dask_array import DaskArraySource
 
 __all__ = ["buffer_of", "build_graph", "kept_nbytes"]
 
@@ -101,7 +101,7 @@ def build_graph(
     graph.add(create, {create: first}, ())
     commits: list[Any] = []
     for number, (job, source) in enumerate(zip(creation.jobs, sources, strict=True)):
-        if not isinstance(source, LazySource):
+        if not isinstance(source, DaskArraySource):
             commits += map(TaskRef, _add_dataset(graph, create, (number, job), source, (token, fuse)))
     mergeable = blocks is None and _can_be_merged(sources)
     if mergeable:
@@ -196,7 +196,7 @@ def _add_dataset(
 
 
 def _can_be_merged(sources: Sequence[Source]) -> bool:
-    arrays = [source.array for source in sources if isinstance(source, LazySource)]
+    arrays = [source.array for source in sources if isinstance(source, DaskArraySource)]
     return bool(arrays) and all(map(has_layers, arrays))
 
 
@@ -204,7 +204,7 @@ def _add_arrays(graph: _Layers, create: Key, creation: Creation, sources: Sequen
     """Hang a commit on each block of the dask arrays, whose graphs stay as they are."""
     commits: list[Key] = []
     for number, (job, source) in enumerate(zip(creation.jobs, sources, strict=True)):
-        if isinstance(source, LazySource) and len(job.buffers):
+        if isinstance(source, DaskArraySource) and len(job.buffers):
             array = aligned_array(source.array, job)
             graph.add_graph(array.__dask_graph__())
             name = f"commit-{_suffix(job, number, creation.target.write_id)}"

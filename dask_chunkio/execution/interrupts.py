@@ -29,7 +29,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from dask.callbacks import Callback
 from dask.local import queue_get
 
-from dask_chunkio.execution.supervise import kept_is_named
+from dask_chunkio.execution.supervise import add_resume_note
 from dask_chunkio.execution.threads import begin_thread, hurry_exit
 from dask_chunkio.storage.filesystem import locks
 from dask_chunkio.storage.session import cancel, interrupt
@@ -102,7 +102,7 @@ class Interrupts:
     def leave(self, error: BaseException) -> NoReturn:
         """Raise an error although tasks may still run."""
         hurry_exit()
-        with contextlib.nullcontext() if self._target is None else kept_is_named(self._target):
+        with contextlib.nullcontext() if self._target is None else add_resume_note(self._target):
             raise error
 
     def wait_until_said(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from dask.callbacks import Callback
 
 from dask_chunkio.events import BufferCommitted, Listener, WriteEvent, WriteFailed, WriteFinished, WriteStarted
-from dask_chunkio.execution.dask_compat import Word, listen, progress_topic
+from dask_chunkio.execution.dask_compat import ProgressReport, listen, progress_topic
 from dask_chunkio.execution.progress import logger
 from dask_chunkio.model import Receipt
 from dask_chunkio.planning.planner import PreparedWrite
@@ -49,7 +49,7 @@ class Observed:
         buffers = sum(len(job.buffers) for job in self._jobs) if is_known else None
         self._tell(WriteStarted(self._path, names, nbytes, buffers))
 
-    def committed(self, word: Word) -> None:
+    def committed(self, word: ProgressReport) -> None:
         """Tell of a buffer; a task that ran twice reports it twice."""
         dataset, buffer, nbytes = word
         with self._lock:
@@ -114,7 +114,7 @@ def _heard(write: PreparedWrite, found: Observed) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _subscribed(workers: Workers, topic: str, found: Observed) -> Iterator[None]:
-    def heard(event: tuple[Any, Word]) -> None:
+    def heard(event: tuple[Any, ProgressReport]) -> None:
         found.committed(event[1])
 
     workers.client.subscribe_topic(topic, heard)

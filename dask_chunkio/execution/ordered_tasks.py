@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from dask_chunkio.errors import SourceError
-from dask_chunkio.execution.dask_compat import turn_lock, worker_threads
+from dask_chunkio.execution.dask_compat import transaction_lock, worker_threads
 from dask_chunkio.execution.tasks import commit_buffer
 from dask_chunkio.execution.threads import Threads
 from dask_chunkio.filters.chunking import copied
@@ -40,7 +40,7 @@ def write_in_order(layout: WriteLayout, dataset: int, reader: Reader) -> Receipt
     running: deque[Future[Receipt]] = deque()
     read = _read_to_the_end if layout.jobs[dataset].open_ended else _read_all
     with (
-        session.engaged(layout.target, layout.exclusive),
+        session.in_use(layout.target, layout.exclusive),
         Threads(threads, "dask_chunkio-encode") as pool,
     ):
         last = layout
@@ -93,9 +93,9 @@ def _extended(layout: WriteLayout, dataset: int, stop: int, ended: bool) -> Writ
     if not ended:
         length = max(stop, 2 * job.layout.shape[0])
         length = length if job.most_rows is None else min(length, job.most_rows)
-    turns = session.writer_for(layout.target, layout.exclusive).turns
-    lock = turn_lock(layout.target.write_id)
-    extended = extend(turns, dataset, job.layout, length, lock, ended=ended)
+    transactions = session.writer_for(layout.target, layout.exclusive).transactions
+    lock = transaction_lock(layout.target.write_id)
+    extended = extend(transactions, dataset, job.layout, length, lock, ended=ended)
     jobs = list(layout.jobs)
     jobs[dataset] = replace(job, layout=extended)
     return replace(layout, jobs=tuple(jobs))

@@ -16,7 +16,7 @@ from dask_chunkio.planning.planner import PreparedWrite
 from dask_chunkio.printable import printable
 from dask_chunkio.storage.inspection.status import how_far
 
-__all__ = ["patiently", "persevering"]
+__all__ = ["patiently", "retry_while_progressing"]
 
 Result = TypeVar("Result")
 logger = logging.getLogger("dask_chunkio")
@@ -49,7 +49,7 @@ def patiently(attempt: Callable[[], Result], waits: bool, sleep: Callable[[float
     raise AssertionError("pauses never end")
 
 
-def persevering(write: PreparedWrite, compute: Callable[[], Result]) -> Result:
+def retry_while_progressing(write: PreparedWrite, compute: Callable[[], Result]) -> Result:
     """Compute a write, again and again while workers and connections are lost but more is committed each time.
 
     The client drops what it waits for when its connection breaks, and connects again.  And dask gives up when

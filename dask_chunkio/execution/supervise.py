@@ -26,7 +26,7 @@ from dask_chunkio.storage.inspection.status import is_own
 from dask_chunkio.storage.session import interrupt
 from dask_chunkio.storage.target import Target
 
-__all__ = ["KeptNote", "errors_of_arrays", "errors_of_workers", "kept_is_named", "withdraw"]
+__all__ = ["KeptNote", "add_resume_note", "errors_of_arrays", "errors_of_workers", "withdraw"]
 
 # Seconds that the end of a call takes at most to tell a cluster of it.
 _PATIENCE = 5.0
@@ -62,7 +62,7 @@ class KeptNote(str):
 
 
 @contextlib.contextmanager
-def kept_is_named(target: Target) -> Iterator[None]:
+def add_resume_note(target: Target) -> Iterator[None]:
     """Say with what ends a write in its midst what it leaves behind, and how to go on."""
     try:
         yield

@@ -22,7 +22,7 @@ from dask_chunkio.execution.dask_compat import (
     report,
     scheduler_address,
     spans_hosts,
-    turn_lock,
+    transaction_lock,
 )
 from dask_chunkio.execution.malloc import keep_freed
 from dask_chunkio.execution.tracebacks import shortens_tracebacks
@@ -118,7 +118,7 @@ def begin_write(creation: Creation) -> WriteLayout:
 
 def _begun(creation: Creation, target: Target, keepalive: Keepalive) -> WriteLayout:
     started = time.time()
-    begun = begin(target, creation.specs, creation.exclusive, turn_lock(target.write_id), keepalive)
+    begun = begin(target, creation.specs, creation.exclusive, transaction_lock(target.write_id), keepalive)
     target, layouts = begun.target, begun.made.layouts
     if begun.made.complete:
         keepalive.give_up()
@@ -143,7 +143,7 @@ def read_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader) 
     """Read one buffer, unless its payloads are in place already."""
     if layout.complete:
         return nothing_done(dataset, buffer)
-    with session.engaged(layout.target, layout.exclusive):
+    with session.in_use(layout.target, layout.exclusive):
         return _read(layout, (dataset, buffer), reader)
 
 
@@ -152,8 +152,8 @@ def commit_buffer(layout: WriteLayout, dataset: int, buffer: int, data: Array | 
     """Encode a buffer and commit it."""
     if layout.complete:
         return nothing_done(dataset, buffer)
-    with session.engaged(layout.target, layout.exclusive):
-        return _commit(layout, (dataset, buffer), data, turn_lock(layout.target.write_id))
+    with session.in_use(layout.target, layout.exclusive):
+        return _commit(layout, (dataset, buffer), data, transaction_lock(layout.target.write_id))
 
 
 @shortens_tracebacks
@@ -161,10 +161,12 @@ def write_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader)
     """Read, encode and commit: the chain of a buffer as one task."""
     if layout.complete:
         return nothing_done(dataset, buffer)
-    with session.engaged(layout.target, layout.exclusive):
+    with session.in_use(layout.target, layout.exclusive):
         place = dataset, buffer
         data = _read(layout, place, reader)
-        return data if isinstance(data, Receipt) else _store(layout, place, data, turn_lock(layout.target.write_id))
+        return (
+            data if isinstance(data, Receipt) else _store(layout, place, data, transaction_lock(layout.target.write_id))
+        )
 
 
 def receipt_of(jobs: Sequence[DatasetJob], place: tuple[int, int]) -> Receipt:
@@ -192,7 +194,7 @@ def finish_target(
     got = [sum(receipt.buffers for receipt in receipts if receipt.dataset == n) for n in range(len(counts))]
     if got != counts:
         raise IntegrityError(f"{layout.target.path}: receipts for {got} buffers of {counts}")
-    lock = turn_lock(layout.target.write_id)
+    lock = transaction_lock(layout.target.write_id)
     finished = session.finish(layout.target, [job.layout for job in jobs], specs, lock)
     for note in finished.notes:
         logger.warning("%s", printable(f"{layout.target.path}: {note}"))
@@ -282,7 +284,7 @@ def _commit_by_hdf5(writer: Writer, job: DatasetJob, place: tuple[int, int], dat
 
 
 def _commit_region(writer: Writer, job: DatasetJob, place: tuple[int, int], data: Array, lock: Lock) -> None:
-    """Encode the chunks that are replaced here; the others have to be merged in the turn."""
+    """Encode the chunks that are replaced here; the others have to be merged in the transaction."""
     layout, region = job.layout, job.layout.region
     if region is None:
         raise ValueError("not a part of a dataset")

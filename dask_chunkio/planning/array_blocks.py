@@ -21,7 +21,7 @@ from dask.task_spec import Alias
 from dask_chunkio.geometry.grid import ChunkGrid
 from dask_chunkio.model import DatasetJob
 from dask_chunkio.sources.base import Source
-from dask_chunkio.sources.dask_array import LazySource
+from dask_chunkio.sources.dask_array import DaskArraySource
 
 __all__ = ["ArrayBlocks", "aligned_array", "array_blocks", "block_keys", "has_layers", "needs", "without_aliases"]
 
@@ -71,8 +71,8 @@ class ArrayBlocks:
         most = min(threads * max(inside, default=0), sum(inside))
         if not kept:
             return most
-        turns = _turns(tasks) if is_local else order(dict(tasks))
-        return most + min(self._peak(tasks, turns, kept) + (threads - 1) * max(kept.values()), sum(kept.values()))
+        positions = _positions(tasks) if is_local else order(dict(tasks))
+        return most + min(self._peak(tasks, positions, kept) + (threads - 1) * max(kept.values()), sum(kept.values()))
 
     def _kept(self, tasks: Mapping[Key, Any], uses: Mapping[Key, int]) -> Iterator[Key]:
         """Yield the keys of what several tasks need, of committed blocks that others need, and of inputs that wait."""
@@ -102,25 +102,25 @@ class ArrayBlocks:
                 sizes[key] = min(sizes[key], sum(inputs))
         return sizes
 
-    def _peak(self, tasks: Mapping[Key, Any], turns: Mapping[Key, int], kept: Mapping[Key, int]) -> int:
+    def _peak(self, tasks: Mapping[Key, Any], positions: Mapping[Key, int], kept: Mapping[Key, int]) -> int:
         """Return the most bytes of blocks that are alive at once when tasks run one by one."""
-        last = self._last_uses(tasks, turns)
+        last = self._last_uses(tasks, positions)
         changes = collections.Counter[int]()
         for key, size in kept.items():
-            changes[turns[key]] += size
+            changes[positions[key]] += size
             changes[last[key] + 1] -= size
-        return max(itertools.accumulate(changes[turn] for turn in sorted(changes)))
+        return max(itertools.accumulate(changes[position] for position in sorted(changes)))
 
-    def _last_uses(self, tasks: Mapping[Key, Any], turns: Mapping[Key, int]) -> dict[Key, int]:
-        last = dict(turns)
-        for key in sorted(tasks, key=turns.__getitem__, reverse=True):
-            until = last[key] if key in self.cutting else turns[key]
+    def _last_uses(self, tasks: Mapping[Key, Any], positions: Mapping[Key, int]) -> dict[Key, int]:
+        last = dict(positions)
+        for key in sorted(tasks, key=positions.__getitem__, reverse=True):
+            until = last[key] if key in self.cutting else positions[key]
             for other in needs(tasks[key]):
                 last[other] = max(last[other], until)
         return last
 
 
-def _turns(tasks: Mapping[Key, Any]) -> dict[Key, int]:
+def _positions(tasks: Mapping[Key, Any]) -> dict[Key, int]:
     """Return the position of each task in the order in which dask's own schedulers run them with one thread.
 
     It takes dask's order for what can run from the beginning on; what can run later goes first.
@@ -129,14 +129,14 @@ def _turns(tasks: Mapping[Key, Any]) -> dict[Key, int]:
     left = {key: len(needs(task)) for key, task in tasks.items()}
     users = reverse_dict({key: needs(task) for key, task in tasks.items()})
     ready = sorted((key for key, count in left.items() if not count), key=ranks.__getitem__, reverse=True)
-    turns: dict[Key, int] = {}
+    positions: dict[Key, int] = {}
     while ready:
-        turns[key := ready.pop()] = len(turns)
+        positions[key := ready.pop()] = len(positions)
         for user in sorted(users[key], key=ranks.__getitem__, reverse=True):
             left[user] -= 1
             if not left[user]:
                 ready.append(user)
-    return turns
+    return positions
 
 
 def needs(task: Any) -> frozenset[Key]:
@@ -166,7 +166,7 @@ def array_blocks(sources: Sequence[Source], jobs: Sequence[DatasetJob]) -> Array
     arrays = {
         number: (source.array, aligned_array(source.array, job))
         for number, (source, job) in enumerate(zip(sources, jobs, strict=True))
-        if isinstance(source, LazySource) and len(job.buffers)
+        if isinstance(source, DaskArraySource) and len(job.buffers)
     }
     tasks, found = _optimized([aligned for _, aligned in arrays.values()])
     tasks, others = without_aliases(tasks)

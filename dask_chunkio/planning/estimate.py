@@ -8,7 +8,7 @@ from dask_chunkio.filters.hdf5_encoder import encoder_for
 from dask_chunkio.geometry.grid import Selection
 from dask_chunkio.model import DatasetJob
 from dask_chunkio.sources.base import Source, read_checked
-from dask_chunkio.sources.dask_array import LazySource
+from dask_chunkio.sources.dask_array import DaskArraySource
 
 __all__ = ["estimated_nbytes"]
 
@@ -32,7 +32,7 @@ def estimated_nbytes(sample: int | None, job: DatasetJob, source: Source) -> int
         return None
     if not job.layout.form.filters:
         return count * job.layout.form.nbytes
-    sample = (0 if isinstance(source, LazySource) else _SAMPLE) if sample is None else sample
+    sample = (0 if isinstance(source, DaskArraySource) else _SAMPLE) if sample is None else sample
     chosen = _spread(count, sample)
     if not chosen:
         return 0 if not count else None

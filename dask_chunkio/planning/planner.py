@@ -28,13 +28,13 @@ from dask_chunkio.planning.specs import Scale, most_rows, spec_of, spec_of_part,
 from dask_chunkio.results import WriteResult
 from dask_chunkio.sources.array import ArraySource
 from dask_chunkio.sources.base import ReadMode, Source
-from dask_chunkio.sources.dask_array import LazySource
+from dask_chunkio.sources.dask_array import DaskArraySource
 from dask_chunkio.sources.iterator import IteratorSource
 from dask_chunkio.sources.stream import StreamSource, is_open_ended
 from dask_chunkio.storage.completeness import StoredDataset
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, preview
 from dask_chunkio.storage.preconditions import is_complete, target_problem
-from dask_chunkio.storage.regions import Parts, find_parts
+from dask_chunkio.storage.regions import Parts, resolve_regions
 from dask_chunkio.storage.target import Target
 
 __all__ = ["PreparedWrite", "prepare"]
@@ -138,7 +138,9 @@ class PreparedWrite:
     def lazy_names(self) -> str:
         """Names of the datasets that dask arrays are written to."""
         names = (
-            job.layout.name for job, one in zip(self.jobs, self.sources, strict=True) if isinstance(one, LazySource)
+            job.layout.name
+            for job, one in zip(self.jobs, self.sources, strict=True)
+            if isinstance(one, DaskArraySource)
         )
         return ", ".join(names)
 
@@ -271,7 +273,7 @@ def _prepared(
     new = {one.name: spec_of(one, scale) for one in requests if one.region is None}
     wanted = {one.name: wanted_of(one, new.get(one.name)) for one in requests if one.may_be_there}
     names = tuple(one.name for one in requests)
-    parts = workers.call(find_parts, target, names, wanted, touches) if wanted else Parts()
+    parts = workers.call(resolve_regions, target, names, wanted, touches) if wanted else Parts()
     sources = tuple(one.source for one in requests)
     again = functools.partial(_prepared, target, requests, workers)
     if parts.complete:
@@ -321,7 +323,7 @@ def _job(request: DatasetRequest, layout: DatasetLayout, scale: Scale) -> Datase
 def _read_mode(request: DatasetRequest) -> ReadMode:
     offered = request.source.read_mode
     wanted: ReadMode = request.read or offered
-    if isinstance(request.source, LazySource) and request.read not in (None, "concurrent"):
+    if isinstance(request.source, DaskArraySource) and request.read not in (None, "concurrent"):
         raise ArgumentError(
             f"{request.name}: read={request.read!r} does not apply to a dask array, whose own tasks read; "
             f"give lock=True to dask.array.from_array instead"
@@ -338,7 +340,7 @@ def _buffer_shape(request: DatasetRequest, layout: DatasetLayout, scale: Scale) 
     shapes, chunk = request.source.shapes, layout.form.chunk_shape
     if shapes.buffer is not None and shapes.is_fixed and _fits(layout, shapes.buffer):
         return shapes.buffer
-    if isinstance(request.source, LazySource) and shapes.block is not None and _fits(layout, shapes.block):
+    if isinstance(request.source, DaskArraySource) and shapes.block is not None and _fits(layout, shapes.block):
         return shapes.block
     itemsize = max(request.source.dtype.itemsize, layout.form.dtype.itemsize)
     start = shapes.buffer if shapes.buffer is not None and not shapes.is_fixed else None
@@ -358,7 +360,7 @@ def _fits(layout: DatasetLayout, buffer: Shape) -> bool:
 
 def _require_portable(request: DatasetRequest, workers: Workers) -> None:
     source = request.source
-    if workers.share_process or isinstance(source, LazySource):
+    if workers.share_process or isinstance(source, DaskArraySource):
         return
     empty = tuple(slice(0, 0) for _ in source.shape)
     # An array in memory is sent in parts, which are plain numpy.

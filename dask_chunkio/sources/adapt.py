@@ -10,7 +10,7 @@ from dask_chunkio.errors import ArgumentError, ArgumentTypeError, ChunkIOError, 
 from dask_chunkio.filters.variable import noted_elements
 from dask_chunkio.sources.array import ArraySource, is_array_like
 from dask_chunkio.sources.base import Source
-from dask_chunkio.sources.dask_array import LazySource, lazy_array
+from dask_chunkio.sources.dask_array import DaskArraySource, lazy_array
 from dask_chunkio.sources.iterator import IteratorSource, is_iterator
 from dask_chunkio.sources.refused import why_refused
 from dask_chunkio.sources.stream import Announced, StreamSource, is_stream
@@ -59,7 +59,7 @@ def as_source(value: Any, dataset: str, announced: Announced | None = None) -> S
 
 def _adapted(value: Any, announced: Announced | None) -> Source:
     if (array := lazy_array(value)) is not None:
-        return LazySource(array)
+        return DaskArraySource(array)
     if is_iterator(value):
         return IteratorSource(value)
     if is_stream(value):

@@ -12,7 +12,7 @@ from dask_chunkio.errors import ArgumentError
 from dask_chunkio.geometry.grid import Array, Selection, Shape
 from dask_chunkio.sources.base import Reader, ReadMode, Shapes
 
-__all__ = ["Block", "LazySource", "lazy_array"]
+__all__ = ["Block", "DaskArraySource", "lazy_array"]
 
 
 def lazy_array(value: Any) -> Any | None:
@@ -30,7 +30,7 @@ def _is_lazy(value: Any) -> bool:
     return graph is not None and graph(value) is not None
 
 
-class LazySource:
+class DaskArraySource:
     """A dask array.  Its own tasks compute the buffers; nothing is read here.
 
     Parameters

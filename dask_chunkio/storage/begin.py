@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from dask_chunkio.errors import TargetBusyError, TargetChangedError, TargetError, UnfinishedWriteError
 from dask_chunkio.storage import session
-from dask_chunkio.storage.activity.activity_lock import LOOKS, Claim
+from dask_chunkio.storage.activity.activity_lock import LOOKS, ActivityLock
 from dask_chunkio.storage.activity.keepalive import Keepalive
 from dask_chunkio.storage.creation import Made
 from dask_chunkio.storage.filesystem.io import is_at
@@ -26,7 +26,7 @@ from dask_chunkio.storage.take_over import take_over
 from dask_chunkio.storage.target import Target, remedies
 from dask_chunkio.storage.transaction import Lock
 
-__all__ = ["Begun", "begin", "claimed_alone"]
+__all__ = ["Begun", "begin", "held_alone"]
 
 _Create = Callable[[Target, Sequence[Owner] | None], Made]
 
@@ -61,7 +61,7 @@ def begin(
     specs : sequence of DatasetSpec
         Its datasets.
     exclusive : bool
-        Whether no other process takes turns.
+        Whether no other process takes transactions.
     lock : callable
         Returns the scheduler's lock.
     keepalive : Keepalive, optional
@@ -87,9 +87,9 @@ def begin(
         writer = session.writer_for(target, exclusive)
         if keepalive is None:
             return writer.create(specs, lock, owners)
-        with writer.turns.used():
+        with writer.transactions.used():
             made = writer.create(specs, lock, owners, keepalive.announce)
-            # Before this call lets go of its own claim, so that nobody finds the write free.
+            # Before this call lets go of its own activity lock, so that nobody finds the write free.
             if not made.complete:
                 keepalive.share()
         return made
@@ -99,7 +99,7 @@ def begin(
     remove_empty_folder(target.folder)
     if not is_left(target.folder):
         return _begun_anew(target, specs, create)
-    with claimed_alone(target) as owners:
+    with held_alone(target) as owners:
         if owners is None:
             return _begun_anew(target, specs, create)
         return _gone_on(target, create, owners)
@@ -110,25 +110,25 @@ def _begun_anew(target: Target, specs: Sequence[DatasetSpec], create: _Create) -
     if judged.complete:
         return Begun(target, Made(complete=judged.complete))
     target = replace(target, mode=judged.mode)
-    with _new_folder(target) as (folder, claim):
+    with _new_folder(target) as (folder, activity_lock):
         try:
             if judge(target, specs) != judged:
                 raise TargetChangedError(f"{target.path} was changed as this write began; run it again")
             target.describe_folder()
-            _share(target, claim, folder)
+            _share(target, activity_lock, folder)
             return Begun(target, create(target, None))
         except BaseException:
             session.release(target.write_id)
-            _take_back(target, folder, claim)
+            _take_back(target, folder, activity_lock)
             raise
 
 
 @contextlib.contextmanager
 def _new_folder(target: Target):  # type: ignore[no-untyped-def]
-    """Make the folder, and hold the claim on it, alone, from its beginning.
+    """Make the folder, and hold the activity lock on it, alone, from its beginning.
 
     Two calls may take one folder for theirs: the one that is empty is removed before its maker has opened it, and made
-    by the other.  Whoever has the claim alone first goes on.
+    by the other.  Whoever has the activity lock alone first goes on.
     """
     try:
         folder = target.make_folder()
@@ -141,7 +141,7 @@ def _new_folder(target: Target):  # type: ignore[no-untyped-def]
         raise TargetChangedError(_is_beginning(target)) from error
     with folder:
         try:
-            claim = Claim(target.lock)
+            activity_lock = ActivityLock(target.lock)
         except OSError as error:
             if folder.is_there:
                 with contextlib.suppress(OSError):
@@ -149,34 +149,34 @@ def _new_folder(target: Target):  # type: ignore[no-untyped-def]
                 raise target.refused(error, target.lock) from error
             raise TargetChangedError(_is_beginning(target)) from error
         try:
-            if not _is_taken(claim, folder) or os.path.lexists(target.manifest):
+            if not _is_taken(activity_lock, folder) or os.path.lexists(target.manifest):
                 raise TargetBusyError(_is_beginning(target))
-            _require_in_place(target, claim, folder)
-            yield folder, claim
+            _require_in_place(target, activity_lock, folder)
+            yield folder, activity_lock
         finally:
-            claim.close()
+            activity_lock.close()
 
 
-def _is_taken(claim: Claim, folder: Folder) -> bool:
+def _is_taken(activity_lock: ActivityLock, folder: Folder) -> bool:
     try:
-        return claim.take_alone(1)
+        return activity_lock.take_alone(1)
     except TargetError:  # no locks, and nobody else who could have one
         with contextlib.suppress(OSError):
-            folder.remove(claim.close)
+            folder.remove(activity_lock.close)
         raise
 
 
-def _share(target: Target, claim: Claim, folder: Folder) -> None:
-    """Let the tasks of this write share the claim; for an instant, others may have it alone."""
-    claim.share()
-    _require_in_place(target, claim, folder)
+def _share(target: Target, activity_lock: ActivityLock, folder: Folder) -> None:
+    """Let the tasks of this write share the activity lock; for an instant, others may have it alone."""
+    activity_lock.share()
+    _require_in_place(target, activity_lock, folder)
     manifest = read_manifest(target.manifest)
     if manifest is None or manifest.write_id != target.write_id:
         raise TargetChangedError(_is_beginning(target))
 
 
-def _require_in_place(target: Target, claim: Claim, folder: Folder) -> None:
-    if not folder.is_there or not is_at(claim.descriptor, target.lock):
+def _require_in_place(target: Target, activity_lock: ActivityLock, folder: Folder) -> None:
+    if not folder.is_there or not is_at(activity_lock.descriptor, target.lock):
         raise TargetChangedError(_is_beginning(target))
 
 
@@ -210,7 +210,7 @@ def _gone_on(target: Target, create: _Create, owners: Sequence[Owner] | None) ->
 
 
 @contextlib.contextmanager
-def claimed_alone(target: Target):  # type: ignore[no-untyped-def]
+def held_alone(target: Target):  # type: ignore[no-untyped-def]
     """Keep others from taking over a write whose call is dead, and return its owners.
 
     A write in which nothing was committed is removed; then there is nothing to go on with, and the answer is None.
@@ -223,44 +223,44 @@ def claimed_alone(target: Target):  # type: ignore[no-untyped-def]
         If it is dead, and `Target.resume` was not given.
     """
     with contextlib.ExitStack() as stack:
-        owners = _claimed(target, stack)
+        owners = _taken_over(target, stack)
         if owners is None:
-            # Whoever takes the folder's name next must find this claim gone.
+            # Whoever takes the folder's name next must find this activity lock gone.
             stack.close()
         yield owners
 
 
-def _claimed(target: Target, stack: contextlib.ExitStack) -> Sequence[Owner] | None:
+def _taken_over(target: Target, stack: contextlib.ExitStack) -> Sequence[Owner] | None:
     require_real_folder(target.folder)
     try:
         folder = stack.enter_context(Folder(target.folder))
     except FileNotFoundError as error:
         raise TargetChangedError(_is_beginning(target)) from error
-    claim = _opened_claim(target)
+    activity_lock = _opened_activity_lock(target)
     # The lock is the first file of a folder.
-    if claim is None and (not folder.is_there or folder.is_empty):
+    if activity_lock is None and (not folder.is_there or folder.is_empty):
         raise TargetChangedError(_is_beginning(target))
-    if claim is None and (claim := _opened_claim(target)) is None:
+    if activity_lock is None and (activity_lock := _opened_activity_lock(target)) is None:
         # It is being removed, or its removal was cut off: made here anew, the lock would be in the way.
         if _is_over(target) or (target.found() is not None and target.is_finished):
             _remove(folder)
             return None
-        claim = _opened_claim(target, create=True)
-    if claim is None:
+        activity_lock = _opened_activity_lock(target, create=True)
+    if activity_lock is None:
         raise TargetChangedError(_is_beginning(target))
-    stack.callback(claim.close)
+    stack.callback(activity_lock.close)
     with read_journal(target.journal) as journal:
         owners, owner = tuple(journal.owners), journal.owner
     looks = 1 if owner is not None and owner.exclusive else LOOKS
     # Workers of a write that has just ended may have yet to let go; who resumes it waits for them, and for a lease.
-    if not take_over(target, claim, looks, **({} if target.resume else {"patience": 0.0})):
+    if not take_over(target, activity_lock, looks, **({} if target.resume else {"patience": 0.0})):
         raise TargetBusyError(
             f"{target.path} is being written by another call, {owner or 'which begins just now'}; wait for it "
             f"(wait=True), or choose another name"
         )
-    _require_in_place(target, claim, folder)
+    _require_in_place(target, activity_lock, folder)
     if _is_over(target):
-        _remove(folder, claim.close)
+        _remove(folder, activity_lock.close)
         return None
     if not target.resume:
         about = f", {owner}" if owner else ""
@@ -268,13 +268,13 @@ def _claimed(target: Target, stack: contextlib.ExitStack) -> Sequence[Owner] | N
             f"{target.folder} holds an unfinished write of {target.path}{about}. {remedies(target.path)}"
         )
     # From here on nobody else can have it alone; the writer of this call shares it.
-    claim.share()
+    activity_lock.share()
     return owners
 
 
-def _opened_claim(target: Target, create: bool = False) -> Claim | None:
+def _opened_activity_lock(target: Target, create: bool = False) -> ActivityLock | None:
     try:
-        return Claim(target.lock, create)
+        return ActivityLock(target.lock, create)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -297,11 +297,11 @@ def _remove(folder: Folder, let_go: Callable[[], object] = lambda: None) -> None
         raise TargetError(f"cannot remove {folder.path}: {error.strerror}; look at it yourself") from error
 
 
-def _take_back(target: Target, folder: Folder, claim: Claim) -> None:
+def _take_back(target: Target, folder: Folder, activity_lock: ActivityLock) -> None:
     """Remove the folder of a write that could not begin, unless another process of it goes on."""
-    # The log of a turn that failed half-way is all that can bring an existing file into order.
+    # The log of a transaction that failed half-way is all that can bring an existing file into order.
     if target.mode == "existing" and target.is_begun:
         return
     with contextlib.suppress(OSError):
-        if claim.take_alone(1):
-            folder.remove(claim.close)
+        if activity_lock.take_alone(1):
+            folder.remove(activity_lock.close)

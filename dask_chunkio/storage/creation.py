@@ -16,8 +16,8 @@ from dask_chunkio.storage.journal.owner import Owner
 from dask_chunkio.storage.preconditions import opened_to_look, require_replaceable
 from dask_chunkio.storage.target import Target, cannot_resume
 from dask_chunkio.storage.tokens import add_token
-from dask_chunkio.storage.transaction import Turns
-from dask_chunkio.storage.visible_chunks import grown
+from dask_chunkio.storage.transaction import Transactions
+from dask_chunkio.storage.visible_chunks import extend_dataset
 
 __all__ = ["Made", "describe_datasets", "make_datasets", "take_over_datasets"]
 
@@ -40,32 +40,32 @@ class Made:
     complete: tuple[StoredDataset, ...] = ()
 
 
-def make_datasets(turns: Turns, specs: Sequence[DatasetSpec]) -> Made:
-    """Make the datasets, inside a turn, or find them made by this write."""
-    if turns.journal.created is not None:
-        return Made(describe_datasets(turns, turns.journal.created, specs))
-    target = turns.target
+def make_datasets(transactions: Transactions, specs: Sequence[DatasetSpec]) -> Made:
+    """Make the datasets, inside a transaction, or find them made by this write."""
+    if transactions.journal.created is not None:
+        return Made(describe_datasets(transactions, transactions.journal.created, specs))
+    target = transactions.target
     existing = target.mode == "existing"
     is_hidden = existing and any(spec.there is None for spec in specs)
-    with turns.opened("r+" if existing else "w") as state:
+    with transactions.opened("r+" if existing else "w") as state:
         if existing:
             _require_as_judged(state.h5, target, specs)
         group = f"{_GROUP}{target.write_id[:12]}" if is_hidden else ""
         unmade = tuple(CreatedDataset(spec.name, (), (), "", "", "", "", False) for spec in specs)
         created = Created(unmade, group, target.token, target.overwrite)
         layouts = tuple(
-            grown(state.h5, spec.there)
+            extend_dataset(state.h5, spec.there)
             if spec.there is not None
             else replace(describe(make_dataset(state.h5, replace(spec, name=created.path(number)))), name=spec.name)
             for number, spec in enumerate(specs)
         )
         created = replace(created, datasets=tuple(map(describe_made, specs, layouts)))
-        turns.commit(state, _owner(turns, 1).pack() + created.pack())
+        transactions.commit(state, _owner(transactions, 1).pack() + created.pack())
     return Made(layouts)
 
 
 def _require_as_judged(file: h5py.File, target: Target, specs: Sequence[DatasetSpec]) -> None:
-    """Make sure that no other write has come in between the look at the file and this turn."""
+    """Make sure that no other write has come in between the look at the file and this transaction."""
     if completed(file, target, specs):
         raise TargetChangedError(f"{target.path}: what this call makes is there since it began; run it again")
     for spec in specs:
@@ -73,23 +73,27 @@ def _require_as_judged(file: h5py.File, target: Target, specs: Sequence[DatasetS
             require_replaceable(file, spec.name, target, spec)
 
 
-def describe_datasets(turns: Turns, created: Created, specs: Sequence[DatasetSpec]) -> tuple[DatasetLayout, ...]:
-    """Describe what was made, inside a turn."""
+def describe_datasets(
+    transactions: Transactions, created: Created, specs: Sequence[DatasetSpec]
+) -> tuple[DatasetLayout, ...]:
+    """Describe what was made, inside a transaction."""
     names = [made.name for made in created.datasets]
-    with turns.opened() as state:
-        paths = names if turns.journal.finished else [created.path(number) for number in range(len(names))]
+    with transactions.opened() as state:
+        paths = names if transactions.journal.finished else [created.path(number) for number in range(len(names))]
         described = [spec.there or describe(state.dataset(path)) for path, spec in zip(paths, specs, strict=True)]
         return tuple(replace(layout, name=name) for layout, name in zip(described, names, strict=True))
 
 
-def take_over_datasets(turns: Turns, specs: Sequence[DatasetSpec], judged: Sequence[Owner] | None) -> Made:
-    """Go on with a write that another call began, inside a turn.
+def take_over_datasets(
+    transactions: Transactions, specs: Sequence[DatasetSpec], judged: Sequence[Owner] | None
+) -> Made:
+    """Go on with a write that another call began, inside a transaction.
 
     Where that call was another one, this one may still be complete.
 
     Parameters
     ----------
-    turns : Turns
+    transactions : Transactions
         Of the write.
     specs : sequence of DatasetSpec
         What this call writes.
@@ -105,45 +109,45 @@ def take_over_datasets(turns: Turns, specs: Sequence[DatasetSpec], judged: Seque
     TargetChangedError
         If nothing of it was left but its folder, which is removed.
     """
-    created, owner, target = turns.journal.created, turns.journal.owner, turns.target
+    created, owner, target = transactions.journal.created, transactions.journal.owner, transactions.target
     if created is None or owner is None:
-        return make_datasets(turns, specs)
-    # Whoever died in the turn that was to take the write over is named by the log alone until it is replayed.
-    if judged is None or (judged and judged[-1] != owner and owner not in turns.replayed_owners):
+        return make_datasets(transactions, specs)
+    # Whoever died in the transaction that was to take the write over is named by the log alone until it is replayed.
+    if judged is None or (judged and judged[-1] != owner and owner not in transactions.replayed_owners):
         raise TargetBusyError(f"{target.path} is being written by another call, {owner}; wait for it (wait=True)")
     wanted = Created(tuple(describe_made(spec, *preview([spec])) for spec in specs), "", target.token, target.overwrite)
     difference = created.difference(wanted)
     if difference is not None:
-        if turns.journal.finished and target.mode != "new":
-            turns.folder.empty()
+        if transactions.journal.finished and target.mode != "new":
+            transactions.folder.empty()
             raise TargetChangedError(f"{target.path}: a write that had ended left its folder, which is removed now")
-        if complete := _completed(turns, specs):
+        if complete := _completed(transactions, specs):
             return Made(complete=complete)
         raise ArgumentError(cannot_resume(target, difference))
-    layouts = describe_datasets(turns, created, specs)
+    layouts = describe_datasets(transactions, created, specs)
     # First: a retry of what fails here finds nothing taken over.
-    turns.sync_all()
-    records = _owner(turns, owner.epoch + 1).pack()
+    transactions.sync_all()
+    records = _owner(transactions, owner.epoch + 1).pack()
     if created.token == target.token:
-        turns.record(records)
+        transactions.record(records)
     else:
-        _name_call(turns, replace(created, token=target.token), records)
+        _name_call(transactions, replace(created, token=target.token), records)
     return Made(layouts)
 
 
-def _name_call(turns: Turns, created: Created, records: bytes) -> None:
+def _name_call(transactions: Transactions, created: Created, records: bytes) -> None:
     """Give a write the token that it was begun without; if it is finished, its datasets too."""
-    with turns.opened() as state:
-        if turns.journal.finished:
+    with transactions.opened() as state:
+        if transactions.journal.finished:
             for made in created.datasets:
                 add_token(state.dataset(made.name), str(created.token))
-        turns.commit(state, records + created.pack(), close=True)
+        transactions.commit(state, records + created.pack(), close=True)
 
 
-def _completed(turns: Turns, specs: Sequence[DatasetSpec]) -> tuple[StoredDataset, ...]:
-    target = turns.target
+def _completed(transactions: Transactions, specs: Sequence[DatasetSpec]) -> tuple[StoredDataset, ...]:
+    target = transactions.target
     if target.mode == "existing":
-        with turns.opened() as state:
+        with transactions.opened() as state:
             return completed(state.h5, target, specs)
     if not os.path.isfile(target.path):
         return ()
@@ -151,5 +155,5 @@ def _completed(turns: Turns, specs: Sequence[DatasetSpec]) -> tuple[StoredDatase
         return completed(file, target, specs)
 
 
-def _owner(turns: Turns, epoch: int) -> Owner:
-    return Owner.here(turns.target.write_id, epoch, turns.exclusive, turns.target.durability)
+def _owner(transactions: Transactions, epoch: int) -> Owner:
+    return Owner.here(transactions.target.write_id, epoch, transactions.exclusive, transactions.target.durability)

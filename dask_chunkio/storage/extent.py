@@ -10,19 +10,21 @@ from dask_chunkio.geometry.grid import ChunkGrid
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout
 from dask_chunkio.storage.journal.created import Created, CreatedDataset
 from dask_chunkio.storage.journal.journal import Entries
-from dask_chunkio.storage.transaction import Lock, Turns
+from dask_chunkio.storage.transaction import Lock, Transactions
 
 __all__ = ["extend"]
 
 
-def extend(turns: Turns, number: int, layout: DatasetLayout, length: int, lock: Lock, *, ended: bool) -> DatasetLayout:
-    """Change the length of a dataset's first axis, in a turn of its own.
+def extend(
+    transactions: Transactions, number: int, layout: DatasetLayout, length: int, lock: Lock, *, ended: bool
+) -> DatasetLayout:
+    """Change the length of a dataset's first axis, in a transaction of its own.
 
     The numbers of chunks do not depend on it.
 
     Parameters
     ----------
-    turns : Turns
+    transactions : Transactions
         Of the write.
     number : int
         Of the dataset.
@@ -46,29 +48,29 @@ def extend(turns: Turns, number: int, layout: DatasetLayout, length: int, lock: 
         If more has been committed than fits, or the dataset had ended with another length: the source
         of a resumed write is not what it was.
     """
-    with turns.turn(lock):
-        created = turns.journal.created
+    with transactions.transaction(lock):
+        created = transactions.journal.created
         if created is None:
-            raise IntegrityError(f"{turns.target.journal} does not say what was made; discard the write")
+            raise IntegrityError(f"{transactions.target.journal} does not say what was made; discard the write")
         made = created.datasets[number]
         is_needed = made.open_ended and (ended or made.shape[0] < length)
         if not made.open_ended and (length > made.shape[0] or (ended and length != made.shape[0])):
             raise _of_another_length(made, length)
         if ended:
-            _require_nothing_behind(made, turns.journal.table(number), length)
+            _require_nothing_behind(made, transactions.journal.table(number), length)
         if is_needed:
             shape = (length, *made.shape[1:])
-            _resize(turns, created, number, replace(made, shape=shape, open_ended=not ended))
+            _resize(transactions, created, number, replace(made, shape=shape, open_ended=not ended))
             return replace(layout, shape=shape)
         return replace(layout, shape=made.shape)
 
 
-def _resize(turns: Turns, created: Created, number: int, made: CreatedDataset) -> None:
+def _resize(transactions: Transactions, created: Created, number: int, made: CreatedDataset) -> None:
     datasets = list(created.datasets)
     datasets[number] = made
-    with turns.opened() as state:
-        state.dataset(turns.path_of(number)).resize(made.shape)
-        turns.commit(state, replace(created, datasets=tuple(datasets)).pack())
+    with transactions.opened() as state:
+        state.dataset(transactions.path_of(number)).resize(made.shape)
+        transactions.commit(state, replace(created, datasets=tuple(datasets)).pack())
 
 
 def _require_nothing_behind(made: CreatedDataset, table: Entries, length: int) -> None:

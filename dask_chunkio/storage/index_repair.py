@@ -16,9 +16,9 @@ from dask_chunkio.storage.filesystem.io import pread_into, pwrite_all
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, describe, make_dataset
 from dask_chunkio.storage.hdf5.h5py_compat import keep_unlinked
 from dask_chunkio.storage.journal.journal import HELD, ROW, VOID, Entries, Reservations
-from dask_chunkio.storage.journal.records import RESERVED, VOIDED, checksum
-from dask_chunkio.storage.open_transaction import OpenFile
-from dask_chunkio.storage.transaction import Turns
+from dask_chunkio.storage.journal.records import FILLED, RESERVED, checksum
+from dask_chunkio.storage.open_transaction import OpenTransaction
+from dask_chunkio.storage.transaction import Transactions
 
 __all__ = ["rebuild_dataset"]
 
@@ -26,16 +26,16 @@ __all__ = ["rebuild_dataset"]
 _MOVED = np.dtype([("chunk", "<u8"), ("to", "<u8"), *((name, ROW[name]) for name in ROW.names or ())])
 
 
-def rebuild_dataset(turns: Turns, number: int, layout: DatasetLayout, spec: DatasetSpec) -> None:
-    """Replace a dataset by one that holds what the journal says, inside a turn.
+def rebuild_dataset(transactions: Transactions, number: int, layout: DatasetLayout, spec: DatasetSpec) -> None:
+    """Replace a dataset by one that holds what the journal says, inside a transaction.
 
     Every payload is read from its place, compared with its checksum, and copied to a new
     place that HDF5 hands out; until the commit the old dataset is as it was.
 
     Parameters
     ----------
-    turns : Turns
-        In a turn.
+    transactions : Transactions
+        In a transaction.
     number : int
         Of the dataset.
     layout : DatasetLayout
@@ -49,13 +49,13 @@ def rebuild_dataset(turns: Turns, number: int, layout: DatasetLayout, spec: Data
     IntegrityError
         If a dataset like it cannot be made, a payload is not what was written, or a new place lies over an old one.
     """
-    if turns.journal.created is None:
+    if transactions.journal.created is None:
         raise IntegrityError(f"{layout.name}: the journal does not say what was made")
-    path = turns.journal.created.path(number)
-    end = os.fstat(turns.file).st_size
-    with turns.opened() as state:
+    path = transactions.journal.created.path(number)
+    end = os.fstat(transactions.file).st_size
+    with transactions.opened() as state:
         try:
-            moved = _rebuilt(turns, state, number, layout, (path, spec))
+            moved = _rebuilt(transactions, state, number, layout, (path, spec))
         except ChunkIOError:
             raise
         except UNREADABLE as error:
@@ -66,17 +66,17 @@ def rebuild_dataset(turns: Turns, number: int, layout: DatasetLayout, spec: Data
             ) from error
         # A place below the end of the last commit may still belong to it.
         early = moved["to"] >= end
-        _copy(turns, layout, moved[early])
-        turns.commit(state, b"".join(_records(turns, number, moved)), close=True)
-    _copy(turns, layout, moved[~early])
+        _copy(transactions, layout, moved[early])
+        transactions.commit(state, b"".join(_records(transactions, number, moved)), close=True)
+    _copy(transactions, layout, moved[~early])
 
 
 def _rebuilt(
-    turns: Turns, state: OpenFile, number: int, layout: DatasetLayout, how: tuple[str, DatasetSpec]
+    transactions: Transactions, state: OpenTransaction, number: int, layout: DatasetLayout, how: tuple[str, DatasetSpec]
 ) -> Entries:
     """Put an empty dataset in place of the old one, give every payload a place in it, and return these."""
     path, spec = how
-    table = turns.journal.table(number)
+    table = transactions.journal.table(number)
     chunks = np.flatnonzero(table["state"])
     made = _made_again(state.h5, path, layout, spec)
     _require_alike(made, layout)
@@ -88,7 +88,7 @@ def _rebuilt(
         state.staged.reserve(made.id, origin, int(row["nbytes"]), int(row["mask"]))
         for origin, row in zip(layout.origins(chunks.tolist()), moved, strict=True)
     ]
-    _require_apart(turns, moved, layout.name)
+    _require_apart(transactions, moved, layout.name)
     # Its index may name places of others, which HDF5 would take for free.
     keep_unlinked(state.h5[path].id)
     del state.h5[path]
@@ -96,9 +96,9 @@ def _rebuilt(
     return moved
 
 
-def _records(turns: Turns, number: int, moved: Entries) -> Iterator[bytes]:
-    epoch = turns.journal.owner.epoch if turns.journal.owner is not None else 0
-    for state, kind in ((HELD, RESERVED), (VOID, VOIDED)):
+def _records(transactions: Transactions, number: int, moved: Entries) -> Iterator[bytes]:
+    epoch = transactions.journal.owner.epoch if transactions.journal.owner is not None else 0
+    for state, kind in ((HELD, RESERVED), (VOID, FILLED)):
         rows = moved[moved["state"] == state][["chunk", "to", "nbytes", "checksum", "mask"]].tolist()
         if rows:
             yield Reservations.of(number, 0, rows, epoch, time.time_ns()).pack(kind)
@@ -126,9 +126,9 @@ def _twin_path(path: str) -> str:
     return path + ".rebuilt"
 
 
-def _require_apart(turns: Turns, moved: Entries, name: str) -> None:
+def _require_apart(transactions: Transactions, moved: Entries, name: str) -> None:
     """Refuse new places over payloads that the journal knows, of any dataset."""
-    known = turns.journal.tables
+    known = transactions.journal.tables
     lengths = np.concatenate([table["nbytes"] for table in known]).astype(np.int64)
     old = np.concatenate([table["offset"] for table in known]).astype(np.int64)
     new = moved["to"].astype(np.int64)
@@ -142,13 +142,13 @@ def _require_apart(turns: Turns, moved: Entries, name: str) -> None:
         )
 
 
-def _copy(turns: Turns, layout: DatasetLayout, moved: Entries) -> None:
+def _copy(transactions: Transactions, layout: DatasetLayout, moved: Entries) -> None:
     for row in moved:
         data = bytearray(int(row["nbytes"]))
-        count = pread_into(turns.file, memoryview(data), int(row["offset"]))
+        count = pread_into(transactions.file, memoryview(data), int(row["offset"]))
         if count != len(data) or checksum(data) != int(row["checksum"]):
             raise IntegrityError(
                 f"{layout.name}: the payload of the chunk at {layout.origin(int(row['chunk']))} is not what was "
                 f"written; go on with resume=True, which reads its source again"
             )
-        pwrite_all(turns.file, memoryview(data), int(row["to"]))
+        pwrite_all(transactions.file, memoryview(data), int(row["to"]))

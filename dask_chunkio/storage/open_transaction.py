@@ -1,4 +1,4 @@
-"""The HDF5 file, open in a turn."""
+"""The HDF5 file, open in a transaction."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import h5py
 from dask_chunkio.errors import IntegrityError
 from dask_chunkio.storage.hdf5.staged_file import StagedFile
 
-__all__ = ["OpenFile"]
+__all__ = ["OpenTransaction"]
 
 
 @dataclass(frozen=True, slots=True)
-class OpenFile:
+class OpenTransaction:
     """The HDF5 file while it is open."""
 
     staged: StagedFile

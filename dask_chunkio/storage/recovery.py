@@ -14,7 +14,7 @@ from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetBusyError, T
 from dask_chunkio.filters.chunk_format import Payload
 from dask_chunkio.filters.chunking import filled
 from dask_chunkio.paths import local_path
-from dask_chunkio.storage.activity.activity_lock import LOOKS, Claim, claimed
+from dask_chunkio.storage.activity.activity_lock import LOOKS, ActivityLock, opened_activity_lock
 from dask_chunkio.storage.activity.lease import LEASES
 from dask_chunkio.storage.chunk_index import UNREADABLE, list_stored
 from dask_chunkio.storage.filesystem.side_folder import Folder, is_held_open, is_left, remove_empty_folder
@@ -23,15 +23,15 @@ from dask_chunkio.storage.journal.journal import HELD
 from dask_chunkio.storage.journal.records import DISCARDED, pack_record
 from dask_chunkio.storage.take_over import take_over
 from dask_chunkio.storage.target import DAMAGED_LOG, SIDE_FILES, Target
-from dask_chunkio.storage.transaction import Turns
-from dask_chunkio.storage.visible_chunks import shrunk
+from dask_chunkio.storage.transaction import Transactions
+from dask_chunkio.storage.visible_chunks import truncate_dataset
 from dask_chunkio.storage.writer import Writer
 
-__all__ = ["Recovered", "discard", "recover"]
+__all__ = ["RecoveryResult", "discard", "recover"]
 
 
 @dataclass(frozen=True, slots=True)
-class Recovered:
+class RecoveryResult:
     """What `recover` made of an unfinished write.
 
     Parameters
@@ -89,7 +89,10 @@ def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
         return None
     _require_ours(target)
     is_damaged = os.path.lexists(target.lock) and (os.path.islink(target.lock) or not os.path.isfile(target.lock))
-    with Folder(target.folder) as folder, contextlib.nullcontext() if force and is_damaged else _alone(target) as claim:
+    with (
+        Folder(target.folder) as folder,
+        contextlib.nullcontext() if force and is_damaged else _alone(target) as activity_lock,
+    ):
         try:
             found = target.found() if os.path.exists(target.manifest) else replace(target, mode="new")
             if found is not None and found.mode == "existing":
@@ -104,16 +107,16 @@ def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
                     f"force=True removes {target.folder} alone"
                 ) from error
         try:
-            folder.remove(claim.close if claim is not None else lambda: None)
+            folder.remove(activity_lock.close if activity_lock is not None else lambda: None)
         except OSError as error:
             raise TargetError(f"cannot remove {target.folder}: {error.strerror}") from error
     return target.folder
 
 
-def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> Recovered:
+def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> RecoveryResult:
     """Bring an unfinished write into order without its sources.
 
-    A turn that was cut off is applied or dropped; chunks that are not in place read as the
+    A transaction that was cut off is applied or dropped; chunks that are not in place read as the
     fill value.  The write can still be resumed, which writes them.
 
     Parameters
@@ -148,7 +151,7 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
     if not is_left(target.folder):
         raise TargetError(f"there is no unfinished write of {os.fspath(path)}")
     _require_ours(target)
-    with _alone(target) as claim:
+    with _alone(target) as activity_lock:
         found = target.found()
         if found is None:
             raise TargetError(f"there is no unfinished write of {os.fspath(path)}")
@@ -164,7 +167,9 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
                 f"left (dask-chunkio discard) and start it again"
             ) from error
         if output is not None:
-            recovered = replace(recovered, path=_moved(found, os.path.abspath(local_path("output", output)), claim))
+            recovered = replace(
+                recovered, path=_moved(found, os.path.abspath(local_path("output", output)), activity_lock)
+            )
     return recovered
 
 
@@ -184,26 +189,26 @@ def _is_ours(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(target: Target) -> Iterator[Claim]:
-    with claimed(target.lock) as claim:
-        if not take_over(target, claim, LOOKS):
+def _alone(target: Target) -> Iterator[ActivityLock]:
+    with opened_activity_lock(target.lock) as activity_lock:
+        if not take_over(target, activity_lock, LOOKS):
             raise TargetBusyError(f"{target.path} is being written now; stop that write, or wait until it has ended")
-        yield claim
+        yield activity_lock
 
 
 @contextlib.contextmanager
-def _turns(target: Target) -> Iterator[Turns]:
+def _mutex(target: Target) -> Iterator[Transactions]:
     writer = _writer(target)
     try:
-        yield writer.turns
+        yield writer.transactions
     finally:
         writer.close()
 
 
 def _writer(target: Target) -> Writer:
     try:
-        # Exclusive would share the claim, which this process holds alone already.
-        return Writer(target, exclusive=False, holds_claim=True)
+        # Exclusive would share the activity lock, which this process holds alone already.
+        return Writer(target, exclusive=False, holds_activity_lock=True)
     except OSError as error:
         raise TargetError(f"cannot use {target.folder}: {error.strerror or error}") from error
 
@@ -211,67 +216,67 @@ def _writer(target: Target) -> Writer:
 def _remove_hidden(target: Target) -> None:
     if not os.path.exists(target.path):
         return
-    with _turns(target) as turns, turns.turn(contextlib.nullcontext, anybody=True):
-        created = turns.journal.created
-        if created is None or turns.journal.finished:
+    with _mutex(target) as transactions, transactions.transaction(contextlib.nullcontext, anybody=True):
+        created = transactions.journal.created
+        if created is None or transactions.journal.finished:
             return
-        with turns.opened() as state:
+        with transactions.opened() as state:
             if created.group and created.group in state.h5:
                 del state.h5[created.group]
             for made in created.datasets:
                 if made.region:
                     _, stop, before = made.region
-                    shrunk(state.h5, made.name, before, tuple(map(max, before, stop)))
-            turns.commit(state, pack_record(DISCARDED, b""), close=True, durable=True)
-            turns.trim(state.staged.size)
+                    truncate_dataset(state.h5, made.name, before, tuple(map(max, before, stop)))
+            transactions.commit(state, pack_record(DISCARDED, b""), close=True, durable=True)
+            transactions.trim(state.staged.size)
 
 
-def _recovered(target: Target) -> Recovered:
+def _recovered(target: Target) -> RecoveryResult:
     writer = _writer(target)
     try:
         lock = contextlib.nullcontext
-        with writer.turns.turn(lock, anybody=True):
-            created = writer.turns.journal.created
+        with writer.transactions.transaction(lock, anybody=True):
+            created = writer.transactions.journal.created
             if created is None:
                 raise TargetError(f"the write of {target.path} was cut off before it had made anything; discard it")
             names = [made.name for made in created.datasets]
-            paths = names if writer.turns.journal.finished else [created.path(n) for n in range(len(names))]
-            with writer.turns.opened() as state:
+            paths = names if writer.transactions.journal.finished else [created.path(n) for n in range(len(names))]
+            with writer.transactions.opened() as state:
                 layouts = [describe(state.dataset(path)) for path in paths]
             for number, layout in enumerate(layouts):
                 if (
-                    len(writer.turns.journal.table(number)) != len(layout.chunks)
+                    len(writer.transactions.journal.table(number)) != len(layout.chunks)
                     and not created.datasets[number].region
                 ):
                     raise IntegrityError(
-                        f"{target.journal} counts {len(writer.turns.journal.table(number))} chunks of {names[number]}, "
-                        f"the file {len(layout.chunks)}; discard the write and start it again"
+                        f"{target.journal} counts {len(writer.transactions.journal.table(number))} chunks of "
+                        f"{names[number]}, the file {len(layout.chunks)}; discard the write and start it again"
                     )
             # What readers see is in place since its commit.
-            is_visible = writer.turns.journal.finished or target.mode == "published"
+            is_visible = writer.transactions.journal.finished or target.mode == "published"
         committed = [
             _count_held(writer, number) if is_visible or made.region else _void_unplaced(writer, number, layout)
             for number, (made, layout) in enumerate(zip(created.datasets, layouts, strict=True))
         ]
-        total = sum(len(writer.turns.journal.table(number)) for number in range(len(layouts)))
-        with writer.turns.turn(lock, anybody=True):
-            writer.turns.sync_all()
+        total = sum(len(writer.transactions.journal.table(number)) for number in range(len(layouts)))
+        with writer.transactions.transaction(lock, anybody=True):
+            writer.transactions.sync_all()
     finally:
         writer.close()
-    return Recovered(target.file, dict(zip(names, paths, strict=True)), sum(committed), total)
+    return RecoveryResult(target.file, dict(zip(names, paths, strict=True)), sum(committed), total)
 
 
 def _count_held(writer: Writer, number: int) -> int:
-    return int(np.count_nonzero(writer.turns.journal.table(number)["state"] == HELD))
+    return int(np.count_nonzero(writer.transactions.journal.table(number)["state"] == HELD))
 
 
 def _void_unplaced(writer: Writer, number: int, layout: DatasetLayout) -> int:
     """Give every chunk that is reserved and not in place a payload of the fill value; return how many are in place."""
-    table = writer.turns.journal.table(number).copy()
+    table = writer.transactions.journal.table(number).copy()
     reserved = np.flatnonzero(table["state"])
     placed = writer.placed(table[reserved])
     chunks = [int(chunk) for chunk, is_placed in zip(reserved, placed, strict=True) if not is_placed]
-    chunks += _unknown(writer.turns, number, layout)
+    chunks += _unknown(writer.transactions, number, layout)
     if chunks:
         form = layout.form
         data = filled(form).tobytes()
@@ -281,19 +286,19 @@ def _void_unplaced(writer: Writer, number: int, layout: DatasetLayout) -> int:
     return int(np.count_nonzero(table["state"][reserved[placed]] == HELD))
 
 
-def _unknown(turns: Turns, number: int, layout: DatasetLayout) -> list[int]:
+def _unknown(transactions: Transactions, number: int, layout: DatasetLayout) -> list[int]:
     """Return the chunks that HDF5 has a place for, and the journal has none (its end may be torn off)."""
     if not layout.is_chunked or not len(layout.chunks):
         return []
-    with turns.turn(contextlib.nullcontext, anybody=True), turns.opened() as state:
-        origins = list_stored(state.dataset(turns.path_of(number))).origins
+    with transactions.transaction(contextlib.nullcontext, anybody=True), transactions.opened() as state:
+        origins = list_stored(state.dataset(transactions.path_of(number))).origins
     cells = origins // layout.form.chunk_shape
     inside = (cells < layout.chunks.cells).all(axis=1)
     chunks = np.ravel_multi_index(tuple(cells[inside].T), layout.chunks.cells)
-    return [int(chunk) for chunk in chunks[turns.journal.table(number)["state"][chunks] == 0]]
+    return [int(chunk) for chunk in chunks[transactions.journal.table(number)["state"][chunks] == 0]]
 
 
-def _moved(target: Target, output: str, claim: Claim) -> str:
+def _moved(target: Target, output: str, activity_lock: ActivityLock) -> str:
     if target.mode != "new":
         raise TargetError(
             f"the datasets were being added to {target.path}, and are hidden in it until the write is resumed; "
@@ -308,7 +313,7 @@ def _moved(target: Target, output: str, claim: Claim) -> str:
         raise TargetError(f"cannot move {target.file} to {output}: {error}") from error
     try:
         with Folder(target.folder) as folder:
-            folder.remove(claim.close)
+            folder.remove(activity_lock.close)
     except OSError as error:
         raise TargetError(f"{output} is whole, but {target.folder} cannot be removed: {error.strerror}") from error
     return output

@@ -13,7 +13,7 @@ import numpy as np
 
 from dask_chunkio.errors import ArgumentError, TargetChangedError, TargetError, UnfinishedWriteError
 from dask_chunkio.geometry.grid import Shape
-from dask_chunkio.storage.begin import claimed_alone
+from dask_chunkio.storage.begin import held_alone
 from dask_chunkio.storage.completeness import StoredDataset, differs, stored
 from dask_chunkio.storage.filesystem.side_folder import is_left, remove_empty_folder
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, describe_region
@@ -21,9 +21,9 @@ from dask_chunkio.storage.journal.journal import Journal
 from dask_chunkio.storage.preconditions import left_words, opened_to_look, require_inside
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.tokens import is_applied
-from dask_chunkio.storage.transaction import Turns
+from dask_chunkio.storage.transaction import Transactions
 
-__all__ = ["Parts", "Wanted", "find_parts", "of_unknown_length"]
+__all__ = ["Parts", "Wanted", "of_unknown_length", "resolve_regions"]
 
 _Begun = Mapping[str, tuple[Shape, Shape, Shape]]
 _PATIENCE = 5.0
@@ -68,10 +68,10 @@ class Parts:
     complete: tuple[StoredDataset, ...] = ()
 
 
-def find_parts(target: Target, names: Sequence[str], wanted: Mapping[str, Wanted], touches: bool = True) -> Parts:
+def resolve_regions(target: Target, names: Sequence[str], wanted: Mapping[str, Wanted], touches: bool = True) -> Parts:
     """Describe parts of datasets.
 
-    What a write that was cut off has left is brought into order first: half of a turn is no HDF5 file.
+    What a write that was cut off has left is brought into order first: half of a transaction is no HDF5 file.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def find_parts(target: Target, names: Sequence[str], wanted: Mapping[str, Wanted
         return _found(target, names, wanted, is_free=True)
     if not touches:
         raise UnfinishedWriteError(left_words(target))
-    with claimed_alone(target) as owners:
+    with held_alone(target) as owners:
         parts = _found(target, names, wanted) if owners is None else _found_replayed(target, names, wanted)
     remove_empty_folder(target.folder)
     return parts
@@ -113,16 +113,19 @@ def _found_replayed(target: Target, names: Sequence[str], wanted: Mapping[str, W
     if found is None or found.mode == "new" or not found.is_begun:
         return _found(target, names, wanted)
     try:
-        turns = Turns(found, exclusive=False, holds_claim=True)
+        transactions = Transactions(found, exclusive=False, holds_activity_lock=True)
     except TargetError:
         raise
     except OSError as error:
         raise target.refused(error, error.filename or "") from error
-    with contextlib.closing(turns), turns.turn(contextlib.nullcontext, anybody=True, patience=_PATIENCE):
-        with turns.opened() as state:
-            parts = _parts(state.h5, target, names, wanted, _begun(turns.journal))
-        if parts.complete and turns.journal.finished:
-            turns.folder.empty()
+    with (
+        contextlib.closing(transactions),
+        transactions.transaction(contextlib.nullcontext, anybody=True, patience=_PATIENCE),
+    ):
+        with transactions.opened() as state:
+            parts = _parts(state.h5, target, names, wanted, _begun(transactions.journal))
+        if parts.complete and transactions.journal.finished:
+            transactions.folder.empty()
         return parts
 
 
@@ -144,7 +147,7 @@ def _found(target: Target, names: Sequence[str], wanted: Mapping[str, Wanted], i
                 )
         return Parts()
     with opened_to_look(target) as file:
-        # A write that has begun since may have been cut off in a turn.
+        # A write that has begun since may have been cut off in a transaction.
         if is_free and is_left(target.folder):
             raise TargetChangedError(f"{target.path} was changed while this write looked at it; run it again")
         return _parts(file, target, names, wanted, {})

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 import h5py
 
 from dask_chunkio.errors import IntegrityError, TargetError
-from dask_chunkio.storage.activity.activity_lock import Claim
+from dask_chunkio.storage.activity.activity_lock import ActivityLock
 from dask_chunkio.storage.activity.keepalive import attend, close_files, let_go, look
 from dask_chunkio.storage.chunk_index import count_stored
 from dask_chunkio.storage.filesystem.descriptors import in_child
@@ -27,7 +27,7 @@ from dask_chunkio.storage.publish import publish
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.writer import Finished, Lock, Writer
 
-__all__ = ["cancel", "end", "engaged", "finish", "interrupt", "release", "release_unused", "require_going"]
+__all__ = ["cancel", "end", "finish", "in_use", "interrupt", "release", "release_unused", "require_going"]
 __all__ += ["wait_for_others", "writer_for"]
 
 _writers: dict[str, Writer] = {}
@@ -93,8 +93,8 @@ def _opened(target: Target, exclusive: bool) -> Writer:
 
 
 @contextlib.contextmanager
-def engaged(target: Target, exclusive: bool) -> Iterator[Writer]:
-    """Hold the claim on a write while a task of it runs.
+def in_use(target: Target, exclusive: bool) -> Iterator[Writer]:
+    """Hold the activity lock on a write while a task of it runs.
 
     Raises
     ------
@@ -111,14 +111,14 @@ def engaged(target: Target, exclusive: bool) -> Iterator[Writer]:
 
 
 def _used_writer(target: Target, exclusive: bool, stack: contextlib.ExitStack) -> Writer:
-    """Return the writer with its claim held until `stack` is closed.
+    """Return the writer with its activity lock held until `stack` is closed.
 
     It may be closed before that, by whoever looks after writes that nothing here needs: then it is opened again.
     """
     while True:
         writer = writer_for(target, exclusive)
         try:
-            stack.enter_context(writer.turns.used())
+            stack.enter_context(writer.transactions.used())
         except TargetError:
             with _registry:
                 _require_open(target)
@@ -177,7 +177,7 @@ def end(write_id: str) -> None:
             del _ended[next(iter(_ended))]
         writer = _writers.get(write_id)
     if writer is not None:
-        writer.turns.wait_unused()
+        writer.transactions.wait_unused()
     release(write_id)
     let_go(write_id)
     # From here on, the write is known to have ended.
@@ -197,7 +197,7 @@ def release_unused(write_id: str) -> None:
     """Let go of a write in this process, unless a task of it runs: of that, nothing may be abandoned."""
     with _registry:
         writer = _writers.get(write_id)
-        if writer is None or not writer.turns.end_if_unused():
+        if writer is None or not writer.transactions.end_if_unused():
             return
         del _writers[write_id]
         _looked.pop(write_id, None)
@@ -208,7 +208,7 @@ def _forget_stale() -> None:
     with _registry:
         found = list(_writers.items())
     for write_id, writer in found:
-        # Closing waits for a turn, which may wait for another process.
+        # Closing waits for a transaction, which may wait for another process.
         if not is_left(writer.target.folder):
             release_unused(write_id)
 
@@ -216,7 +216,7 @@ def _forget_stale() -> None:
 def _is_used(write_id: str) -> bool:
     with _registry:
         writer = _writers.get(write_id)
-    return writer is not None and writer.turns.is_used
+    return writer is not None and writer.transactions.is_used
 
 
 attend(_is_used, release_unused)
@@ -235,9 +235,9 @@ def wait_for_others(target: Target) -> None:
     """Wait until no process is at work on a write of this file, if this machine sees it."""
     if is_left(target.folder):
         with contextlib.suppress(FileNotFoundError):
-            claim = Claim(target.lock, create=False)
-            claim.wait_alone(lambda: not is_left(target.folder))
-            claim.close()
+            activity_lock = ActivityLock(target.lock, create=False)
+            activity_lock.wait_alone(lambda: not is_left(target.folder))
+            activity_lock.close()
 
 
 def finish(target: Target, layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec], lock: Lock) -> Finished:
@@ -248,7 +248,7 @@ def finish(target: Target, layouts: Sequence[DatasetLayout], specs: Sequence[Dat
     with contextlib.ExitStack() as stack:
         use = stack.enter_context(contextlib.ExitStack())
         writer = _used_writer(target, False, use)
-        folder = stack.enter_context(writer.turns.folder.copy())
+        folder = stack.enter_context(writer.transactions.folder.copy())
         finished = writer.finish(layouts, specs, lock)
 
         def let_go_of_files() -> None:
@@ -301,7 +301,7 @@ def _finished_before(target: Target, layouts: Sequence[DatasetLayout]) -> Finish
 def _close_all() -> None:
     leave()
     for writer in list(_writers.values()):
-        writer.turns.close_at_exit()
+        writer.transactions.close_at_exit()
 
 
 def _forget() -> None:

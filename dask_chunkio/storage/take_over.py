@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 from dask_chunkio.printable import printable
-from dask_chunkio.storage.activity.activity_lock import Claim, claimed
+from dask_chunkio.storage.activity.activity_lock import ActivityLock, opened_activity_lock
 from dask_chunkio.storage.activity.keepalive import scheduler_of, settle
 from dask_chunkio.storage.activity.lease import SeenLease, leases_in, remove_lease
 from dask_chunkio.storage.target import Target
@@ -48,8 +48,8 @@ def last_sign(target: Target) -> LastSign:
     if not os.path.exists(target.lock):
         return LastSign(False, 0.0)
     settle(target.folder)
-    with claimed(target.lock) as claim:
-        if not claim.take_alone(1):
+    with opened_activity_lock(target.lock) as activity_lock:
+        if not activity_lock.take_alone(1):
             return LastSign(True, time.time())
         leases = leases_in(target.folder)
     # By this machine's clock: to ask for the file system's, something would have to be written.
@@ -57,8 +57,8 @@ def last_sign(target: Target) -> LastSign:
     return LastSign(is_alive, max((one.modified for one in leases), default=0.0))
 
 
-def take_over(target: Target, claim: Claim, looks: int, patience: float = _GRACE) -> bool:
-    """Take the claim on a write alone, as soon as nobody is at work on it any more.
+def take_over(target: Target, activity_lock: ActivityLock, looks: int, patience: float = _GRACE) -> bool:
+    """Take the activity lock on a write alone, as soon as nobody is at work on it any more.
 
     Whoever may be at work where this machine's locks do not reach is waited for: until its lease
     is renewed, or has run out.
@@ -67,28 +67,28 @@ def take_over(target: Target, claim: Claim, looks: int, patience: float = _GRACE
     ----------
     target : Target
         The write.
-    claim : Claim
+    activity lock : Activity lock
         To take.
     looks : int
-        As `Claim.take_alone` has it.
+        As `Activity lock.take_alone` has it.
     patience : float
         Seconds to wait for those who hold the lock, and may be about to let go; 0 not to wait for anybody.
 
     Returns
     -------
     bool
-        Whether this process has the claim now, alone.
+        Whether this process has the activity lock now, alone.
     """
     watched = _Watched(target)
     begun = time.monotonic()
     while True:
         # Only this process can know that an object of its own has outlived its graph, but a worker hears of it late.
         is_ours = settle(target.folder, target.write_id) and not scheduler_of(target.write_id)
-        if claim.take_alone(looks):
+        if activity_lock.take_alone(looks):
             rest = watched.rest()
             if rest <= 0:
                 return True
-            claim.release()
+            activity_lock.release()
             if watched.has_moved or not patience:
                 return False
             if _is_over(begun, patience, target) and not watched.waits:

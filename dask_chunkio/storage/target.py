@@ -106,12 +106,12 @@ class Target:
 
     @property
     def log(self) -> str:
-        """The log of the turn in flight."""
+        """The log of the transaction in flight."""
         return os.path.join(self.folder, "log")
 
     @property
     def applying(self) -> str:
-        """Which turn of the log is being applied."""
+        """Which transaction of the log is being applied."""
         return os.path.join(self.folder, "applying")
 
     @property
@@ -121,7 +121,7 @@ class Target:
 
     @property
     def lock(self) -> str:
-        """The claim of those who write."""
+        """The activity lock of those who write."""
         return os.path.join(self.folder, "lock")
 
     @property

@@ -1,7 +1,7 @@
-"""A turn: lock, replay, open, stage, commit.
+"""A transaction: lock, replay, open, stage, commit.
 
-`Turns` is what one process knows of the files of one write.  It is stateless between turns,
-so that any process may die at any moment and any other may take the next turn; only where a
+`Transactions` is what one process knows of the files of one write.  It is stateless between transactions,
+so that any process may die at any moment and any other may take the next transaction; only where a
 process is known to be the sole writer of a new file it keeps HDF5 open.
 """
 
@@ -17,12 +17,12 @@ from collections.abc import Iterator, Sequence
 import h5py
 
 from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetError, UnfinishedWriteError
-from dask_chunkio.storage.activity.activity_lock import Claim
+from dask_chunkio.storage.activity.activity_lock import ActivityLock
 from dask_chunkio.storage.filesystem.descriptors import close_descriptor
 from dask_chunkio.storage.filesystem.disk import Disk
 from dask_chunkio.storage.filesystem.io import is_at, open_side_file, pread_into, pwrite_each, sync_folder
 from dask_chunkio.storage.filesystem.locks import locked
-from dask_chunkio.storage.filesystem.placement_barrier import Lock, Placing
+from dask_chunkio.storage.filesystem.placement_barrier import Lock, PlacementBarrier
 from dask_chunkio.storage.filesystem.process_exit import inside_hdf5
 from dask_chunkio.storage.filesystem.side_folder import Folder
 from dask_chunkio.storage.filesystem.signals import deferred
@@ -32,51 +32,51 @@ from dask_chunkio.storage.hdf5.superblock import GUARD, find_superblock, require
 from dask_chunkio.storage.journal.journal import Journal, owners_in
 from dask_chunkio.storage.journal.manifest import read_manifest
 from dask_chunkio.storage.journal.owner import Owner
-from dask_chunkio.storage.journal.redo_log import RedoLog
-from dask_chunkio.storage.journal.redo_record import Turn
-from dask_chunkio.storage.open_transaction import OpenFile
+from dask_chunkio.storage.journal.redo_record import RedoRecord
+from dask_chunkio.storage.open_transaction import OpenTransaction
+from dask_chunkio.storage.redo_log import RedoLog
 from dask_chunkio.storage.target import Durability, Target
 
-__all__ = ["PATIENCE", "Lock", "Turns"]
+__all__ = ["PATIENCE", "Lock", "Transactions"]
 
-# How long other programs may keep a file open that we add to, before a turn gives up.
+# How long other programs may keep a file open that we add to, before a transaction gives up.
 PATIENCE = 60.0
 
 
-class Turns:
-    """Takes turns on the files of one write, from any thread of this process.
+class Transactions:
+    """Takes transactions on the files of one write, from any thread of this process.
 
     Parameters
     ----------
     target : Target
         What is written, in the mode that was found out.
     exclusive : bool
-        Whether this process takes all turns.
-    holds_claim : bool
-        Whether the caller has the claim on the write, alone.
+        Whether this process takes all transactions.
+    holds_activity_lock : bool
+        Whether the caller has the activity lock on the write, alone.
 
     Attributes
     ----------
     file : int
         Descriptor of the HDF5 file, to place payloads by.
     journal : Journal
-        As it was at the end of the last turn.
-    claim : Claim
+        As it was at the end of the last transaction.
+    activity lock : Activity lock
         Held while `used`.
     replayed_owners : list of Owner
-        Whose turn was cut off, before this turn, as they took the write over.
+        Whose transaction was cut off, before this transaction, as they took the write over.
     """
 
-    def __init__(self, target: Target, exclusive: bool, holds_claim: bool = False) -> None:
+    def __init__(self, target: Target, exclusive: bool, holds_activity_lock: bool = False) -> None:
         self.target = target
         self.exclusive = exclusive
-        self._shares_by_use = not exclusive and not holds_claim
-        self._turns = threading.RLock()
+        self._shares_by_use = not exclusive and not holds_activity_lock
+        self._mutex = threading.RLock()
         self._counting = threading.Condition()
         self._users = 0
         self._ended = False
         self._process = os.getpid()
-        self._open: OpenFile | None = None
+        self._open: OpenTransaction | None = None
         self.replayed_owners: list[Owner] = []
         self._opened_descriptors: list[int] = []
         try:
@@ -91,15 +91,15 @@ class Turns:
             self._journal_file = self._descriptor(target.journal)
             self._log = self._descriptor(target.log)
             applying = self._descriptor(target.applying)
-            self.claim = Claim(target.lock)
-            self._opened_descriptors.append(self.claim.descriptor)
+            self.activity_lock = ActivityLock(target.lock)
+            self._opened_descriptors.append(self.activity_lock.descriptor)
             if exclusive:
-                self.claim.share()
+                self.activity_lock.share()
         except BaseException:
             self._close_descriptors()
             raise
         self.journal = Journal(self._journal_file, target.journal)
-        self.placing = Placing(self._journal_file, target.path)
+        self.barrier = PlacementBarrier(self._journal_file, target.path)
         self.disk = Disk(self.file, target.unsynced)
         self._redo_log = RedoLog(target, self._log, applying, self._journal_file, self.disk)
         self._in_file = threading.Lock()
@@ -119,7 +119,7 @@ class Turns:
         A scheduler may give up a write while other threads still place: were a descriptor
         closed under them, its number could stand for another file when they use it.
         """
-        with self._turns, deferred():
+        with self._mutex, deferred():
             self.abandon()
         with self._counting:
             self._ended = True
@@ -139,19 +139,19 @@ class Turns:
             self._counting.release()
 
     def close_at_exit(self) -> None:
-        """Abandon what is staged, when no turn can begin any more."""
+        """Abandon what is staged, when no transaction can begin any more."""
         # Whoever has the lock then waits for another program's, and has nothing open.
-        if self._turns.acquire(blocking=False):
+        if self._mutex.acquire(blocking=False):
             self.abandon()
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
-        """Hold the claim and keep the descriptors open; an error of the file system leaves as ours."""
+        """Hold the activity lock and keep the descriptors open; an error of the file system leaves as ours."""
         with self._counting:
             if self._ended:
                 raise TargetError(f"the write of {self.target.path} has ended; nothing more is committed to it")
             if self._users == 0 and self._shares_by_use:
-                self.claim.share()
+                self.activity_lock.share()
             self._users += 1
         try:
             yield
@@ -169,13 +169,13 @@ class Turns:
             self._counting.notify_all()
             is_last = self._ended and self._users == 0
             if self._users == 0 and self._shares_by_use and not is_last:
-                self.claim.release()
+                self.activity_lock.release()
         if is_last:
             self._close_descriptors()
 
     @property
     def is_used(self) -> bool:
-        """Whether a task of this process uses the write; takes no lock, behind which one may wait for the claim."""
+        """Whether a task of this process uses the write; never waits for a lock."""
         return self._users > 0
 
     def wait_unused(self) -> None:
@@ -184,7 +184,7 @@ class Turns:
             self._counting.wait_for(lambda: self._users == 0)
 
     @contextlib.contextmanager
-    def turn(self, lock: Lock, anybody: bool = False, patience: float = PATIENCE) -> Iterator[None]:
+    def transaction(self, lock: Lock, anybody: bool = False, patience: float = PATIENCE) -> Iterator[None]:
         """Hold every lock, with the log replayed and the journal read.
 
         Parameters
@@ -192,7 +192,7 @@ class Turns:
         lock : callable
             Returns the scheduler's lock.
         anybody : bool
-            Whether the turn may be taken by a call that does not own the write.
+            Whether the transaction may be taken by a call that does not own the write.
         patience : float
             Seconds to wait for other programs that have the file open.
 
@@ -203,12 +203,12 @@ class Turns:
         TargetBusyError
             If another program keeps the file open.
         IntegrityError
-            If another program has changed what a turn that was cut off was changing.
+            If another program has changed what a transaction that was cut off was changing.
         """
         # Others of this write are waited for without end, but for a beginning; other programs for a while.
         with (
             self.used(),
-            self._turns,
+            self._mutex,
             lock(),
             locked(self._log, self.target.log, patience if patience < PATIENCE else None),
             locked(self.file, self.target.file, None if self.target.wait else patience),
@@ -225,8 +225,8 @@ class Turns:
             yield
 
     @contextlib.contextmanager
-    def opened(self, mode: str = "r+") -> Iterator[OpenFile]:
-        """Open HDF5 inside a turn, or take it as it stands open; any error abandons what is staged."""
+    def opened(self, mode: str = "r+") -> Iterator[OpenTransaction]:
+        """Open HDF5 inside a transaction, or take it as it stands open; any error abandons what is staged."""
         try:
             if self._open is None:
                 self._open = self._open_hdf5(mode)
@@ -242,12 +242,12 @@ class Turns:
         if not self._stays_open():
             self.abandon()
 
-    def commit(self, state: OpenFile, records: bytes, close: bool = False, durable: bool = False) -> None:
+    def commit(self, state: OpenTransaction, records: bytes, close: bool = False, durable: bool = False) -> None:
         """Make everything staged, and the records, durable at once.
 
         Parameters
         ----------
-        state : OpenFile
+        state : OpenTransaction
             The file.
         records : bytes
             What the journal gains.
@@ -277,14 +277,14 @@ class Turns:
         runs = self._guarded(state.staged.staged.runs())
         if durable:
             self.disk.sync(self.disk.begin())
-        turn = Turn.on(self.file, self.journal.size, records, state.staged.size, runs)
-        self._redo_log.commit(turn, durable or self.is_durable)
+        transaction = RedoRecord.on(self.file, self.journal.size, records, state.staged.size, runs)
+        self._redo_log.commit(transaction, durable or self.is_durable)
         state.staged.staged.clear()
         self.journal.refresh()
 
     def refresh(self) -> None:
         """Read what other processes have added to the journal."""
-        with self._turns:
+        with self._mutex:
             self._see_other_hosts()
             self.journal.refresh()
 
@@ -299,10 +299,10 @@ class Turns:
                 close_descriptor(open_side_file(path, create=False))
 
     def record(self, records: bytes) -> None:
-        """Add to the journal alone, inside a turn."""
+        """Add to the journal alone, inside a transaction."""
         size = os.fstat(self.file).st_size
-        turn = Turn.on(self.file, self.journal.size, records, size, self._guarded([]))
-        self._redo_log.commit(turn, self.is_durable)
+        transaction = RedoRecord.on(self.file, self.journal.size, records, size, self._guarded([]))
+        self._redo_log.commit(transaction, self.is_durable)
         self.journal.refresh()
 
     def abandon(self) -> None:
@@ -321,13 +321,13 @@ class Turns:
         self.disk.sync(self.disk.begin())
 
     def settle(self) -> None:
-        """Write everything again that an ``fsync`` that failed has dropped, in a turn in which nobody places."""
+        """Write everything again that an ``fsync`` that failed has dropped, in a transaction in which nobody places."""
         self.disk.settle(self._journal_file)
 
     def sync_all(self) -> None:
         """Have everything that an earlier call committed reach the disk, where this one promises it.
 
-        Inside a turn, while nobody else is at work on the write.
+        Inside a transaction, while nobody else is at work on the write.
         """
         if self.is_durable:
             self.settle()
@@ -350,12 +350,12 @@ class Turns:
             if not self.is_durable or self.disk.is_synced(begun):
                 return
 
-    # Steps of a turn
+    # Steps of a transaction
 
-    def _open_hdf5(self, mode: str) -> OpenFile:
+    def _open_hdf5(self, mode: str) -> OpenTransaction:
         staged = StagedFile(self.file)
         try:
-            return OpenFile(staged, h5py.File(staged, mode, libver=self.target.libver))
+            return OpenTransaction(staged, h5py.File(staged, mode, libver=self.target.libver))
         except Exception as error:
             # h5py's frames hold property lists that point to `staged`: kept until the interpreter ends, they crash it.
             traceback.clear_frames(error.__traceback__)
@@ -363,8 +363,8 @@ class Turns:
             raise IntegrityError(f"HDF5 cannot open {self.target.file}: {error}") from None
 
     def _stays_open(self) -> bool:
-        # Others may write an existing file between turns.  HDF5 marks as open only what it can lock: a staged file is
-        # never marked, and opens again if this process dies while it keeps it open.
+        # Others may write an existing file between transactions.  HDF5 marks as open only what it can lock: a staged
+        # file is never marked, and opens again if this process dies while it keeps it open.
         return self.exclusive and self.target.mode == "new"
 
     def _guarded(self, runs: list[Run]) -> list[Run]:

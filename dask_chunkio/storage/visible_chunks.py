@@ -1,4 +1,4 @@
-"""Chunks that readers can see already: replaced inside a turn, whole or not at all.
+"""Chunks that readers can see already: replaced inside a transaction, whole or not at all.
 
 HDF5 uses freed space at once: the place of a new payload may be that of an old one.  So a
 payload goes to its place before the commit only where that lies behind the end of the last
@@ -20,10 +20,10 @@ from dask_chunkio.filters.conversion import assign
 from dask_chunkio.geometry.grid import Array, Selection, Shape, selection_shape
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, describe
 from dask_chunkio.storage.journal.records import checksum
-from dask_chunkio.storage.open_transaction import OpenFile
-from dask_chunkio.storage.transaction import Turns
+from dask_chunkio.storage.open_transaction import OpenTransaction
+from dask_chunkio.storage.transaction import Transactions
 
-__all__ = ["Change", "Part", "grown", "place_visible", "require_as_planned", "shrunk"]
+__all__ = ["Change", "Part", "extend_dataset", "place_visible", "require_as_planned", "truncate_dataset"]
 
 Row = tuple[int, int, int, int, int]
 
@@ -56,7 +56,7 @@ class Change:
     payloads : sequence of (int, Payload)
         Whole chunks, by their numbers.
     parts : sequence of Part
-        Chunks that keep some of their elements: read, merged and encoded in the turn.
+        Chunks that keep some of their elements: read, merged and encoded in the transaction.
     encode : callable
         Makes the payload of a chunk.
     """
@@ -66,7 +66,7 @@ class Change:
     encode: Callable[[Array], Payload]
 
 
-def grown(file: h5py.File, layout: DatasetLayout) -> DatasetLayout:
+def extend_dataset(file: h5py.File, layout: DatasetLayout) -> DatasetLayout:
     """Make sure that a dataset is as it was planned, and extend it for what is appended.
 
     Raises
@@ -105,21 +105,23 @@ def require_as_planned(file: h5py.File, layout: DatasetLayout) -> None:
         )
 
 
-def shrunk(file: h5py.File, name: str, before: Shape, extent: Shape) -> None:
+def truncate_dataset(file: h5py.File, name: str, before: Shape, extent: Shape) -> None:
     """Take back what was appended, if nobody else has changed the shape since."""
     found = file.get(name)
     if isinstance(found, h5py.Dataset) and found.shape == extent != before:
         found.resize(before)
 
 
-def place_visible(turns: Turns, state: OpenFile, layout: DatasetLayout, change: Change) -> list[Row]:
-    """Give payloads their places inside a turn, and put them there or into what is staged.
+def place_visible(
+    transactions: Transactions, state: OpenTransaction, layout: DatasetLayout, change: Change
+) -> list[Row]:
+    """Give payloads their places inside a transaction, and put them there or into what is staged.
 
     Parameters
     ----------
-    turns : Turns
-        Whose turn it is.
-    state : OpenFile
+    transactions : Transactions
+        Whose transaction it is.
+    state : OpenTransaction
         The file.
     layout : DatasetLayout
         The dataset, with its region.
@@ -133,8 +135,8 @@ def place_visible(turns: Turns, state: OpenFile, layout: DatasetLayout, change: 
     """
     dataset = state.dataset(layout.name)
     merged = [(part.chunk, change.encode(_merged(dataset, layout, part))) for part in change.parts]
-    # Also what lies between HDF5's end and the file's: who knows what a turn that failed has left there.
-    end = os.fstat(turns.file).st_size
+    # Also what lies between HDF5's end and the file's: who knows what a transaction that failed has left there.
+    end = os.fstat(transactions.file).st_size
     rows, behind = [], []
     for chunk, payload in (*change.payloads, *merged):
         offset = _reserve(state, dataset, layout.origin(chunk), payload)
@@ -143,7 +145,7 @@ def place_visible(turns: Turns, state: OpenFile, layout: DatasetLayout, change: 
         else:
             state.staged.stage(offset, payload.data)
         rows.append((chunk, offset, payload.nbytes, checksum(payload.data), payload.mask))
-    turns.place(behind)
+    transactions.place(behind)
     return rows
 
 
@@ -167,7 +169,7 @@ def _merged(dataset: h5py.Dataset, layout: DatasetLayout, part: Part) -> Array:
     return full
 
 
-def _reserve(state: OpenFile, dataset: h5py.Dataset, origin: tuple[int, ...], payload: Payload) -> int:
+def _reserve(state: OpenTransaction, dataset: h5py.Dataset, origin: tuple[int, ...], payload: Payload) -> int:
     """Reserve, with another length in between where HDF5 would keep the old mask."""
     there = state.staged.locate(dataset.id, origin, payload.nbytes)
     if there is not None and there[1] == payload.nbytes and there[2] != payload.mask:

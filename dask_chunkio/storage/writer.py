@@ -12,16 +12,16 @@ from dask_chunkio.errors import IntegrityError, TargetError
 from dask_chunkio.filters.chunk_format import Payload
 from dask_chunkio.geometry.grid import Array, Selection
 from dask_chunkio.storage.creation import Made, make_datasets, take_over_datasets
-from dask_chunkio.storage.finish import end, mend, require_all
+from dask_chunkio.storage.finish import end, repair_index, require_all
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec
 from dask_chunkio.storage.hdf5.elements import write_elements
 from dask_chunkio.storage.journal.journal import HELD, Entries, Reservations
 from dask_chunkio.storage.journal.owner import Owner
 from dask_chunkio.storage.journal.payloads import read_payload
-from dask_chunkio.storage.journal.records import RESERVED, VOIDED, checksum
+from dask_chunkio.storage.journal.records import FILLED, RESERVED, checksum
 from dask_chunkio.storage.take_over import remove_dead_leases
 from dask_chunkio.storage.target import Target
-from dask_chunkio.storage.transaction import PATIENCE, Lock, Turns
+from dask_chunkio.storage.transaction import PATIENCE, Lock, Transactions
 from dask_chunkio.storage.visible_chunks import Change, place_visible
 
 __all__ = ["Finished", "Lock", "Writer"]
@@ -63,14 +63,14 @@ class Writer:
     target : Target
         What is written, in the mode that was found out.
     exclusive : bool
-        Whether no other process takes turns, so that the file may stay open between them.
-    holds_claim : bool
-        Whether the caller has the claim on the write, alone.
+        Whether no other process takes transactions, so that the file may stay open between them.
+    holds_activity_lock : bool
+        Whether the caller has the activity lock on the write, alone.
     """
 
-    def __init__(self, target: Target, exclusive: bool, holds_claim: bool = False) -> None:
+    def __init__(self, target: Target, exclusive: bool, holds_activity_lock: bool = False) -> None:
         self.target = target
-        self.turns = Turns(target, exclusive, holds_claim)
+        self.transactions = Transactions(target, exclusive, holds_activity_lock)
 
     # What tasks call
 
@@ -101,18 +101,18 @@ class Writer:
         ArgumentError
             If what is resumed was begun with other arguments.
         """
-        with self.turns.used():
-            # Without a lock: a process that is stopped in the middle of its turn would keep it.
-            self.turns.refresh()
+        with self.transactions.used():
+            # Without a lock: a process that is stopped in the middle of its transaction would keep it.
+            self.transactions.refresh()
             is_mine = self._is_mine()
             # Once it has begun, others are at work on this very write: they are waited for.
-            is_begun = is_mine and bool(self.turns.journal.owners)
+            is_begun = is_mine and bool(self.transactions.journal.owners)
             if is_mine or judged is not None:
                 begins()
-            with self.turns.turn(lock, anybody=True, patience=PATIENCE if is_begun else _FIRST_PATIENCE):
+            with self.transactions.transaction(lock, anybody=True, patience=PATIENCE if is_begun else _FIRST_PATIENCE):
                 if self._is_mine():
-                    return make_datasets(self.turns, specs)
-                made = take_over_datasets(self.turns, specs, judged)
+                    return make_datasets(self.transactions, specs)
+                made = take_over_datasets(self.transactions, specs, judged)
             remove_dead_leases(self.target)
             return made
 
@@ -127,27 +127,27 @@ class Writer:
         TargetError
             If another call has taken the write over, and finished it.
         """
-        with self.turns.used():
-            self.turns.refresh()
-            if self.turns.journal.finished:
+        with self.transactions.used():
+            self.transactions.refresh()
+            if self.transactions.journal.finished:
                 # Whatever is there now is other people's.
                 self._require_finished_by_this()
                 return True
-            found = self.turns.journal.find(dataset, chunks)
+            found = self.transactions.journal.find(dataset, chunks)
             is_stored = found is not None and all(map(self._is_placed, found))
-            return is_stored and (not self.turns.is_durable or self._is_on_disk(dataset, chunks))
+            return is_stored and (not self.transactions.is_durable or self._is_on_disk(dataset, chunks))
 
     def _is_on_disk(self, dataset: int, chunks: Sequence[int]) -> bool:
         """Have payloads that read back right reach the disk; False where they no longer read back right."""
-        self.turns.disk.sync(self.turns.disk.begin())
-        if not self.turns.disk.is_doubted:
+        self.transactions.disk.sync(self.transactions.disk.begin())
+        if not self.transactions.disk.is_doubted:
             return True
-        # In a turn, in which nobody gives these chunks other payloads.
-        with self.turns.turn(contextlib.nullcontext):
-            rows = self.turns.journal.rows(dataset, chunks)
-            found = [(int(row["offset"]), read_payload(self.turns.file, row)) for row in rows]
+        # In a transaction, in which nobody gives these chunks other payloads.
+        with self.transactions.transaction(contextlib.nullcontext):
+            rows = self.transactions.journal.rows(dataset, chunks)
+            found = [(int(row["offset"]), read_payload(self.transactions.file, row)) for row in rows]
             pieces = [(offset, data) for offset, data in found if data is not None]
-            self.turns.place(pieces)
+            self.transactions.place(pieces)
             return len(pieces) == len(rows)
 
     def commit(
@@ -166,13 +166,13 @@ class Writer:
         payloads : sequence of Payload
             One for each chunk.
         lock : callable
-            Returns the scheduler's lock, entered around the turn.
+            Returns the scheduler's lock, entered around the transaction.
         """
         _require_payloads(layout, payloads)
-        with self.turns.used():
+        with self.transactions.used():
             # What is in place stays as it is: an encoder may give other bytes, and the process die as it places them.
-            self.turns.refresh()
-            rows = self.turns.journal.rows(place[0], chunks)
+            self.transactions.refresh()
+            rows = self.transactions.journal.rows(place[0], chunks)
             held = (rows["state"] == HELD).tolist()
             encoded = [
                 _Encoded(chunk, payload, checksum(payload.data))
@@ -180,34 +180,34 @@ class Writer:
                 if not is_held or not self._is_placed(row)
             ]
             with contextlib.ExitStack() as placed:
-                with self.turns.turn(lambda: self.turns.placing.begun(lock, placed)):
+                with self.transactions.transaction(lambda: self.transactions.barrier.shared(lock, placed)):
                     offsets = self._reserve(place, layout, encoded)
                 self._place(offsets, [one.payload for one in encoded])
 
     def commit_by_hdf5(
         self, place: Place, chunks: Sequence[int], data: Array, selection: Selection, lock: Lock
     ) -> None:
-        """Write what cannot be encoded outside HDF5 by HDF5 itself, in a turn of its own."""
-        with self.turns.turn(lock), self.turns.opened() as state:
-            write_elements(state.dataset(self.turns.path_of(place[0])), data, selection)
-            self.turns.commit(state, self._record(place, [(chunk, 0, 0, 0, 0) for chunk in chunks]))
+        """Write what cannot be encoded outside HDF5 by HDF5 itself, in a transaction of its own."""
+        with self.transactions.transaction(lock), self.transactions.opened() as state:
+            write_elements(state.dataset(self.transactions.path_of(place[0])), data, selection)
+            self.transactions.commit(state, self._record(place, [(chunk, 0, 0, 0, 0) for chunk in chunks]))
 
     def commit_visible(self, place: Place, layout: DatasetLayout, change: Change, lock: Lock) -> None:
-        """Replace chunks that readers can see, as `place_visible` does, in a turn of its own."""
+        """Replace chunks that readers can see, as `place_visible` does, in a transaction of its own."""
         _require_payloads(layout, [payload for _, payload in change.payloads])
-        with self.turns.turn(lock), self.turns.opened() as state:
-            rows = place_visible(self.turns, state, layout, change)
-            self.turns.commit(state, self._record(place, rows))
+        with self.transactions.transaction(lock), self.transactions.opened() as state:
+            rows = place_visible(self.transactions, state, layout, change)
+            self.transactions.commit(state, self._record(place, rows))
 
     def void(
         self, dataset: int, layout: DatasetLayout, chunks: Sequence[int], payloads: Sequence[Payload], lock: Lock
     ) -> None:
         """Have chunks whose data are not in place hold other payloads; they still count as not written."""
         for chunk, payload in zip(chunks, payloads, strict=True):
-            with self.turns.used():
-                with self.turns.turn(lock, anybody=True):
+            with self.transactions.used():
+                with self.transactions.transaction(lock, anybody=True):
                     one = _Encoded(chunk, payload, checksum(payload.data))
-                    offset = self._reserve_anew((dataset, 0), layout, one, VOIDED)
+                    offset = self._reserve_anew((dataset, 0), layout, one, FILLED)
                 self._place([offset], [payload])
 
     def finish(self, layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec], lock: Lock) -> Finished:
@@ -223,13 +223,13 @@ class Writer:
             If the file does not hold every chunk as it was committed, and this cannot be mended.
         """
         notes: list[str] = []
-        with self.turns.turn(lambda: self.turns.placing.over(lock)):
-            self.turns.settle()
-            if not self.turns.journal.finished:
-                require_all(self.turns, layouts)
-                notes = mend(self.turns, layouts, specs)
-                end(self.turns, layouts)
-        tables = (self.turns.journal.table(number) for number in range(len(layouts)))
+        with self.transactions.transaction(lambda: self.transactions.barrier.exclusive(lock)):
+            self.transactions.settle()
+            if not self.transactions.journal.finished:
+                require_all(self.transactions, layouts)
+                notes = repair_index(self.transactions, layouts, specs)
+                end(self.transactions, layouts)
+        tables = (self.transactions.journal.table(number) for number in range(len(layouts)))
         stored = (
             int(table["nbytes"].sum()) if layout.is_chunked else layout.nbytes
             for table, layout in zip(tables, layouts, strict=True)
@@ -238,24 +238,25 @@ class Writer:
 
     def close(self) -> None:
         """Abandon what is staged, and let go of the files when the last call has left them."""
-        self.turns.close()
+        self.transactions.close()
 
     # Who writes
 
     def _is_mine(self) -> bool:
-        owner = self.turns.journal.owner
+        owner = self.transactions.journal.owner
         return owner is None or owner.write_id == self.target.write_id
 
     def _require_finished_by_this(self) -> None:
         if not self._is_mine():
             raise TargetError(
-                f"the write of {self.target.path} was finished meanwhile by another call, {self.turns.journal.owner}"
+                f"the write of {self.target.path} was finished meanwhile by another call, "
+                f"{self.transactions.journal.owner}"
             )
 
     # Commit
 
     def _record(self, place: Place, rows: Sequence[tuple[int, int, int, int, int]], kind: int = RESERVED) -> bytes:
-        owner = self.turns.journal.owner
+        owner = self.transactions.journal.owner
         epoch = owner.epoch if owner is not None else 0
         return Reservations.of(*place, rows, epoch, time.time_ns()).pack(kind)
 
@@ -264,7 +265,7 @@ class Writer:
 
         What was reserved before keeps its place, for a payload of the same length.
         """
-        found = self.turns.journal.rows(place[0], [one.chunk for one in encoded])
+        found = self.transactions.journal.rows(place[0], [one.chunk for one in encoded])
         offsets = found["offset"].tolist()
         new = [row for row, state in enumerate(found["state"].tolist()) if not state]
         changed = []
@@ -275,15 +276,15 @@ class Writer:
             elif was["state"]:
                 rows.append((one.chunk, offsets[row], one.payload.nbytes, one.sum, one.payload.mask))
         if new or rows:
-            with self.turns.opened() as state:
-                dataset = state.id_of(self.turns.path_of(place[0]))
+            with self.transactions.opened() as state:
+                dataset = state.id_of(self.transactions.path_of(place[0]))
                 origins = layout.origins([encoded[row].chunk for row in new])
                 for row, origin in zip(new, origins, strict=True):
                     one = encoded[row]
                     nbytes, mask = one.payload.nbytes, one.payload.mask
                     offsets[row] = state.staged.reserve(dataset, origin, nbytes, mask)
                     rows.append((one.chunk, offsets[row], nbytes, one.sum, mask))
-                self.turns.commit(state, self._record(place, rows))
+                self.transactions.commit(state, self._record(place, rows))
         for row in changed:
             offsets[row] = self._reserve_anew(place, layout, encoded[row])
         return list(map(int, offsets))
@@ -292,8 +293,8 @@ class Writer:
         """Say whether a place that the journal names is the chunk's, and fits."""
         if (was["nbytes"], was["mask"]) != (one.payload.nbytes, one.payload.mask):
             return False
-        with self.turns.opened() as state:
-            handle = state.id_of(self.turns.path_of(dataset))
+        with self.transactions.opened() as state:
+            handle = state.id_of(self.transactions.path_of(dataset))
             found = state.staged.locate(handle, layout.origin(one.chunk), one.payload.nbytes)
         return found == (was["offset"], was["nbytes"], was["mask"])
 
@@ -304,27 +305,27 @@ class Writer:
         of the old payload could land.  Where a chunk is overwritten with the same length HDF5
         keeps the old mask: then it is given another length first.
         """
-        was = self.turns.journal.rows(place[0], [one.chunk])[0]
+        was = self.transactions.journal.rows(place[0], [one.chunk])[0]
         if was["nbytes"] == one.payload.nbytes and was["mask"] != one.payload.mask:
             longer = Payload(bytes(one.payload.data) + b"\0", one.payload.mask)
-            self._reserve_anew(place, layout, replace(one, payload=longer), VOIDED)
-        with self.turns.opened() as state:
+            self._reserve_anew(place, layout, replace(one, payload=longer), FILLED)
+        with self.transactions.opened() as state:
             origin, nbytes, mask = layout.origin(one.chunk), one.payload.nbytes, one.payload.mask
-            offset = state.staged.reserve(state.id_of(self.turns.path_of(place[0])), origin, nbytes, mask)
+            offset = state.staged.reserve(state.id_of(self.transactions.path_of(place[0])), origin, nbytes, mask)
             entry = (one.chunk, offset, nbytes, one.sum, mask)
-            self.turns.commit(state, self._record(place, [entry], kind), close=True)
+            self.transactions.commit(state, self._record(place, [entry], kind), close=True)
         return offset
 
     def _place(self, offsets: Sequence[int], payloads: Sequence[Payload]) -> None:
-        # Only now: until the turn is durable, the last commit may still own these bytes.
-        self.turns.place([(at, payload.data) for at, payload in zip(offsets, payloads, strict=True)])
+        # Only now: until the transaction is durable, the last commit may still own these bytes.
+        self.transactions.place([(at, payload.data) for at, payload in zip(offsets, payloads, strict=True)])
 
     def _is_placed(self, row: Any) -> bool:
-        return read_payload(self.turns.file, row) is not None
+        return read_payload(self.transactions.file, row) is not None
 
     def placed(self, rows: Entries) -> list[bool]:
         """Say of each row of the journal whether its payload is in place."""
-        with self.turns.used():
+        with self.transactions.used():
             return [bool(row["state"]) and self._is_placed(row) for row in rows]
 
 

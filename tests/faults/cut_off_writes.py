@@ -14,7 +14,7 @@ import dask_chunkio as dcio
 from dask_chunkio.iterator import GenericDataChunkIterator
 from dask_chunkio.storage import session, target, writer
 from dask_chunkio.storage.filesystem.side_folder import Folder
-from dask_chunkio.storage.journal.redo_log import RedoLog
+from dask_chunkio.storage.redo_log import RedoLog
 
 CHUNK, BUFFER = (2, 4), (4, 8)
 DATA = {
@@ -85,13 +85,13 @@ def cut(owner, name, number=0, *, before=None):
     return mock.patch.object(owner, name, wrapped)
 
 
-def _apply(redo_log, turn, durable):  # noqa: ARG001
-    turn.apply(redo_log._disk.descriptor)
-    turn.enter(redo_log._journal)
+def _apply(redo_log, redo, durable):  # noqa: ARG001
+    redo.apply(redo_log._disk.descriptor)
+    redo.enter(redo_log._journal)
 
 
-def _tear(redo_log, turn, durable):  # noqa: ARG001
-    record = turn.pack()
+def _tear(redo_log, redo, durable):  # noqa: ARG001
+    record = redo.pack()
     os.pwrite(redo_log._log, record[: len(record) // 2], 0)
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from dask_chunkio.storage.journal import records
 from dask_chunkio.storage.journal.records import (
     CREATED,
+    FILLED,
     FINISHED,
     OWNER,
+    REDO,
     RESERVED,
-    TURN,
-    VOIDED,
     pack_record,
     read_records,
 )
@@ -100,10 +100,10 @@ def shuffled(draw, data):
     elif kind == "again":
         found += found
     elif kind == "insert":
-        kinds = [0, CREATED, RESERVED, TURN, OWNER, VOIDED, FINISHED, 99]
+        kinds = [0, CREATED, RESERVED, REDO, OWNER, FILLED, FINISHED, 99]
         found.insert(at, (draw.choice(kinds), draw.choice([b"", b"{}", draw.randbytes(40), found[other][1]])))
     elif kind == "kind":
-        found[at] = draw.choice([0, CREATED, RESERVED, TURN, OWNER, VOIDED, FINISHED, 99]), found[at][1]
+        found[at] = draw.choice([0, CREATED, RESERVED, REDO, OWNER, FILLED, FINISHED, 99]), found[at][1]
     elif kind == "version":
         versions = [records._pack(*one, records.VERSION) for one in found]
         versions[at] = records._pack(*found[at], draw.choice([0, 1, 2, 4, 65535]))
@@ -136,9 +136,9 @@ def forged_numbers(draw, body):
 
 
 def forged_log(draw, data):
-    """A turn that was never taken; in half of them only the numbers at its head are wrong."""
+    """A transaction that was never taken; in half of them only the numbers at its head are wrong."""
     if not (found := bodies(data)):
-        return pack_record(draw.choice([TURN, TURN, RESERVED, 99]), draw.randbytes(draw.choice([0, 56, 500])))
+        return pack_record(draw.choice([REDO, REDO, RESERVED, 99]), draw.randbytes(draw.choice([0, 56, 500])))
     kind, body = found[0]
     if draw.random() < 0.1:
         return pack_record(draw.choice([0, RESERVED, OWNER, 99]), body)
@@ -230,7 +230,7 @@ def _forged_places():
 
 
 def _forged_endings():
-    for kind in (RESERVED, VOIDED):
+    for kind in (RESERVED, FILLED):
         yield f"a place of {kind} for no chunk", _append(kind, bytes(32))
     yield "nothing left to do", _append(FINISHED, b"")
     yield "another owner", _append(OWNER, SOMEBODY)

@@ -148,7 +148,7 @@ def test_others_wait_for_a_worker_that_is_stopped_in_its_turn(tmp_path, schedule
         call = Call(write, place, scheduler=scheduler)
         zombie = stopped(marker)
         (other,) = pids - {zombie}
-        # For the lock on the log in its turn; or, at the end, for the one that whoever places data shares.
+        # For the lock on the log in its transaction; or, at the end, for the one that whoever places data shares.
         is_waiting = partial(waits_for_a_file, other, f"{place}.writing/log")
         wait_until(lambda: is_waiting() or os.path.exists(f"{marker}.waiting"), "the other waits")
         with pytest.raises(TargetBusyError, match="being written"):
@@ -349,7 +349,7 @@ def test_a_call_that_was_stopped_and_replaced_gives_up(place, tmp_path):
     marker, gate = tmp_path / "marker", tmp_path / "gate"
     with without_its_lock(place, marker) as (zombie, process):
         second = Call(write, place, resume=True, source=Waiting(gate))
-        # (Each look of `status` has the claim for an instant, and could keep the second from it.)
+        # (Each look of `status` has the activity lock for an instant, and could keep the second from it.)
         wait_until(lambda: os.path.exists(f"{gate}.waiting"), "the second has taken over")
         words = ends(zombie, process)
     assert re.match(r"UnfinishedWriteError: .* was taken over by another, started .*gives up", words)
@@ -384,7 +384,7 @@ def test_a_call_that_was_stopped_and_outlived_touches_nothing_of_a_write_that_be
 @pytest.mark.parametrize("phase", FREE_BEGINNING)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stopped_beginning_removes_nothing_of_a_write_that_began_since(tmp_path, phase, kind):
-    """It had made the folder, and not yet its claim; another call took the folder for its own."""
+    """It had made the folder, and not yet its activity lock; another call took the folder for its own."""
     place, marker, gate = make_place(kind, tmp_path), tmp_path / "marker", tmp_path / "gate"
     with program(HERE / "zombies.py", "to_hdf5", place, phase, marker) as process:
         zombie = stopped(marker)
@@ -399,7 +399,7 @@ def test_a_stopped_beginning_removes_nothing_of_a_write_that_began_since(tmp_pat
 @pytest.mark.parametrize("ending", [resume, kill])
 @pytest.mark.usefixtures("impatient")
 def test_others_wait_for_a_beginning_that_is_stopped(tmp_path, phase, ending):
-    """It has its claim: others are refused until it goes on, or is killed."""
+    """It has its activity lock: others are refused until it goes on, or is killed."""
     place, marker = make_place("new" if ending is resume else "existing", tmp_path), tmp_path / "marker"
     with program(HERE / "zombies.py", "to_hdf5", place, phase, marker) as process:
         zombie, before = stopped(marker), side_files(place)

@@ -19,13 +19,13 @@ import dask_chunkio as dcio
 from dask_chunkio.execution import graph, tasks
 from dask_chunkio.iterator import GenericDataChunkIterator
 from dask_chunkio.storage import begin, publish, session, transaction, writer
-from dask_chunkio.storage.activity.activity_lock import Claim
+from dask_chunkio.storage.activity.activity_lock import ActivityLock
 from dask_chunkio.storage.filesystem import placement_barrier
 from dask_chunkio.storage.filesystem.side_folder import Folder
-from dask_chunkio.storage.journal.redo_log import RedoLog
-from dask_chunkio.storage.journal.redo_record import Turn
+from dask_chunkio.storage.journal.redo_record import RedoRecord
+from dask_chunkio.storage.redo_log import RedoLog
 from dask_chunkio.storage.target import Target
-from dask_chunkio.storage.transaction import Turns
+from dask_chunkio.storage.transaction import Transactions
 from dask_chunkio.storage.writer import Writer
 
 DATA = np.arange(40 * 8, dtype="i4").reshape(40, 8) % 23
@@ -166,7 +166,7 @@ FREE = {
 HELD = {
     "before the log": lambda stop: stop.before(RedoLog, "commit"),
     "before applying": lambda stop: stop.before(RedoLog, "_apply"),
-    "after applying": lambda stop: stop.after(Turn, "apply"),
+    "after applying": lambda stop: stop.after(RedoRecord, "apply"),
 }
 FREE_FINISH = {
     "before publishing": lambda stop: stop.before(session, "publish"),
@@ -179,20 +179,20 @@ FREE_FINISH = {
 HELD_FINISH = {
     "before naming": lambda stop: stop.before(writer, "require_all"),
     "naming": lambda stop: stop.before(RedoLog, "_apply"),
-    "before trimming": lambda stop: stop.before(Turns, "trim"),
+    "before trimming": lambda stop: stop.before(Transactions, "trim"),
 }
 
 
 def _without_its_lock(stop):
     """The lock is one that others do not see, as where the server of a network's files has dropped it."""
-    Claim.try_share = lambda _: True
+    ActivityLock.try_share = lambda _: True
     stop.after(tasks, "write_buffer")
 
 
 # As it begins: before others are kept out, and after.
 FREE_BEGINNING = {
-    "before the lock is made": lambda stop: stop.before(begin, "Claim"),
-    "before the claim": lambda stop: stop.before(begin, "_is_taken"),
+    "before the lock is made": lambda stop: stop.before(begin, "ActivityLock"),
+    "before the activity lock": lambda stop: stop.before(begin, "_is_taken"),
 }
 HELD_BEGINNING = {
     "before the manifest": lambda stop: stop.before(Target, "describe_folder"),

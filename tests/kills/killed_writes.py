@@ -274,7 +274,7 @@ def looked_at(plan, acknowledged):
         try:
             plan.check_old()
         except (OSError, KeyError, RuntimeError, AssertionError):
-            opens = False  # a turn that was cut off: the log has the rest
+            opens = False  # a transaction that was cut off: the log has the rest
     if plan.path.with_name("out.h5.writing").exists():
         dcio.status(plan.path)
         try:

@@ -21,7 +21,7 @@ from dask_chunkio.execution import dask_compat
 from dask_chunkio.storage.filesystem.side_folder import is_held_open
 from dask_chunkio.storage.journal.owner import Owner
 from dask_chunkio.storage.target import Target
-from dask_chunkio.storage.transaction import Turns
+from dask_chunkio.storage.transaction import Transactions
 
 PROGRAM, MISSING = network_mounts.program()
 needs_mounts = pytest.mark.skipif(bool(MISSING), reason=MISSING)
@@ -256,12 +256,12 @@ def test_where_several_hosts_write_each_byte_is_flushed_as_it_is(target, spans_h
     write = Target(str(target), "an-id", spans_hosts=spans_hosts, mode="new")
     os.mkdir(write.folder)
     Path(write.lock).touch()
-    turns = Turns(write, exclusive=False)
-    assert bool(fcntl.fcntl(turns.file, fcntl.F_GETFL) & os.O_DSYNC) == spans_hosts
-    with turns.turn(contextlib.nullcontext, anybody=True), turns.opened("w") as state:
-        turns.commit(state, Owner.here("an-id", 1, exclusive=False).pack())
-    turns.place([(4096, b"payload")])
-    turns.close()
+    transactions = Transactions(write, exclusive=False)
+    assert bool(fcntl.fcntl(transactions.file, fcntl.F_GETFL) & os.O_DSYNC) == spans_hosts
+    with transactions.transaction(contextlib.nullcontext, anybody=True), transactions.opened("w") as state:
+        transactions.commit(state, Owner.here("an-id", 1, exclusive=False).pack())
+    transactions.place([(4096, b"payload")])
+    transactions.close()
     files = [os.path.basename(name) for name in synced]
     assert files == (["log", "out.h5.writing", "applying", "data.h5", "journal", "data.h5"] if spans_hosts else [])
 
@@ -273,12 +273,12 @@ def test_the_journal_of_another_host_is_seen(tmp_path):
         (tmp_path / "stored" / "out.h5.writing").mkdir()
         (tmp_path / "stored" / "out.h5.writing" / "lock").touch()
         hosts = [
-            Turns(Target(str(mount / "out.h5"), "an-id", spans_hosts=True, mode="new"), exclusive=False)
+            Transactions(Target(str(mount / "out.h5"), "an-id", spans_hosts=True, mode="new"), exclusive=False)
             for mount in mounts
         ]
         for epoch in range(1, 7):
             writer, reader = hosts[epoch % 2], hosts[1 - epoch % 2]
-            with writer.turn(contextlib.nullcontext), writer.opened("w" if epoch == 1 else "r+") as state:
+            with writer.transaction(contextlib.nullcontext), writer.opened("w" if epoch == 1 else "r+") as state:
                 writer.commit(state, Owner.here("an-id", epoch, exclusive=False).pack())
             reader.refresh()
             assert reader.journal.owner.epoch == epoch

@@ -113,7 +113,7 @@ def folder():
 
 @contextlib.contextmanager
 def shared():
-    """Have a write take its turns as where other processes write too."""
+    """Have a write take its transactions as where other processes write too."""
     from dask_chunkio import write
 
     real = write.build_graph
@@ -318,7 +318,7 @@ def _recover(case, path, rows, old, new):
 def _is_whole(path, new):
     try:
         return content(path) == new
-    except (OSError, RuntimeError):  # a turn was cut off, and has to be replayed
+    except (OSError, RuntimeError):  # a transaction was cut off, and has to be replayed
         return False
 
 

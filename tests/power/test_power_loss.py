@@ -185,7 +185,7 @@ HOWS = ("resume", "recover", "discard")
 
 
 def third_turn(after):
-    """Return where the third turn has written its log, or so many events later."""
+    """Return where the third transaction has written its log, or so many events later."""
 
     def cuts(events):
         # The log is the only file that is emptied again and again.
@@ -204,7 +204,7 @@ def test_the_power_may_fail_while_a_write_whose_process_died_is_brought_into_ord
 
 
 def entered(events):
-    """Return where a turn's records are in the journal, and its ``fsync`` has not been made."""
+    """Return where a transaction's records are in the journal, and its ``fsync`` has not been made."""
     created = (event for event in events if event[0] == "create" and event[2] == "journal")
     journal = next(created)[3]
     written = [count for count, event in enumerate(events, 1) if event[0] == "write" and event[1] == journal]

@@ -163,7 +163,7 @@ def _judge_and_leave(judge, root, how, said):
     try:
         with open(said, "a") as file:
             if not _looks_right(judge, root):
-                # A turn that was cut off: the log has the rest.
+                # A transaction that was cut off: the log has the rest.
                 log = Path(root, FILE + ".writing", "log")
                 require(judge.old is not None and log.exists() and log.stat().st_size, "half-written, without a log")
                 file.write("unreadable\n")

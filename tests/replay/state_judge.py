@@ -112,7 +112,7 @@ class Judge:
     def _is_whole(self, path):
         try:
             return content(path) == self.new
-        except (OSError, RuntimeError, KeyError):  # a turn was cut off
+        except (OSError, RuntimeError, KeyError):  # a transaction was cut off
             return False
 
     # Bringing it into order

@@ -8,7 +8,7 @@ from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 from dask_chunkio.sources.adapt import as_source
 from dask_chunkio.sources.array import ArraySource
 from dask_chunkio.sources.base import check_read_mode
-from dask_chunkio.sources.dask_array import LazySource
+from dask_chunkio.sources.dask_array import DaskArraySource
 from dask_chunkio.sources.iterator import IteratorSource
 from dask_chunkio.sources.stream import StreamSource
 
@@ -32,8 +32,8 @@ class Wrapper:
     ("value", "kind"),
     [
         (NUMBERS, ArraySource),
-        (da.from_array(NUMBERS), LazySource),
-        (Wrapper(da.from_array(NUMBERS)), LazySource),
+        (da.from_array(NUMBERS), DaskArraySource),
+        (Wrapper(da.from_array(NUMBERS)), DaskArraySource),
         (Wrapper(NUMBERS), ArraySource),
         (quarters(), IteratorSource),
         (DataChunkIterator(NUMBERS, maxshape=(2, 3), dtype=NUMBERS.dtype), StreamSource),

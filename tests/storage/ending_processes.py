@@ -19,11 +19,11 @@ from dask_chunkio.storage.hdf5 import staged_file
 
 @contextlib.contextmanager
 def in_a_turn(write):
-    """Have another thread be in the middle of a turn: in a child, it never ends."""
+    """Have another thread be in the middle of a transaction: in a child, it never ends."""
     begun, over = threading.Event(), threading.Event()
 
     def take_a_turn():
-        with write.writer.turns.turn(contextlib.nullcontext):
+        with write.writer.transactions.transaction(contextlib.nullcontext):
             begun.set()
             over.wait()
 
@@ -39,11 +39,11 @@ def forked(folder):
     with Write(folder / "out.h5", exclusive=True, compression="gzip") as write:
         write.commit(0)
         for ending in (sys.exit, os._exit):
-            # (A child that ends as programs do would have HDF5 close what the thread in the turn has open.)
+            # (A child that ends as programs do would have HDF5 close what the thread in the transaction has open.)
             with in_a_turn(write) if ending is os._exit else contextlib.nullcontext():
                 child = os.fork()
                 if child == 0:
-                    # It would wait for ever for the parent's turn to end, were it to close what is the parent's.
+                    # It would wait for ever for the parent's transaction to end, were it to close what is the parent's.
                     signal.alarm(60)
                     with Write(folder / f"{ending.__name__}{os.getpid()}.h5", exclusive=True) as other:
                         other.commit_missing()
@@ -60,9 +60,9 @@ def forked(folder):
 def left(folder):
     left.write = Write(folder / "out.h5", exclusive=True, compression="gzip")
     left.write.commit(0)
-    left.write.writer.turns._open.h5["x"].attrs["staged"] = 1
+    left.write.writer.transactions._open.h5["x"].attrs["staged"] = 1
     # Somebody keeps an object of the file beyond the end of Python: then HDF5 closes it, and calls back into nothing.
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(left.write.writer.turns._open.h5["x"]))
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(left.write.writer.transactions._open.h5["x"]))
 
 
 def uncaught(folder):

@@ -131,7 +131,7 @@ def leave_open(folder):
     """End with a dead file that HDF5 has not closed."""
     write = Write(folder / "left.h5", exclusive=True, compression="gzip")
     write.commit(0)
-    write.writer.turns._open.staged.error = InjectedError("injected")
+    write.writer.transactions._open.staged.error = InjectedError("injected")
     return write
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from writes import Write, numbers
 
-from dask_chunkio.storage.journal.redo_record import read_turn
+from dask_chunkio.storage.journal.redo_record import read_redo_record
 
 KILLED = 9
 
@@ -57,8 +57,8 @@ def second_process(path, exclusive):
     log = Path(f"{path}.writing", "log").read_bytes()
     write = the_write(path, exclusive)
     assert write.stored(0), "what was committed before is lost"
-    if read_turn(log) is not None:
-        assert write.writer.turns.journal.find(0, write.chunks(1)) is not None, "what was in the log is lost"
+    if read_redo_record(log) is not None:
+        assert write.writer.transactions.journal.find(0, write.chunks(1)) is not None, "what was in the log is lost"
     write.commit_missing()
     write.finish()
     write.check()

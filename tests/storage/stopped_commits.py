@@ -19,11 +19,10 @@ from writes import Write
 
 from dask_chunkio import status
 from dask_chunkio.errors import TargetBusyError, TargetError
-from dask_chunkio.storage import transaction, writer
+from dask_chunkio.storage import redo_log, transaction, writer
 from dask_chunkio.storage.filesystem import placement_barrier
 from dask_chunkio.storage.filesystem.locks import try_exclusive, unlock
-from dask_chunkio.storage.journal import redo_log
-from dask_chunkio.storage.journal.redo_record import Turn
+from dask_chunkio.storage.journal.redo_record import RedoRecord
 from dask_chunkio.storage.take_over import take_over
 
 PLACING = ("before placing", "placing")
@@ -76,11 +75,11 @@ def stop_in(phase):
     elif phase == "before the log":
         before(redo_log, "pwrite_all")
     elif phase == "before applying":
-        before(Turn, "apply")
+        before(RedoRecord, "apply")
     elif phase == "applying":
         before(transaction.os, "ftruncate", lambda _, size: size)
     elif phase == "after applying":
-        after(Turn, "apply")
+        after(RedoRecord, "apply")
     elif phase == "before placing":
         before(transaction, "pwrite_each")
     elif phase == "placing":
@@ -100,7 +99,7 @@ def stopped_process(path, phase):
             # A worker of the same write: it does not begin it anew.
             write = the_write(path, write_id="same")
             stop_in(phase)
-            with write.writer.turns.used():
+            with write.writer.transactions.used():
                 write.commit(1)
             code = 0
         except TargetError:
@@ -159,7 +158,7 @@ def main():
                 end(child, ending)
             write.finish()
         else:
-            assert is_locked(f"{path}.writing/log"), "another would take its turn in the middle of this one"
+            assert is_locked(f"{path}.writing/log"), "another would take its transaction in the middle of this one"
             end(child, ending)
             write = the_write(path, write_id="same")
             write.commit_missing()

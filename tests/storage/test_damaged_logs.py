@@ -1,4 +1,4 @@
-"""A log that is damaged while its turn is half applied: it is the only copy of what the file needs."""
+"""A log that is damaged while its transaction is half applied: it is the only copy of what the file needs."""
 
 import os
 import random
@@ -11,7 +11,7 @@ import pytest
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import IntegrityError
-from dask_chunkio.storage.journal.redo_log import RedoLog
+from dask_chunkio.storage.redo_log import RedoLog
 
 KILLED = 9
 OLD = np.arange(240, dtype="i4").reshape(12, 20)
@@ -39,7 +39,7 @@ def write(folder, case, **keywords):
 
 
 def killed_while_applying(folder, case, writes, **keywords):
-    """Have a process die in its third turn, halfway through a write to the disk after the mark; say whether it did."""
+    """Have a process die in its third transaction, halfway through a write after the mark; say whether it did."""
     child = os.fork()
     if child == 0:
         try:
@@ -53,7 +53,7 @@ def killed_while_applying(folder, case, writes, **keywords):
 def _die_while_applying(writes):
     real, calls, pwrite = RedoLog._apply, iter(range(10**6)), os.pwrite
 
-    def apply(self, turn, durable):
+    def apply(self, redo, durable):
         if next(calls) == 2:
             counts = iter(range(10**6))
 
@@ -64,7 +64,7 @@ def _die_while_applying(writes):
                 return pwrite(descriptor, data, offset)
 
             os.pwrite = dying
-        real(self, turn, durable)
+        real(self, redo, durable)
         os.pwrite = pwrite
 
     RedoLog._apply = apply
@@ -88,7 +88,7 @@ def check(folder, case):
 
 
 def half_applied(base, case, **keywords):
-    """Yield a folder for each write of the third turn in which its process was killed."""
+    """Yield a folder for each write of the third transaction in which its process was killed."""
     for writes in range(1, 100):
         folder = base / f"killed-{writes}"
         folder.mkdir()
@@ -159,17 +159,17 @@ def test_an_empty_log_of_a_turn_that_is_half_applied_is_refused(tmp_path, case):
     refused_untouched(folder, case)
 
 
-# A turn of which nothing was applied
+# A transaction of which nothing was applied
 
 
 def cut_off_before_applying(folder, case, durability):
     make_old(folder / PATH)
     real, calls = RedoLog._apply, iter(range(100))
 
-    def apply(self, turn, durable):
+    def apply(self, redo, durable):
         if next(calls) == 2:
             raise RuntimeError("cut")
-        real(self, turn, durable)
+        real(self, redo, durable)
 
     with mock.patch.object(RedoLog, "_apply", apply), pytest.raises(RuntimeError, match="cut"):
         write(folder, case, durability=durability)

@@ -198,8 +198,8 @@ def test_a_program_that_keeps_the_file_open_is_named_and_harms_nothing(existing)
     with Write(existing, name="/new/x") as write:
         write.commit(0)
         with h5py.File(existing, "r"):
-            turn = write.writer.turns.turn(no_lock, patience=0.05)
-            with pytest.raises(TargetBusyError, match="is in use: this process has it open"), turn:
+            transaction = write.writer.transactions.transaction(no_lock, patience=0.05)
+            with pytest.raises(TargetBusyError, match="is in use: this process has it open"), transaction:
                 pass
         write.commit_missing()
         write.finish()
@@ -207,18 +207,18 @@ def test_a_program_that_keeps_the_file_open_is_named_and_harms_nothing(existing)
 
 
 def test_hdf5_in_other_programs_is_refused_inside_a_turn(existing):
-    with Write(existing, name="/new/x") as write, write.writer.turns.turn(no_lock):
+    with Write(existing, name="/new/x") as write, write.writer.transactions.transaction(no_lock):
         for mode in ("r", "r+"):
             with pytest.raises(BlockingIOError, match="lock"):
                 h5py.File(existing, mode)
 
 
 def test_no_dataset_is_lost_where_the_turn_that_names_it_is_cut_off(existing, monkeypatch):
-    """The last turn unlinks the old dataset and links the new one: both or neither."""
+    """The last transaction unlinks the old dataset and links the new one: both or neither."""
     before = old_content(existing)
     with Write(existing, name="/deflated", overwrite=True, compression="gzip") as write:
         write.commit_missing()
-        journal = write.writer.turns.journal
+        journal = write.writer.transactions.journal
         calls = iter(range(100))
 
         def die(descriptor, data, offset):
@@ -275,7 +275,7 @@ def test_a_call_that_resumes_takes_the_write_over(place):
             first.commit(1)
         with pytest.raises(UnfinishedWriteError, match="was taken over by another"):
             first.finish()
-        owners = second.writer.turns.journal.owners
+        owners = second.writer.transactions.journal.owners
         assert [(owner.write_id, owner.epoch) for owner in owners] == [
             (first.target.write_id, 1),
             (second.target.write_id, 2),
@@ -296,7 +296,7 @@ def test_a_late_payload_of_the_first_owner_changes_nothing(place):
     with Write(place, name="/new/x", compression="gzip", resume=True) as second:
         second.commit_missing()
         for row, payload in zip(reserved, payloads, strict=True):
-            os.pwrite(first.writer.turns.file, payload.data, int(row["offset"]))
+            os.pwrite(first.writer.transactions.file, payload.data, int(row["offset"]))
         assert all(second.stored(buffer) for buffer in range(3))
         second.finish()
         second.check()
@@ -309,7 +309,7 @@ def test_a_running_write_is_not_taken_over_recovered_or_discarded(place, exclusi
     monkeypatch.setattr(take_over, "__defaults__", (0.2,))
     with Write(place, name="/new/x", exclusive=exclusive) as first:
         first.commit(0)
-        using = contextlib.nullcontext() if exclusive else first.writer.turns.used()
+        using = contextlib.nullcontext() if exclusive else first.writer.transactions.used()
         with using:
             for call in (
                 lambda: Write(place, name="/new/x", resume=True),
@@ -375,7 +375,7 @@ def test_an_index_that_others_changed_is_made_anew(place):
     with Write(place, name="/new/x", compression="gzip", attrs={"unit": "V"}, fillvalue=7) as write:
         write.commit_missing()
         with h5py.File(write.target.file, "r+") as file:
-            found = file[write.writer.turns.journal.created.path(0)]
+            found = file[write.writer.transactions.journal.created.path(0)]
             found.id.write_direct_chunk((4, 4), bytes(4000))
         (note,) = write.finish().notes
         assert note.startswith("/new/x: HDF5's index and the journal disagree on the chunk at (4, 4)")
@@ -391,9 +391,9 @@ def test_an_index_that_cannot_be_made_anew_is_an_error(place):
         rows = write.commit(0)
         write.commit_missing()
         with h5py.File(write.target.file, "r+") as file:
-            found = file[write.writer.turns.journal.created.path(0)]
+            found = file[write.writer.transactions.journal.created.path(0)]
             found.id.write_direct_chunk((4, 4), bytes(4000))
-        os.pwrite(write.writer.turns.file, b"garbage", int(rows[0]["offset"]))
+        os.pwrite(write.writer.transactions.file, b"garbage", int(rows[0]["offset"]))
         with pytest.raises(IntegrityError, match=r"payload of the chunk at \(0, 0\) is not what was written"):
             write.finish()
         write.commit_missing()
@@ -407,7 +407,7 @@ def test_what_is_reserved_and_not_placed_reads_as_the_fill_value_after_recoverin
         write.commit(0)
         rows = write.commit(1, longer(write.payloads(1)))
         for row in rows:
-            os.pwrite(write.writer.turns.file, bytes(int(row["nbytes"])), int(row["offset"]))
+            os.pwrite(write.writer.transactions.file, bytes(int(row["nbytes"])), int(row["offset"]))
     for _ in range(2):
         found = dcio.recover(place)
         assert (found.committed, found.chunks) == (4, 12)

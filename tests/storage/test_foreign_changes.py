@@ -1,4 +1,4 @@
-"""Another program changes the file between two turns of ours, or in the middle of one that was cut off."""
+"""Another program changes the file between two transactions of ours, or in the middle of one that was cut off."""
 
 import os
 from unittest import mock
@@ -10,8 +10,8 @@ from writes import Write, longer
 
 from dask_chunkio.errors import IntegrityError, TargetBusyError
 from dask_chunkio.storage.hdf5.staged_file import StagedFile
-from dask_chunkio.storage.journal.records import VOIDED, pack_record
-from dask_chunkio.storage.journal.redo_log import RedoLog
+from dask_chunkio.storage.journal.records import FILLED, pack_record
+from dask_chunkio.storage.redo_log import RedoLog
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def existing(target):
 
 
 def cut_off(path, call):
-    """Have the turn that `call` takes be in the log, and not in the file."""
+    """Have the transaction that `call` takes be in the log, and not in the file."""
     with (
         Write(path, name="/new/x") as write,
         mock.patch.object(RedoLog, "_apply", side_effect=RuntimeError("cut")),
@@ -49,7 +49,7 @@ def test_a_turn_is_not_applied_over_what_another_program_has_written_since(exist
 
 
 def test_a_turn_that_changed_the_journal_alone_is_not_applied_over_it_either(existing):
-    cut_off(existing, lambda write: write.writer.turns.record(pack_record(VOIDED, bytes(32))))
+    cut_off(existing, lambda write: write.writer.transactions.record(pack_record(FILLED, bytes(32))))
     with h5py.File(existing, "r+", libver="v110") as file:
         file["theirs"] = np.ones(500)
     refused_untouched(existing)
@@ -93,14 +93,14 @@ def test_a_place_that_another_program_gave_away_is_not_written_again(existing):
         row = write.commit(0)[0]
         nbytes, offset = int(row["nbytes"]), int(row["offset"])
         with h5py.File(existing, "r+", libver="v110") as file:
-            chunk = file[write.writer.turns.path_of(0)]
+            chunk = file[write.writer.transactions.path_of(0)]
             # HDF5 moves a chunk whose payload has become longer.
             chunk.id.write_direct_chunk((0, 0), longer(write.payloads(0))[0].data)
             assert chunk.id.get_chunk_info(0).byte_offset != offset
         theirs = b"\x77" * nbytes
-        os.pwrite(write.writer.turns.file, theirs, offset)
+        os.pwrite(write.writer.transactions.file, theirs, offset)
         write.commit_missing()
-        assert os.pread(write.writer.turns.file, nbytes, offset) == theirs
+        assert os.pread(write.writer.transactions.file, nbytes, offset) == theirs
         write.finish()
         write.check()
     with h5py.File(existing) as file:

@@ -17,7 +17,7 @@ from dask_chunkio.storage.journal import journal as journals
 from dask_chunkio.storage.journal.created import Created, CreatedDataset
 from dask_chunkio.storage.journal.journal import Journal, Reservations
 from dask_chunkio.storage.journal.owner import Owner
-from dask_chunkio.storage.journal.records import CREATED, FINISHED, OWNER, RESERVED, VOIDED, pack_record, read_records
+from dask_chunkio.storage.journal.records import CREATED, FILLED, FINISHED, OWNER, RESERVED, pack_record, read_records
 
 numbers = st.integers(0, 2**64 - 1)
 MADE = CreatedDataset("/x", (10,), (2,), "int16", "int16", "", "", True)
@@ -50,7 +50,7 @@ def test_reservations_are_packed_as_documented(dataset, buffer, rows):
     assert struct.unpack(f"<{4 + 5 * len(rows)}Q", body) == (dataset, buffer, 3, 4, *itertools.chain(*rows))
 
 
-KINDS = st.sampled_from([RESERVED, VOIDED])
+KINDS = st.sampled_from([RESERVED, FILLED])
 CHUNKS = st.lists(st.tuples(st.integers(0, 4), *[st.integers(1, 1000)] * 3, st.just(0)), max_size=6)
 # The journal after each: read now, or with what follows.
 STEPS = st.lists(st.tuples(KINDS, st.integers(0, 1), CHUNKS, st.integers(0, 99), st.booleans()), max_size=12)
@@ -117,7 +117,7 @@ def test_the_last_record_of_a_chunk_counts(journal):
 
 
 def test_what_holds_the_fill_value_is_missing_and_has_a_place(journal):
-    append(journal, CREATION.pack() + held([(0, 10, 1, 1, 0)]) + Reservations.of(0, 0, [(0, 10, 1, 2, 7)]).pack(VOIDED))
+    append(journal, CREATION.pack() + held([(0, 10, 1, 1, 0)]) + Reservations.of(0, 0, [(0, 10, 1, 2, 7)]).pack(FILLED))
     journal.refresh()
     assert journal.find(0, [0]) is None
     assert journal.rows(0, [0]).tolist() == [(10, 1, 2, 7, 2)]

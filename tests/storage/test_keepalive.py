@@ -16,7 +16,7 @@ def test_an_object_that_outlives_its_graph_keeps_nothing_alive(tmp_path):
         target = write.target
         kept = Keepalive(Held(target.folder, target.lock, target.write_id, "create", runs.__contains__))
         try:
-            with session.engaged(target, False):
+            with session.in_use(target, False):
                 pass
             runs.clear()
             assert not settle(target.folder)

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dask_chunkio.errors import IntegrityError
-from dask_chunkio.storage.journal.records import RESERVED, TURN, pack_record
-from dask_chunkio.storage.journal.redo_record import SECTOR, Turn, load_turn, read_turn
+from dask_chunkio.storage.journal.records import REDO, RESERVED, pack_record
+from dask_chunkio.storage.journal.redo_record import SECTOR, RedoRecord, load_redo_record, read_redo_record
 
 OLD = b"o" * 5000
 CHANGE = [(0, b"superblock"), (4096, b"x" * 40), (4800, b"y" * 600), (8990, b"new")]
@@ -25,13 +25,13 @@ def opened(tmp_path):
 
 
 @pytest.fixture
-def turn(opened):
-    return Turn.on(opened[0], 24, b"journal", 9000, CHANGE)
+def redo(opened):
+    return RedoRecord.on(opened[0], 24, b"journal", 9000, CHANGE)
 
 
-def apply(turn, descriptors):
-    turn.apply(descriptors[0])
-    turn.enter(descriptors[1])
+def apply(redo, descriptors):
+    redo.apply(descriptors[0])
+    redo.enter(descriptors[1])
 
 
 def contents(descriptors):
@@ -49,74 +49,74 @@ def applied():
 @settings(deadline=None)
 def test_turns_come_back(journal, staged):
     before = [bytes(min(len(data), max(0, 2**32 - offset))) for offset, data in staged]
-    turn = Turn(3, journal, 2**32, 2**34, staged, before, 7, 8)
-    assert read_turn(turn.pack()) == turn
-    assert read_turn(turn.pack() + b"rest of an older log") == turn
+    redo = RedoRecord(3, journal, 2**32, 2**34, staged, before, 7, 8)
+    assert read_redo_record(redo.pack()) == redo
+    assert read_redo_record(redo.pack() + b"rest of an older log") == redo
 
 
-def test_a_turn_cut_off_anywhere_never_happened(turn):
-    record = turn.pack()
+def test_a_turn_cut_off_anywhere_never_happened(redo):
+    record = redo.pack()
     for length in range(len(record)):
-        assert read_turn(record[:length]) is None
-        assert read_turn(record[:length] + bytes(len(record) - length)) is None
+        assert read_redo_record(record[:length]) is None
+        assert read_redo_record(record[:length] + bytes(len(record) - length)) is None
 
 
-def test_a_turn_with_any_bit_changed_never_happened(turn):
-    record = turn.pack()
+def test_a_turn_with_any_bit_changed_never_happened(redo):
+    record = redo.pack()
     for position in range(len(record)):
         damaged = bytearray(record)
         damaged[position] ^= 1
-        assert read_turn(bytes(damaged)) is None
+        assert read_redo_record(bytes(damaged)) is None
 
 
-def test_other_records_are_no_turn(turn):
-    with pytest.raises(IntegrityError, match="holds what no turn can"):
-        read_turn(pack_record(RESERVED, turn.pack()))
+def test_other_records_are_no_turn(redo):
+    with pytest.raises(IntegrityError, match="holds what no transaction can"):
+        read_redo_record(pack_record(RESERVED, redo.pack()))
 
 
 @pytest.mark.parametrize("cut", [0, 8, 55, 57, 80, 120, -1, -8])
-def test_a_whole_record_of_half_a_turn_is_an_error(turn, cut):
-    body = turn.pack()[24:]
-    with pytest.raises(IntegrityError, match="holds what no turn can"):
-        read_turn(pack_record(TURN, body[:cut]))
+def test_a_whole_record_of_half_a_turn_is_an_error(redo, cut):
+    body = redo.pack()[24:]
+    with pytest.raises(IntegrityError, match="holds what no transaction can"):
+        read_redo_record(pack_record(REDO, body[:cut]))
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        Turn(0, b"", 0, 10, [(8, b"beyond")], [b""]),
-        Turn(0, b"", 0, 2**63, [], []),
-        Turn(2**63, b"", 0, 10, [], []),
-        Turn(0, b"", 9, 10, [(0, b"one")], [b""]),
-        Turn(0, b"", 0, 10, [(0, b"one")], [b"more"]),
+        RedoRecord(0, b"", 0, 10, [(8, b"beyond")], [b""]),
+        RedoRecord(0, b"", 0, 2**63, [], []),
+        RedoRecord(2**63, b"", 0, 10, [], []),
+        RedoRecord(0, b"", 9, 10, [(0, b"one")], [b""]),
+        RedoRecord(0, b"", 0, 10, [(0, b"one")], [b"more"]),
     ],
 )
 def test_hostile_numbers_are_an_error(wrong):
-    with pytest.raises(IntegrityError, match="holds what no turn can"):
-        read_turn(wrong.pack())
+    with pytest.raises(IntegrityError, match="holds what no transaction can"):
+        read_redo_record(wrong.pack())
 
 
-def test_a_turn_applied_twice_changes_nothing(opened, turn):
+def test_a_turn_applied_twice_changes_nothing(opened, redo):
     for _ in range(2):
-        turn.require_applicable(*opened, "out.h5")
-        apply(turn, opened)
+        redo.require_applicable(*opened, "out.h5")
+        apply(redo, opened)
         assert contents(opened) == [applied(), b"j" * 24 + b"journal"]
 
 
-def test_applying_never_cuts_the_file(opened, turn):
+def test_applying_never_cuts_the_file(opened, redo):
     os.ftruncate(opened[0], 12000)
-    apply(turn, opened)
+    apply(redo, opened)
     assert os.fstat(opened[0]).st_size == 12000
 
 
-def test_a_turn_extends_then_writes_what_is_new_then_the_superblock_then_the_rest(opened, turn, monkeypatch):
+def test_a_turn_extends_then_writes_what_is_new_then_the_superblock_then_the_rest(opened, redo, monkeypatch):
     order = []
 
     def note(descriptor, _, offset):
         order.append((descriptor, offset, os.fstat(opened[0]).st_size))
 
     monkeypatch.setattr("dask_chunkio.storage.journal.redo_record.pwrite_all", note)
-    apply(turn, opened)
+    apply(redo, opened)
     file, journal = opened
     assert order == [(file, 8990, 9000), (file, 0, 9000), (file, 4096, 9000), (file, 4800, 9000), (journal, 24, 9000)]
 
@@ -128,29 +128,29 @@ def log(tmp_path):
     os.close(descriptor)
 
 
-def test_a_turn_is_loaded_from_its_log(log, turn):
-    record = turn.pack()
-    assert load_turn(log, "log") is None
+def test_a_turn_is_loaded_from_its_log(log, redo):
+    record = redo.pack()
+    assert load_redo_record(log, "log") is None
     for rest in (b"", b"rest of an older log"):
         os.pwrite(log, record + rest, 0)
-        assert load_turn(log, "log") == turn
+        assert load_redo_record(log, "log") == redo
     for length in range(len(record)):
         os.ftruncate(log, length)
-        assert load_turn(log, "log") is None
+        assert load_redo_record(log, "log") is None
         os.pwrite(log, record, 0)
 
 
-def test_what_is_no_turn_is_not_loaded_into_memory(log, turn):
+def test_what_is_no_turn_is_not_loaded_into_memory(log, redo):
     """A sparse file, and one whose header claims all of it."""
     nbytes = 300 << 20
-    whole = turn.pack()
+    whole = redo.pack()
     claims = whole[:8] + nbytes.to_bytes(8, "little") + whole[16:]
     tracemalloc.start()
     try:
         for start in (b"", whole[:30], claims):
             os.pwrite(log, start, 0)
             os.ftruncate(log, nbytes + 24)
-            assert load_turn(log, "log") is None
+            assert load_redo_record(log, "log") is None
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
@@ -159,11 +159,11 @@ def test_what_is_no_turn_is_not_loaded_into_memory(log, turn):
 def test_a_turn_is_held_in_memory_once(log, opened):
     """And the file is compared with it block by block."""
     data = bytes(range(256)) * (20 << 12)
-    turn = Turn.on(opened[0], 24, b"journal", 3 * len(data), [(0, data), (len(data) + 7, data)])
-    os.pwrite(log, turn.pack(), 0)
+    redo = RedoRecord.on(opened[0], 24, b"journal", 3 * len(data), [(0, data), (len(data) + 7, data)])
+    os.pwrite(log, redo.pack(), 0)
     tracemalloc.start()
     try:
-        found = load_turn(log, "log")
+        found = load_redo_record(log, "log")
         found.require_applicable(*opened, "out.h5")
         apply(found, opened)
         assert tracemalloc.get_traced_memory()[1] < 3 * len(data)
@@ -178,13 +178,13 @@ def test_a_turn_is_held_in_memory_once(log, opened):
 
 def test_a_log_larger_than_memory_is_refused(log):
     nbytes = 1 << 43
-    os.pwrite(log, pack_record(TURN, b"")[:8] + nbytes.to_bytes(8, "little"), 0)
+    os.pwrite(log, pack_record(REDO, b"")[:8] + nbytes.to_bytes(8, "little"), 0)
     try:
         os.ftruncate(log, nbytes + 24)
     except OSError:
         pytest.skip("this file system has no files of that length")
     with pytest.raises(IntegrityError, match=r"log takes .* bytes of memory, more than there is"):
-        load_turn(log, "log")
+        load_redo_record(log, "log")
 
 
 # Replay
@@ -193,19 +193,19 @@ def test_a_log_larger_than_memory_is_refused(log):
 @given(st.data())
 @settings(deadline=None, max_examples=60)
 def test_any_mixture_of_old_and_new_sectors_is_applied_again(data):
-    """What a power failure leaves of a turn that was being applied; one sector may be torn by a process that died."""
+    """What a power failure leaves of a transaction that was being applied; one sector may be torn besides."""
     file, journal = os.memfd_create("file"), os.memfd_create("journal")
     try:
         os.pwrite(file, OLD, 0)
         os.pwrite(journal, b"j" * 24, 0)
-        turn = Turn.on(file, 24, b"journal", 9000, CHANGE)
+        redo = RedoRecord.on(file, 24, b"journal", 9000, CHANGE)
         os.ftruncate(file, 9000)
         torn, length = data.draw(st.integers(0, 8999 // SECTOR)), data.draw(st.integers(0, SECTOR))
         for at in range(0, 9000, SECTOR):
             if data.draw(st.booleans()):
                 os.pwrite(file, applied()[at : at + (length if at // SECTOR == torn else SECTOR)], at)
-        turn.require_applicable(file, journal, "out.h5")
-        apply(turn, (file, journal))
+        redo.require_applicable(file, journal, "out.h5")
+        apply(redo, (file, journal))
         assert os.pread(file, 1 << 20, 0) == applied()
     finally:
         os.close(file)
@@ -214,31 +214,31 @@ def test_any_mixture_of_old_and_new_sectors_is_applied_again(data):
 
 @pytest.mark.parametrize("at", [0, 9, 4096, 4135, 4800, 5000, 5399, 8990])
 @pytest.mark.parametrize("was_applied", [False, True])
-def test_a_change_by_another_program_is_never_written_over(opened, turn, at, was_applied):
-    """Replayed blindly, a turn cut a file of 56 kB to 13 kB."""
+def test_a_change_by_another_program_is_never_written_over(opened, redo, at, was_applied):
+    """Replayed blindly, a transaction cut a file of 56 kB to 13 kB."""
     if was_applied:
-        apply(turn, opened)
+        apply(redo, opened)
     os.pwrite(opened[0], b"T", at)
     before = contents(opened)
     with pytest.raises(IntegrityError, match=r"out\.h5 was changed by another program at byte \d+.*discard --force"):
-        turn.require_applicable(*opened, "out.h5")
+        redo.require_applicable(*opened, "out.h5")
     assert contents(opened) == before
 
 
 @pytest.mark.parametrize("at", [10, 4095, 4136, 4799, 5400, 8989])
-def test_what_the_turn_does_not_touch_may_change(opened, turn, at):
+def test_what_the_turn_does_not_touch_may_change(opened, redo, at):
     """Payloads are placed beside metadata at any time."""
     os.pwrite(opened[0], b"P", at)
-    turn.require_applicable(*opened, "out.h5")
+    redo.require_applicable(*opened, "out.h5")
 
 
-def test_a_journal_that_lost_its_end_is_an_error(opened, turn):
+def test_a_journal_that_lost_its_end_is_an_error(opened, redo):
     os.ftruncate(opened[1], 20)
     with pytest.raises(IntegrityError, match=r"the journal of out\.h5 is shorter than it was"):
-        turn.require_applicable(*opened, "out.h5")
+        redo.require_applicable(*opened, "out.h5")
 
 
-def test_what_was_torn_behind_the_journal_is_cut(opened, turn):
+def test_what_was_torn_behind_the_journal_is_cut(opened, redo):
     os.pwrite(opened[1], b"torn record, longer than what is written now", 24)
-    apply(turn, opened)
+    apply(redo, opened)
     assert contents(opened)[1] == b"j" * 24 + b"journal"

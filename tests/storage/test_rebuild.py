@@ -59,7 +59,7 @@ def test_a_dataset_that_is_made_anew_has_the_same_pipeline(tmp_path, name, mode)
             file["old"] = np.arange(10)
     with Write(path, data, chunks=(32, 32), buffer=(64, 64), attrs={"unit": "mV"}, **options) as write:
         write.commit_missing()
-        offsets = write.writer.turns.journal.table(0)["offset"]
+        offsets = write.writer.transactions.journal.table(0)["offset"]
         expected = [bytes(payload.data) for payload in write.payloads(0)]
         write.release()
         hide_a_chunk(write.target.file, offsets)

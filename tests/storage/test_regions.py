@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import AlignmentError, ArgumentError, ArgumentTypeError, CastError, FilterError, TargetError
-from dask_chunkio.storage.journal.redo_log import RedoLog
+from dask_chunkio.storage.redo_log import RedoLog
 
 PIPELINES = (
     {},

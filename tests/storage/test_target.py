@@ -213,7 +213,7 @@ def test_the_folder_says_what_it_is_about(target):
     with Write(target) as write:
         manifest = read_manifest(write.target.manifest)
         assert (manifest.target, manifest.mode, manifest.command) == (str(target), "new", ())
-        owner = write.writer.turns.journal.owner
+        owner = write.writer.transactions.journal.owner
         assert (owner.write_id, owner.epoch, owner.pid) == (write.target.write_id, 1, os.getpid())
 
 

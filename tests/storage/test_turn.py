@@ -117,12 +117,12 @@ def test_writers_take_turns_on_one_file(shared):
 
 
 def test_a_payload_that_was_never_placed_is_found_out(write, monkeypatch):
-    """A worker that died between its turn and its payloads."""
+    """A worker that died between its transaction and its payloads."""
     monkeypatch.setattr(transaction, "pwrite_each", _die)
     with pytest.raises(DiedError):
         write.commit(1)
     monkeypatch.undo()
-    assert write.writer.turns.journal.find(0, write.chunks(1)) is not None
+    assert write.writer.transactions.journal.find(0, write.chunks(1)) is not None
     assert not write.stored(1)
     write.commit_missing()
     assert write.stored(1)
@@ -170,7 +170,7 @@ def test_what_is_in_place_is_never_written_over(write):
     """By an encoder that gives other bytes each time: the process could die in the middle."""
     before = write.commit(0)
     write.commit(0, longer(write.payloads(0)))
-    assert write.writer.turns.journal.rows(0, write.chunks(0)).tolist() == before.tolist()
+    assert write.writer.transactions.journal.rows(0, write.chunks(0)).tolist() == before.tolist()
     write.commit_missing()
     write.finish()
     write.check()

@@ -20,7 +20,7 @@ def test_a_write_that_waits_for_a_lock_holds_up_no_other(tmp_path):
         with ThreadPoolExecutor(2) as pool:
 
             def engage():
-                with session.engaged(waiting.target, False):
+                with session.in_use(waiting.target, False):
                     pass
 
             held = pool.submit(engage)
@@ -43,8 +43,8 @@ def test_a_write_is_let_go_between_its_tasks_and_never_under_one(tmp_path):
                 session.release_unused(write.target.write_id)
 
         def use(_):
-            with session.engaged(write.target, False) as writer, writer.turns.used():
-                return os.fstat(writer.turns.file).st_ino
+            with session.in_use(write.target, False) as writer, writer.transactions.used():
+                return os.fstat(writer.transactions.file).st_ino
 
         with ThreadPoolExecutor(3) as pool:
             pool.submit(let_go)

@@ -78,15 +78,15 @@ class Write:
         payloads = self.payloads(buffer) if payloads is None else payloads
         writer = writer or self.writer
         writer.commit((0, buffer), self.layout, self.chunks(buffer), payloads, no_lock)
-        return writer.turns.journal.rows(0, self.chunks(buffer))
+        return writer.transactions.journal.rows(0, self.chunks(buffer))
 
     def stored(self, buffer, writer=None):
         return (writer or self.writer).stored(0, self.chunks(buffer))
 
     def lose(self, buffer):
         """Have payloads of a buffer not be in their places: their process died before it had put them there."""
-        for row in self.writer.turns.journal.rows(0, self.chunks(buffer)):
-            os.pwrite(self.writer.turns.file, bytes(int(row["nbytes"])), int(row["offset"]))
+        for row in self.writer.transactions.journal.rows(0, self.chunks(buffer)):
+            os.pwrite(self.writer.transactions.file, bytes(int(row["nbytes"])), int(row["offset"]))
 
     def commit_missing(self):
         """What a retry does."""

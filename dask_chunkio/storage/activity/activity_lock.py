@@ -1,4 +1,4 @@
-"""The claim on a write: a shared lock that says somebody is at work on it.
+"""The activity lock on a write: a shared lock that says somebody is at work on it.
 
 Every process holds it while it runs a task of the write (or, where it is the only one, from
 beginning to end).  Whoever wants to resume, recover or discard the write needs it alone.
@@ -15,13 +15,13 @@ from dask_chunkio.storage.filesystem.descriptors import close_descriptor
 from dask_chunkio.storage.filesystem.io import open_side_file
 from dask_chunkio.storage.filesystem.locks import share, try_exclusive, try_share, unlock
 
-__all__ = ["LOOKS", "Claim", "claimed"]
+__all__ = ["LOOKS", "ActivityLock", "opened_activity_lock"]
 
-# Processes that take turns hold the claim task by task: only who finds it free again and again is alone.
+# Processes that take transactions hold the activity lock task by task: only who finds it free again and again is alone.
 LOOKS, _PAUSE = 5, 0.1
 
 
-class Claim:
+class ActivityLock:
     """The lock file of a write.
 
     Parameters
@@ -34,7 +34,7 @@ class Claim:
     Attributes
     ----------
     descriptor : int
-        Of the open file; whoever closes it lets go of the claim.
+        Of the open file; whoever closes it lets go of the activity lock.
     """
 
     def __init__(self, path: str, create: bool = True) -> None:
@@ -46,7 +46,7 @@ class Claim:
         share(self.descriptor, self._path)
 
     def try_share(self) -> bool:
-        """Say so, unless another process has the claim alone."""
+        """Say so, unless another process has the activity lock alone."""
         return try_share(self.descriptor, self._path)
 
     def release(self) -> None:
@@ -54,7 +54,7 @@ class Claim:
         unlock(self.descriptor)
 
     def take_alone(self, looks: int = LOOKS) -> bool:
-        """Take the claim if nobody is at work on the write.
+        """Take the activity lock if nobody is at work on the write.
 
         Parameters
         ----------
@@ -87,7 +87,7 @@ class Claim:
 
 
 @contextlib.contextmanager
-def claimed(path: str) -> Iterator[Claim]:
+def opened_activity_lock(path: str) -> Iterator[ActivityLock]:
     """Open a lock file for a moment.
 
     Raises
@@ -96,10 +96,10 @@ def claimed(path: str) -> Iterator[Claim]:
         If that cannot be done.
     """
     try:
-        claim = Claim(path)
+        activity_lock = ActivityLock(path)
     except OSError as error:
         raise TargetError(f"cannot use {path}: {error.strerror or error}") from error
     try:
-        yield claim
+        yield activity_lock
     finally:
-        claim.close()
+        activity_lock.close()

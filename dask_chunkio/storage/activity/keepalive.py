@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dask_chunkio.printable import printable
-from dask_chunkio.storage.activity.activity_lock import Claim
+from dask_chunkio.storage.activity.activity_lock import ActivityLock
 from dask_chunkio.storage.activity.lease import Lease, create_lease, leases_in, remove_lease, renew_lease
 from dask_chunkio.storage.filesystem.descriptors import in_child
 from dask_chunkio.storage.filesystem.side_folder import is_kept_by_open_files
@@ -30,7 +30,7 @@ logger = logging.getLogger("dask_chunkio")
 
 # How often the thread looks whether a write is still held, in seconds.
 _TICK = 0.5
-# How long one thread waits for another one that lets go of a write, in seconds: that may wait for a turn.
+# How long one thread waits for another one that lets go of a write, in seconds: that may wait for a transaction.
 _LONGEST_CLOSING = 2.5
 # Of its time, a lease is renewed so often.
 _RENEWALS = 6
@@ -108,7 +108,7 @@ class _Activity:
         self.handles: weakref.WeakSet[Keepalive] = weakref.WeakSet()
         self._has_begun = has_begun
         self._was_held = False
-        self._claim: Claim | None = None
+        self._activity_lock: ActivityLock | None = None
         self._is_shared = False
         self._lease = ""
         self._renewed = 0.0
@@ -168,16 +168,16 @@ class _Activity:
             self._is_over = True
             if self._lease:
                 remove_lease(self._lease)
-            if self._claim is not None:
-                self._claim.close()
-                self._claim = None
+            if self._activity_lock is not None:
+                self._activity_lock.close()
+                self._activity_lock = None
 
     def _share(self) -> None:
         # A folder that is gone, a disk that is full: tasks say that, not this thread.
         with contextlib.suppress(OSError):
-            if self._claim is None:
-                self._claim = Claim(self.held.lock, create=False)
-            self._is_shared = self._claim.try_share()
+            if self._activity_lock is None:
+                self._activity_lock = ActivityLock(self.held.lock, create=False)
+            self._is_shared = self._activity_lock.try_share()
 
     def _renew(self) -> None:
         lease = Lease.here(self.held.write_id, self.held.scheduler, self.held.seconds)

@@ -28,7 +28,7 @@ __all__ = [
 
 # Linux moves at most this many bytes in one call.
 _MOST = 0x7FFFF000
-# So much is placed in one call: as a file lets in one writer at a time, a turn of another thread waits that long.
+# The most that one call writes: the system lets one writer at a time into a file, and other threads wait for it.
 _MOST_AT_ONCE = 8 << 20
 # POSIX leaves this many buffers to a call at least on every system of today (IOV_MAX of Linux and macOS).
 _MOST_PIECES = 1024

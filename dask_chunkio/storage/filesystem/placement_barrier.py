@@ -1,4 +1,4 @@
-"""Payloads on their way into the places that a turn has given them.
+"""Payloads on their way into the places that a transaction has given them.
 
 A process that is stopped there, and goes on when the write is long over, would write into space
 that may be other people's by then: so a write ends only when nothing is on its way any more.
@@ -14,14 +14,14 @@ from contextlib import AbstractContextManager
 from dask_chunkio.errors import TargetBusyError
 from dask_chunkio.storage.filesystem.locks import locked, share, unlock
 
-__all__ = ["Lock", "Placing"]
+__all__ = ["Lock", "PlacementBarrier"]
 
 Lock = Callable[[], AbstractContextManager[object]]
 # How long the end of a write waits, in seconds, for a process that may be stopped.
 _PATIENCE = 300.0
 
 
-class Placing:
+class PlacementBarrier:
     """A lock on the journal, shared by those who place payloads.
 
     Taken behind the scheduler's lock, for which a worker may wait that is presumed dead, and before the locks
@@ -42,15 +42,15 @@ class Placing:
         self._is_ending = False
 
     @contextlib.contextmanager
-    def begun(self, lock: Lock, placed: contextlib.ExitStack) -> Iterator[None]:
-        """Hold the scheduler's lock for a turn; from here until `placed` is closed, payloads are on their way."""
+    def shared(self, lock: Lock, placed: contextlib.ExitStack) -> Iterator[None]:
+        """Hold the scheduler's lock for a transaction, and the barrier, shared, until `placed` is closed."""
         with lock():
-            placed.enter_context(self._shared())
+            placed.enter_context(self._share())
             yield
 
     @contextlib.contextmanager
-    def over(self, lock: Lock) -> Iterator[None]:
-        """Hold the scheduler's lock, wait until nothing is on its way, and have nothing begin.
+    def exclusive(self, lock: Lock) -> Iterator[None]:
+        """Hold the scheduler's lock and the barrier alone: no payload is being placed.
 
         Raises
         ------
@@ -61,7 +61,7 @@ class Placing:
             yield
 
     @contextlib.contextmanager
-    def _shared(self) -> Iterator[None]:
+    def _share(self) -> Iterator[None]:
         with self._changed:
             self._changed.wait_for(lambda: not self._is_ending)
             # (All threads of a process have the lock in common.)

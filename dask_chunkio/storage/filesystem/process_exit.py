@@ -15,7 +15,7 @@ from dask_chunkio.storage.filesystem.descriptors import in_child
 
 __all__ = ["inside_hdf5", "leave"]
 
-# Seconds that the end of the process waits for a turn, which reads and writes metadata only.
+# Seconds that the end of the process waits for a transaction, which reads and writes metadata only.
 _PATIENCE = 30.0
 
 

@@ -108,7 +108,7 @@ class Folder:
 
         The journal says that the write is finished.  Cut off anywhere, what is left says so too: without it an
         append would count as never begun, and be done again.  Where the journal is empty, the log goes first: without
-        the file that it is for, nobody could go on with its turn.
+        the file that it is for, nobody could go on with its transaction.
         """
         last = ("manifest.json", "journal")
         first = () if self._holds("journal") else ("log",)

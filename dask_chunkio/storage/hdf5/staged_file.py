@@ -47,7 +47,7 @@ def _zeros(size: int = -1) -> bytes:
 
 
 def _never_raises(answer: Callable[..., Any]) -> Callable[[Callback], Callback]:
-    """Turn any exception in a callback into a dead file, and return `answer` of its arguments.
+    """Transaction any exception in a callback into a dead file, and return `answer` of its arguments.
 
     HDF5 calls these methods while h5py holds its lock.  An exception there poisons the
     handle, and leaving the interpreter with it ends in a crash.  So: take no lock, call no
@@ -177,7 +177,7 @@ class StagedFile:
     def flush(self) -> None:
         """Do nothing: a commit decides what becomes durable."""
 
-    # What a turn calls
+    # What a transaction calls
 
     def reserve(self, dataset: h5py.h5d.DatasetID, origin: Shape, nbytes: int, mask: int) -> int:
         """Have HDF5 allocate and index the place of one payload.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from dask_chunkio.errors import TargetError
-from dask_chunkio.storage.activity.activity_lock import Claim
+from dask_chunkio.storage.activity.activity_lock import ActivityLock
 from dask_chunkio.storage.filesystem.descriptors import close_descriptor
 from dask_chunkio.storage.filesystem.io import open_side_file, pread_into, pwrite_all, read_small_file, sync_folder
 from dask_chunkio.storage.filesystem.kind import FileSystem, file_system_of
@@ -117,22 +117,22 @@ def _tried(probe: Callable[[str], _Found], place: str) -> _Found:
 
 def _locks_exclude(place: str) -> _Found:
     path = os.path.join(place, "lock")
-    with contextlib.closing(Claim(path)) as claim:
-        claim.share()
+    with contextlib.closing(ActivityLock(path)) as activity_lock:
+        activity_lock.share()
         answers = [_ask(path, "alone"), _ask(path, "shared")]
-        claim.take_alone(1)
+        activity_lock.take_alone(1)
         answers.append(_ask(path, "shared"))
     return _yes(answers == ["busy", "taken", "busy"], _UNSEEN)
 
 
 def _locks_end(place: str) -> _Found:
     path = os.path.join(place, "lock")
-    with contextlib.closing(Claim(path)) as claim, _holding(path, "alone") as (process, answer):
-        if answer != "taken" or claim.take_alone(1):
+    with contextlib.closing(ActivityLock(path)) as activity_lock, _holding(path, "alone") as (process, answer):
+        if answer != "taken" or activity_lock.take_alone(1):
             return _UNSEEN, False
         process.kill()
         process.wait(_SECONDS)
-        return _yes(claim.take_alone(1), "no: the lock of a process that was killed stays")
+        return _yes(activity_lock.take_alone(1), "no: the lock of a process that was killed stays")
 
 
 def _ask(path: str, how: str) -> str:

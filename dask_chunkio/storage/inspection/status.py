@@ -67,7 +67,7 @@ class UnfinishedWrite:
     last_commit : str
         When a buffer was committed last; empty if none was.
     log_nbytes : int
-        Bytes of a turn that was cut off, and is applied or dropped by the next.
+        Bytes of a transaction that was cut off, and is applied or dropped by the next.
     finished : bool
         Whether everything is written, and all that is left is to remove the folder.
     command : tuple of str

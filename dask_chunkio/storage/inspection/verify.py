@@ -27,7 +27,7 @@ from dask_chunkio.storage.journal.journal import Journal
 from dask_chunkio.storage.journal.payloads import read_payload
 from dask_chunkio.storage.target import Target
 
-__all__ = ["Verified", "verify"]
+__all__ = ["VerificationReport", "verify"]
 
 # On so many datasets of a file HDF5 may crash before the rest of them is given up.
 _MOST_CRASHES = 20
@@ -46,7 +46,7 @@ main()
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class VerificationReport:
     """What `verify` found.
 
     Parameters
@@ -75,7 +75,7 @@ class Verified:
         return not self.problems and not self.undecodable
 
 
-def verify(path: str | os.PathLike[str]) -> Verified:
+def verify(path: str | os.PathLike[str]) -> VerificationReport:
     """Compare every payload of an unfinished write with its checksum; of any other file decode every chunk.
 
     Parameters
@@ -112,7 +112,7 @@ def verify(path: str | os.PathLike[str]) -> Verified:
     """
     target = Target(os.path.realpath(local_path("path", path)), "")
     if is_left(target.folder) and not target.is_begun and not os.path.exists(target.path):
-        return Verified(target.path, 0, (), True)
+        return VerificationReport(target.path, 0, (), True)
     found = target.found() if target.is_begun else None
     if found is None:
         return _decoded(target.path)
@@ -124,7 +124,7 @@ def verify(path: str | os.PathLike[str]) -> Verified:
         raise TargetError(f"cannot read {found.folder}: {error.strerror or error}") from error
 
 
-def _compared(target: Target) -> Verified:
+def _compared(target: Target) -> VerificationReport:
     problems, checked = [], 0
     file = open_side_file(target.file, write=False)
     try:
@@ -139,7 +139,7 @@ def _compared(target: Target) -> Verified:
                     problems.append(printable(f"{made.name}: {where} is not what was committed"))
     finally:
         close_descriptor(file)
-    return Verified(target.file, checked, tuple(problems), True)
+    return VerificationReport(target.file, checked, tuple(problems), True)
 
 
 def _journal(target: Target) -> Journal:
@@ -155,7 +155,7 @@ def _journal(target: Target) -> Journal:
     return journal
 
 
-def _decoded(path: str) -> Verified:
+def _decoded(path: str) -> VerificationReport:
     if not os.path.exists(path):
         raise TargetError(f"there is no file {path}")
     if os.path.isdir(path):
@@ -166,7 +166,7 @@ def _decoded(path: str) -> Verified:
             break
     if findings.refused is not None:
         raise TargetError(f"{path} cannot be opened as an HDF5 file: {findings.refused}")
-    return Verified(path, findings.checked, tuple(findings.problems), False, tuple(findings.undecodable))
+    return VerificationReport(path, findings.checked, tuple(findings.problems), False, tuple(findings.undecodable))
 
 
 class _Findings:

@@ -7,7 +7,7 @@ OWNER     JSON: who writes from here on.  The last one owns the write; everybody
 CREATED   JSON: the datasets that were made, and the group in which they are hidden; again
           where one has another length.
 RESERVED  dataset, buffer, epoch, time; for each chunk its number, place, checksum and mask.
-VOIDED    the same, of chunks that hold the fill value in place of their data (`recover`).
+FILLED    the same, of chunks that hold the fill value in place of their data (`recover`).
 FINISHED  empty: index and journal agreed, everything stands under its final name.
 DISCARDED empty: what was hidden in an existing file is no longer there.
 ========  ==================================================================================
@@ -36,11 +36,11 @@ from dask_chunkio.storage.journal.owner import Owner
 from dask_chunkio.storage.journal.records import (
     CREATED,
     DISCARDED,
+    FILLED,
     FINISHED,
     HEADER_NBYTES,
     OWNER,
     RESERVED,
-    VOIDED,
     claimed_nbytes,
     damaged_before_others,
     pack_record,
@@ -225,7 +225,7 @@ class Journal:
         elif kind == CREATED:
             for body in bodies:
                 self._create(Created.unpack(body))
-        elif kind in (RESERVED, VOIDED):
+        elif kind in (RESERVED, FILLED):
             heads = list(map(_BUFFER.unpack_from, bodies))
             for dataset in {head[0] for head in heads}:
                 mine = [body for body, head in zip(bodies, heads, strict=True) if head[0] == dataset]

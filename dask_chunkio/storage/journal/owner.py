@@ -1,4 +1,4 @@
-"""The owner of a write: who may take its turns."""
+"""The owner of a write: who may take its transactions."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Owner:
     started : str
         When, with the time zone.
     exclusive : bool
-        Whether one process alone takes all turns.
+        Whether one process alone takes all transactions.
     durability : str
-        ``"process"`` or ``"power"``: what its turns survive.
+        ``"process"`` or ``"power"``: what its transactions survive.
     """
 
     write_id: str

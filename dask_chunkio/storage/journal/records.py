@@ -23,13 +23,13 @@ import xxhash
 from dask_chunkio.errors import ArgumentError, IntegrityError
 from dask_chunkio.storage.filesystem.io import pread_into
 
-__all__ = ["APPLYING", "CREATED", "DISCARDED", "FINISHED", "LEASE", "OWNER", "RESERVED", "TURN", "VERSION", "VOIDED"]
+__all__ = ["APPLYING", "CREATED", "DISCARDED", "FILLED", "FINISHED", "LEASE", "OWNER", "REDO", "RESERVED", "VERSION"]
 __all__ += ["HEADER_NBYTES", "Bytes", "claimed_nbytes", "damaged_before_others", "is_whole_at", "pack_json"]
 __all__ += ["checksum", "checksum_at", "first_record", "is_cut_off", "json_object", "pack_record", "parse_json"]
 __all__ += ["read_records"]
 
 VERSION = 3
-CREATED, RESERVED, TURN, OWNER, VOIDED, FINISHED, APPLYING, DISCARDED, LEASE = range(1, 10)
+CREATED, RESERVED, REDO, OWNER, FILLED, FINISHED, APPLYING, DISCARDED, LEASE = range(1, 10)
 
 _MAGIC = b"DCIO"
 _HEADER = struct.Struct("<4sHHQ")
@@ -241,17 +241,17 @@ def _record_at(data: Bytes, at: int, name: str) -> Record | None:
 
 
 def _record_after(data: bytes, at: int, name: str) -> bool:
-    # Each header may claim all that follows: a torn record holds none, so that a few are enough to tell damage.
+    # Each header may activity lock all that follows: a torn record holds none, so that a few are enough to tell damage.
     following, left = data.find(_MAGIC, at + 1), 2 * (len(data) - at)
     while following != -1 and left >= 0:
-        left -= _claimed(data, following)
+        left -= _taken_over(data, following)
         if _record_at(data, following, name) is not None:
             return True
         following = data.find(_MAGIC, following + 1)
     return left < 0
 
 
-def _claimed(data: bytes, at: int) -> int:
+def _taken_over(data: bytes, at: int) -> int:
     """Return how many bytes a header says to follow, as far as they are there."""
     if len(data) - at < _PREFIX:
         return 0

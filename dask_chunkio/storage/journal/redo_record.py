@@ -1,7 +1,7 @@
-"""The log: what one turn changes, whole or not at all.
+"""The log: what one transaction changes, whole or not at all.
 
 A file of at most one record (`dask_chunkio.storage.journal.records`): what the journal gains and what
-HDF5 staged, with what stood there before.  `dask_chunkio.storage.journal.redo_log` says when it is written,
+HDF5 staged, with what stood there before.  `dask_chunkio.storage.redo_log` says when it is written,
 applied, applied again and dropped.
 """
 
@@ -17,7 +17,7 @@ from dask_chunkio.storage.filesystem.io import memory_nbytes, pread_into, pwrite
 from dask_chunkio.storage.journal.records import (
     APPLYING,
     HEADER_NBYTES,
-    TURN,
+    REDO,
     Bytes,
     checksum,
     checksum_at,
@@ -27,7 +27,7 @@ from dask_chunkio.storage.journal.records import (
     pack_record,
 )
 
-__all__ = ["SECTOR", "Mark", "Turn", "load_turn", "read_mark", "read_turn"]
+__all__ = ["SECTOR", "Mark", "RedoRecord", "load_redo_record", "read_mark", "read_redo_record"]
 
 # What a disk writes whole or not at all, even when its power fails.  A process that is killed may tear even that.
 SECTOR = 512
@@ -43,21 +43,21 @@ Run = tuple[int, bytes | memoryview]
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class RedoRecord:
     """What one commit changes: applied whole, or never.
 
     Parameters
     ----------
     journal_at : int
-        Length of the journal before the turn.
+        Length of the journal before the transaction.
     journal : bytes
         Records that it gains.
     old_size, size : int
-        Bytes of the file before and after the turn.
+        Bytes of the file before and after the transaction.
     runs : sequence of (int, bytes)
         What HDF5 staged.
     before : sequence of bytes
-        What stood, before the turn, under each run, as far as the file reached.
+        What stood, before the transaction, under each run, as far as the file reached.
     device, inode : int
         Of the file, for whoever looks for it.
     """
@@ -72,8 +72,8 @@ class Turn:
     inode: int = 0
 
     @classmethod
-    def on(cls, descriptor: int, journal_at: int, journal: bytes, size: int, runs: Sequence[Run]) -> Turn:
-        """Build the turn that changes a file as it stands."""
+    def on(cls, descriptor: int, journal_at: int, journal: bytes, size: int, runs: Sequence[Run]) -> RedoRecord:
+        """Build the transaction that changes a file as it stands."""
         found = os.fstat(descriptor)
         before = [_read(descriptor, offset, _covered(offset, data, found.st_size)) for offset, data in runs]
         return cls(journal_at, journal, found.st_size, size, runs, before, found.st_dev, found.st_ino)
@@ -85,10 +85,10 @@ class Turn:
         for offset, data in self.runs:
             parts += (_RUN.pack(offset, len(data)), data)
         parts += self.before
-        return pack_record(TURN, b"".join(parts))
+        return pack_record(REDO, b"".join(parts))
 
     @classmethod
-    def unpack(cls, body: bytes | memoryview) -> Turn:
+    def unpack(cls, body: bytes | memoryview) -> RedoRecord:
         """Read the body of a record; what is in it is not copied.
 
         Raises
@@ -119,9 +119,9 @@ class Turn:
         return cls(journal_at, journal, old_size, size, runs, before, device, inode)
 
     def require_applicable(self, descriptor: int, journal: int, name: str) -> None:
-        """Make sure that nobody else has changed what this turn changes.
+        """Make sure that nobody else has changed what this transaction changes.
 
-        Every sector must hold what stood there before the turn, or what it puts there, or, torn,
+        Every sector must hold what stood there before the transaction, or what it puts there, or, torn,
         the beginning of the one and the end of the other.
 
         Raises
@@ -132,7 +132,7 @@ class Turn:
         for (offset, data), old in zip(self.runs, self.before, strict=True):
             if (at := _changed(descriptor, offset, data, old)) is not None:
                 raise IntegrityError(
-                    f"{name} was changed by another program at byte {at} while a turn of this write was cut off "
+                    f"{name} was changed by another program at byte {at} while a transaction of this write was cut off "
                     f"there; applied now, it would harm that change. Nothing was touched. If the file is good as it "
                     f"is, give the write up with 'dask-chunkio discard --force'; else restore the file first"
                 )
@@ -158,13 +158,13 @@ class Turn:
 
     @property
     def mark(self) -> Mark:
-        """What tells this turn from every other of the same write."""
+        """What tells this transaction from every other of the same write."""
         return Mark(self.journal_at, len(self.journal), checksum(self.journal))
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Which turn is being applied: the records that the journal has only when all of it is applied.
+    """Which transaction is being applied: the records that the journal has only when all of it is applied.
 
     Parameters
     ----------
@@ -202,8 +202,8 @@ def read_mark(data: bytes, name: str) -> Mark | None:
     return Mark(*_MARK.unpack(record[2])) if record is not None and is_mark else None
 
 
-def read_turn(data: Bytes, name: str = "the log") -> Turn | None:
-    """Return the turn that a log holds, or None where it is torn.
+def read_redo_record(data: Bytes, name: str = "the log") -> RedoRecord | None:
+    """Return the transaction that a log holds, or None where it is torn.
 
     Raises
     ------
@@ -214,17 +214,17 @@ def read_turn(data: Bytes, name: str = "the log") -> Turn | None:
     if record is None:
         return None
     try:
-        if record[0] != TURN:
+        if record[0] != REDO:
             raise ValueError(f"the kind {record[0]}")
-        return Turn.unpack(record[2])
+        return RedoRecord.unpack(record[2])
     except (ValueError, OverflowError, struct.error, MemoryError) as error:
         raise IntegrityError(
-            f"{name} holds what no turn can ({error}); discard the write and start it again"
+            f"{name} holds what no transaction can ({error}); discard the write and start it again"
         ) from error
 
 
-def load_turn(descriptor: int, name: str) -> Turn | None:
-    """Return the turn that a log holds, or None where it is torn; only a record that is whole is loaded.
+def load_redo_record(descriptor: int, name: str) -> RedoRecord | None:
+    """Return the transaction that a log holds, or None where it is torn; only a record that is whole is loaded.
 
     Parameters
     ----------
@@ -243,7 +243,7 @@ def load_turn(descriptor: int, name: str) -> Turn | None:
     nbytes = claimed_nbytes(start)
     if nbytes is None or nbytes > size:
         return None
-    # (A body that is shorter than that holds no turn.)
+    # (A body that is shorter than that holds no transaction.)
     count = _TURN.unpack_from(start, HEADER_NBYTES)[-1] if len(start) == HEADER_NBYTES + _TURN.size else 0
     _require_memory(nbytes + _RUN_NBYTES * min(count, nbytes // _RUN.size), name)
     if not is_whole_at(descriptor, start):
@@ -253,7 +253,7 @@ def load_turn(descriptor: int, name: str) -> Turn | None:
     except MemoryError as error:
         raise _too_large(nbytes, name) from error
     pread_into(descriptor, data, 0)
-    return read_turn(data, name)
+    return read_redo_record(data, name)
 
 
 def _require_memory(nbytes: int, name: str) -> None:

@@ -1,14 +1,14 @@
-"""How a turn is made durable: written to the log, applied, and applied again after a crash.
+"""How a transaction is made durable: written to the log, applied, and applied again after a crash.
 
 Each step begins when the one before it is done, and with ``durability="power"`` has reached the disk::
 
-    log       the record of the whole turn
-    applying  the turn's mark
+    log       the record of the whole transaction
+    applying  the transaction's mark
     file      what HDF5 staged
-    journal   the turn's records
+    journal   the transaction's records
     log       emptied
 
-So a turn whose mark is not there was never applied, one whose records the journal has is applied whole, and
+So a transaction whose mark is not there was never applied, one whose records the journal has is applied whole, and
 between the two the log is the only copy of what the file needs.  It is whole then, or damaged: it is never dropped.
 """
 
@@ -28,8 +28,8 @@ from dask_chunkio.storage.filesystem.io import (
     rewrite_file,
     sync_folder,
 )
-from dask_chunkio.storage.journal.records import HEADER_NBYTES, TURN, is_cut_off
-from dask_chunkio.storage.journal.redo_record import Mark, Turn, load_turn, read_mark
+from dask_chunkio.storage.journal.records import HEADER_NBYTES, REDO, is_cut_off
+from dask_chunkio.storage.journal.redo_record import Mark, RedoRecord, load_redo_record, read_mark
 from dask_chunkio.storage.target import DAMAGED_LOG, Durability, Target
 
 __all__ = ["RedoLog"]
@@ -38,7 +38,7 @@ _MARK_NBYTES = 512
 
 
 class RedoLog:
-    """The log of one write, and the mark of the turn that is being applied.
+    """The log of one write, and the mark of the transaction that is being applied.
 
     Parameters
     ----------
@@ -55,20 +55,20 @@ class RedoLog:
         self._log, self._applying, self._journal = log, applying, journal
         self._is_named = False
 
-    def commit(self, turn: Turn, durable: bool) -> None:
-        """Write a turn down, and apply it; `durable` waits for the disk at each step."""
-        if not turn.journal:
-            raise ValueError("a turn without records cannot be told from one that was not applied")
-        self._write(turn.pack(), durable)
-        self._apply(turn, durable)
+    def commit(self, redo: RedoRecord, durable: bool) -> None:
+        """Write a transaction down, and apply it; `durable` waits for the disk at each step."""
+        if not redo.journal:
+            raise ValueError("a transaction without records cannot be told from one that was not applied")
+        self._write(redo.pack(), durable)
+        self._apply(redo, durable)
 
     def replay(self, durability: Callable[[], Durability]) -> bytes:
-        """Apply the turn of a process that died in the middle of it, or drop one that was never applied.
+        """Apply the transaction of a process that died in the middle of it, or drop one that was never applied.
 
         Parameters
         ----------
         durability : callable
-            Returns that of whoever wrote the log; only called where no turn is being applied.
+            Returns that of whoever wrote the log; only called where no transaction is being applied.
 
         Returns
         -------
@@ -84,23 +84,23 @@ class RedoLog:
         if size == 0:
             self._require_nothing_applied()
             return b""
-        turn = load_turn(self._log, self._target.log)
-        if turn is None:
+        redo = load_redo_record(self._log, self._target.log)
+        if redo is None:
             self._drop_unapplied(size, durability)
-        elif turn.mark.is_entered(self._journal):
+        elif redo.mark.is_entered(self._journal):
             # Its records may be in the page cache alone, and taken for written: until they are on the disk, only the
-            # log says that the turn is applied.
-            pwrite_all(self._journal, turn.journal, turn.journal_at)
+            # log says that the transaction is applied.
+            pwrite_all(self._journal, redo.journal, redo.journal_at)
             os.fsync(self._journal)
             os.ftruncate(self._log, 0)
         else:
-            turn.require_applicable(self._disk.descriptor, self._journal, self._target.file)
+            redo.require_applicable(self._disk.descriptor, self._journal, self._target.file)
             # It may be in the page cache alone, and, after an fsync that failed, taken for written: so it is
             # written again.  Applied to the disk before it is there, it could not be applied again.
             rewrite_file(self._log)
             self._sync()
-            self._apply(turn, durable=True)
-            return turn.journal
+            self._apply(redo, durable=True)
+            return redo.journal
         return b""
 
     def _write(self, record: bytes, durable: bool) -> None:
@@ -114,41 +114,41 @@ class RedoLog:
             sync_folder(self._target.folder)
             self._is_named = True
 
-    def _apply(self, turn: Turn, durable: bool) -> None:
-        pwrite_all(self._applying, turn.mark.pack(), 0)
+    def _apply(self, redo: RedoRecord, durable: bool) -> None:
+        pwrite_all(self._applying, redo.mark.pack(), 0)
         if durable:
             os.fsync(self._applying)
         begun = self._disk.begin()
-        turn.apply(self._disk.descriptor)
+        redo.apply(self._disk.descriptor)
         if durable:
             self._disk.sync(begun)
-        self._enter(turn, durable)
+        self._enter(redo, durable)
         os.ftruncate(self._log, 0)
 
-    def _enter(self, turn: Turn, durable: bool) -> None:
+    def _enter(self, redo: RedoRecord, durable: bool) -> None:
         try:
-            turn.enter(self._journal)
+            redo.enter(self._journal)
             if durable:
                 os.fsync(self._journal)
         except OSError:
-            # Records that may not be on the disk must not say that the turn is: then it is applied again.
+            # Records that may not be on the disk must not say that the transaction is: then it is applied again.
             with contextlib.suppress(OSError):
-                os.ftruncate(self._journal, turn.journal_at)
+                os.ftruncate(self._journal, redo.journal_at)
             raise
 
-    # A log that holds no whole turn
+    # A log that holds no whole transaction
 
     def _drop_unapplied(self, size: int, durability: Callable[[], Durability]) -> None:
         mark, is_damaged = self._read_mark()
         if is_damaged or (mark is not None and not mark.is_entered(self._journal)):
-            raise self._damaged("the turn that it holds was being applied when its writer died")
+            raise self._damaged("the transaction that it holds was being applied when its writer died")
         start = bytearray(min(size, HEADER_NBYTES))
         pread_into(self._log, memoryview(start), 0)
-        if not is_cut_off(bytes(start), size, TURN):
+        if not is_cut_off(bytes(start), size, REDO):
             if durability() != "power":
                 raise self._damaged("no process that was killed leaves it like that")
             # What a power failure leaves of a log that did not reach the disk can have any content, and any length up
-            # to that of a turn, which is made in memory.
+            # to that of a transaction, which is made in memory.
             if size > memory_nbytes():
                 raise self._damaged(f"it has {size} bytes, more than memory")
             copy_whole_file(self._log, self._target.folder, DAMAGED_LOG)
@@ -162,12 +162,12 @@ class RedoLog:
         mark, _ = self._read_mark()
         if mark is not None and not mark.is_entered(self._journal):
             raise self._damaged(
-                f"it is empty, and either its turn was being applied when its writer died, or {self._target.journal} "
-                f"has lost its end"
+                f"it is empty, and either its transaction was being applied when its writer died, or "
+                f"{self._target.journal} has lost its end"
             )
 
     def _read_mark(self) -> tuple[Mark | None, bool]:
-        """Return the mark of the last turn that was applied, and whether it is damaged."""
+        """Return the mark of the last transaction that was applied, and whether it is damaged."""
         data = bytearray(_MARK_NBYTES)
         count = pread_into(self._applying, memoryview(data), 0)
         mark = read_mark(bytes(data[:count]), self._target.applying)
