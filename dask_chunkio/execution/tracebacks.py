@@ -23,7 +23,8 @@ __all__ = ["shortens_tracebacks"]
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 # What lies between a user's call and a user's source.
-_FOLDERS = tuple(str(Path(file).parent) + os.sep for file in (__file__, dask.__file__, distributed.__file__))
+_PACKAGES = (Path(__file__).parents[1], Path(dask.__file__).parent, Path(distributed.__file__).parent)
+_FOLDERS = tuple(f"{package}{os.sep}" for package in _PACKAGES)
 
 
 def shortens_tracebacks(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

@@ -33,7 +33,7 @@ __all__ = ["VerificationReport", "verify"]
 _MOST_CRASHES = 20
 # The signal with which the system ends a process that takes more processor time than `decoding` gives it.
 _TIME_IS_OVER = int(getattr(signal, "SIGXCPU", 0)) or None
-_PACKAGE = str(Path(__file__).parents[1])
+_PACKAGE = str(Path(__file__).parents[2])
 # The package without its `__init__`, which takes seconds to import dask.
 _SCRIPT = """
 import json, sys, types
