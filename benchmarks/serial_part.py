@@ -31,6 +31,7 @@ from benchmarks.simulation import Costs, simulate
 from dask_chunkio.filters.chunk_format import Payload
 from dask_chunkio.storage import session
 from dask_chunkio.storage.begin import begin
+from dask_chunkio.storage.finish import finish
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec
 from dask_chunkio.storage.journal.created import Created, CreatedDataset
 from dask_chunkio.storage.journal.journal import Journal, Reservations
@@ -86,7 +87,7 @@ def run(setting: Setting, folder: Path) -> Measured:
     seconds = time.perf_counter() - started
     for child in children:
         child.join()
-    session.finish(target, [layout], [spec], contextlib.nullcontext)
+    finish(target, [layout], [spec], contextlib.nullcontext)
     Path(target.path).unlink()
     transactions, commits = ([one for lists in found for one in lists[part]] for part in (0, 1))
     return Measured(seconds, transactions, commits)
@@ -238,8 +239,9 @@ def _text(
         machine(),
         "",
         f"A commit of {CHUNKS} chunks takes {1e3 * transaction:.2f} ms of a processor in its transaction, "
-        f"{1e3 * local.outside:.2f} outside, and {1e6 * local.record:.1f} us for each record of another worker; a transaction is handed over in "
-        f"{1e3 * local.handover:.2f} ms by the system, in {1e3 * cluster.handover:.2f} by dask's scheduler.",
+        f"{1e3 * local.outside:.2f} outside, and {1e6 * local.record:.1f} us for each record of another worker; "
+        f"a transaction is handed over in {1e3 * local.handover:.2f} ms by the system, "
+        f"in {1e3 * cluster.handover:.2f} by dask's scheduler.",
         "",
         f"Commits after pauses of {1e3 * options.pause:.0f} ms, all processes on {os.cpu_count()} cores:",
         "",

@@ -143,14 +143,14 @@ def test_it_is_resumed_with_the_stream_from_its_beginning(target, scheduler, fai
 
 
 def test_a_write_that_had_its_length_is_resumed(target, monkeypatch):
-    from dask_chunkio.storage import session
+    from dask_chunkio.execution import tasks
 
     data = numbers((101, 5))
-    finish = session.finish
-    monkeypatch.setattr(session, "finish", lambda *_: 1 / 0)
+    finish = tasks.finish
+    monkeypatch.setattr(tasks, "finish", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write(target, rows_of(data))
-    monkeypatch.setattr(session, "finish", finish)
+    monkeypatch.setattr(tasks, "finish", finish)
     for rows in (100, 102, 200, 8):
         with pytest.raises(IntegrityError, match=r"/x: the stream has \d+ rows now, but another number when its"):
             write(target, rows_of(numbers((rows, 5))), resume=True)

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 import dask_chunkio
 from dask_chunkio.cli.main import main
-from dask_chunkio.storage import transaction
+from dask_chunkio.storage import payload_file
 
 DATA = np.random.default_rng(0).integers(0, 99, (300, 20)).astype("i2")
 WRITE = "write", "a.npy", "out.h5:/g/x", "--compression", "gzip", "--chunks", "30,20", "--buffer-shape", "30,20"
@@ -42,7 +42,7 @@ def cut_off(request: pytest.FixtureRequest, run: Run, monkeypatch: pytest.Monkey
     if request.param == "existing":
         with h5py.File("out.h5", "w") as file:
             file["old"] = [1, 2, 3]
-    place, calls = transaction.pwrite_each, iter(range(100))
+    place, calls = payload_file.pwrite_each, iter(range(100))
 
     def full(*arguments: object) -> None:
         if next(calls) == 3:
@@ -50,7 +50,7 @@ def cut_off(request: pytest.FixtureRequest, run: Run, monkeypatch: pytest.Monkey
         place(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(transaction, "pwrite_each", full)
+        patched.setattr(payload_file, "pwrite_each", full)
         stderr = run(*WRITE, "--scheduler", "synchronous", code=1).stderr
     assert "No space left on device; make space, and go on with --resume" in stderr
     assert "go on with: dask-chunkio resume out.h5, or remove it with: dask-chunkio discard out.h5" in stderr

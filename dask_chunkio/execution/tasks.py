@@ -43,6 +43,7 @@ from dask_chunkio.storage.filesystem.descriptors import close_descriptor
 from dask_chunkio.storage.filesystem.io import open_side_file
 from dask_chunkio.storage.filesystem.kind import file_system_of
 from dask_chunkio.storage.filesystem.locks import locked
+from dask_chunkio.storage.finish import finish
 from dask_chunkio.storage.hdf5.dataset import DatasetSpec
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.visible_chunks import Change, Part
@@ -195,7 +196,7 @@ def finish_target(
     if got != counts:
         raise IntegrityError(f"{layout.target.path}: receipts for {got} buffers of {counts}")
     lock = transaction_lock(layout.target.write_id)
-    finished = session.finish(layout.target, [job.layout for job in jobs], specs, lock)
+    finished = finish(layout.target, [job.layout for job in jobs], specs, lock)
     for note in finished.notes:
         logger.warning("%s", printable(f"{layout.target.path}: {note}"))
     datasets = tuple(map(_result, jobs, finished.stored))

@@ -14,7 +14,7 @@ from dask_chunkio.errors import TargetBusyError, TargetChangedError, TargetError
 from dask_chunkio.storage import session
 from dask_chunkio.storage.activity.activity_lock import LOOKS, ActivityLock
 from dask_chunkio.storage.activity.keepalive import Keepalive
-from dask_chunkio.storage.creation import Made
+from dask_chunkio.storage.creation import Made, create_datasets
 from dask_chunkio.storage.filesystem.io import is_at
 from dask_chunkio.storage.filesystem.side_folder import Folder, is_left, remove_empty_folder
 from dask_chunkio.storage.hdf5.dataset import DatasetSpec
@@ -86,9 +86,9 @@ def begin(
     def create(target: Target, owners: Sequence[Owner] | None) -> Made:
         writer = session.writer_for(target, exclusive)
         if keepalive is None:
-            return writer.create(specs, lock, owners)
-        with writer.transactions.used():
-            made = writer.create(specs, lock, owners, keepalive.announce)
+            return create_datasets(writer.transactions, specs, lock, owners)
+        with writer.transactions.files.used():
+            made = create_datasets(writer.transactions, specs, lock, owners, keepalive.announce)
             # Before this call lets go of its own activity lock, so that nobody finds the write free.
             if not made.complete:
                 keepalive.share()

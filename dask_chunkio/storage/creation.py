@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import h5py
@@ -14,14 +14,16 @@ from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, descri
 from dask_chunkio.storage.journal.created import Created, CreatedDataset
 from dask_chunkio.storage.journal.owner import Owner
 from dask_chunkio.storage.preconditions import opened_to_look, require_replaceable
+from dask_chunkio.storage.take_over import remove_dead_leases
 from dask_chunkio.storage.target import Target, cannot_resume
 from dask_chunkio.storage.tokens import add_token
-from dask_chunkio.storage.transaction import Transactions
+from dask_chunkio.storage.transaction import PATIENCE, Lock, Transactions
 from dask_chunkio.storage.visible_chunks import extend_dataset
 
-__all__ = ["Made", "describe_datasets", "make_datasets", "take_over_datasets"]
+__all__ = ["Made", "create_datasets", "describe_datasets"]
 
 _GROUP = "/.dask_chunkio-"
+_FIRST_PATIENCE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,53 @@ class Made:
     complete: tuple[StoredDataset, ...] = ()
 
 
-def make_datasets(transactions: Transactions, specs: Sequence[DatasetSpec]) -> Made:
+def create_datasets(
+    transactions: Transactions,
+    specs: Sequence[DatasetSpec],
+    lock: Lock,
+    judged: Sequence[Owner] | None = None,
+    begins: Callable[[], None] = lambda: None,
+) -> Made:
+    """Make the datasets, or find them made by this write or by one that is resumed.
+
+    Parameters
+    ----------
+    transactions : Transactions
+        Of the write.
+    specs : sequence of DatasetSpec
+        The datasets.
+    lock : callable
+        Returns the scheduler's lock.
+    judged : sequence of Owner, optional
+        Of a write that is resumed: who was found to be dead.
+    begins : callable
+        Called as soon as it is known that the write may be this call's.
+
+    Raises
+    ------
+    TargetBusyError
+        If another call is at work on it.
+    ArgumentError
+        If what is resumed was begun with other arguments.
+    """
+    target, journal = transactions.target, transactions.journal
+    with transactions.files.used():
+        # Without a lock: a process that is stopped in the middle of its transaction would keep it.
+        transactions.refresh()
+        is_mine = journal.may_be_of(target.write_id)
+        # Once it has begun, others are at work on this very write: they are waited for.
+        is_begun = is_mine and bool(journal.owners)
+        if is_mine or judged is not None:
+            begins()
+        with transactions.transaction(lock, anybody=True, patience=PATIENCE if is_begun else _FIRST_PATIENCE):
+            if journal.may_be_of(target.write_id):
+                return _make_datasets(transactions, specs)
+            made = _take_over_datasets(transactions, specs, judged)
+        remove_dead_leases(target)
+        return made
+
+
+def _make_datasets(transactions: Transactions, specs: Sequence[DatasetSpec]) -> Made:
     """Make the datasets, inside a transaction, or find them made by this write."""
     if transactions.journal.created is not None:
         return Made(describe_datasets(transactions, transactions.journal.created, specs))
@@ -84,7 +132,7 @@ def describe_datasets(
         return tuple(replace(layout, name=name) for layout, name in zip(described, names, strict=True))
 
 
-def take_over_datasets(
+def _take_over_datasets(
     transactions: Transactions, specs: Sequence[DatasetSpec], judged: Sequence[Owner] | None
 ) -> Made:
     """Go on with a write that another call began, inside a transaction.
@@ -111,7 +159,7 @@ def take_over_datasets(
     """
     created, owner, target = transactions.journal.created, transactions.journal.owner, transactions.target
     if created is None or owner is None:
-        return make_datasets(transactions, specs)
+        return _make_datasets(transactions, specs)
     # Whoever died in the transaction that was to take the write over is named by the log alone until it is replayed.
     if judged is None or (judged and judged[-1] != owner and owner not in transactions.replayed_owners):
         raise TargetBusyError(f"{target.path} is being written by another call, {owner}; wait for it (wait=True)")
@@ -119,14 +167,14 @@ def take_over_datasets(
     difference = created.difference(wanted)
     if difference is not None:
         if transactions.journal.finished and target.mode != "new":
-            transactions.folder.empty()
+            transactions.files.folder.empty()
             raise TargetChangedError(f"{target.path}: a write that had ended left its folder, which is removed now")
         if complete := _completed(transactions, specs):
             return Made(complete=complete)
         raise ArgumentError(cannot_resume(target, difference))
     layouts = describe_datasets(transactions, created, specs)
     # First: a retry of what fails here finds nothing taken over.
-    transactions.sync_all()
+    transactions.payloads.sync_all()
     records = _owner(transactions, owner.epoch + 1).pack()
     if created.token == target.token:
         transactions.record(records)

@@ -69,7 +69,7 @@ def _resize(transactions: Transactions, created: Created, number: int, made: Cre
     datasets = list(created.datasets)
     datasets[number] = made
     with transactions.opened() as state:
-        state.dataset(transactions.path_of(number)).resize(made.shape)
+        state.dataset(transactions.journal.path_of(number)).resize(made.shape)
         transactions.commit(state, replace(created, datasets=tuple(datasets)).pack())
 
 

@@ -1,25 +1,144 @@
-"""What ends a write, inside its last transaction."""
+"""Finish a write: check every chunk, repair an index, name the datasets, trim the file, make it durable."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import h5py
 
-from dask_chunkio.errors import IntegrityError
-from dask_chunkio.storage.chunk_index import index_differs
-from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec
+from dask_chunkio.errors import IntegrityError, TargetError
+from dask_chunkio.storage import session
+from dask_chunkio.storage.activity.keepalive import close_files
+from dask_chunkio.storage.chunk_index import count_stored, index_differs
+from dask_chunkio.storage.filesystem.side_folder import Folder, is_left
+from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, describe
 from dask_chunkio.storage.index_repair import rebuild_dataset
 from dask_chunkio.storage.journal.records import FINISHED, pack_record
 from dask_chunkio.storage.open_transaction import OpenTransaction
 from dask_chunkio.storage.preconditions import require_replaceable
+from dask_chunkio.storage.publish import publish
+from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.tokens import add_token
-from dask_chunkio.storage.transaction import Transactions
+from dask_chunkio.storage.transaction import Lock, Transactions
 
-__all__ = ["end", "repair_index", "require_all"]
+__all__ = ["Finished", "finish"]
 
 
-def require_all(transactions: Transactions, layouts: Sequence[DatasetLayout]) -> None:
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What `finish` found.
+
+    Parameters
+    ----------
+    stored : tuple of int
+        Bytes of all payloads of each dataset.
+    notes : tuple of str
+        What had to be repaired.
+    """
+
+    stored: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+
+
+def finish(target: Target, layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec], lock: Lock) -> Finished:
+    """End a write: check the file, give file and datasets their final names, remove the folder."""
+    if not is_left(target.folder):
+        return _finished_before(target, layouts)
+    session.require_going(target)
+    with contextlib.ExitStack() as stack:
+        use = stack.enter_context(contextlib.ExitStack())
+        writer = session.used_writer(target, False, use)
+        folder = stack.enter_context(writer.transactions.files.folder.copy())
+        finished = _finish_file(writer.transactions, layouts, specs, lock)
+
+        def let_go_of_files() -> None:
+            use.close()
+            session.release(target.write_id)
+            close_files(target.write_id)
+
+        if os.name == "nt":  # renames and removes no file that is open
+            let_go_of_files()
+        finished = _published(target, layouts, folder, let_go_of_files) or finished
+    session.release(target.write_id)
+    return finished
+
+
+def _published(
+    target: Target, layouts: Sequence[DatasetLayout], folder: Folder, let_go_of_files: Callable[[], None]
+) -> Finished | None:
+    try:
+        publish(target, tuple(layout.name for layout in layouts if layout.region is None), folder, let_go_of_files)
+    except OSError as error:
+        if not folder.is_there:
+            return _finished_before(target, layouts)
+        if isinstance(error, TargetError):
+            raise
+        words = f"all of it is written, but cannot be given its name, or {target.folder} cannot be removed"
+        raise target.refused(error, words) from error
+    return None
+
+
+def _finished_before(target: Target, layouts: Sequence[DatasetLayout]) -> Finished:
+    """Accept the whole file that a task has left which ended before it could say so."""
+    try:
+        with h5py.File(target.path, "r") as file:
+            datasets = [file[layout.name] for layout in layouts]
+            made = [(one, layout) for one, layout in zip(datasets, layouts, strict=True) if layout.region is None]
+            if any(describe(dataset) != layout for dataset, layout in made):
+                raise IntegrityError(f"{target.path} holds other datasets than this write made")
+            chunked = made
+            if any(made.is_chunked and count_stored(found) != len(made.chunks) for found, made in chunked):
+                raise IntegrityError(f"{target.path} does not hold every chunk")
+            return Finished(tuple(int(dataset.id.get_storage_size()) for dataset in datasets))
+    except (OSError, KeyError, IntegrityError) as error:
+        raise TargetError(
+            f"{target.folder} is gone: the write was finished or discarded meanwhile, and {target.path} is not what "
+            f"it would have made ({error})"
+        ) from error
+
+
+def _finish_file(
+    transactions: Transactions, layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec], lock: Lock
+) -> Finished:
+    """Check index against journal, give the datasets their names, trim the file, make it durable.
+
+    Parameters
+    ----------
+    transactions : Transactions
+        Of the write.
+    layouts : sequence of DatasetLayout
+        The datasets.
+    specs : sequence of DatasetSpec
+        What they were made from, to make one anew whose index is damaged.
+    lock : callable
+        Returns the scheduler's lock.
+
+    Raises
+    ------
+    TargetBusyError
+        If a process that is placing payloads keeps it waiting for minutes.
+    IntegrityError
+        If the file does not hold every chunk as it was committed, and this cannot be repaired.
+    """
+    notes: list[str] = []
+    with transactions.transaction(lambda: transactions.barrier.exclusive(lock)):
+        transactions.payloads.settle()
+        if not transactions.journal.finished:
+            _require_all(transactions, layouts)
+            notes = _repair_indices(transactions, layouts, specs)
+            _commit_last(transactions, layouts)
+    tables = (transactions.journal.table(number) for number in range(len(layouts)))
+    stored = (
+        int(table["nbytes"].sum()) if layout.is_chunked else layout.nbytes
+        for table, layout in zip(tables, layouts, strict=True)
+    )
+    return Finished(tuple(stored), tuple(notes))
+
+
+def _require_all(transactions: Transactions, layouts: Sequence[DatasetLayout]) -> None:
     """Refuse to end what is not whole.
 
     Raises
@@ -35,7 +154,7 @@ def require_all(transactions: Transactions, layouts: Sequence[DatasetLayout]) ->
             )
 
 
-def repair_index(
+def _repair_indices(
     transactions: Transactions, layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec]
 ) -> list[str]:
     """Compare HDF5's indices with the journal; where one differs, make it anew from the journal.
@@ -77,17 +196,17 @@ def _difference(transactions: Transactions, number: int, layout: DatasetLayout) 
     # What HDF5 keeps in memory does not show what readers will find.  Everything is committed.
     transactions.abandon()
     with transactions.opened() as state:
-        dataset = state.dataset(transactions.path_of(number))
+        dataset = state.dataset(transactions.journal.path_of(number))
         return index_differs(state.staged, dataset, layout, transactions.journal.table(number))
 
 
-def end(transactions: Transactions, layouts: Sequence[DatasetLayout]) -> None:
+def _commit_last(transactions: Transactions, layouts: Sequence[DatasetLayout]) -> None:
     """Commit the last transaction, and make sure that plain HDF5 reads the file."""
     with transactions.opened() as state:
         _name_datasets(transactions, state)
         _note_token(transactions, state)
         transactions.commit(state, pack_record(FINISHED, b""), close=True, durable=True)
-        transactions.trim(state.staged.size)
+        transactions.payloads.trim(state.staged.size)
     # Our own lock would refuse HDF5's; nobody else can have this file open for writing.
     with h5py.File(transactions.target.file, "r", locking=False) as plain:
         for layout in layouts:

@@ -52,7 +52,7 @@ def rebuild_dataset(transactions: Transactions, number: int, layout: DatasetLayo
     if transactions.journal.created is None:
         raise IntegrityError(f"{layout.name}: the journal does not say what was made")
     path = transactions.journal.created.path(number)
-    end = os.fstat(transactions.file).st_size
+    end = os.fstat(transactions.files.file).st_size
     with transactions.opened() as state:
         try:
             moved = _rebuilt(transactions, state, number, layout, (path, spec))
@@ -145,10 +145,10 @@ def _require_apart(transactions: Transactions, moved: Entries, name: str) -> Non
 def _copy(transactions: Transactions, layout: DatasetLayout, moved: Entries) -> None:
     for row in moved:
         data = bytearray(int(row["nbytes"]))
-        count = pread_into(transactions.file, memoryview(data), int(row["offset"]))
+        count = pread_into(transactions.files.file, memoryview(data), int(row["offset"]))
         if count != len(data) or checksum(data) != int(row["checksum"]):
             raise IntegrityError(
                 f"{layout.name}: the payload of the chunk at {layout.origin(int(row['chunk']))} is not what was "
                 f"written; go on with resume=True, which reads its source again"
             )
-        pwrite_all(transactions.file, memoryview(data), int(row["to"]))
+        pwrite_all(transactions.files.file, memoryview(data), int(row["to"]))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass, field
 
 import h5py
 
 from dask_chunkio.errors import IntegrityError
 from dask_chunkio.storage.hdf5.staged_file import StagedFile
+from dask_chunkio.storage.target import Target
 
 __all__ = ["OpenTransaction"]
 
@@ -19,6 +21,24 @@ class OpenTransaction:
     staged: StagedFile
     h5: h5py.File
     ids: dict[str, h5py.h5d.DatasetID] = field(default_factory=dict)
+
+    @classmethod
+    def on(cls, descriptor: int, target: Target, mode: str) -> OpenTransaction:
+        """Open HDF5 on a file, with what it writes staged.
+
+        Raises
+        ------
+        IntegrityError
+            If HDF5 cannot open it.
+        """
+        staged = StagedFile(descriptor)
+        try:
+            return cls(staged, h5py.File(staged, mode, libver=target.libver))
+        except Exception as error:
+            # h5py's frames hold property lists that point to `staged`: kept until the interpreter ends, they crash it.
+            traceback.clear_frames(error.__traceback__)
+            staged.check()
+            raise IntegrityError(f"HDF5 cannot open {target.file}: {error}") from None
 
     def id_of(self, path: str) -> h5py.h5d.DatasetID:
         """Return a dataset's handle; looked up by name once, which takes longer than to reserve a place.

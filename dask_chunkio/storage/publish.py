@@ -10,7 +10,8 @@ from dask_chunkio.storage.filesystem.io import sync_folder
 from dask_chunkio.storage.filesystem.metadata import copy_metadata
 from dask_chunkio.storage.filesystem.side_folder import Folder
 from dask_chunkio.storage.preconditions import require_free
-from dask_chunkio.storage.target import HIDDEN_FILE, Target
+from dask_chunkio.storage.side_paths import HIDDEN_FILE
+from dask_chunkio.storage.target import Target
 
 __all__ = ["publish"]
 

@@ -21,8 +21,9 @@ from dask_chunkio.storage.filesystem.side_folder import Folder, is_held_open, is
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, describe
 from dask_chunkio.storage.journal.journal import HELD
 from dask_chunkio.storage.journal.records import DISCARDED, pack_record
+from dask_chunkio.storage.side_paths import DAMAGED_LOG, SIDE_FILES
 from dask_chunkio.storage.take_over import take_over
-from dask_chunkio.storage.target import DAMAGED_LOG, SIDE_FILES, Target
+from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.transaction import Transactions
 from dask_chunkio.storage.visible_chunks import truncate_dataset
 from dask_chunkio.storage.writer import Writer
@@ -228,7 +229,7 @@ def _remove_hidden(target: Target) -> None:
                     _, stop, before = made.region
                     truncate_dataset(state.h5, made.name, before, tuple(map(max, before, stop)))
             transactions.commit(state, pack_record(DISCARDED, b""), close=True, durable=True)
-            transactions.trim(state.staged.size)
+            transactions.payloads.trim(state.staged.size)
 
 
 def _recovered(target: Target) -> RecoveryResult:
@@ -260,7 +261,7 @@ def _recovered(target: Target) -> RecoveryResult:
         ]
         total = sum(len(writer.transactions.journal.table(number)) for number in range(len(layouts)))
         with writer.transactions.transaction(lock, anybody=True):
-            writer.transactions.sync_all()
+            writer.transactions.payloads.sync_all()
     finally:
         writer.close()
     return RecoveryResult(target.file, dict(zip(names, paths, strict=True)), sum(committed), total)
@@ -282,7 +283,7 @@ def _void_unplaced(writer: Writer, number: int, layout: DatasetLayout) -> int:
         data = filled(form).tobytes()
         # Past every filter: the mask says that none was applied.
         payload = Payload(data, (1 << len(form.filters)) - 1)
-        writer.void(number, layout, chunks, [payload] * len(chunks), contextlib.nullcontext)
+        writer.fill(number, layout, chunks, [payload] * len(chunks), contextlib.nullcontext)
     return int(np.count_nonzero(table["state"][reserved[placed]] == HELD))
 
 
@@ -291,7 +292,7 @@ def _unknown(transactions: Transactions, number: int, layout: DatasetLayout) -> 
     if not layout.is_chunked or not len(layout.chunks):
         return []
     with transactions.transaction(contextlib.nullcontext, anybody=True), transactions.opened() as state:
-        origins = list_stored(state.dataset(transactions.path_of(number))).origins
+        origins = list_stored(state.dataset(transactions.journal.path_of(number))).origins
     cells = origins // layout.form.chunk_shape
     inside = (cells < layout.chunks.cells).all(axis=1)
     chunks = np.ravel_multi_index(tuple(cells[inside].T), layout.chunks.cells)

@@ -30,7 +30,8 @@ from dask_chunkio.storage.filesystem.io import (
 )
 from dask_chunkio.storage.journal.records import HEADER_NBYTES, REDO, is_cut_off
 from dask_chunkio.storage.journal.redo_record import Mark, RedoRecord, load_redo_record, read_mark
-from dask_chunkio.storage.target import DAMAGED_LOG, Durability, Target
+from dask_chunkio.storage.side_paths import DAMAGED_LOG
+from dask_chunkio.storage.target import Durability, Target
 
 __all__ = ["RedoLog"]
 

@@ -125,7 +125,7 @@ def _found_replayed(target: Target, names: Sequence[str], wanted: Mapping[str, W
         with transactions.opened() as state:
             parts = _parts(state.h5, target, names, wanted, _begun(transactions.journal))
         if parts.complete and transactions.journal.finished:
-            transactions.folder.empty()
+            transactions.files.folder.empty()
         return parts
 
 

@@ -10,25 +10,20 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
-import h5py
-
-from dask_chunkio.errors import IntegrityError, TargetError
+from dask_chunkio.errors import TargetError
 from dask_chunkio.storage.activity.activity_lock import ActivityLock
-from dask_chunkio.storage.activity.keepalive import attend, close_files, let_go, look
-from dask_chunkio.storage.chunk_index import count_stored
+from dask_chunkio.storage.activity.keepalive import attend, let_go, look
 from dask_chunkio.storage.filesystem.descriptors import in_child
 from dask_chunkio.storage.filesystem.io import read_small_file, write_whole_file
 from dask_chunkio.storage.filesystem.process_exit import leave
-from dask_chunkio.storage.filesystem.side_folder import Folder, is_left
-from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, describe
-from dask_chunkio.storage.publish import publish
+from dask_chunkio.storage.filesystem.side_folder import is_left
 from dask_chunkio.storage.target import Target
-from dask_chunkio.storage.writer import Finished, Lock, Writer
+from dask_chunkio.storage.writer import Writer
 
-__all__ = ["cancel", "end", "finish", "in_use", "interrupt", "release", "release_unused", "require_going"]
-__all__ += ["wait_for_others", "writer_for"]
+__all__ = ["cancel", "end", "in_use", "interrupt", "release", "release_unused", "require_going"]
+__all__ += ["used_writer", "wait_for_others", "writer_for"]
 
 _writers: dict[str, Writer] = {}
 _inherited: list[Writer] = []
@@ -102,7 +97,7 @@ def in_use(target: Target, exclusive: bool) -> Iterator[Writer]:
         If the write has ended in this process.
     """
     with contextlib.ExitStack() as stack:
-        writer = _used_writer(target, exclusive, stack)
+        writer = used_writer(target, exclusive, stack)
         look(target.write_id)
         _require_not_stopped(target)
         with _registry:
@@ -110,7 +105,7 @@ def in_use(target: Target, exclusive: bool) -> Iterator[Writer]:
         yield writer
 
 
-def _used_writer(target: Target, exclusive: bool, stack: contextlib.ExitStack) -> Writer:
+def used_writer(target: Target, exclusive: bool, stack: contextlib.ExitStack) -> Writer:
     """Return the writer with its activity lock held until `stack` is closed.
 
     It may be closed before that, by whoever looks after writes that nothing here needs: then it is opened again.
@@ -118,7 +113,7 @@ def _used_writer(target: Target, exclusive: bool, stack: contextlib.ExitStack) -
     while True:
         writer = writer_for(target, exclusive)
         try:
-            stack.enter_context(writer.transactions.used())
+            stack.enter_context(writer.transactions.files.used())
         except TargetError:
             with _registry:
                 _require_open(target)
@@ -177,7 +172,7 @@ def end(write_id: str) -> None:
             del _ended[next(iter(_ended))]
         writer = _writers.get(write_id)
     if writer is not None:
-        writer.transactions.wait_unused()
+        writer.transactions.files.wait_unused()
     release(write_id)
     let_go(write_id)
     # From here on, the write is known to have ended.
@@ -197,7 +192,7 @@ def release_unused(write_id: str) -> None:
     """Let go of a write in this process, unless a task of it runs: of that, nothing may be abandoned."""
     with _registry:
         writer = _writers.get(write_id)
-        if writer is None or not writer.transactions.end_if_unused():
+        if writer is None or not writer.transactions.files.end_if_unused():
             return
         del _writers[write_id]
         _looked.pop(write_id, None)
@@ -216,7 +211,7 @@ def _forget_stale() -> None:
 def _is_used(write_id: str) -> bool:
     with _registry:
         writer = _writers.get(write_id)
-    return writer is not None and writer.transactions.is_used
+    return writer is not None and writer.transactions.files.is_used
 
 
 attend(_is_used, release_unused)
@@ -238,63 +233,6 @@ def wait_for_others(target: Target) -> None:
             activity_lock = ActivityLock(target.lock, create=False)
             activity_lock.wait_alone(lambda: not is_left(target.folder))
             activity_lock.close()
-
-
-def finish(target: Target, layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec], lock: Lock) -> Finished:
-    """End a write: check the file, give file and datasets their final names, remove the folder."""
-    if not is_left(target.folder):
-        return _finished_before(target, layouts)
-    require_going(target)
-    with contextlib.ExitStack() as stack:
-        use = stack.enter_context(contextlib.ExitStack())
-        writer = _used_writer(target, False, use)
-        folder = stack.enter_context(writer.transactions.folder.copy())
-        finished = writer.finish(layouts, specs, lock)
-
-        def let_go_of_files() -> None:
-            use.close()
-            release(target.write_id)
-            close_files(target.write_id)
-
-        if os.name == "nt":  # renames and removes no file that is open
-            let_go_of_files()
-        finished = _published(target, layouts, folder, let_go_of_files) or finished
-    release(target.write_id)
-    return finished
-
-
-def _published(
-    target: Target, layouts: Sequence[DatasetLayout], folder: Folder, let_go_of_files: Callable[[], None]
-) -> Finished | None:
-    try:
-        publish(target, tuple(layout.name for layout in layouts if layout.region is None), folder, let_go_of_files)
-    except OSError as error:
-        if not folder.is_there:
-            return _finished_before(target, layouts)
-        if isinstance(error, TargetError):
-            raise
-        words = f"all of it is written, but cannot be given its name, or {target.folder} cannot be removed"
-        raise target.refused(error, words) from error
-    return None
-
-
-def _finished_before(target: Target, layouts: Sequence[DatasetLayout]) -> Finished:
-    """Accept the whole file that a task has left which ended before it could say so."""
-    try:
-        with h5py.File(target.path, "r") as file:
-            datasets = [file[layout.name] for layout in layouts]
-            made = [(one, layout) for one, layout in zip(datasets, layouts, strict=True) if layout.region is None]
-            if any(describe(dataset) != layout for dataset, layout in made):
-                raise IntegrityError(f"{target.path} holds other datasets than this write made")
-            chunked = made
-            if any(made.is_chunked and count_stored(found) != len(made.chunks) for found, made in chunked):
-                raise IntegrityError(f"{target.path} does not hold every chunk")
-            return Finished(tuple(int(dataset.id.get_storage_size()) for dataset in datasets))
-    except (OSError, KeyError, IntegrityError) as error:
-        raise TargetError(
-            f"{target.folder} is gone: the write was finished or discarded meanwhile, and {target.path} is not what "
-            f"it would have made ({error})"
-        ) from error
 
 
 @atexit.register

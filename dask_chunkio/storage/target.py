@@ -14,20 +14,16 @@ from dask_chunkio.storage.filesystem.io import sync_folder
 from dask_chunkio.storage.filesystem.side_folder import Folder, is_left
 from dask_chunkio.storage.journal.journal import read_journal
 from dask_chunkio.storage.journal.manifest import Manifest, read_manifest, require_real_folder
+from dask_chunkio.storage.side_paths import SidePaths
 
-__all__ = ["DAMAGED_LOG", "HIDDEN_FILE", "SIDE_FILES", "Durability", "Mode", "Target", "cannot_resume", "remedies"]
+__all__ = ["Durability", "Mode", "Target", "cannot_resume", "remedies"]
 
 Mode = Literal["", "new", "existing", "published"]
 Durability = Literal["process", "power"]
-_SUFFIX = ".writing"
-HIDDEN_FILE = "data.h5"
-SIDE_FILES = (HIDDEN_FILE, "journal", "log", "applying", "unsynced", "lock", "stop", "manifest.json")
-# Of copies of logs that were not whole: begins their names.
-DAMAGED_LOG = "log.damaged-"
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Target(SidePaths):
     """The file to write and the folder that holds what is kept beside it.
 
     Parameters
@@ -60,7 +56,6 @@ class Target:
         Whether processes of several hosts may write it, each with a page cache of its own.
     """
 
-    path: str
     write_id: str
     overwrite: bool = False
     libver: str | tuple[str, str] | None = None
@@ -74,24 +69,9 @@ class Target:
     spans_hosts: bool = False
 
     @property
-    def folder(self) -> str:
-        """Holds everything that this write keeps beside the target."""
-        return self.path + _SUFFIX
-
-    @property
     def file(self) -> str:
         """The HDF5 file that is written to."""
         return self.hidden_file if self.mode in ("", "new") else self.path
-
-    @property
-    def hidden_file(self) -> str:
-        """A new file until it is whole."""
-        return os.path.join(self.folder, HIDDEN_FILE)
-
-    @property
-    def journal(self) -> str:
-        """The journal of reservations."""
-        return os.path.join(self.folder, "journal")
 
     @property
     def is_begun(self) -> bool:
@@ -103,36 +83,6 @@ class Target:
         """Whether the journal says that nothing is left but to remove the folder."""
         with read_journal(self.journal) as journal:
             return journal.finished
-
-    @property
-    def log(self) -> str:
-        """The log of the transaction in flight."""
-        return os.path.join(self.folder, "log")
-
-    @property
-    def applying(self) -> str:
-        """Which transaction of the log is being applied."""
-        return os.path.join(self.folder, "applying")
-
-    @property
-    def unsynced(self) -> str:
-        """There where an ``fsync`` has failed."""
-        return os.path.join(self.folder, "unsynced")
-
-    @property
-    def lock(self) -> str:
-        """The activity lock of those who write."""
-        return os.path.join(self.folder, "lock")
-
-    @property
-    def stop(self) -> str:
-        """Names the call that was interrupted, so that none of its tasks begins."""
-        return os.path.join(self.folder, "stop")
-
-    @property
-    def manifest(self) -> str:
-        """Says what the folder is about."""
-        return os.path.join(self.folder, "manifest.json")
 
     def located(self) -> Target:
         """Return the target with links followed, as this machine sees them.

@@ -136,7 +136,7 @@ def place_visible(
     dataset = state.dataset(layout.name)
     merged = [(part.chunk, change.encode(_merged(dataset, layout, part))) for part in change.parts]
     # Also what lies between HDF5's end and the file's: who knows what a transaction that failed has left there.
-    end = os.fstat(transactions.file).st_size
+    end = os.fstat(transactions.files.file).st_size
     rows, behind = [], []
     for chunk, payload in (*change.payloads, *merged):
         offset = _reserve(state, dataset, layout.origin(chunk), payload)
@@ -145,7 +145,7 @@ def place_visible(
         else:
             state.staged.stage(offset, payload.data)
         rows.append((chunk, offset, payload.nbytes, checksum(payload.data), payload.mask))
-    transactions.place(behind)
+    transactions.payloads.place(behind)
     return rows
 
 

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dask_chunkio.errors import IntegrityError, TargetError
 from dask_chunkio.filters.chunk_format import Payload
 from dask_chunkio.geometry.grid import Array, Selection
-from dask_chunkio.storage.creation import Made, make_datasets, take_over_datasets
-from dask_chunkio.storage.finish import end, repair_index, require_all
-from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec
+from dask_chunkio.storage.hdf5.dataset import DatasetLayout
 from dask_chunkio.storage.hdf5.elements import write_elements
 from dask_chunkio.storage.journal.journal import HELD, Entries, Reservations
-from dask_chunkio.storage.journal.owner import Owner
-from dask_chunkio.storage.journal.payloads import read_payload
+from dask_chunkio.storage.journal.payloads import is_placed, read_payload
 from dask_chunkio.storage.journal.records import FILLED, RESERVED, checksum
-from dask_chunkio.storage.take_over import remove_dead_leases
 from dask_chunkio.storage.target import Target
-from dask_chunkio.storage.transaction import PATIENCE, Lock, Transactions
+from dask_chunkio.storage.transaction import Lock, Transactions
 from dask_chunkio.storage.visible_chunks import Change, place_visible
 
-__all__ = ["Finished", "Lock", "Writer"]
+__all__ = ["Lock", "Writer"]
 
 Place = tuple[int, int]
-_FIRST_PATIENCE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +32,6 @@ class _Encoded:
     chunk: int
     payload: Payload
     sum: int
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """What `Writer.finish` found.
-
-    Parameters
-    ----------
-    stored : tuple of int
-        Bytes of all payloads of each dataset.
-    notes : tuple of str
-        What had to be repaired.
-    """
-
-    stored: tuple[int, ...]
-    notes: tuple[str, ...] = ()
 
 
 class Writer:
@@ -74,48 +53,6 @@ class Writer:
 
     # What tasks call
 
-    def create(
-        self,
-        specs: Sequence[DatasetSpec],
-        lock: Lock,
-        judged: Sequence[Owner] | None = None,
-        begins: Callable[[], None] = lambda: None,
-    ) -> Made:
-        """Make the datasets, or find them made by this write or by one that is resumed.
-
-        Parameters
-        ----------
-        specs : sequence of DatasetSpec
-            The datasets.
-        lock : callable
-            Returns the scheduler's lock.
-        judged : sequence of Owner, optional
-            Of a write that is resumed: who was found to be dead.
-        begins : callable
-            Called as soon as it is known that the write may be this call's.
-
-        Raises
-        ------
-        TargetBusyError
-            If another call is at work on it.
-        ArgumentError
-            If what is resumed was begun with other arguments.
-        """
-        with self.transactions.used():
-            # Without a lock: a process that is stopped in the middle of its transaction would keep it.
-            self.transactions.refresh()
-            is_mine = self._is_mine()
-            # Once it has begun, others are at work on this very write: they are waited for.
-            is_begun = is_mine and bool(self.transactions.journal.owners)
-            if is_mine or judged is not None:
-                begins()
-            with self.transactions.transaction(lock, anybody=True, patience=PATIENCE if is_begun else _FIRST_PATIENCE):
-                if self._is_mine():
-                    return make_datasets(self.transactions, specs)
-                made = take_over_datasets(self.transactions, specs, judged)
-            remove_dead_leases(self.target)
-            return made
-
     def stored(self, dataset: int, chunks: Sequence[int]) -> bool:
         """Say whether the payloads of these chunks are all in place.
 
@@ -127,27 +64,27 @@ class Writer:
         TargetError
             If another call has taken the write over, and finished it.
         """
-        with self.transactions.used():
+        with self.transactions.files.used():
             self.transactions.refresh()
             if self.transactions.journal.finished:
                 # Whatever is there now is other people's.
                 self._require_finished_by_this()
                 return True
             found = self.transactions.journal.find(dataset, chunks)
-            is_stored = found is not None and all(map(self._is_placed, found))
-            return is_stored and (not self.transactions.is_durable or self._is_on_disk(dataset, chunks))
+            is_stored = found is not None and all(is_placed(self.transactions.files.file, row) for row in found)
+            return is_stored and (not self.transactions.payloads.is_durable or self._is_on_disk(dataset, chunks))
 
     def _is_on_disk(self, dataset: int, chunks: Sequence[int]) -> bool:
         """Have payloads that read back right reach the disk; False where they no longer read back right."""
-        self.transactions.disk.sync(self.transactions.disk.begin())
-        if not self.transactions.disk.is_doubted:
+        self.transactions.payloads.sync()
+        if not self.transactions.payloads.disk.is_doubted:
             return True
         # In a transaction, in which nobody gives these chunks other payloads.
         with self.transactions.transaction(contextlib.nullcontext):
             rows = self.transactions.journal.rows(dataset, chunks)
-            found = [(int(row["offset"]), read_payload(self.transactions.file, row)) for row in rows]
+            found = [(int(row["offset"]), read_payload(self.transactions.files.file, row)) for row in rows]
             pieces = [(offset, data) for offset, data in found if data is not None]
-            self.transactions.place(pieces)
+            self.transactions.payloads.place(pieces)
             return len(pieces) == len(rows)
 
     def commit(
@@ -169,7 +106,7 @@ class Writer:
             Returns the scheduler's lock, entered around the transaction.
         """
         _require_payloads(layout, payloads)
-        with self.transactions.used():
+        with self.transactions.files.used():
             # What is in place stays as it is: an encoder may give other bytes, and the process die as it places them.
             self.transactions.refresh()
             rows = self.transactions.journal.rows(place[0], chunks)
@@ -177,7 +114,7 @@ class Writer:
             encoded = [
                 _Encoded(chunk, payload, checksum(payload.data))
                 for chunk, payload, is_held, row in zip(chunks, payloads, held, rows, strict=True)
-                if not is_held or not self._is_placed(row)
+                if not is_held or not is_placed(self.transactions.files.file, row)
             ]
             with contextlib.ExitStack() as placed:
                 with self.transactions.transaction(lambda: self.transactions.barrier.shared(lock, placed)):
@@ -189,7 +126,7 @@ class Writer:
     ) -> None:
         """Write what cannot be encoded outside HDF5 by HDF5 itself, in a transaction of its own."""
         with self.transactions.transaction(lock), self.transactions.opened() as state:
-            write_elements(state.dataset(self.transactions.path_of(place[0])), data, selection)
+            write_elements(state.dataset(self.transactions.journal.path_of(place[0])), data, selection)
             self.transactions.commit(state, self._record(place, [(chunk, 0, 0, 0, 0) for chunk in chunks]))
 
     def commit_visible(self, place: Place, layout: DatasetLayout, change: Change, lock: Lock) -> None:
@@ -199,55 +136,23 @@ class Writer:
             rows = place_visible(self.transactions, state, layout, change)
             self.transactions.commit(state, self._record(place, rows))
 
-    def void(
+    def fill(
         self, dataset: int, layout: DatasetLayout, chunks: Sequence[int], payloads: Sequence[Payload], lock: Lock
     ) -> None:
         """Have chunks whose data are not in place hold other payloads; they still count as not written."""
         for chunk, payload in zip(chunks, payloads, strict=True):
-            with self.transactions.used():
+            with self.transactions.files.used():
                 with self.transactions.transaction(lock, anybody=True):
                     one = _Encoded(chunk, payload, checksum(payload.data))
                     offset = self._reserve_anew((dataset, 0), layout, one, FILLED)
                 self._place([offset], [payload])
 
-    def finish(self, layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec], lock: Lock) -> Finished:
-        """Check index against journal, give the datasets their names, trim the file, make it durable.
-
-        `specs` is what the datasets were made from, to make one anew whose index is damaged.
-
-        Raises
-        ------
-        TargetBusyError
-            If a process that is placing payloads keeps it waiting for minutes.
-        IntegrityError
-            If the file does not hold every chunk as it was committed, and this cannot be mended.
-        """
-        notes: list[str] = []
-        with self.transactions.transaction(lambda: self.transactions.barrier.exclusive(lock)):
-            self.transactions.settle()
-            if not self.transactions.journal.finished:
-                require_all(self.transactions, layouts)
-                notes = repair_index(self.transactions, layouts, specs)
-                end(self.transactions, layouts)
-        tables = (self.transactions.journal.table(number) for number in range(len(layouts)))
-        stored = (
-            int(table["nbytes"].sum()) if layout.is_chunked else layout.nbytes
-            for table, layout in zip(tables, layouts, strict=True)
-        )
-        return Finished(tuple(stored), tuple(notes))
-
     def close(self) -> None:
         """Abandon what is staged, and let go of the files when the last call has left them."""
         self.transactions.close()
 
-    # Who writes
-
-    def _is_mine(self) -> bool:
-        owner = self.transactions.journal.owner
-        return owner is None or owner.write_id == self.target.write_id
-
     def _require_finished_by_this(self) -> None:
-        if not self._is_mine():
+        if not self.transactions.journal.may_be_of(self.target.write_id):
             raise TargetError(
                 f"the write of {self.target.path} was finished meanwhile by another call, "
                 f"{self.transactions.journal.owner}"
@@ -277,7 +182,7 @@ class Writer:
                 rows.append((one.chunk, offsets[row], one.payload.nbytes, one.sum, one.payload.mask))
         if new or rows:
             with self.transactions.opened() as state:
-                dataset = state.id_of(self.transactions.path_of(place[0]))
+                dataset = state.id_of(self.transactions.journal.path_of(place[0]))
                 origins = layout.origins([encoded[row].chunk for row in new])
                 for row, origin in zip(new, origins, strict=True):
                     one = encoded[row]
@@ -294,7 +199,7 @@ class Writer:
         if (was["nbytes"], was["mask"]) != (one.payload.nbytes, one.payload.mask):
             return False
         with self.transactions.opened() as state:
-            handle = state.id_of(self.transactions.path_of(dataset))
+            handle = state.id_of(self.transactions.journal.path_of(dataset))
             found = state.staged.locate(handle, layout.origin(one.chunk), one.payload.nbytes)
         return found == (was["offset"], was["nbytes"], was["mask"])
 
@@ -311,22 +216,21 @@ class Writer:
             self._reserve_anew(place, layout, replace(one, payload=longer), FILLED)
         with self.transactions.opened() as state:
             origin, nbytes, mask = layout.origin(one.chunk), one.payload.nbytes, one.payload.mask
-            offset = state.staged.reserve(state.id_of(self.transactions.path_of(place[0])), origin, nbytes, mask)
+            offset = state.staged.reserve(
+                state.id_of(self.transactions.journal.path_of(place[0])), origin, nbytes, mask
+            )
             entry = (one.chunk, offset, nbytes, one.sum, mask)
             self.transactions.commit(state, self._record(place, [entry], kind), close=True)
         return offset
 
     def _place(self, offsets: Sequence[int], payloads: Sequence[Payload]) -> None:
         # Only now: until the transaction is durable, the last commit may still own these bytes.
-        self.transactions.place([(at, payload.data) for at, payload in zip(offsets, payloads, strict=True)])
-
-    def _is_placed(self, row: Any) -> bool:
-        return read_payload(self.transactions.file, row) is not None
+        self.transactions.payloads.place([(at, payload.data) for at, payload in zip(offsets, payloads, strict=True)])
 
     def placed(self, rows: Entries) -> list[bool]:
         """Say of each row of the journal whether its payload is in place."""
-        with self.transactions.used():
-            return [bool(row["state"]) and self._is_placed(row) for row in rows]
+        with self.transactions.files.used():
+            return [bool(row["state"]) and is_placed(self.transactions.files.file, row) for row in rows]
 
 
 def _require_payloads(layout: DatasetLayout, payloads: Sequence[Payload]) -> None:

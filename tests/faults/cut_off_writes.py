@@ -12,7 +12,7 @@ import numpy as np
 
 import dask_chunkio as dcio
 from dask_chunkio.iterator import GenericDataChunkIterator
-from dask_chunkio.storage import session, target, writer
+from dask_chunkio.storage import finish, session, target, writer
 from dask_chunkio.storage.filesystem.side_folder import Folder
 from dask_chunkio.storage.redo_log import RedoLog
 
@@ -111,8 +111,8 @@ CUTS = {
     "pending": lambda: cut(RedoLog, "_apply", 3),
     "applied": lambda: cut(RedoLog, "_apply", 3, before=_apply),
     "torn": lambda: cut(RedoLog, "commit", 3, before=_tear),
-    "whole": lambda: cut(writer.Writer, "finish"),
-    "finished": lambda: cut(session, "publish"),
+    "whole": lambda: cut(finish, "_finish_file"),
+    "finished": lambda: cut(finish, "publish"),
     # The file has its name, and the folder is half removed.
     "published": lambda: cut(Folder, "remove", before=_remove_half),
 }

@@ -18,14 +18,14 @@ import numpy as np
 import dask_chunkio as dcio
 from dask_chunkio.execution import graph, tasks
 from dask_chunkio.iterator import GenericDataChunkIterator
-from dask_chunkio.storage import begin, publish, session, transaction, writer
+from dask_chunkio.storage import begin, finish, payload_file, publish, session, transaction
 from dask_chunkio.storage.activity.activity_lock import ActivityLock
 from dask_chunkio.storage.filesystem import placement_barrier
 from dask_chunkio.storage.filesystem.side_folder import Folder
 from dask_chunkio.storage.journal.redo_record import RedoRecord
+from dask_chunkio.storage.payload_file import PayloadFile
 from dask_chunkio.storage.redo_log import RedoLog
 from dask_chunkio.storage.target import Target
-from dask_chunkio.storage.transaction import Transactions
 from dask_chunkio.storage.writer import Writer
 
 DATA = np.arange(40 * 8, dtype="i4").reshape(40, 8) % 23
@@ -142,7 +142,7 @@ def _placing_half(stop):
                 stop.here()
             os.pwrite(descriptor, data[half:], offset + half)
 
-    transaction.pwrite_each = pwrite_each
+    payload_file.pwrite_each = pwrite_each
 
 
 def _before_names(stop):
@@ -159,7 +159,7 @@ FREE = {
     "reading": lambda stop: stop.before(tasks, "read_checked"),
     "encoding": lambda stop: stop.before(tasks, "cut_chunk"),
     "with the scheduler's lock": lambda stop: stop.before(transaction, "locked"),
-    "before placing": lambda stop: stop.before(transaction, "pwrite_each"),
+    "before placing": lambda stop: stop.before(payload_file, "pwrite_each"),
     "placing": _placing_half,
     "after placing": lambda stop: stop.after(Writer, "_place"),
 }
@@ -169,7 +169,7 @@ HELD = {
     "after applying": lambda stop: stop.after(RedoRecord, "apply"),
 }
 FREE_FINISH = {
-    "before publishing": lambda stop: stop.before(session, "publish"),
+    "before publishing": lambda stop: stop.before(finish, "publish"),
     "before the name": _before_names,
     "after the name": lambda stop: stop.before(publish, "sync_folder"),
     "before removing": lambda stop: stop.before(Folder, "remove"),
@@ -177,9 +177,9 @@ FREE_FINISH = {
     "before removing the folder": lambda stop: stop.before(os, "rmdir"),
 }
 HELD_FINISH = {
-    "before naming": lambda stop: stop.before(writer, "require_all"),
+    "before naming": lambda stop: stop.before(finish, "_require_all"),
     "naming": lambda stop: stop.before(RedoLog, "_apply"),
-    "before trimming": lambda stop: stop.before(Transactions, "trim"),
+    "before trimming": lambda stop: stop.before(PayloadFile, "trim"),
 }
 
 

@@ -257,10 +257,10 @@ def test_where_several_hosts_write_each_byte_is_flushed_as_it_is(target, spans_h
     os.mkdir(write.folder)
     Path(write.lock).touch()
     transactions = Transactions(write, exclusive=False)
-    assert bool(fcntl.fcntl(transactions.file, fcntl.F_GETFL) & os.O_DSYNC) == spans_hosts
+    assert bool(fcntl.fcntl(transactions.files.file, fcntl.F_GETFL) & os.O_DSYNC) == spans_hosts
     with transactions.transaction(contextlib.nullcontext, anybody=True), transactions.opened("w") as state:
         transactions.commit(state, Owner.here("an-id", 1, exclusive=False).pack())
-    transactions.place([(4096, b"payload")])
+    transactions.payloads.place([(4096, b"payload")])
     transactions.close()
     files = [os.path.basename(name) for name in synced]
     assert files == (["log", "out.h5.writing", "applying", "data.h5", "journal", "data.h5"] if spans_hosts else [])

@@ -19,7 +19,7 @@ from writes import Write
 
 from dask_chunkio import status
 from dask_chunkio.errors import TargetBusyError, TargetError
-from dask_chunkio.storage import redo_log, transaction, writer
+from dask_chunkio.storage import open_transaction, payload_file, redo_log, transaction, writer
 from dask_chunkio.storage.filesystem import placement_barrier
 from dask_chunkio.storage.filesystem.locks import try_exclusive, unlock
 from dask_chunkio.storage.journal.redo_record import RedoRecord
@@ -71,7 +71,7 @@ def stop_in(phase):
     if phase == "encoding":
         before(writer, "checksum")
     elif phase == "reserving":
-        before(transaction.StagedFile, "reserve")
+        before(open_transaction.StagedFile, "reserve")
     elif phase == "before the log":
         before(redo_log, "pwrite_all")
     elif phase == "before applying":
@@ -81,9 +81,9 @@ def stop_in(phase):
     elif phase == "after applying":
         after(RedoRecord, "apply")
     elif phase == "before placing":
-        before(transaction, "pwrite_each")
+        before(payload_file, "pwrite_each")
     elif phase == "placing":
-        transaction.pwrite_each = placing_half
+        payload_file.pwrite_each = placing_half
 
 
 def the_write(path, **more):
@@ -99,7 +99,7 @@ def stopped_process(path, phase):
             # A worker of the same write: it does not begin it anew.
             write = the_write(path, write_id="same")
             stop_in(phase)
-            with write.writer.transactions.used():
+            with write.writer.transactions.files.used():
                 write.commit(1)
             code = 0
         except TargetError:

@@ -296,7 +296,7 @@ def test_a_late_payload_of_the_first_owner_changes_nothing(place):
     with Write(place, name="/new/x", compression="gzip", resume=True) as second:
         second.commit_missing()
         for row, payload in zip(reserved, payloads, strict=True):
-            os.pwrite(first.writer.transactions.file, payload.data, int(row["offset"]))
+            os.pwrite(first.writer.transactions.files.file, payload.data, int(row["offset"]))
         assert all(second.stored(buffer) for buffer in range(3))
         second.finish()
         second.check()
@@ -309,7 +309,7 @@ def test_a_running_write_is_not_taken_over_recovered_or_discarded(place, exclusi
     monkeypatch.setattr(take_over, "__defaults__", (0.2,))
     with Write(place, name="/new/x", exclusive=exclusive) as first:
         first.commit(0)
-        using = contextlib.nullcontext() if exclusive else first.writer.transactions.used()
+        using = contextlib.nullcontext() if exclusive else first.writer.transactions.files.used()
         with using:
             for call in (
                 lambda: Write(place, name="/new/x", resume=True),
@@ -393,7 +393,7 @@ def test_an_index_that_cannot_be_made_anew_is_an_error(place):
         with h5py.File(write.target.file, "r+") as file:
             found = file[write.writer.transactions.journal.created.path(0)]
             found.id.write_direct_chunk((4, 4), bytes(4000))
-        os.pwrite(write.writer.transactions.file, b"garbage", int(rows[0]["offset"]))
+        os.pwrite(write.writer.transactions.files.file, b"garbage", int(rows[0]["offset"]))
         with pytest.raises(IntegrityError, match=r"payload of the chunk at \(0, 0\) is not what was written"):
             write.finish()
         write.commit_missing()
@@ -407,7 +407,7 @@ def test_what_is_reserved_and_not_placed_reads_as_the_fill_value_after_recoverin
         write.commit(0)
         rows = write.commit(1, longer(write.payloads(1)))
         for row in rows:
-            os.pwrite(write.writer.transactions.file, bytes(int(row["nbytes"])), int(row["offset"]))
+            os.pwrite(write.writer.transactions.files.file, bytes(int(row["nbytes"])), int(row["offset"]))
     for _ in range(2):
         found = dcio.recover(place)
         assert (found.committed, found.chunks) == (4, 12)

@@ -93,14 +93,14 @@ def test_a_place_that_another_program_gave_away_is_not_written_again(existing):
         row = write.commit(0)[0]
         nbytes, offset = int(row["nbytes"]), int(row["offset"])
         with h5py.File(existing, "r+", libver="v110") as file:
-            chunk = file[write.writer.transactions.path_of(0)]
+            chunk = file[write.writer.transactions.journal.path_of(0)]
             # HDF5 moves a chunk whose payload has become longer.
             chunk.id.write_direct_chunk((0, 0), longer(write.payloads(0))[0].data)
             assert chunk.id.get_chunk_info(0).byte_offset != offset
         theirs = b"\x77" * nbytes
-        os.pwrite(write.writer.transactions.file, theirs, offset)
+        os.pwrite(write.writer.transactions.files.file, theirs, offset)
         write.commit_missing()
-        assert os.pread(write.writer.transactions.file, nbytes, offset) == theirs
+        assert os.pread(write.writer.transactions.files.file, nbytes, offset) == theirs
         write.finish()
         write.check()
     with h5py.File(existing) as file:

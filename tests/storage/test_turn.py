@@ -12,9 +12,10 @@ from writes import Write, longer, no_lock
 
 from dask_chunkio.errors import IntegrityError, TargetError
 from dask_chunkio.filters.chunk_format import Payload
-from dask_chunkio.storage import session, transaction
+from dask_chunkio.storage import payload_file, session
 from dask_chunkio.storage.begin import begin
 from dask_chunkio.storage.filesystem.io import pwrite_all
+from dask_chunkio.storage.finish import finish
 from dask_chunkio.storage.hdf5.dataset import DatasetSpec
 from dask_chunkio.storage.hdf5.staged_file import StagedFile
 from dask_chunkio.storage.target import Target
@@ -88,7 +89,7 @@ def test_two_datasets_and_one_without_axes(target):
     opened = session.writer_for(other, True)
     opened.commit((0, 0), layouts[0], [0, 1], [Payload(b"\1\0\2\0"), Payload(b"\3\0\4\0")], no_lock)
     opened.commit_by_hdf5((1, 0), [0], np.array(2.5), (), no_lock)
-    assert session.finish(other, layouts, specs, no_lock).stored == (8, 8)
+    assert finish(other, layouts, specs, no_lock).stored == (8, 8)
     with h5py.File(other.path) as file:
         assert file["g/x"][...].tolist() == [1, 2, 3, 4]
         assert file["g/y"][()] == 2.5
@@ -118,7 +119,7 @@ def test_writers_take_turns_on_one_file(shared):
 
 def test_a_payload_that_was_never_placed_is_found_out(write, monkeypatch):
     """A worker that died between its transaction and its payloads."""
-    monkeypatch.setattr(transaction, "pwrite_each", _die)
+    monkeypatch.setattr(payload_file, "pwrite_each", _die)
     with pytest.raises(DiedError):
         write.commit(1)
     monkeypatch.undo()

@@ -43,8 +43,8 @@ def test_a_write_is_let_go_between_its_tasks_and_never_under_one(tmp_path):
                 session.release_unused(write.target.write_id)
 
         def use(_):
-            with session.in_use(write.target, False) as writer, writer.transactions.used():
-                return os.fstat(writer.transactions.file).st_ino
+            with session.in_use(write.target, False) as writer, writer.transactions.files.used():
+                return os.fstat(writer.transactions.files.file).st_ino
 
         with ThreadPoolExecutor(3) as pool:
             pool.submit(let_go)

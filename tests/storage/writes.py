@@ -14,6 +14,7 @@ from dask_chunkio.filters.hdf5_encoder import encoder_for
 from dask_chunkio.geometry.grid import BufferGrid
 from dask_chunkio.storage import session
 from dask_chunkio.storage.begin import begin
+from dask_chunkio.storage.finish import finish
 from dask_chunkio.storage.hdf5.dataset import DatasetSpec
 from dask_chunkio.storage.target import Target
 
@@ -86,7 +87,7 @@ class Write:
     def lose(self, buffer):
         """Have payloads of a buffer not be in their places: their process died before it had put them there."""
         for row in self.writer.transactions.journal.rows(0, self.chunks(buffer)):
-            os.pwrite(self.writer.transactions.file, bytes(int(row["nbytes"])), int(row["offset"]))
+            os.pwrite(self.writer.transactions.files.file, bytes(int(row["nbytes"])), int(row["offset"]))
 
     def commit_missing(self):
         """What a retry does."""
@@ -95,7 +96,7 @@ class Write:
                 self.commit(buffer)
 
     def finish(self):
-        return session.finish(self.target, [self.layout], [self.spec], no_lock)
+        return finish(self.target, [self.layout], [self.spec], no_lock)
 
     def release(self):
         session.release(self.target.write_id)

@@ -12,13 +12,14 @@ import os
 from dask_chunkio.errors import TargetBusyError
 from dask_chunkio.storage.filesystem.descriptors import close_descriptor
 from dask_chunkio.storage.filesystem.io import open_to_read, pread_into
+from dask_chunkio.storage.hdf5.staged_pages import Run
 
-__all__ = ["GUARD", "find_superblock", "is_hdf5", "require_closed"]
+__all__ = ["find_superblock", "is_hdf5", "require_closed", "with_superblock"]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _WRITING = 1
 # Every version has at least this many bytes; in versions 0 and 1 the end of the file is among them.
-GUARD = 48
+_GUARD = 48
 
 
 def find_superblock(descriptor: int) -> int | None:
@@ -73,3 +74,13 @@ def _read(descriptor: int, offset: int, nbytes: int) -> bytes:
     data = bytearray(nbytes)
     pread_into(descriptor, memoryview(data), offset)
     return bytes(data)
+
+
+def with_superblock(descriptor: int, runs: list[Run]) -> list[Run]:
+    """Add the superblock to the runs of a transaction, by which a replay sees whether others moved the end of file."""
+    at = find_superblock(descriptor)
+    if at is None or any(offset <= at < offset + len(data) for offset, data in runs):
+        return runs
+    guard = bytearray(_GUARD)
+    pread_into(descriptor, memoryview(guard), at)
+    return [(at, bytes(guard)), *runs]

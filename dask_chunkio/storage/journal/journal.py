@@ -142,6 +142,22 @@ class Journal:
         """Who writes."""
         return self.owners[-1] if self.owners else None
 
+    def may_be_of(self, write_id: str) -> bool:
+        """Say whether a call owns the write, or nobody does yet."""
+        return self.owner is None or self.owner.write_id == write_id
+
+    def path_of(self, dataset: int) -> str:
+        """Return where in the file a dataset of this write is until it has its name.
+
+        Raises
+        ------
+        IntegrityError
+            If the journal does not say.
+        """
+        if self.created is None:
+            raise IntegrityError(f"{self._name} does not say what was made; discard the write")
+        return self.created.path(dataset)
+
     def refresh(self) -> None:
         """Read what others have added.
 

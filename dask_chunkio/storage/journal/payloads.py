@@ -8,7 +8,7 @@ from typing import Any
 from dask_chunkio.storage.filesystem.io import pread_into
 from dask_chunkio.storage.journal.records import checksum
 
-__all__ = ["read_payload"]
+__all__ = ["is_placed", "read_payload"]
 
 
 def read_payload(descriptor: int, row: Any) -> memoryview | None:
@@ -27,3 +27,8 @@ def read_payload(descriptor: int, row: Any) -> memoryview | None:
     data = memoryview(bytearray(nbytes))
     is_whole = pread_into(descriptor, data, int(row["offset"])) == nbytes
     return data if not nbytes or (is_whole and checksum(data) == int(row["checksum"])) else None
+
+
+def is_placed(descriptor: int, row: Any) -> bool:
+    """Say whether a payload stands in its place as it was committed."""
+    return read_payload(descriptor, row) is not None
