@@ -39,3 +39,8 @@ __all__ = [
     "verify",
 ]
 __version__ = "0.1.0.dev0"
+
+
+def __dir__() -> list[str]:
+    """Show the public names, and not the modules that they are in."""
+    return [*__all__, "__version__"]

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, Unpack, get_args, overload
 
 import dask
 import dask.base
@@ -26,6 +26,7 @@ from dask_chunkio.execution.supervise import add_resume_note, errors_of_arrays, 
 from dask_chunkio.execution.tasks import begin_write
 from dask_chunkio.execution.threads import Threads
 from dask_chunkio.execution.tracebacks import shortens_tracebacks
+from dask_chunkio.keywords import DatasetKeywords, PlanKeywords, WriteKeywords
 from dask_chunkio.model import WriteLayout
 from dask_chunkio.planning.estimate import estimated_nbytes
 from dask_chunkio.planning.plan import WritePlan
@@ -45,22 +46,24 @@ command_line: ContextVar[tuple[str, ...]] = ContextVar("command_line", default=(
 
 # How often a write is planned anew, at once, as others change the file.
 _CHANGES = 20
-_NOT_OF_A_PLAN = ("callback", "compute", "compute_kwargs", "durability", "fuse", "progress", "wait")
+_NOT_OF_A_PLAN = PlanKeywords.__annotations__.keys() - DatasetKeywords.__annotations__.keys()
 
 
 @overload
-def to_hdf5(filename: Any, *args: Any, compute: Literal[True] = True, **keywords: Any) -> WriteResult: ...
+def to_hdf5(
+    filename: Any, *args: Any, compute: Literal[True] = True, **keywords: Unpack[WriteKeywords]
+) -> WriteResult: ...
 
 
 @overload
-def to_hdf5(filename: Any, *args: Any, compute: Literal[False], **keywords: Any) -> Delayed: ...
+def to_hdf5(filename: Any, *args: Any, compute: Literal[False], **keywords: Unpack[WriteKeywords]) -> Delayed: ...
 
 
 @shortens_tracebacks
 def to_hdf5(
     filename: Any,
     *args: Any,
-    encoding: Mapping[str, Mapping[str, Any]] | None = None,
+    encoding: Mapping[str, DatasetKeywords] | None = None,
     overwrite: bool = False,
     resume: bool = False,
     token: str | None = None,
@@ -74,7 +77,7 @@ def to_hdf5(
     callback: Listener | None = None,
     fuse: bool = True,
     compute_kwargs: Mapping[str, Any] | None = None,
-    **keywords: Any,
+    **keywords: Unpack[DatasetKeywords],
 ) -> WriteResult | Delayed:
     """Write arrays to an HDF5 file, in parallel.
 
@@ -119,7 +122,7 @@ def to_hdf5(
         workers have, or four fifths of the memory that is free, shared by local processes.  What does not
         fit is refused, with the buffer shape that would.
     progress : bool, optional
-        Show a bar; by default where standard error is a terminal.
+        Show a bar; by default on a terminal and in a notebook.
     callback : callable, optional
         Called with each event: `WriteStarted`, `BufferCommitted`, `WriteFinished` or `WriteFailed`, one at a
         time, from whichever thread hears of it.
@@ -312,7 +315,7 @@ def _own_threads(workers: Workers, keywords: Mapping[str, Any]) -> Iterator[dict
 def plan(
     filename: Any,
     *args: Any,
-    encoding: Mapping[str, Mapping[str, Any]] | None = None,
+    encoding: Mapping[str, DatasetKeywords] | None = None,
     overwrite: bool = False,
     resume: bool = False,
     token: str | None = None,
@@ -320,7 +323,7 @@ def plan(
     scheduler: Any = None,
     memory_limit: int | str | None = None,
     sample: int | None = None,
-    **keywords: Any,
+    **keywords: Unpack[PlanKeywords],
 ) -> WritePlan:
     """Say what `to_hdf5` would do with the same arguments; writes nothing.
 
@@ -356,12 +359,11 @@ def plan(
     mine = {"encoding": encoding, "overwrite": overwrite, "resume": resume, "token": token, "libver": libver}
     run = {"scheduler": scheduler, "memory_limit": memory_limit}
     write = functools.partial(to_hdf5, filename, *args, **mine, **run, **keywords)
-    for keyword in _NOT_OF_A_PLAN:
-        keywords.pop(keyword, None)
+    asked = {keyword: value for keyword, value in keywords.items() if keyword not in _NOT_OF_A_PLAN}
     options = _target_options(overwrite, resume, False, "process", libver) | {"token": _token(token)}
     workers = _workers(scheduler, memory_limit)
     prepared = prepare(
-        filename, args, encoding, keywords, workers, options=options, may_begin_streams=False, touches=False
+        filename, args, encoding, asked, workers, options=options, may_begin_streams=False, touches=False
     )
     estimates = tuple(map(functools.partial(estimated_nbytes, sample), prepared.jobs, prepared.sources))
     return prepared.plan(kept_nbytes, estimates, write, looks=True)

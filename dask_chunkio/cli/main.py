@@ -340,7 +340,7 @@ def demo(size_mb: int, compare_mb: int | None, folder: str | None, keep: bool, *
 
 def _dataset_keywords(options: dict[str, Any]) -> dict[str, Any]:
     return {
-        "chunks": True if options["chunks"] == "auto" else options["chunks"],
+        "chunks": options["chunks"],
         "buffer_shape": options["buffer_shape"],
         "dtype": options["out_dtype"],
         "compression": options["compression"],

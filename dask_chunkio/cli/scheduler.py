@@ -12,8 +12,8 @@ from typing import Any
 import click
 import dask
 from dask.system import CPU_COUNT
-from distributed import Client, LocalCluster
 
+from dask_chunkio.dask_compat import distributed
 from dask_chunkio.errors import WorkerError
 
 __all__ = ["LOCAL", "describe", "running_scheduler", "thread_count"]
@@ -118,8 +118,8 @@ def _check(name: str, workers: int | None, threads: int | None) -> None:
         )
 
 
-def _local_cluster(workers: int, threads: int) -> LocalCluster:
-    return LocalCluster(
+def _local_cluster(workers: int, threads: int) -> Any:
+    return distributed().LocalCluster(
         n_workers=workers,
         threads_per_worker=threads,
         processes=True,
@@ -132,11 +132,16 @@ def _local_cluster(workers: int, threads: int) -> LocalCluster:
 
 
 @contextlib.contextmanager
-def _client(address: Any) -> Iterator[Client]:
-    with Client(address, set_as_default=False, timeout=_CONNECT_SECONDS) as client:
-        # Its coroutines that Ctrl-C cuts off would be reported one by one, the first before we hear of it.
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        yield client
+def _client(address: Any) -> Iterator[Any]:
+    log = logging.getLogger("asyncio")
+    level = log.level
+    try:
+        with distributed().Client(address, set_as_default=False, timeout=_CONNECT_SECONDS) as client:
+            # Its coroutines that Ctrl-C cuts off would be reported one by one, the first before we hear of it.
+            log.setLevel(logging.CRITICAL)
+            yield client
+    finally:
+        log.setLevel(level)
 
 
 def _leave_interrupts_to_the_client() -> None:
@@ -145,7 +150,7 @@ def _leave_interrupts_to_the_client() -> None:
 
 
 @contextlib.contextmanager
-def _connected(address: str) -> Iterator[Client]:
+def _connected(address: str) -> Iterator[Any]:
     with contextlib.ExitStack() as stack:
         try:
             client = stack.enter_context(_client(address))

@@ -9,8 +9,8 @@ from typing import Any
 
 from dask.callbacks import Callback
 
+from dask_chunkio.dask_compat import ProgressReport, listen, progress_topic
 from dask_chunkio.events import BufferCommitted, Listener, WriteEvent, WriteFailed, WriteFinished, WriteStarted
-from dask_chunkio.execution.dask_compat import ProgressReport, listen, progress_topic
 from dask_chunkio.execution.progress import logger
 from dask_chunkio.model import Receipt
 from dask_chunkio.planning.planner import PreparedWrite

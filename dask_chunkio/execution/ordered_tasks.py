@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 
+from dask_chunkio.dask_compat import transaction_lock, worker_threads
 from dask_chunkio.errors import SourceError
-from dask_chunkio.execution.dask_compat import transaction_lock, worker_threads
 from dask_chunkio.execution.tasks import commit_buffer
 from dask_chunkio.execution.threads import Threads
 from dask_chunkio.filters.chunking import copied

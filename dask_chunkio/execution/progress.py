@@ -1,4 +1,4 @@
-"""A write as one watches it: a bar in bytes on a terminal, a line now and then in a log."""
+"""A write as one watches it: a bar in bytes on a terminal or in a notebook, a line now and then in a log."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import logging
 import sys
 import time
 from typing import Any
-
-from tqdm import tqdm
 
 from dask_chunkio.events import BufferCommitted, WriteEvent, WriteFailed, WriteFinished, WriteStarted
 from dask_chunkio.geometry.sizing import format_nbytes
@@ -19,12 +17,19 @@ logger = logging.getLogger("dask_chunkio")
 
 
 def wants_progress(progress: bool | None) -> bool:
-    """Return `progress`, or for None whether standard error is a terminal."""
-    return sys.stderr.isatty() if progress is None else bool(progress)
+    """Return `progress`, or for None whether somebody looks: at a terminal, or at a notebook."""
+    return sys.stderr.isatty() or _is_notebook() if progress is None else bool(progress)
+
+
+def _is_notebook() -> bool:
+    """Say whether this code runs in a Jupyter kernel; asks IPython only where that is loaded."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return type(shell).__name__ == "ZMQInteractiveShell"
 
 
 class ProgressBar:
-    """Shows a bar on standard error, with rate and time left; never beyond its end."""
+    """Shows a bar on standard error or in a notebook, with rate and time left; never beyond its end."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -33,6 +38,9 @@ class ProgressBar:
         """Draw what has happened."""
         if isinstance(event, WriteStarted):
             label = event.datasets[0] if len(event.datasets) == 1 else f"{len(event.datasets)} datasets"
+            # A widget in a notebook, text on a terminal.
+            from tqdm.auto import tqdm
+
             self._bar = tqdm(
                 total=event.nbytes,
                 desc=printable(label, 80),

@@ -7,10 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from distributed import CancelledError, KilledWorker
-
+from dask_chunkio.dask_compat import cluster_errors, is_connection_lost, killed_task, pauses
 from dask_chunkio.errors import TargetBusyError, TargetChangedError
-from dask_chunkio.execution.dask_compat import pauses
 from dask_chunkio.execution.graph import buffer_of
 from dask_chunkio.planning.planner import PreparedWrite
 from dask_chunkio.printable import printable
@@ -77,8 +75,8 @@ def retry_while_progressing(write: PreparedWrite, compute: Callable[[], Result])
     while True:
         try:
             return compute()
-        except (KilledWorker, CancelledError) as error:
-            ending = error.task if isinstance(error, KilledWorker) else None
+        except cluster_errors() as error:
+            ending = killed_task(error)
             if ending is None and not _is_connected_again(write, error):
                 raise
             before, (committed, is_held) = committed, _found(write, ending)
@@ -100,7 +98,7 @@ def _found(write: PreparedWrite, key: Any) -> tuple[int, bool]:
 def _is_connected_again(write: PreparedWrite, error: Exception) -> bool:
     """Wait for the client, which tries for as long as its own time limit says."""
     client = write.workers.client
-    if client is None or "connection-lost" not in str(error):
+    if client is None or not is_connection_lost(error):
         return False
     while client.status == "connecting":
         time.sleep(0.05)

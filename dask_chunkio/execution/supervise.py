@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from typing import Self
 
-from distributed import CancelledError, KilledWorker
-
+from dask_chunkio.dask_compat import cluster_errors, killed_task
 from dask_chunkio.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -90,13 +89,13 @@ def errors_of_workers() -> Iterator[None]:
             "the worker processes ended before the write did. If this is a script, put its work under "
             "'if __name__ == \"__main__\":', as Python's multiprocessing needs; else they may have run out of memory"
         ) from error
-    except KilledWorker as error:
+    except cluster_errors() as error:
+        if killed_task(error) is None:
+            raise WorkerError(f"the cluster dropped the write before it was done: {error}") from error
         raise WorkerError(
             f"workers died again and again on the same buffer: {error}. They may have run out of memory: look at "
             f"plan(...), and give a smaller buffer_shape or a larger memory_limit"
         ) from error
-    except CancelledError as error:
-        raise WorkerError(f"the cluster dropped the write before it was done: {error}") from error
 
 
 @contextlib.contextmanager
@@ -110,10 +109,8 @@ def errors_of_arrays(names: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ChunkIOError, KilledWorker, CancelledError, BrokenProcessPool):
-        raise
     except Exception as error:
-        if not names:
+        if not names or isinstance(error, (ChunkIOError, BrokenProcessPool, *cluster_errors())):
             raise
         raise SourceError(f"{names}: a task of the dask array raised {type(error).__name__}: {error}") from error
 

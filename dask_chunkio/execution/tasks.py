@@ -14,8 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from dask_chunkio.errors import FilterError, IntegrityError, SourceError, TargetBusyError, TargetChangedError
-from dask_chunkio.execution.dask_compat import (
+from dask_chunkio.dask_compat import (
     is_held,
     leave_threads,
     pauses,
@@ -24,6 +23,7 @@ from dask_chunkio.execution.dask_compat import (
     spans_hosts,
     transaction_lock,
 )
+from dask_chunkio.errors import FilterError, IntegrityError, SourceError, TargetBusyError, TargetChangedError
 from dask_chunkio.execution.malloc import keep_freed
 from dask_chunkio.execution.tracebacks import shortens_tracebacks
 from dask_chunkio.filters.chunk_format import Payload

@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 import dask
-import distributed
 
+from dask_chunkio.dask_compat import package_folders
 from dask_chunkio.errors import ChunkIOError
 
 __all__ = ["shortens_tracebacks"]
@@ -23,8 +23,7 @@ __all__ = ["shortens_tracebacks"]
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 # What lies between a user's call and a user's source.
-_PACKAGES = (Path(__file__).parents[1], Path(dask.__file__).parent, Path(distributed.__file__).parent)
-_FOLDERS = tuple(f"{package}{os.sep}" for package in _PACKAGES)
+_FOLDERS = tuple(f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], *package_folders()))
 
 
 def shortens_tracebacks(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

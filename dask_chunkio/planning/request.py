@@ -14,6 +14,7 @@ import numpy as np
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 from dask_chunkio.filters.names import resolve_compression
 from dask_chunkio.geometry.grid import Shape
+from dask_chunkio.keywords import DatasetKeywords, WriteKeywords
 from dask_chunkio.paths import local_path
 from dask_chunkio.sources.adapt import as_source
 from dask_chunkio.sources.base import Source, check_read_mode
@@ -25,42 +26,11 @@ from dask_chunkio.validation import check_flag
 
 __all__ = ["DatasetRequest", "parse_filename", "parse_requests"]
 
-# Keywords of h5py.Group.create_dataset that pass through under their own names.
-_H5PY = frozenset(
-    {
-        "allow_unknown_filter",
-        "compression",
-        "compression_opts",
-        "fill_time",
-        "fillvalue",
-        "fletcher32",
-        "maxshape",
-        "scaleoffset",
-        "shuffle",
-        "track_order",
-        "track_times",
-    }
-)
 _OWN = frozenset({"append", "attrs", "buffer_shape", "chunks", "dtype", "read", "region"})
+# Keywords of h5py.Group.create_dataset that pass through under their own names.
+_H5PY = frozenset(DatasetKeywords.__annotations__) - _OWN
 # Those of a call, which belong to no dataset.
-_OF_CALL = frozenset(
-    {
-        "callback",
-        "compute",
-        "compute_kwargs",
-        "durability",
-        "encoding",
-        "fuse",
-        "libver",
-        "memory_limit",
-        "overwrite",
-        "progress",
-        "resume",
-        "scheduler",
-        "token",
-        "wait",
-    }
-)
+_OF_CALL = frozenset(WriteKeywords.__annotations__) - frozenset(DatasetKeywords.__annotations__) | {"compute"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +202,7 @@ def _request(name: str, value: Any, keywords: dict[str, Any], may_begin: bool) -
     return DatasetRequest(
         name,
         source,
-        _chunks(name, keywords.get("chunks", True), source),
+        _chunks(name, keywords.get("chunks", "auto"), source),
         _shape(name, "buffer_shape", keywords.get("buffer_shape")),
         source.dtype if dtype is None else dtype,
         keywords.get("read"),
@@ -263,7 +233,7 @@ def _refuse_new_properties(name: str, keywords: Mapping[str, Any], append: Any) 
 
 def _given(keywords: Mapping[str, Any]) -> set[str]:
     """Return the keywords of a new dataset that are given."""
-    given = {key for key, value in keywords.items() if value is not None and (key, value) != ("chunks", True)}
+    given = {key for key, value in keywords.items() if value is not None and not (key == "chunks" and _is_auto(value))}
     return given & (_H5PY | {"attrs", "chunks", "dtype"})
 
 
@@ -277,13 +247,17 @@ def _refuse_unknown(name: str, keywords: Mapping[str, Any]) -> None:
             raise ArgumentTypeError(f"{name}: unknown keyword {keyword!r}{hint}")
 
 
+def _is_auto(chunks: Any) -> bool:
+    return chunks is True or (isinstance(chunks, str) and chunks == "auto")
+
+
 def _chunks(name: str, chunks: Any, source: Source) -> Shape | None:
-    if chunks is True:
+    if _is_auto(chunks):
         return None
     if chunks is None or chunks is False:
         raise ArgumentError(
             f"{name}: chunks={chunks} asks for a dataset without chunks, which is not written in parallel; "
-            f"use True or a tuple"
+            f"use 'auto' or a tuple"
         )
     shape = _shape(name, "chunks", chunks)
     if shape is not None and len(shape) != len(source.shape):

@@ -17,10 +17,9 @@ import dask.threaded
 import psutil
 from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
-from distributed import Client, default_client
-from distributed.system import MEMORY_LIMIT
 
 from dask_chunkio.config import settings
+from dask_chunkio.dask_compat import distributed, is_client, memory_limit
 from dask_chunkio.errors import ArgumentError, PicklingError, WorkerError
 
 __all__ = ["Kind", "Workers", "find_workers", "refuse_import_by_spawn", "require_picklable"]
@@ -121,7 +120,7 @@ def _workers(scheduler: Any) -> Workers:
         get = dask.base.get_scheduler(scheduler=scheduler) or dask.threaded.get
     except RuntimeError:
         # dask refuses a client that belongs to an event loop, in which nothing may wait for it.
-        return _asynchronous(scheduler if isinstance(scheduler, Client) else default_client())
+        return _asynchronous(scheduler if is_client(scheduler) else distributed().default_client())
     except (TypeError, ValueError) as error:
         raise ArgumentError(
             f"scheduler={scheduler!r} is none of dask's; use 'threads', 'processes', 'synchronous' or a Client"
@@ -155,7 +154,7 @@ def _asynchronous(client: Any) -> Workers:
 def _of_workers(workers: Iterable[Mapping[str, Any]], client: Any) -> Workers:
     threads = [int(worker["nthreads"]) for worker in workers] or [1]
     limits = [int(worker["memory_limit"]) for worker in workers if worker["memory_limit"]]
-    limit = min(limits, default=MEMORY_LIMIT)
+    limit = min(limits, default=memory_limit())
     return Workers("distributed", sum(threads), max(threads), _usable(limit), client)
 
 
@@ -188,8 +187,9 @@ def _require_package(client: Any) -> None:
 def _local_memory(processes: int) -> int:
     free = int(psutil.virtual_memory().available * _FREE)
     # A limit on this process (a cgroup's, a batch job's) is what distributed finds; what is in use counts too.
-    is_limited = psutil.virtual_memory().total > MEMORY_LIMIT
-    return min(free, _usable(MEMORY_LIMIT)) // processes if is_limited else free // processes
+    limit = memory_limit()
+    is_limited = psutil.virtual_memory().total > limit
+    return min(free, _usable(limit)) // processes if is_limited else free // processes
 
 
 def require_picklable(value: Any, where: str) -> None:

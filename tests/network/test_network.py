@@ -17,7 +17,7 @@ import pytest
 from distributed import Event
 
 import dask_chunkio as dcio
-from dask_chunkio.execution import dask_compat
+from dask_chunkio import dask_compat
 from dask_chunkio.storage.filesystem.side_folder import is_held_open
 from dask_chunkio.storage.journal.owner import Owner
 from dask_chunkio.storage.target import Target

@@ -1,23 +1,37 @@
-"""The scheduler's lock around a transaction, and word of what is committed."""
+"""Everything of dask and distributed that is not their public API, or that needs distributed.
+
+distributed takes a quarter of a second to import.  Who uses a cluster has imported it; where nobody has, there is no
+client, no worker, and no error of theirs.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from importlib.util import find_spec
 from types import FrameType
+from typing import Any
 
 from dask.local import batch_execute_tasks, get_async
-from distributed import Lock, Worker, get_worker, secede
 
 __all__ = [
     "ProgressReport",
     "ReportListener",
+    "cluster_errors",
+    "distributed",
+    "is_client",
+    "is_connection_lost",
     "is_held",
+    "is_loaded",
+    "killed_task",
     "leave_threads",
     "listen",
+    "memory_limit",
+    "package_folders",
     "pauses",
     "progress_topic",
     "report",
@@ -33,6 +47,54 @@ ReportListener = Callable[[ProgressReport], None]
 _listeners: dict[str, ReportListener] = {}
 
 
+def is_loaded() -> bool:
+    """Say whether anybody in this process uses distributed."""
+    return "distributed" in sys.modules
+
+
+def distributed() -> Any:
+    """Return the package distributed, imported now if it is not yet."""
+    return importlib.import_module("distributed")
+
+
+def cluster_errors() -> tuple[type[Exception], ...]:
+    """Return the exceptions with which a cluster gives up a computation; none where there is no cluster."""
+    return (distributed().KilledWorker, distributed().CancelledError) if is_loaded() else ()
+
+
+def killed_task(error: BaseException) -> Any:
+    """Return the key of the task on which workers died again and again; None for any other error."""
+    return getattr(error, "task", None) if is_loaded() and isinstance(error, distributed().KilledWorker) else None
+
+
+def is_connection_lost(error: BaseException) -> bool:
+    """Say whether a client gave up what it waited for as its connection broke.
+
+    distributed names that in the text of its `CancelledError` only.
+    """
+    return "connection-lost" in str(error)
+
+
+def is_client(scheduler: Any) -> bool:
+    """Say whether a scheduler is a client of a cluster."""
+    return is_loaded() and isinstance(scheduler, distributed().Client)
+
+
+def package_folders() -> list[str]:
+    """Return the folders of dask and distributed, without importing the latter."""
+    return [folder for name in ("dask", "distributed") for folder in _locations(name)]
+
+
+def _locations(name: str) -> list[str]:
+    spec = find_spec(name)
+    return [] if spec is None else list(spec.submodule_search_locations or ())
+
+
+def memory_limit() -> int:
+    """Return the bytes that this process may have, as distributed finds them: of the machine, its cgroup and limits."""
+    return int(importlib.import_module("distributed.system").MEMORY_LIMIT)
+
+
 def transaction_lock(write_id: str) -> Callable[[], AbstractContextManager[object]]:
     """Return what gives the lock of one write.
 
@@ -42,7 +104,7 @@ def transaction_lock(write_id: str) -> Callable[[], AbstractContextManager[objec
     """
     if not _in_worker():
         return contextlib.nullcontext
-    lock = Lock(f"dask_chunkio-{write_id}")
+    lock = distributed().Lock(f"dask_chunkio-{write_id}")
     return lambda: lock
 
 
@@ -52,9 +114,8 @@ def is_held(key: str) -> bool:
     A value that was computed can live on in the traceback of an error when its graph is long given up; and a
     worker that is short of memory has it on disk.
     """
-    return any(key in worker.data for worker in list(Worker._instances)) or any(
-        _is_of_graph(frame, key) for frame in _running_frames()
-    )
+    workers = list(distributed().Worker._instances) if is_loaded() else []
+    return any(key in worker.data for worker in workers) or any(_is_of_graph(frame, key) for frame in _running_frames())
 
 
 def _is_of_graph(frame: FrameType, key: str) -> bool:
@@ -77,7 +138,7 @@ def _running_frames() -> Iterator[FrameType]:
 
 def scheduler_address() -> str:
     """Return the address of the scheduler whose worker runs this task; empty where none does."""
-    return str(get_worker().scheduler.address) if _in_worker() else ""
+    return str(distributed().get_worker().scheduler.address) if _in_worker() else ""
 
 
 def spans_hosts() -> bool:
@@ -87,14 +148,14 @@ def spans_hosts() -> bool:
     """
     if not _in_worker():
         return False
-    scheme, _, place = str(get_worker().address).partition("://")
+    scheme, _, place = str(distributed().get_worker().address).partition("://")
     host = place.rpartition(":")[0].strip("[]")
     return scheme != "inproc" and host != "localhost" and not host.startswith("127.") and host != "::1"
 
 
 def worker_threads(otherwise: int) -> int:
     """Return how many threads the worker has that runs this task."""
-    return int(get_worker().state.nthreads) if _in_worker() else otherwise
+    return int(distributed().get_worker().state.nthreads) if _in_worker() else otherwise
 
 
 def leave_threads() -> bool:
@@ -104,7 +165,7 @@ def leave_threads() -> bool:
     """
     if not _in_worker():
         return False
-    secede()
+    distributed().secede()
     return True
 
 
@@ -137,12 +198,14 @@ def report(write_id: str, word: ProgressReport) -> None:
     if listener is not None:
         listener(word)
     elif _in_worker():
-        get_worker().log_event(progress_topic(write_id), word)
+        distributed().get_worker().log_event(progress_topic(write_id), word)
 
 
 def _in_worker() -> bool:
+    if not is_loaded():
+        return False
     try:
-        get_worker()
+        distributed().get_worker()
     except ValueError:
         return False
     return True
