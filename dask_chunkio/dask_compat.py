@@ -184,7 +184,7 @@ def progress_topic(write_id: str) -> str:
 
 @contextlib.contextmanager
 def listen(write_id: str, listener: ReportListener):  # type: ignore[no-untyped-def]
-    """Have `hearer` told of buffers committed by tasks in this process."""
+    """Tell `listener` of buffers committed by tasks in this process."""
     _listeners[write_id] = listener
     try:
         yield
