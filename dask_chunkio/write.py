@@ -325,11 +325,11 @@ def plan(
     sample: int | None = None,
     **keywords: Unpack[PlanKeywords],
 ) -> WritePlan:
-    """Say what `to_hdf5` would do with the same arguments; writes nothing.
+    r"""Say what `to_hdf5` would do with the same arguments; writes nothing.
 
     Parameters
     ----------
-    filename, *args, encoding, overwrite, resume, token, libver, scheduler, memory_limit, **keywords
+    filename, \*args, encoding, overwrite, resume, token, libver, scheduler, memory_limit, \*\*keywords
         As `to_hdf5` takes them.
     sample : int, optional
         How many chunks of each dataset are read and encoded here, to estimate the stored size.  By default

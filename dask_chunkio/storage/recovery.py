@@ -130,7 +130,7 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
 
     Returns
     -------
-    Recovered
+    RecoveryResult
         The file that opens, and what is in it.
 
     Raises
