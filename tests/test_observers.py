@@ -103,11 +103,11 @@ def test_the_log(target, caplog):
     with caplog.at_level(logging.INFO, "dask_chunkio"), dask.config.set({"chunkio.log-interval": "1us"}):
         _, result = heard(target, scheduler="synchronous")
     first, *between, last = [record.getMessage() for record in caplog.records if record.name == "dask_chunkio"]
-    assert first == f"writing /x to {target}: 23.4 KiB in 6 buffers"
+    assert first == f"writing /x to {target}: 23.44 kiB in 6 buffers"
     assert len(between) == 6
-    assert between[2].startswith(f"{target}: 50.0 %, 11.7 KiB committed, ")
+    assert between[2].startswith(f"{target}: 50.0 %, 11.72 kiB committed, ")
     assert between[2].endswith(" min left")
-    assert last.startswith(f"{target} is whole: 23.4 KiB stored in 23.4 KiB, in ")
+    assert last.startswith(f"{target} is whole: 23.44 kiB stored in 23.44 kiB, in ")
     assert caplog.records[-1].chunkio_event == dcio.WriteFinished(
         str(target), DATA.nbytes, result.stored_nbytes, result.seconds
     )

@@ -7,8 +7,9 @@ import sys
 import time
 from typing import Any
 
+from dask.utils import format_bytes
+
 from dask_chunkio.events import BufferCommitted, WriteEvent, WriteFailed, WriteFinished, WriteStarted
-from dask_chunkio.geometry.sizing import format_nbytes
 from dask_chunkio.printable import printable
 
 __all__ = ["ProgressBar", "ProgressLog", "logger", "wants_progress"]
@@ -44,7 +45,7 @@ class ProgressBar:
             self._bar = tqdm(
                 total=event.nbytes,
                 desc=printable(label, 80),
-                unit="B",
+                unit="iB",
                 unit_scale=True,
                 unit_divisor=1024,
                 file=sys.stderr,
@@ -80,7 +81,7 @@ class ProgressLog:
         """Say what has happened, if it is time."""
         if isinstance(event, WriteStarted):
             self._nbytes = event.nbytes
-            size = "a stream" if event.nbytes is None else f"{format_nbytes(event.nbytes)} in {event.buffers} buffers"
+            size = "a stream" if event.nbytes is None else f"{format_bytes(event.nbytes)} in {event.buffers} buffers"
             _say(logging.INFO, event, "writing %s to %s: %s", ", ".join(event.datasets), event.path, size)
         elif isinstance(event, BufferCommitted):
             now = time.monotonic()
@@ -94,7 +95,7 @@ class ProgressLog:
 
     def _how_far(self, event: BufferCommitted, seconds: float) -> str:
         rate = event.done_nbytes / seconds
-        done = f"{format_nbytes(event.done_nbytes)} committed, {format_nbytes(rate)}/s"
+        done = f"{format_bytes(event.done_nbytes)} committed, {format_bytes(int(rate))}/s"
         if not self._nbytes:
             return done
         left = max(0, self._nbytes - event.done_nbytes) / rate
@@ -106,8 +107,8 @@ def _say(level: int, event: WriteEvent, words: str, *values: object) -> None:
 
 
 def _in_all(event: WriteFinished) -> str:
-    stored = format_nbytes(event.stored_nbytes)
-    return f"{format_nbytes(event.nbytes)} stored in {stored}, in {event.seconds:.1f} s"
+    stored = format_bytes(event.stored_nbytes)
+    return f"{format_bytes(event.nbytes)} stored in {stored}, in {event.seconds:.1f} s"
 
 
 def _first_line(event: WriteFailed) -> str:
