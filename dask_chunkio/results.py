@@ -123,9 +123,7 @@ class WriteResult:
         return words.replace("\n", "\\n")
 
     def _repr_html_(self) -> str:
-        head = "".join(
-            f"<th>{word}</th>" for word in ("dataset", "shape", "dtype", "size", "stored", "ratio", "chunks")
-        )
+        head = "".join(f"<th>{word}</th>" for word in _COLUMNS)
         rows = "".join(f"<tr>{_html_cells(dataset)}</tr>" for dataset in self.datasets)
         path, amounts = html.escape(printable(self.path)), html.escape(amounts_of(self))
         notes = "".join(f"<p>{html.escape(printable(note))}</p>" for note in self.notes)

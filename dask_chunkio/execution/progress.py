@@ -18,15 +18,28 @@ logger = logging.getLogger("dask_chunkio")
 
 
 def wants_progress(progress: bool | None) -> bool:
-    """Return `progress`, or for None whether somebody looks: at a terminal, or at a notebook."""
+    """Return `progress`, or for None whether somebody looks: at a terminal, or at a notebook.
+
+    Parameters
+    ----------
+    progress : bool or None
+        What the call or the configuration says.
+
+    Examples
+    --------
+    >>> wants_progress(True), wants_progress(False)
+    (True, False)
+    """
     return sys.stderr.isatty() or _is_notebook() if progress is None else bool(progress)
 
 
 def _is_notebook() -> bool:
     """Say whether this code runs in a Jupyter kernel; asks IPython only where that is loaded."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return type(shell).__name__ == "ZMQInteractiveShell"
+    # While IPython is being imported, its module has no such function yet.
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    shell = get_ipython() if get_ipython is not None else None
+    # Notebooks of others have a shell of their own, made of Jupyter's.
+    return any(kind.__name__ == "ZMQInteractiveShell" for kind in type(shell).__mro__)
 
 
 class ProgressBar:
