@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import dask_chunkio
-from dask_chunkio import GenericDataChunkIterator, discard, to_hdf5
+from dask_chunkio import GenericDataChunkIterator, discard, plan, to_hdf5
 from dask_chunkio.errors import (
     AlignmentError,
     ArgumentError,
@@ -36,7 +36,6 @@ from dask_chunkio.errors import (
     WorkerError,
 )
 from dask_chunkio.execution.tasks import commit_buffer
-from dask_chunkio.planning import plan
 from dask_chunkio.storage.session import end
 
 DATA = np.arange(20_000, dtype="i4").reshape(1000, 20)
