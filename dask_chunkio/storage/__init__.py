@@ -1,5 +1,5 @@
-"""Where bytes reach the file: the only part of the package that holds HDF5 files open.
+"""Where bytes reach HDF5 files: the only part of the package that keeps HDF5 files open.
 
-`hdf5_file` shows HDF5 a file whose metadata is staged and whose payloads are only reserved;
-`log` makes a transaction durable and keeps the journal; `transaction` puts the two together.
+`hdf5.staged_file` presents a file to HDF5: it stages metadata in memory, and reserves space for payloads
+without writing them.  `redo_log` and `journal` make a transaction durable.  `transaction` combines them.
 """
