@@ -249,7 +249,7 @@ MISTAKES: list[tuple[Callable[[], Any], type[ChunkIOError], str]] = [
     (lambda: write(attrs=["unit"]), Type, "/x: attrs=.'unit'. is not a mapping"),
     (lambda: write(attrs={"a": object()}), Type, "/x: attribute 'a'"),
     (lambda: write(read="parallel"), Wrong, "/x: read='parallel' is not one of"),
-    (lambda: write(libver="bad"), Wrong, "libver='bad' is none of h5py's: 'earliest', 'latest', one of 'v108'"),
+    (lambda: write(libver="bad"), Wrong, "libver='bad' is not one of h5py's: 'earliest', 'latest', one of 'v108'"),
     (lambda: write(libver=("latest", "earliest")), Wrong, "libver=.* the older first"),
     (lambda: write(durability="powr"), Wrong, "durability='powr' is none of 'process', 'power'"),
     (lambda: write(scheduler="thread"), Wrong, "scheduler='thread' is none of dask's"),
