@@ -178,7 +178,7 @@ class Journal:
                 break
 
     def _block_end(self, end: int) -> int:
-        """Return the end of the next block to read: complete records, according to their headers, or all that is left."""
+        """Return the end of the next block to read: complete records, as their headers claim, or all that is left."""
         stop = self.size
         while end - self.size > _BLOCK_NBYTES and stop - self.size < _BLOCK_NBYTES:
             header = bytearray(HEADER_NBYTES)

@@ -132,10 +132,10 @@ class RedoRecord:
         for (offset, data), old in zip(self.runs, self.before, strict=True):
             if (at := _changed(descriptor, offset, data, old)) is not None:
                 raise IntegrityError(
-                    f"{name} was changed by another program at byte {at}, where a transaction of this write was "
-                    f"interrupted; to apply the transaction now would destroy that change. Nothing was changed. If the "
-                    f"file is good as it is, abandon the write with 'dask-chunkio discard --force'; else restore the file "
-                    f"first"
+                    f"{name} was changed by another program at byte {at} after a transaction of this write was interrupted "
+                    f"there; to apply the transaction now would destroy that change. Nothing was changed. If the "
+                    f"file is good as it is, abandon the write with 'dask-chunkio discard --force'; else restore the "
+                    f"file first"
                 )
         if os.fstat(journal).st_size < self.journal_at:
             raise IntegrityError(f"the journal of {name} is shorter than it was; discard the write and start it again")
