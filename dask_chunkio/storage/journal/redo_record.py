@@ -132,7 +132,7 @@ class RedoRecord:
         for (offset, data), old in zip(self.runs, self.before, strict=True):
             if (at := _changed(descriptor, offset, data, old)) is not None:
                 raise IntegrityError(
-                    f"{name} was changed by another program at byte {at} after a transaction of this write was interrupted "
+                    f"{name} was changed by another program at byte {at} after a transaction of this write stopped "
                     f"there; to apply the transaction now would destroy that change. Nothing was changed. If the "
                     f"file is good as it is, abandon the write with 'dask-chunkio discard --force'; else restore the "
                     f"file first"
