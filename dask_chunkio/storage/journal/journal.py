@@ -267,7 +267,7 @@ class Journal:
         if dataset >= len(self._tables):
             raise ValueError(f"dataset {dataset} of only {len(self._tables)}")
         if any((len(body) - _BUFFER.size) % _ENTRY.itemsize for body in bodies):
-            raise ValueError("the entry of a chunk is truncated")
+            raise ValueError("the entry of a chunk is cut off")
         entries = np.frombuffer(b"".join([body[_BUFFER.size :] for body in bodies]), _ENTRY)
         is_chunked = self.created is None or self.created.datasets[dataset].is_chunked
         _require_possible(entries, len(self._tables[dataset]), is_chunked)
