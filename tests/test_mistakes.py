@@ -202,7 +202,7 @@ MISTAKES: list[tuple[Callable[[], Any], type[ChunkIOError], str]] = [
     (lambda: at("o" * 300 + ".h5"), TargetError, "File name too long"),
     (lambda: at("there.h5"), Exists, "already has /x; pass overwrite=True to replace it"),
     (lambda: into("/x/y"), Exists, "has /x, which is no group"),
-    (lambda: into("/group", overwrite=True), Exists, "/group, which is no dataset"),
+    (lambda: into("/group", overwrite=True), Exists, "/group, which is not a dataset"),
     # Parts of datasets
     (lambda: into("/rows", region=np.s_[0:5]), Wrong, "/rows: region 0:5 along axis 0 has 5 elements, the source 20"),
     (lambda: into("/rows", DATA[0], region=3), Wrong, "/rows has 2 axes, the source 1"),
