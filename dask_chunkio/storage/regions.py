@@ -80,7 +80,7 @@ def resolve_regions(target: Target, names: Sequence[str], wanted: Mapping[str, W
     names : sequence of str
         Names of all datasets of the call.
     wanted : mapping of str to Wanted
-        For each dataset that may exist.
+        What the call asks of each dataset that may exist.
     touches : bool
         Whether an interrupted write may be recovered, or its folder removed.
 

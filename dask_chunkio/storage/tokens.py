@@ -55,7 +55,7 @@ def add_token(dataset: h5py.Dataset, token: str) -> None:
 
 
 def is_applied(file: h5py.File, names: Sequence[str], token: str | None) -> bool:
-    """Say whether the call with a token is applied to all of its datasets.
+    """Return whether the call with a token is applied to all of its datasets.
 
     Raises
     ------

@@ -186,7 +186,7 @@ class Mark:
         return pack_record(APPLYING, _MARK.pack(self.journal_at, self.nbytes, self.sum))
 
     def is_entered(self, journal: int) -> bool:
-        """Say whether the journal has the records."""
+        """Return whether the journal has the records."""
         if self.journal_at + self.nbytes > os.fstat(journal).st_size:
             return False
         return checksum_at(journal, self.journal_at, self.nbytes) == self.sum
