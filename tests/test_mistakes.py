@@ -200,8 +200,8 @@ MISTAKES: list[tuple[Callable[[], Any], type[ChunkIOError], str]] = [
     (lambda: at("text.txt/out.h5"), TargetError, "there is no folder .*text.txt"),
     (lambda: at("o" * 300 + ".h5"), TargetError, "File name too long"),
     (lambda: at("there.h5"), Exists, "already has /x; pass overwrite=True to replace it"),
-    (lambda: into("/x/y"), Exists, "has /x, which is no group"),
-    (lambda: into("/group", overwrite=True), Exists, "/group, which is no dataset"),
+    (lambda: into("/x/y"), Exists, "has /x, which is not a group"),
+    (lambda: into("/group", overwrite=True), Exists, "/group, which is not a dataset"),
     # Parts of datasets
     (lambda: into("/rows", region=np.s_[0:5]), Wrong, "/rows: region 0:5 along axis 0 has 5 elements, the source 20"),
     (lambda: into("/rows", DATA[0], region=3), Wrong, "/rows has 2 axes, the source 1"),
@@ -213,7 +213,7 @@ MISTAKES: list[tuple[Callable[[], Any], type[ChunkIOError], str]] = [
     (lambda: into("/endless", append=True), Wrong, r"/endless: append=True, but axes \[0, 1\] can all .* append=0"),
     (lambda: into("/rows", append=5), Type, "/rows: append=5 is neither True nor one of 2 axes"),
     (lambda: into("/rows", DATA[:, :5], append=True), Wrong, "/rows is 10 along axis 1, the source 5"),
-    (lambda: into("/rows", append=True, compression="lzf"), Wrong, "/rows is .* no filters, and would have .* lzf"),
+    (lambda: into("/rows", append=True, compression="lzf"), Wrong, "/rows exists, .* no filters, .* would have .* lzf"),
     # Sources
     (lambda: of(None), Type, "/x: cannot write a NoneType"),
     (lambda: of("data.npy"), Type, r"/x: cannot write a str: a file is not opened here; give numpy.load\(path"),
@@ -248,7 +248,7 @@ MISTAKES: list[tuple[Callable[[], Any], type[ChunkIOError], str]] = [
     (lambda: write(attrs=["unit"]), Type, "/x: attrs=.'unit'. is not a mapping"),
     (lambda: write(attrs={"a": object()}), Type, "/x: attribute 'a'"),
     (lambda: write(read="parallel"), Wrong, "/x: read='parallel' is not one of"),
-    (lambda: write(libver="bad"), Wrong, "libver='bad' is none of h5py's: 'earliest', 'latest', one of 'v108'"),
+    (lambda: write(libver="bad"), Wrong, "libver='bad' is not one of h5py's: 'earliest', 'latest', one of 'v108'"),
     (lambda: write(libver=("latest", "earliest")), Wrong, "libver=.* the older first"),
     (lambda: write(durability="powr"), Wrong, "durability='powr' is none of 'process', 'power'"),
     (lambda: write(scheduler="thread"), Wrong, "scheduler='thread' is none of dask's"),

@@ -1,5 +1,5 @@
-"""Write HDF5 files; the only part of the package that changes a target.
+"""Where bytes reach HDF5 files: the only part of the package that keeps HDF5 files open.
 
-The steps of a write are `begin`, `writer` (commits buffers), `finish` and `recovery`.  `transaction` makes what they
-change durable at once.  `session` holds the open writers of this process.
+`hdf5.staged_file` presents a file to HDF5: it stages metadata in memory, and reserves space for payloads
+without writing them.  `redo_log` and `journal` make a transaction durable.  `transaction` combines them.
 """

@@ -1,6 +1,6 @@
-"""How a write begins: one attempt, in which looking at the target and taking it are one step.
+"""Begin a write: one attempt, in which checking the target and taking it are one step.
 
-Whoever has to wait makes another attempt later, and holds nothing in between.
+A call that has to wait makes another attempt later, and holds nothing in between.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Begun:
     Parameters
     ----------
     target : Target
-        With its mode.
+        The target, with its mode.
     made : Made
         Its datasets.
     """
@@ -50,14 +50,14 @@ class Begun:
 def begin(
     target: Target, specs: Sequence[DatasetSpec], exclusive: bool, lock: Lock, keepalive: Keepalive | None = None
 ) -> Begun:
-    """Begin a write: make its folder, its file and its datasets; or go on with one.
+    """Begin a write: create its folder, its file and its datasets; or resume one.
 
-    Run again for the same write it finds them made and changes nothing.
+    If it runs again for the same write, it finds them and changes nothing.
 
     Parameters
     ----------
     target : Target
-        What is written.
+        The target of the write.
     specs : sequence of DatasetSpec
         Its datasets.
     exclusive : bool
@@ -72,13 +72,13 @@ def begin(
     TargetBusyError
         If another call writes the file, or another program has it open: it may be free later.
     TargetChangedError
-        If another write has changed the file since this one was planned: it has to be planned again.
+        If another write has changed the file since this one was planned: this one must be planned again.
     UnfinishedWriteError
-        If a write was cut off there, and `Target.resume` was not given.
+        If there is an interrupted write, and `Target.resume` is not set.
     TargetExistsError, TargetError
         If the target cannot be written.
     ArgumentError
-        If what is resumed was begun with other arguments.
+        If the write that is resumed was begun with other arguments.
     """
     target = target.located()
     require_real_folder(target.folder)
@@ -89,7 +89,7 @@ def begin(
             return create_datasets(writer.transactions, specs, lock, owners)
         with writer.transactions.files.used():
             made = create_datasets(writer.transactions, specs, lock, owners, keepalive.announce)
-            # Before this call lets go of its own activity lock, so that nobody finds the write free.
+            # Share the lock before this call releases its own, so that no other call finds the write free.
             if not made.complete:
                 keepalive.share()
         return made
@@ -125,10 +125,10 @@ def _begun_anew(target: Target, specs: Sequence[DatasetSpec], create: _Create) -
 
 @contextlib.contextmanager
 def _new_folder(target: Target):  # type: ignore[no-untyped-def]
-    """Make the folder, and hold the activity lock on it, alone, from its beginning.
+    """Create the folder, and hold its activity lock exclusively from the beginning.
 
-    Two calls may take one folder for theirs: the one that is empty is removed before its maker has opened it, and made
-    by the other.  Whoever has the activity lock alone first goes on.
+    Two calls may both take one folder for theirs: one creates it, the other removes it while it is empty and creates it
+    again, and then the first opens it.  The call that first holds the activity lock exclusively continues.
     """
     try:
         folder = target.make_folder()
@@ -137,7 +137,7 @@ def _new_folder(target: Target):  # type: ignore[no-untyped-def]
             raise
         raise TargetBusyError(_is_beginning(target)) from error
     except FileNotFoundError as error:
-        # Still empty, it was taken for one that is left over.
+        # Another call removed it: a folder that is still empty counts as left over.
         raise TargetChangedError(_is_beginning(target)) from error
     with folder:
         try:
@@ -160,14 +160,14 @@ def _new_folder(target: Target):  # type: ignore[no-untyped-def]
 def _is_taken(activity_lock: ActivityLock, folder: Folder) -> bool:
     try:
         return activity_lock.take_alone(1)
-    except TargetError:  # no locks, and nobody else who could have one
+    except TargetError:  # no locks, so no other process can hold one
         with contextlib.suppress(OSError):
             folder.remove(activity_lock.close)
         raise
 
 
 def _share(target: Target, activity_lock: ActivityLock, folder: Folder) -> None:
-    """Let the tasks of this write share the activity lock; for an instant, others may have it alone."""
+    """Share the activity lock with the tasks of this write; for an instant, another process may take it exclusively."""
     activity_lock.share()
     _require_in_place(target, activity_lock, folder)
     manifest = read_manifest(target.manifest)
@@ -185,7 +185,7 @@ def _is_beginning(target: Target) -> str:
 
 
 def _is_mine(target: Target) -> bool:
-    """Say whether this very call, in this or another process, has made the folder or owns the write."""
+    """Return whether this call, in this or another process, has created the folder or owns the write."""
     manifest = read_manifest(target.manifest)
     with read_journal(target.journal) as journal:
         if journal.owner is not None:
@@ -211,21 +211,23 @@ def _gone_on(target: Target, create: _Create, owners: Sequence[Owner] | None) ->
 
 @contextlib.contextmanager
 def held_alone(target: Target):  # type: ignore[no-untyped-def]
-    """Keep others from taking over a write whose call is dead, and return its owners.
+    """Keep other calls from taking over a write whose call is dead, and yield its owners.
 
-    A write in which nothing was committed is removed; then there is nothing to go on with, and the answer is None.
+    A write in which nothing was committed is removed: then there is nothing to resume, and None is yielded.
 
     Raises
     ------
     TargetBusyError
         If the call is alive.
+    TargetChangedError
+        If another call begins or ends a write there now.
     UnfinishedWriteError
-        If it is dead, and `Target.resume` was not given.
+        If the call is dead, and `Target.resume` is not set.
     """
     with contextlib.ExitStack() as stack:
         owners = _taken_over(target, stack)
         if owners is None:
-            # Whoever takes the folder's name next must find this activity lock gone.
+            # This activity lock must be released before another call creates a folder of the same name.
             stack.close()
         yield owners
 
@@ -237,11 +239,11 @@ def _taken_over(target: Target, stack: contextlib.ExitStack) -> Sequence[Owner] 
     except FileNotFoundError as error:
         raise TargetChangedError(_is_beginning(target)) from error
     activity_lock = _opened_activity_lock(target)
-    # The lock is the first file of a folder.
+    # The lock is the first file that is created in a folder.
     if activity_lock is None and (not folder.is_there or folder.is_empty):
         raise TargetChangedError(_is_beginning(target))
     if activity_lock is None and (activity_lock := _opened_activity_lock(target)) is None:
-        # It is being removed, or its removal was cut off: made here anew, the lock would be in the way.
+        # The folder is being removed, or its removal was interrupted: a new lock file would hinder the removal.
         if _is_over(target) or (target.found() is not None and target.is_finished):
             _remove(folder)
             return None
@@ -252,7 +254,7 @@ def _taken_over(target: Target, stack: contextlib.ExitStack) -> Sequence[Owner] 
     with read_journal(target.journal) as journal:
         owners, owner = tuple(journal.owners), journal.owner
     looks = 1 if owner is not None and owner.exclusive else LOOKS
-    # Workers of a write that has just ended may have yet to let go; who resumes it waits for them, and for a lease.
+    # Workers may still hold a write that has just ended; a call that resumes it waits for them, and for a lease.
     if not take_over(target, activity_lock, looks, **({} if target.resume else {"patience": 0.0})):
         raise TargetBusyError(
             f"{target.path} is being written by another call, {owner or 'which begins just now'}; wait for it "
@@ -267,7 +269,7 @@ def _taken_over(target: Target, stack: contextlib.ExitStack) -> Sequence[Owner] 
         raise UnfinishedWriteError(
             f"{target.folder} holds an unfinished write of {target.path}{about}. {remedies(target.path)}"
         )
-    # From here on nobody else can have it alone; the writer of this call shares it.
+    # From here on no other process can take it exclusively; the writer of this call shares it.
     activity_lock.share()
     return owners
 
@@ -282,9 +284,9 @@ def _opened_activity_lock(target: Target, create: bool = False) -> ActivityLock 
 
 
 def _is_over(target: Target) -> bool:
-    """Say whether a folder that nobody uses holds nothing that anybody needs."""
+    """Return whether a folder that no process uses holds nothing that is needed."""
     if not target.is_begun:
-        # (Without a manifest, nobody can be sure what it is.)
+        # (Without a manifest, the purpose of the folder is not certain.)
         return target.resume or target.found() is not None
     if target.is_given_up:
         return True
@@ -296,12 +298,12 @@ def _remove(folder: Folder, let_go: Callable[[], object] = lambda: None) -> None
     try:
         folder.remove(let_go)
     except OSError as error:
-        raise TargetError(f"cannot remove {folder.path}: {error.strerror}; look at it yourself") from error
+        raise TargetError(f"cannot remove {folder.path}: {error.strerror}; inspect it yourself") from error
 
 
 def _take_back(target: Target, folder: Folder, activity_lock: ActivityLock) -> None:
-    """Remove the folder of a write that could not begin, unless another process of it goes on."""
-    # The log of a transaction that failed half-way is all that can bring an existing file into order.
+    """Remove the folder of a write that could not begin, unless another process of the write continues."""
+    # Only the log of a transaction that failed half-way can repair an existing file.
     if target.mode == "existing" and target.is_begun:
         return
     with contextlib.suppress(OSError):

@@ -1,18 +1,18 @@
-"""Where HDF5 has the chunks of a dataset.  No other module asks HDF5 about chunks.
+"""The chunks of a dataset, as HDF5 has them.  No other module asks HDF5 about chunks.
 
-A reader finds a chunk by a search for its coordinates, and HDF5 tells the places of chunks only as it walks over
-the whole index.  A walk does not show that a search goes astray in a damaged index, and names wrong coordinates
-for an extensible array whose unlimited axis is not the first (HDF5 1.10 to 2.0: it counts them as if the axes had
-not been put in another order).  So chunks are listed by one walk, and then each is searched for by its coordinates:
+A reader finds a chunk by a search for its coordinates, but HDF5 tells the locations of chunks only as it walks over
+the whole index.  A walk does not show that a search fails in a damaged index.  It also reports wrong coordinates
+for an extensible array whose unlimited axis is not the first (HDF5 1.10 to 2.0: it counts chunks as if the axes had
+not been reordered).  So one walk lists the chunks, and then each chunk is searched for by its coordinates:
 
-- A search of a B-tree of version 1 succeeds only at an entry of exactly these coordinates, which the walk has
-  come by too.  So a chunk that is listed once, and is found, is where the list has it.  (Nothing less will do: these
-  trees have no checksum, and a key that is wrong inside of one does not show in the list.)
+- A search of a B-tree of version 1 succeeds only at an entry with exactly these coordinates, which the walk has
+  visited too.  So a chunk that is listed once, and is found, is at the listed location.  (A weaker check is not
+  enough: these trees have no checksum, and a wrong key inside of one does not show in the list.)
 - All other indices are numbered arrays, or trees of version 2, and have checksums: HDF5 refuses a damaged
   block, whether it walks or searches, and both read the same element of it.
 
-Where the list is not what the journal says, or HDF5's library cannot be called, HDF5 is asked to read each chunk,
-and the place where it would read is noted.
+If the list differs from the journal, or HDF5's library cannot be called, HDF5 is asked to read each chunk,
+and the offset at which it would read is recorded.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from dask_chunkio.storage.journal.journal import ROW, Entries
 
 __all__ = ["UNREADABLE", "StoredChunks", "count_stored", "index_differs", "list_stored", "misfiled"]
 
-# What h5py raises where HDF5 cannot make sense of its own metadata.
+# The errors that h5py raises if HDF5 cannot interpret its own metadata.
 UNREADABLE = (OSError, RuntimeError, ValueError, TypeError, KeyError, ArithmeticError, MemoryError, SystemError)
 _counter = itertools.count()
 _AT_ONCE = 4096
-# A list is made of all chunks of a dataset; it costs a fifth of asking for each place by itself.
+# A list contains all chunks of a dataset; for each chunk it costs a fifth of a separate query.
 _MOST_LISTED = 5
 # HDF5 numbers no more chunks of an extensible array than this.
 _MOST_CHUNKS = 1 << 32
@@ -48,14 +48,14 @@ _MOST_CHUNKS = 1 << 32
 
 @dataclass(frozen=True, slots=True)
 class StoredChunks:
-    """The chunks that have a place in the file.
+    """The chunks that have space in the file.
 
     Parameters
     ----------
     origins : numpy.ndarray
-        The first element of each, one row a chunk.
+        The first element of each chunk, one row per chunk.
     places : numpy.ndarray
-        ``offset``, ``nbytes`` and ``mask`` of each; ``offset`` and ``nbytes`` are 0 where HDF5 does not tell.
+        ``offset``, ``nbytes`` and ``mask`` of each; ``offset`` and ``nbytes`` are 0 where HDF5 does not report them.
     """
 
     origins: Array
@@ -66,12 +66,12 @@ class StoredChunks:
 
 
 def count_stored(dataset: h5py.Dataset) -> int:
-    """Return how many chunks of a dataset have a place."""
+    """Return how many chunks of a dataset have space in the file."""
     return int(dataset.id.get_num_chunks())
 
 
 def index_differs(file: StagedFile, dataset: h5py.Dataset, layout: DatasetLayout, table: Entries) -> str | None:
-    """Search for each chunk by its coordinates, and compare its place with the journal's.
+    """Search for each chunk by its coordinates, and compare its location with the journal's.
 
     Parameters
     ----------
@@ -80,14 +80,14 @@ def index_differs(file: StagedFile, dataset: h5py.Dataset, layout: DatasetLayout
     dataset : h5py.Dataset
         The dataset.
     layout : DatasetLayout
-        As it was made.
+        The dataset as it was created.
     table : numpy.ndarray
-        What the journal says of every chunk: ``offset``, ``nbytes``, ``mask``, ``state``.
+        The journal's rows of all chunks: ``offset``, ``nbytes``, ``mask``, ``state``.
 
     Returns
     -------
     str or None
-        The first difference, in words.
+        The first difference, in words; None without any.
     """
     if not layout.is_chunked or not len(layout.chunks):
         return None
@@ -105,14 +105,14 @@ def index_differs(file: StagedFile, dataset: h5py.Dataset, layout: DatasetLayout
 
 
 def misfiled(file: StagedFile, dataset: h5py.Dataset, stored: StoredChunks) -> list[Shape]:
-    """Return the chunks that HDF5 lists, and does not find by their coordinates."""
+    """Return the chunks that HDF5 lists, but does not find by their coordinates."""
     told = np.flatnonzero(stored.places["nbytes"])
     listed = StoredChunks(stored.origins[told], stored.places[told])
     return list(_astray(file, dataset, listed, _stands_alone(listed.origins)))
 
 
 def _astray(file: StagedFile, dataset: h5py.Dataset, expected: StoredChunks, is_listed: Array) -> Iterator[Shape]:
-    """Yield the chunks that a search by their coordinates does not find at their places.
+    """Yield the chunks that a search by their coordinates does not find at their locations.
 
     Parameters
     ----------
@@ -121,9 +121,9 @@ def _astray(file: StagedFile, dataset: h5py.Dataset, expected: StoredChunks, is_
     dataset : h5py.Dataset
         The dataset.
     expected : StoredChunks
-        Where each should be.
+        The expected location of each chunk.
     is_listed : numpy.ndarray
-        For each whether HDF5 lists these coordinates once, and with this place: then it only has to be found.
+        For each chunk, whether HDF5 lists its coordinates once, with this location; then it only has to be found.
     """
     for start in range(0, len(expected), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
@@ -138,7 +138,7 @@ def _astray(file: StagedFile, dataset: h5py.Dataset, expected: StoredChunks, is_
 
 
 def _listed_alike(file: StagedFile, dataset: h5py.Dataset, layout: DatasetLayout, table: Entries) -> Array:
-    """Return a mask of the chunks that HDF5 lists once, at the place that the journal says."""
+    """Return a mask of the chunks that HDF5 lists once, at the location that the journal records."""
     counts, is_alike = np.zeros(len(table), np.uint32), np.zeros(len(table), bool)
     try:
         if not can_search() or count_stored(dataset) > _MOST_LISTED * np.count_nonzero(table["state"]):
@@ -159,7 +159,7 @@ def _listed_alike(file: StagedFile, dataset: h5py.Dataset, layout: DatasetLayout
 
 
 def _origins(layout: DatasetLayout, chunks: Array) -> Array:
-    """Return the first element of each chunk, as HDF5 addresses it, one row a chunk."""
+    """Return the first element of each chunk, as HDF5 addresses it, one row per chunk."""
     cells = np.stack(np.unravel_index(chunks, layout.chunks.cells), axis=1)
     first = 0 if layout.region is None else np.array(layout.region.origin, np.int64)
     return first + cells * np.array(layout.form.chunk_shape, np.int64)
@@ -176,12 +176,12 @@ def _stands_alone(origins: Array) -> Array:
 
 
 def list_stored(dataset: h5py.Dataset) -> StoredChunks:
-    """List the chunks of a dataset that have a place, in no particular order.
+    """List the chunks of a dataset that have space in the file, in no particular order.
 
     Parameters
     ----------
     dataset : h5py.Dataset
-        A chunked dataset, of any file.
+        A chunked dataset of any file.
     """
     axis = _unlimited_axis(dataset)
     if axis is None or (is_swizzled := _lists_swizzled()) is False:
@@ -195,7 +195,7 @@ def list_stored(dataset: h5py.Dataset) -> StoredChunks:
 
 
 def _unlimited_axis(dataset: h5py.Dataset) -> int | None:
-    """Return the unlimited axis of an extensible array if that is not the first; -1 if HDF5 does not tell."""
+    """Return the unlimited axis of an extensible array if it is not the first, else None; -1 if HDF5 does not tell."""
     unlimited = [axis for axis, end in enumerate(dataset.maxshape) if end is None]
     if len(unlimited) != 1 or unlimited == [0]:
         return None
@@ -206,7 +206,7 @@ def _unlimited_axis(dataset: h5py.Dataset) -> int | None:
 
 
 def _listed(dataset: h5py.Dataset) -> StoredChunks:
-    """Return what HDF5 lists, as it says it."""
+    """Return the chunks exactly as HDF5 lists them."""
     infos: list[Any] = []
     count, rank, filled = count_stored(dataset), len(dataset.chunks), 0
     origins, places = np.empty((count, rank), np.int64), np.ones(count, ROW)
@@ -217,7 +217,7 @@ def _listed(dataset: h5py.Dataset) -> StoredChunks:
         if filled > count:
             raise RuntimeError(f"HDF5 lists more than the {count} chunks that it counts")
         coordinates = itertools.chain.from_iterable(map(attrgetter("chunk_offset"), infos))
-        # A damaged index can name any number of 64 bits, and no place.
+        # A damaged index can give any number of 64 bits as a coordinate, and no offset.
         origins[part] = np.fromiter(coordinates, np.uint64, len(infos) * rank).view(np.int64).reshape(-1, rank)
         places["offset"][part] = np.fromiter((info.byte_offset or 0 for info in infos), np.uint64, len(infos))
         places["nbytes"][part] = np.fromiter(map(attrgetter("size"), infos), np.uint64, len(infos))
@@ -226,7 +226,7 @@ def _listed(dataset: h5py.Dataset) -> StoredChunks:
 
     def take(info: Any) -> None:
         infos.append(info)
-        # One such object takes ten times the memory of its row.
+        # One info object takes ten times the memory of its row.
         if len(infos) == _AT_ONCE:
             enter()
 
@@ -237,7 +237,7 @@ def _listed(dataset: h5py.Dataset) -> StoredChunks:
 
 def _found_one_by_one(dataset: h5py.Dataset) -> StoredChunks:
     grid = ChunkGrid(dataset.shape, dataset.chunks)
-    # HDF5 leaves the length undefined where no chunk at all has a place.
+    # HDF5 leaves the length undefined if no chunk has space.
     chunks = range(len(grid)) if count_stored(dataset) else range(0)
     origins = [origin for chunk in chunks if _has_place(dataset.id, origin := grid.origin(chunk))]
     return StoredChunks(np.array(origins, np.int64).reshape(-1, len(grid.shape)), np.zeros(len(origins), ROW))
@@ -255,14 +255,14 @@ def _has_place(dataset: h5py.h5d.DatasetID, origin: Shape) -> bool:
 
 @functools.cache
 def _lists_swizzled() -> bool | None:
-    """Say whether this HDF5 lists an extensible array by the coordinates of its inner order; None if by others."""
+    """Return whether this HDF5 lists an extensible array by the coordinates of its inner order; None if by others."""
     shape, axis = (2, 2, 3), 1
     name = f"dask_chunkio-index-{next(_counter)}"
     with h5py.File(name, "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
         options = {"chunks": (1, 1, 1), "maxshape": (2, None, 3), "compression": "gzip"}
         dataset = file.create_dataset("x", shape, "u1", **options)
         expected = list(np.ndindex(*shape))
-        # A chunk is known again by its length.
+        # The length of a chunk identifies it.
         for number, origin in enumerate(expected):
             dataset.id.write_direct_chunk(origin, bytes(number + 1))
         listed = _listed(dataset)
@@ -273,17 +273,17 @@ def _lists_swizzled() -> bool | None:
 
 
 def _unswizzled(cells: Array, most: list[int], axis: int) -> Array:
-    """Return the cells of chunks from those that HDF5 lists.
+    """Return the cells of chunks from the cells that HDF5 lists.
 
-    An extensible array numbers chunks with the unlimited axis as the slowest, the others in their order; the
-    list takes these numbers apart as if all axes stood in their order.
+    An extensible array numbers chunks with the unlimited axis as the slowest, the others in their order.  The
+    list decomposes these numbers as if all axes were in their order.
 
     Parameters
     ----------
     cells : numpy.ndarray
-        As listed, one row a chunk.
+        Cells as HDF5 lists them, one row per chunk.
     most : list of int
-        How many chunks there can be along each axis; of the unlimited one, anything.
+        The largest possible number of chunks along each axis; the value of the unlimited axis is ignored.
     axis : int
         The unlimited axis.
     """

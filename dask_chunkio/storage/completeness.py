@@ -1,4 +1,4 @@
-"""Whether everything that a call would make is there already."""
+"""Checks whether everything that a call would create exists already."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class StoredDataset:
     name : str
         Absolute path in the file.
     shape : tuple of int
-        In elements.
+        Shape of the dataset, in elements.
     dtype : numpy.dtype
-        Of its elements.
+        Type of its elements.
     nbytes, stored_nbytes : int
-        Bytes of its elements, and of what the file stores of them.
+        Size of its elements in bytes, and the number of bytes that the file stores for them.
     """
 
     name: str
@@ -48,10 +48,10 @@ def stored(dataset: h5py.Dataset) -> StoredDataset:
 
 
 def completed(file: h5py.File, target: Target, specs: Sequence[DatasetSpec]) -> tuple[StoredDataset, ...]:
-    """Return the datasets of a call that is complete; nothing if it is not.
+    """Return the datasets of a call that is complete; an empty tuple if it is not.
 
-    A token decides, whatever shape the datasets have.  Without one, a call that goes on with its own write is
-    complete where it would make what is there.
+    A token decides, whatever shape the datasets have.  Without a token, a call that resumes its own write is
+    complete if the existing datasets are those that it would create.
 
     Raises
     ------
@@ -73,16 +73,16 @@ def _is_made(file: h5py.File, target: Target, specs: Sequence[DatasetSpec]) -> b
 
 
 def differs(dataset: h5py.Dataset, spec: DatasetSpec, only: Sequence[str] | None = None) -> str | None:
-    """Return in words how a dataset differs from what would be made; None if it does not.
+    """Return in words how an existing dataset differs from the one that would be created; None if it does not.
 
     Parameters
     ----------
     dataset : h5py.Dataset
-        That is there.
+        The existing dataset.
     spec : DatasetSpec
-        What would be made.
+        Specification of the dataset that would be created.
     only : sequence of str, optional
-        Which properties are compared: ``shape``, ``maxshape``, ``dtype``, ``chunks``, ``filters``, ``fillvalue``.
+        The properties to compare: ``shape``, ``maxshape``, ``dtype``, ``chunks``, ``filters``, ``fillvalue``.
     """
     with previewed(spec) as made:
         mine, theirs = _properties(made), _properties(dataset)
@@ -110,7 +110,7 @@ def _is_nothing(value: Any) -> bool:
 
 
 def _fill(dataset: h5py.Dataset, properties: dict[str, Any]) -> Any:
-    """Return a fill value as numpy shows it."""
+    """Return a fill value as a numpy scalar."""
     value = properties["fillvalue"]
     return None if value is None else np.frombuffer(value, dataset.dtype)[0]
 

@@ -1,4 +1,4 @@
-"""The datasets of a write: made when it begins, found made when it goes on."""
+"""The datasets of a write: created when it begins, found when it is resumed."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _FIRST_PATIENCE = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What a write begins with.
+    """The datasets with which a write begins.
 
     Parameters
     ----------
     layouts : tuple of DatasetLayout
         One for each dataset.
     complete : tuple of StoredDataset
-        Everything that it would make, where that is there already; then there are no layouts.
+        All datasets of the call, if they exist already; then there are no layouts.
     """
 
     layouts: tuple[DatasetLayout, ...] = ()
@@ -49,34 +49,34 @@ def create_datasets(
     judged: Sequence[Owner] | None = None,
     begins: Callable[[], None] = lambda: None,
 ) -> Made:
-    """Make the datasets, or find them made by this write or by one that is resumed.
+    """Create the datasets, or find those that this write, or a write that is resumed, has created.
 
     Parameters
     ----------
     transactions : Transactions
-        Of the write.
+        The transactions of the write.
     specs : sequence of DatasetSpec
         The datasets.
     lock : callable
         Returns the scheduler's lock.
     judged : sequence of Owner, optional
-        Of a write that is resumed: who was found to be dead.
+        For a write that is resumed, its owners that were found to be dead.
     begins : callable
-        Called as soon as it is known that the write may be this call's.
+        Called as soon as it is known that this call may take the write.
 
     Raises
     ------
     TargetBusyError
-        If another call is at work on it.
+        If another call works on the write.
     ArgumentError
-        If what is resumed was begun with other arguments.
+        If the write that is resumed was begun with other arguments.
     """
     target, journal = transactions.target, transactions.journal
     with transactions.files.used():
-        # Without a lock: a process that is stopped in the middle of its transaction would keep it.
+        # Read without a lock: a process that is stopped in the middle of a transaction would keep the lock.
         transactions.refresh()
         is_mine = journal.may_be_of(target.write_id)
-        # Once it has begun, others are at work on this very write: they are waited for.
+        # Once the write has begun, other processes work on this same write: wait for them.
         is_begun = is_mine and bool(journal.owners)
         if is_mine or judged is not None:
             begins()
@@ -89,7 +89,7 @@ def create_datasets(
 
 
 def _make_datasets(transactions: Transactions, specs: Sequence[DatasetSpec]) -> Made:
-    """Make the datasets, inside a transaction, or find them made by this write."""
+    """Create the datasets inside a transaction, or find those that this write has created."""
     if transactions.journal.created is not None:
         return Made(describe_datasets(transactions, transactions.journal.created, specs))
     target = transactions.target
@@ -113,9 +113,9 @@ def _make_datasets(transactions: Transactions, specs: Sequence[DatasetSpec]) -> 
 
 
 def _require_as_judged(file: h5py.File, target: Target, specs: Sequence[DatasetSpec]) -> None:
-    """Make sure that no other write has come in between the look at the file and this transaction."""
+    """Make sure that no other write has changed the file between its check and this transaction."""
     if completed(file, target, specs):
-        raise TargetChangedError(f"{target.path}: what this call makes is there since it began; run it again")
+        raise TargetChangedError(f"{target.path}: the datasets of this call have appeared since it began; run it again")
     for spec in specs:
         if spec.there is None:
             require_replaceable(file, spec.name, target, spec)
@@ -124,7 +124,7 @@ def _require_as_judged(file: h5py.File, target: Target, specs: Sequence[DatasetS
 def describe_datasets(
     transactions: Transactions, created: Created, specs: Sequence[DatasetSpec]
 ) -> tuple[DatasetLayout, ...]:
-    """Describe what was made, inside a transaction."""
+    """Describe the datasets that were created, inside a transaction."""
     names = [made.name for made in created.datasets]
     with transactions.opened() as state:
         paths = names if transactions.journal.finished else [created.path(number) for number in range(len(names))]
@@ -135,18 +135,18 @@ def describe_datasets(
 def _take_over_datasets(
     transactions: Transactions, specs: Sequence[DatasetSpec], judged: Sequence[Owner] | None
 ) -> Made:
-    """Go on with a write that another call began, inside a transaction.
+    """Resume a write that another call began, inside a transaction.
 
-    Where that call was another one, this one may still be complete.
+    If that call had other arguments, this call may still be complete.
 
     Parameters
     ----------
     transactions : Transactions
-        Of the write.
+        The transactions of the write.
     specs : sequence of DatasetSpec
-        What this call writes.
+        The datasets of this call.
     judged : sequence of Owner or None
-        Who was found to be dead; None if nobody was looked for.
+        The owners that were found to be dead; None if this was not checked.
 
     Raises
     ------
@@ -155,12 +155,12 @@ def _take_over_datasets(
     TargetBusyError
         If another call has taken it over meanwhile.
     TargetChangedError
-        If nothing of it was left but its folder, which is removed.
+        If only the folder of a finished write was left, which is emptied.
     """
     created, owner, target = transactions.journal.created, transactions.journal.owner, transactions.target
     if created is None or owner is None:
         return _make_datasets(transactions, specs)
-    # Whoever died in the transaction that was to take the write over is named by the log alone until it is replayed.
+    # An owner that died in the very transaction that records its take-over is named only in the log until the replay.
     if judged is None or (judged and judged[-1] != owner and owner not in transactions.replayed_owners):
         raise TargetBusyError(f"{target.path} is being written by another call, {owner}; wait for it (wait=True)")
     wanted = Created(tuple(describe_made(spec, *preview([spec])) for spec in specs), "", target.token, target.overwrite)
@@ -173,7 +173,7 @@ def _take_over_datasets(
             return Made(complete=complete)
         raise ArgumentError(cannot_resume(target, difference))
     layouts = describe_datasets(transactions, created, specs)
-    # First: a retry of what fails here finds nothing taken over.
+    # Sync before the take-over is recorded: if it fails, a retry finds the write not taken over.
     transactions.payloads.sync_all()
     records = _owner(transactions, owner.epoch + 1).pack()
     if created.token == target.token:
@@ -184,7 +184,7 @@ def _take_over_datasets(
 
 
 def _name_call(transactions: Transactions, created: Created, records: bytes) -> None:
-    """Give a write the token that it was begun without; if it is finished, its datasets too."""
+    """Record a token for a write that was begun without one, and with its datasets if the write is finished."""
     with transactions.opened() as state:
         if transactions.journal.finished:
             for made in created.datasets:

@@ -1,4 +1,4 @@
-"""Datasets whose length is known only when their source has ended."""
+"""Datasets whose length is unknown until their source ends."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ __all__ = ["extend"]
 def extend(
     transactions: Transactions, number: int, layout: DatasetLayout, length: int, lock: Lock, *, ended: bool
 ) -> DatasetLayout:
-    """Change the length of a dataset's first axis, in a transaction of its own.
+    """Change the length of the first axis of a dataset, in a transaction of its own.
 
-    The numbers of chunks do not depend on it.
+    The numbers of its chunks do not depend on this length.
 
     Parameters
     ----------
     transactions : Transactions
-        Of the write.
+        The transactions of the write.
     number : int
-        Of the dataset.
+        Number of the dataset.
     layout : DatasetLayout
-        As the caller knows it.
+        The dataset as the caller knows it.
     length : int
-        In elements; less than before only if `ended`.
+        New length in elements; less than before only if `ended`.
     lock : callable
         Returns the scheduler's lock.
     ended : bool
-        Whether this is the length that stays.
+        Whether this is the final length.
 
     Returns
     -------
     DatasetLayout
-        As the dataset is then; longer than asked for where a call that was cut off had come further.
+        The dataset afterwards; longer than requested if an interrupted call had written more.
 
     Raises
     ------
     IntegrityError
-        If more has been committed than fits, or the dataset had ended with another length: the source
-        of a resumed write is not what it was.
+        If more is committed than fits, or the dataset had ended with another length: the source
+        of a resumed write has changed.
     """
     with transactions.transaction(lock):
         created = transactions.journal.created
         if created is None:
-            raise IntegrityError(f"{transactions.target.journal} does not say what was made; discard the write")
+            raise IntegrityError(f"{transactions.target.journal} does not record what was created; discard the write")
         made = created.datasets[number]
         is_needed = made.open_ended and (ended or made.shape[0] < length)
         if not made.open_ended and (length > made.shape[0] or (ended and length != made.shape[0])):
@@ -74,7 +74,10 @@ def _resize(transactions: Transactions, created: Created, number: int, made: Cre
 
 
 def _require_nothing_behind(made: CreatedDataset, table: Entries, length: int) -> None:
-    """HDF5 would free, or write again, what is cut off: a late writer may still place something there."""
+    """Refuse to truncate chunks that have space.
+
+    HDF5 would free their space, or write to it again, while a late writer may still place data there.
+    """
     grid = ChunkGrid(made.shape, made.chunks)
     if made.shape[0] > length and table["state"][length // made.chunks[0] * math.prod(grid.cells[1:]) :].any():
         raise _of_another_length(made, length)

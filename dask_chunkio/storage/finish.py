@@ -29,14 +29,14 @@ __all__ = ["Finished", "finish"]
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What `finish` found.
+    """The result of `finish`.
 
     Parameters
     ----------
     stored : tuple of int
         Bytes of all payloads of each dataset.
     notes : tuple of str
-        What had to be repaired.
+        What had to be repaired, or was found changed.
     """
 
     stored: tuple[int, ...]
@@ -44,7 +44,7 @@ class Finished:
 
 
 def finish(target: Target, layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec], lock: Lock) -> Finished:
-    """End a write: check the file, give file and datasets their final names, remove the folder."""
+    """Finish a write: check the file, give the file and its datasets their final names, and remove the folder."""
     if not is_left(target.folder):
         return _finished_before(target, layouts)
     session.require_going(target)
@@ -59,7 +59,7 @@ def finish(target: Target, layouts: Sequence[DatasetLayout], specs: Sequence[Dat
             session.release(target.write_id)
             close_files(target.write_id)
 
-        if os.name == "nt":  # renames and removes no file that is open
+        if os.name == "nt":  # Windows cannot rename or remove an open file
             let_go_of_files()
         finished = _published(target, layouts, folder, let_go_of_files) or finished
     session.release(target.write_id)
@@ -82,7 +82,7 @@ def _published(
 
 
 def _finished_before(target: Target, layouts: Sequence[DatasetLayout]) -> Finished:
-    """Accept the whole file that a task has left which ended before it could say so."""
+    """Accept the complete file of a task that ended before it could report its success."""
     try:
         with h5py.File(target.path, "r") as file:
             datasets = [file[layout.name] for layout in layouts]
@@ -103,23 +103,23 @@ def _finished_before(target: Target, layouts: Sequence[DatasetLayout]) -> Finish
 def _finish_file(
     transactions: Transactions, layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec], lock: Lock
 ) -> Finished:
-    """Check index against journal, give the datasets their names, trim the file, make it durable.
+    """Compare the index with the journal, name the datasets, trim the file, and make it durable.
 
     Parameters
     ----------
     transactions : Transactions
-        Of the write.
+        The transactions of the write.
     layouts : sequence of DatasetLayout
         The datasets.
     specs : sequence of DatasetSpec
-        What they were made from, to make one anew whose index is damaged.
+        Their specifications, from which a dataset is created again if its index is damaged.
     lock : callable
         Returns the scheduler's lock.
 
     Raises
     ------
     TargetBusyError
-        If a process that is placing payloads keeps it waiting for minutes.
+        If a process keeps placing payloads for minutes.
     IntegrityError
         If the file does not hold every chunk as it was committed, and this cannot be repaired.
     """
@@ -139,7 +139,7 @@ def _finish_file(
 
 
 def _require_all(transactions: Transactions, layouts: Sequence[DatasetLayout]) -> None:
-    """Refuse to end what is not whole.
+    """Refuse to finish an incomplete write.
 
     Raises
     ------
@@ -157,32 +157,32 @@ def _require_all(transactions: Transactions, layouts: Sequence[DatasetLayout]) -
 def _repair_indices(
     transactions: Transactions, layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec]
 ) -> list[str]:
-    """Compare HDF5's indices with the journal; where one differs, make it anew from the journal.
+    """Compare HDF5's indices with the journal; rebuild an index that differs from the journal.
 
     Parameters
     ----------
     transactions : Transactions
-        In a transaction.
+        The transactions of the write, inside a transaction.
     layouts : sequence of DatasetLayout
         The datasets.
     specs : sequence of DatasetSpec
-        What they were made from.
+        Their specifications.
 
     Returns
     -------
     list of str
-        What differed.
+        The differences, in words.
 
     Raises
     ------
     IntegrityError
-        If an index cannot be made anew.
+        If an index cannot be rebuilt.
     """
     notes = []
     for number, layout in enumerate(layouts):
         difference = _difference(transactions, number, layout)
         if difference is not None and layout.region is not None:
-            # Readers see it, and other programs may change it between two transactions.
+            # Readers can see this dataset, and other programs may change it between two transactions.
             notes.append(f"{difference}: another program has changed it since")
         elif difference is not None:
             rebuild_dataset(transactions, number, layout, specs[number])
@@ -193,7 +193,7 @@ def _repair_indices(
 
 
 def _difference(transactions: Transactions, number: int, layout: DatasetLayout) -> str | None:
-    # What HDF5 keeps in memory does not show what readers will find.  Everything is committed.
+    # Open the file again: what HDF5 has in memory does not show what readers will find.  Everything is committed.
     transactions.abandon()
     with transactions.opened() as state:
         dataset = state.dataset(transactions.journal.path_of(number))
@@ -207,14 +207,14 @@ def _commit_last(transactions: Transactions, layouts: Sequence[DatasetLayout]) -
         _note_token(transactions, state)
         transactions.commit(state, pack_record(FINISHED, b""), close=True, durable=True)
         transactions.payloads.trim(state.staged.size)
-    # Our own lock would refuse HDF5's; nobody else can have this file open for writing.
+    # Our own lock would exclude HDF5's; no other program can have this file open for writing.
     with h5py.File(transactions.target.file, "r", locking=False) as plain:
         for layout in layouts:
             plain[layout.name].id.get_space_status()
 
 
 def _note_token(transactions: Transactions, state: OpenTransaction) -> None:
-    """Keep the token with the datasets, in the very commit that finishes the write."""
+    """Store the token with the datasets, in the same commit that finishes the write."""
     created = transactions.journal.created
     if created is not None and created.token is not None:
         for made in created.datasets:

@@ -1,4 +1,4 @@
-"""An index made anew from the journal, where HDF5's own says something else."""
+"""Rebuilding of an index from the journal, if HDF5's own index differs from it."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from dask_chunkio.storage.transaction import Transactions
 
 __all__ = ["rebuild_dataset"]
 
-# What the journal says of a payload, the number of its chunk, and its new place.
+# The number of a payload's chunk, the new offset of the payload, and its row in the journal.
 _MOVED = np.dtype([("chunk", "<u8"), ("to", "<u8"), *((name, ROW[name]) for name in ROW.names or ())])
 
 
 def rebuild_dataset(transactions: Transactions, number: int, layout: DatasetLayout, spec: DatasetSpec) -> None:
-    """Replace a dataset by one that holds what the journal says, inside a transaction.
+    """Replace a dataset with one that holds the payloads of the journal, inside a transaction.
 
-    Every payload is read from its place, compared with its checksum, and copied to a new
-    place that HDF5 hands out; until the commit the old dataset is as it was.
+    Every payload is read from its location, compared with its checksum, and copied to a new
+    location that HDF5 allocates; the old dataset stays as it was until the commit.
 
     Parameters
     ----------
     transactions : Transactions
-        In a transaction.
+        The transactions of the write, inside a transaction.
     number : int
-        Of the dataset.
+        Number of the dataset.
     layout : DatasetLayout
-        As it was made.
+        The dataset as it was created.
     spec : DatasetSpec
-        What it was made from.  (Its property list has been through the filters' ``set_local``, which some plugins
-        would apply again.)
+        The specification from which it was created.  (Its property list has been through the filters' ``set_local``,
+        which some plugins would apply again.)
 
     Raises
     ------
     IntegrityError
-        If a dataset like it cannot be made, a payload is not what was written, or a new place lies over an old one.
+        If such a dataset cannot be created, a payload is not what was written, or a new location overlaps an old one.
     """
     if transactions.journal.created is None:
-        raise IntegrityError(f"{layout.name}: the journal does not say what was made")
+        raise IntegrityError(f"{layout.name}: the journal does not record what was created")
     path = transactions.journal.created.path(number)
     end = os.fstat(transactions.files.file).st_size
     with transactions.opened() as state:
@@ -61,10 +61,10 @@ def rebuild_dataset(transactions: Transactions, number: int, layout: DatasetLayo
         except UNREADABLE as error:
             state.staged.check()
             raise IntegrityError(
-                f"{layout.name}: HDF5's index and the journal disagree, and the dataset cannot be made anew ({error}); "
+                f"{layout.name}: HDF5's index and the journal disagree, and the dataset cannot be rebuilt ({error}); "
                 f"discard the write and start it again"
             ) from error
-        # A place below the end of the last commit may still belong to it.
+        # Space below the end of the last commit may still belong to that commit.
         early = moved["to"] >= end
         _copy(transactions, layout, moved[early])
         transactions.commit(state, b"".join(_records(transactions, number, moved)), close=True)
@@ -74,7 +74,7 @@ def rebuild_dataset(transactions: Transactions, number: int, layout: DatasetLayo
 def _rebuilt(
     transactions: Transactions, state: OpenTransaction, number: int, layout: DatasetLayout, how: tuple[str, DatasetSpec]
 ) -> Entries:
-    """Put an empty dataset in place of the old one, give every payload a place in it, and return these."""
+    """Replace the old dataset with an empty one, reserve space in it for every payload, and return the moves."""
     path, spec = how
     table = transactions.journal.table(number)
     chunks = np.flatnonzero(table["state"])
@@ -89,7 +89,7 @@ def _rebuilt(
         for origin, row in zip(layout.origins(chunks.tolist()), moved, strict=True)
     ]
     _require_apart(transactions, moved, layout.name)
-    # Its index may name places of others, which HDF5 would take for free.
+    # The damaged index may name space of other data, which HDF5 would free.
     keep_unlinked(state.h5[path].id)
     del state.h5[path]
     state.h5.move(_twin_path(path), path)
@@ -112,11 +112,11 @@ def _made_again(file: h5py.File, path: str, layout: DatasetLayout, spec: Dataset
 
 
 def _require_alike(made: h5py.Dataset, layout: DatasetLayout) -> None:
-    """Refuse a dataset that would not read the payloads: some plugins add to their options each time they are made."""
+    """Refuse a dataset that could not read the payloads: some plugins add to their options at every creation."""
     found = replace(describe(made), name=layout.name)
     if found != layout:
         raise IntegrityError(
-            f"{layout.name}: HDF5's index and the journal disagree, and the dataset cannot be made anew: it was "
+            f"{layout.name}: HDF5's index and the journal disagree, and the dataset cannot be rebuilt: it was "
             f"{layout.shape} of {layout.form}, and would be {found.shape} of {found.form}; go on with the same call "
             f"and resume=True, or discard the write"
         )
@@ -127,7 +127,7 @@ def _twin_path(path: str) -> str:
 
 
 def _require_apart(transactions: Transactions, moved: Entries, name: str) -> None:
-    """Refuse new places over payloads that the journal knows, of any dataset."""
+    """Refuse new locations that overlap payloads in the journal, of any dataset."""
     known = transactions.journal.tables
     lengths = np.concatenate([table["nbytes"] for table in known]).astype(np.int64)
     old = np.concatenate([table["offset"] for table in known]).astype(np.int64)

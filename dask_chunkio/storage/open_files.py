@@ -22,17 +22,17 @@ __all__ = ["OpenFiles"]
 class OpenFiles:
     """The descriptors of one write, which stay open while any task uses them.
 
-    A scheduler may give up a write while other threads still place.  A descriptor that is closed under them could
-    stand for another file when they use it.
+    A scheduler may abandon a write while other threads still place payloads.  If their descriptor were closed, its
+    number could stand for another file when they use it.
 
     Parameters
     ----------
     target : Target
-        The write, in the mode that was found out.
+        The write, with its mode.
     exclusive : bool
-        Whether this process is the only one that writes: then it holds the activity lock from beginning to end.
+        Whether this process is the only one that writes: then it shares the activity lock from beginning to end.
     holds_activity_lock : bool
-        Whether the caller has the activity lock, alone.
+        Whether the caller holds the activity lock exclusively.
 
     Attributes
     ----------
@@ -41,12 +41,12 @@ class OpenFiles:
     file, journal, log, applying : int
         Descriptors of the HDF5 file, the journal, the redo log and its mark.
     activity_lock : ActivityLock
-        Held while `used`.
+        Shared inside `used`.
 
     Raises
     ------
     FileNotFoundError
-        If the side folder is gone.
+        If the side folder does not exist.
     """
 
     def __init__(self, target: Target, exclusive: bool, holds_activity_lock: bool) -> None:
@@ -69,8 +69,8 @@ class OpenFiles:
         self._descriptors += [] if self.folder.descriptor is None else [self.folder.descriptor]
         if self.folder.is_empty:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), target.folder)
-        # Clients of NFS extend a write to the whole page, and lose what other hosts have written in it meanwhile,
-        # but where the file is open for synchronous writes.
+        # NFS clients extend a write to the whole page, and so overwrite what other hosts have written in that page
+        # meanwhile, unless the file is open for synchronous writes.
         exactly = getattr(os, "O_DSYNC", 0) if target.spans_hosts else 0
         self.file = self._descriptor(target.file, create=target.mode == "new", flags=exactly)
         self.journal = self._descriptor(target.journal)
@@ -91,7 +91,7 @@ class OpenFiles:
             close_descriptor(self._descriptors.pop())
 
     def end(self) -> None:
-        """Let no task begin to use the files, and close them when the last one has left them."""
+        """Let no more tasks use the files, and close them when the last task has left them."""
         with self._counting:
             self._ended = True
             is_free = self._users == 0
@@ -99,8 +99,8 @@ class OpenFiles:
             self._close()
 
     def end_if_unused(self) -> bool:
-        """Let no task begin to use the files if none uses them, and return whether that is so; the caller closes."""
-        # Whoever has this lock begins to use it, and may wait for another process.
+        """Let no more tasks use the files if none uses them now, and return whether that is so; the caller closes."""
+        # A thread that holds this lock begins to use the files, and may wait for another process.
         if not self._counting.acquire(blocking=False):
             return False
         try:
@@ -111,12 +111,12 @@ class OpenFiles:
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
-        """Hold the activity lock and keep the descriptors open; an error of the file system leaves as ours.
+        """Share the activity lock and keep the descriptors open; convert an `OSError` to a `TargetError`.
 
         Raises
         ------
         TargetError
-            If the write has ended in this process, or the file system refuses something.
+            If the write has ended in this process, or the file system refuses an operation.
         """
         with self._counting:
             if self._ended:
@@ -155,17 +155,17 @@ class OpenFiles:
             self._counting.wait_for(lambda: self._users == 0)
 
     def see_other_hosts(self) -> None:
-        """Have the next read see what other hosts have written to the side files that no lock protects.
+        """Make the next read return what other hosts have written to the side files that no lock protects.
 
-        Clients of NFS believe in the length and the content that they know for up to a minute; but they ask when a file
-        is opened, or locked.
+        NFS clients use the length and the content that they have cached for up to a minute; but they ask the server
+        when a file is opened or locked.
         """
         if self._target.spans_hosts:
             for path in (self._target.journal, self._target.applying):
                 close_descriptor(open_side_file(path, create=False))
 
     def require_in_place(self) -> None:
-        """Make sure that the files are still those of the write.
+        """Make sure that the paths still name the files of the write.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""The HDF5 file, open in a transaction."""
+"""The HDF5 file while a transaction has it open."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["OpenTransaction"]
 
 @dataclass(frozen=True, slots=True)
 class OpenTransaction:
-    """The HDF5 file while it is open."""
+    """The HDF5 file while it is open, with the handles of its datasets."""
 
     staged: StagedFile
     h5: h5py.File
@@ -24,7 +24,7 @@ class OpenTransaction:
 
     @classmethod
     def on(cls, descriptor: int, target: Target, mode: str) -> OpenTransaction:
-        """Open HDF5 on a file, with what it writes staged.
+        """Open a file with HDF5, and stage what HDF5 writes.
 
         Raises
         ------
@@ -35,18 +35,21 @@ class OpenTransaction:
         try:
             return cls(staged, h5py.File(staged, mode, libver=target.libver))
         except Exception as error:
-            # h5py's frames hold property lists that point to `staged`: kept until the interpreter ends, they crash it.
+            # h5py's frames hold property lists that point to `staged`.
+            # If they live until the interpreter ends, it crashes.
             traceback.clear_frames(error.__traceback__)
             staged.check()
             raise IntegrityError(f"HDF5 cannot open {target.file}: {error}") from None
 
     def id_of(self, path: str) -> h5py.h5d.DatasetID:
-        """Return a dataset's handle; looked up by name once, which takes longer than to reserve a place.
+        """Return the handle of a dataset.
+
+        It is looked up by name only once, because a lookup takes longer than a reservation.
 
         Raises
         ------
         IntegrityError
-            If another program has removed it.
+            If another program has removed the dataset.
         """
         if path not in self.ids:
             self.ids[path] = self._opened(path)
@@ -58,7 +61,7 @@ class OpenTransaction:
         Raises
         ------
         IntegrityError
-            If another program has removed it.
+            If another program has removed the dataset.
         """
         return h5py.Dataset(self._opened(path))
 

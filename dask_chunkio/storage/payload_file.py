@@ -1,4 +1,4 @@
-"""The HDF5 file as payloads are placed in it: outside HDF5, and durable where that is promised."""
+"""The HDF5 file into which payloads are placed: outside HDF5, and durable where that is promised."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["PayloadFile"]
 
 
 class PayloadFile:
-    """Places payloads, and waits for the disk.
+    """Places payloads in the file, and waits for the disk.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class PayloadFile:
     Attributes
     ----------
     disk : Disk
-        Under the file.
+        Flushes the file.
     """
 
     def __init__(self, target: Target, files: OpenFiles) -> None:
@@ -39,39 +39,39 @@ class PayloadFile:
     def is_durable(self) -> bool:
         """Whether a commit waits for the disk.
 
-        Where several hosts write, it does in any case: `finish` flushes the page cache of its own host alone, and other
-        hosts see the journal and the log only as far as they are flushed.
+        It always does if several hosts write: `finish` flushes only the page cache of its own host, and other
+        hosts see only as much of the journal and the log as is flushed.
         """
         return self._target.durability == "power" or self._target.spans_hosts
 
     def place(self, pieces: Sequence[tuple[int, bytes | memoryview]]) -> None:
-        """Put payloads in their places; wait for the disk where a commit is to survive a power failure."""
+        """Write payloads to their locations; wait for the disk if a commit must survive a power failure."""
         while True:
             begun = self.disk.begin()
-            # The system lets one writer at a time into a file; threads that wait here sleep, there they spin.
+            # The system admits one writer to a file at a time.  Threads that wait here sleep; in the system they spin.
             with self._in_file:
                 pwrite_each(self._files.file, pieces)
             if not self.is_durable or self.disk.is_synced(begun):
                 return
 
     def sync(self) -> None:
-        """Wait until all that was placed is on the disk."""
+        """Wait until all payloads that were placed are on the disk."""
         self.disk.sync(self.disk.begin())
 
     def settle(self) -> None:
-        """Write everything again that an ``fsync`` that failed has dropped, in a transaction in which nobody places."""
+        """Write again everything that a failed ``fsync`` has dropped, in a transaction while no payload is placed."""
         self.disk.settle(self._files.journal)
 
     def trim(self, size: int) -> None:
-        """Cut what is behind HDF5's end of the file, after the last commit, and wait for the disk."""
+        """Truncate the file to HDF5's end of the file, after the last commit, and wait for the disk."""
         if os.fstat(self._files.file).st_size > size:
             os.ftruncate(self._files.file, size)
         self.sync()
 
     def sync_all(self) -> None:
-        """Have everything that an earlier call committed reach the disk, where this one promises it.
+        """Flush everything that an earlier call has committed, if this call promises durability.
 
-        Inside a transaction, while nobody else is at work on the write.
+        To be called inside a transaction, while no other process works on the write.
         """
         if not self.is_durable:
             return

@@ -1,4 +1,4 @@
-"""What stands where datasets are to be, and whether it lets them be written."""
+"""Checks of the existing target: whether it allows the datasets to be written."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ __all__ += ["require_replaceable", "require_writable", "target_problem"]
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a look at the target says.
+    """The result of a check of the target.
 
     Parameters
     ----------
     mode : str
         As `Target.mode`: how the write is to be done.
     complete : tuple of StoredDataset
-        Everything that it would make, where that is there already.
+        All datasets of the write, if they exist already.
     """
 
     mode: Mode
@@ -43,18 +43,18 @@ class Judgement:
 
 
 def judge(target: Target, specs: Sequence[DatasetSpec]) -> Judgement:
-    """Look whether datasets can be written, or are there already; touches nothing.
+    """Check whether datasets can be written, or exist already; changes nothing.
 
     Raises
     ------
     TargetExistsError
-        If a dataset is there and may not be replaced.
+        If a dataset exists and may not be replaced.
     TargetChangedError
-        If a dataset that is there is not as it was when the write was planned.
+        If an existing dataset is not as it was when the write was planned.
     TargetBusyError
         If another program has the file open for writing.
     TargetError
-        If the folder does not exist, or the name is a directory's or a foreign file's, or it cannot be written.
+        If the folder does not exist, the path is a directory or a file of another kind, or it cannot be written.
     """
 
     def look(file: h5py.File) -> Judgement:
@@ -73,12 +73,12 @@ def judge(target: Target, specs: Sequence[DatasetSpec]) -> Judgement:
 
 
 def require_free(target: Target, names: tuple[str, ...]) -> Mode:
-    """Make sure that nothing which would be lost stands where new datasets are to be.
+    """Make sure that new datasets replace nothing that would be lost.
 
     Parameters
     ----------
     target : Target
-        What is going to be written.
+        The target that is going to be written.
     names : tuple of str
         Absolute names of its new datasets.
 
@@ -90,11 +90,11 @@ def require_free(target: Target, names: tuple[str, ...]) -> Mode:
     Raises
     ------
     TargetExistsError
-        If a dataset is there and may not be replaced.
+        If a dataset exists and may not be replaced.
     TargetBusyError
         If another program has the file open for writing.
     TargetError
-        If the folder does not exist, or the name is a directory's or a foreign file's.
+        If the folder does not exist, or the path is a directory or a file of another kind.
     """
 
     def look(file: h5py.File) -> Judgement:
@@ -108,7 +108,7 @@ def require_free(target: Target, names: tuple[str, ...]) -> Mode:
 
 
 def target_problem(target: Target, specs: Sequence[DatasetSpec]) -> str:
-    """Return in words why a write would be refused now; empty if it would not.  Touches nothing."""
+    """Return in words why a write would be refused now; empty if it would not.  Changes nothing."""
     try:
         target = target.located()
         require_real_folder(target.folder)
@@ -121,7 +121,7 @@ def target_problem(target: Target, specs: Sequence[DatasetSpec]) -> str:
 
 
 def is_complete(target: Target, specs: Sequence[DatasetSpec]) -> bool:
-    """Say whether everything that a write would make is there already.  Touches nothing."""
+    """Return whether everything that a write would create exists already.  Changes nothing."""
     try:
         return bool(judge(target.located(), specs).complete)
     except (TargetError, IntegrityError):
@@ -129,7 +129,7 @@ def is_complete(target: Target, specs: Sequence[DatasetSpec]) -> bool:
 
 
 def left_words(target: Target) -> str:
-    """Say that there is a write in the folder, without a look at who it is."""
+    """Return the message that the folder holds a write, without checking whether it is running."""
     return f"{target.folder} holds a write that is unfinished or running. {remedies(target.path)}"
 
 
@@ -144,7 +144,7 @@ def _judged_new(target: Target, specs: Sequence[DatasetSpec]) -> Judgement:
 def _mode(file: h5py.File, target: Target, specs: Sequence[DatasetSpec]) -> Mode:
     is_all = target.overwrite and all(spec.there is None for spec in specs)
     is_replaced = is_all and _holds_only(file, {spec.name for spec in specs})
-    # In a new file, the names and whatever else belongs to the old one would be lost.
+    # A new file would lose the other names and the metadata of the old one.
     return "new" if is_replaced and keeps_metadata(target.path) else "existing"
 
 
@@ -162,16 +162,16 @@ def _looked(target: Target, look: Callable[[h5py.File], Judgement]) -> Judgement
 
 @contextmanager
 def opened_to_look(target: Target) -> Iterator[h5py.File]:
-    """Open a file that is there, as nobody changes it.
+    """Open an existing file for reading, if no program has it open for writing.
 
     Raises
     ------
     TargetExistsError
-        If it is no HDF5 file.
+        If it is not an HDF5 file.
     TargetBusyError
         If another program has it open for writing.
     TargetError
-        If it may not be read.
+        If it cannot be read.
     """
     if not os.access(target.path, os.R_OK):
         raise _denied(target)
@@ -197,7 +197,13 @@ def opened_to_look(target: Target) -> Iterator[h5py.File]:
 
 
 def require_writable(target: Target) -> None:
-    """Refuse a file, or a folder, that this user may not write."""
+    """Refuse a file, or a folder, that this user may not write.
+
+    Raises
+    ------
+    TargetError
+        If the user may not write it.
+    """
     if not os.access(target.path, os.R_OK | os.W_OK):
         raise _denied(target)
     _require_writable_folder(target)
@@ -219,14 +225,16 @@ def _require_writable_folder(target: Target) -> None:
 
 
 def require_replaceable(file: h5py.File, name: str, target: Target, spec: DatasetSpec | None = None) -> None:
-    """Make sure that a dataset can stand under `name` without loss of anything but what it replaces.
+    """Make sure that a dataset can be created under `name` without loss of anything but what it replaces.
 
     Raises
     ------
     TargetExistsError
-        If not.
+        If it cannot.
     TargetChangedError
-        If something has come up to append to.
+        If there is now a dataset to append to, which did not exist when the write was planned.
+    TargetError
+        If a group above it is a link into another file.
     """
     parts = name.strip("/").split("/")
     for end in range(1, len(parts) + 1):
@@ -236,10 +244,10 @@ def require_replaceable(file: h5py.File, name: str, target: Target, spec: Datase
             return
         if end < len(parts):
             if not isinstance(file.get(path), h5py.Group):
-                raise TargetExistsError(f"{target.path} has {path}, which is no group, so {name} cannot be in it")
+                raise TargetExistsError(f"{target.path} has {path}, which is not a group, so {name} cannot be in it")
             require_inside(file, path, target)
         elif not isinstance(link, h5py.HardLink) or not isinstance(file.get(path), h5py.Dataset):
-            raise TargetExistsError(f"{target.path} already has {name}, which is no dataset and is not replaced")
+            raise TargetExistsError(f"{target.path} already has {name}, which is not a dataset and is not replaced")
         elif spec is not None and spec.appends:
             raise TargetChangedError(f"{target.path} has {name} since the write was planned; run the write again")
         elif not target.overwrite:
@@ -256,12 +264,12 @@ def _exists(dataset: h5py.Dataset, name: str, target: Target, spec: DatasetSpec 
 
 
 def require_inside(file: h5py.File, name: str, target: Target) -> None:
-    """Refuse what a link leads to in another file.
+    """Refuse an object that a link finds in another file.
 
     Raises
     ------
     TargetError
-        If it does.
+        If the object is in another file.
     """
     found = file.get(name)
     if found is not None and h5py.h5o.get_info(found.id).fileno != h5py.h5o.get_info(file.id).fileno:
@@ -271,7 +279,7 @@ def require_inside(file: h5py.File, name: str, target: Target) -> None:
 
 
 def _holds_only(file: h5py.File, names: set[str]) -> bool:
-    """Say whether nothing would be lost if the datasets stood in a new file in place of this one."""
+    """Return whether nothing would be lost if a new file with these datasets replaced this one."""
     others: list[str] = []
 
     def note(name: str | bytes) -> None:

@@ -1,4 +1,4 @@
-"""The final name of a new file."""
+"""Publication of a new file under its final name."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["publish"]
 def publish(
     target: Target, names: tuple[str, ...], folder: Folder, let_go: Callable[[], object] = lambda: None
 ) -> None:
-    """Give a new file its final name, and remove the folder; `let_go` closes what the caller has open in it.
+    """Give a new file its final name, and remove the folder; `let_go` closes the files in it that the caller has open.
 
-    The bytes have reached the disk before the name does: after a power failure the name
-    stands for the whole file or is not there.
+    The bytes reach the disk before the name does: after a power failure the name
+    either stands for the complete file or does not exist.
 
     Raises
     ------
     TargetExistsError
-        If something has come up under that name meanwhile that may not be replaced.
+        If a file that may not be replaced has appeared under that name meanwhile.
     """
     if target.mode == "new":
         if target.overwrite and os.path.lexists(target.path):

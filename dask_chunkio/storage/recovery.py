@@ -1,4 +1,4 @@
-"""What a write that was cut off has left: brought into order, or removed."""
+"""Recovery and removal of an interrupted write."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ __all__ = ["RecoveryResult", "discard", "recover"]
 
 @dataclass(frozen=True, slots=True)
 class RecoveryResult:
-    """What `recover` made of an unfinished write.
+    """The result of `recover`.
 
     Parameters
     ----------
     path : str
-        The HDF5 file that opens.
+        The HDF5 file that can be opened.
     datasets : mapping of str to str
-        Where each dataset is in it.
+        For each dataset, its path in that file.
     committed, chunks : int
-        How many chunks hold their data, and how many there are.
+        Number of chunks that hold their data, and of all chunks.
     """
 
     path: str
@@ -52,18 +52,18 @@ class RecoveryResult:
 
 
 def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
-    """Remove what a write that was cut off has left; nothing that was there before it is touched.
+    """Remove everything that an interrupted write has left; nothing that existed before it is touched.
 
-    What a region has committed stays: the old elements of those chunks are gone.  A dataset that was appended to
-    is shrunk to the length that it had.
+    Chunks that a region has committed stay, because their old elements are gone.  A dataset that was appended to
+    is shrunk to its previous length.
 
     Parameters
     ----------
     path : str or path-like
         The file that was to be written.
     force : bool
-        Remove the folder even if what the write has hidden in an existing file cannot be
-        removed from that, because the side files are damaged or the file was changed.
+        Remove the folder even if the data that the write has hidden in an existing file cannot be
+        removed from it, because the side files are damaged or the file was changed.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
     TargetBusyError
         If the write is still running.
     TargetError
-        If the folder is not one of ours, or cannot be removed.
+        If the folder holds files that no write creates, or cannot be removed.
     IntegrityError
         If an existing file is so damaged that HDF5 cannot remove from it what the write has hidden there.
 
@@ -104,8 +104,8 @@ def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
         except UNREADABLE as error:
             if not force:
                 raise IntegrityError(
-                    f"what the write has hidden in {target.path} cannot be removed, as that is damaged ({error}); "
-                    f"force=True removes {target.folder} alone"
+                    f"the data that the write has hidden in {target.path} cannot be removed, because that file is "
+                    f"damaged ({error}); force=True removes only {target.folder}"
                 ) from error
         try:
             folder.remove(activity_lock.close if activity_lock is not None else lambda: None)
@@ -115,23 +115,23 @@ def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
 
 
 def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> RecoveryResult:
-    """Bring an unfinished write into order without its sources.
+    """Make the file of an unfinished write readable, without its sources.
 
-    A transaction that was cut off is applied or dropped; chunks that are not in place read as the
-    fill value.  The write can still be resumed, which writes them.
+    An interrupted transaction is applied or dropped; chunks that are not in place read as the
+    fill value.  The write can still be resumed, which writes these chunks.
 
     Parameters
     ----------
     path : str or path-like
         The file that was to be written.
     output : str or path-like, optional
-        Move the file that was being made to this path, which ends the write.  Not for
+        Path to which the new file is moved, which ends the write.  Not for
         datasets that were being added to an existing file.
 
     Returns
     -------
     RecoveryResult
-        The file that opens, and what is in it.
+        The file that can be opened, and its datasets.
 
     Raises
     ------
@@ -166,8 +166,8 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
             raise
         except UNREADABLE as error:
             raise IntegrityError(
-                f"{found.file} cannot be brought into order, as HDF5 cannot read it ({error}); remove what the write "
-                f"left (dask-chunkio discard) and start it again"
+                f"{found.file} cannot be recovered, because HDF5 cannot read it ({error}); discard the write "
+                f"(dask-chunkio discard) and start it again"
             ) from error
         if output is not None:
             recovered = replace(
@@ -183,7 +183,7 @@ def _target(path: str | os.PathLike[str]) -> Target:
 def _require_ours(target: Target) -> None:
     strange = {name for name in os.listdir(target.folder) if not _is_ours(name)}
     if strange or os.path.islink(target.folder):
-        raise TargetError(f"{target.folder} holds {sorted(strange)}, which no write leaves there; look at it yourself")
+        raise TargetError(f"{target.folder} holds {sorted(strange)}, which no write creates; inspect it yourself")
 
 
 def _is_ours(name: str) -> bool:
@@ -210,7 +210,7 @@ def _transactions(target: Target) -> Iterator[Transactions]:
 
 def _writer(target: Target) -> Writer:
     try:
-        # Exclusive would share the activity lock, which this process holds alone already.
+        # An exclusive writer would share the activity lock, which this process already holds exclusively.
         return Writer(target, exclusive=False, holds_activity_lock=True)
     except OSError as error:
         raise TargetError(f"cannot use {target.folder}: {error.strerror or error}") from error
@@ -255,7 +255,7 @@ def _recovered(target: Target) -> RecoveryResult:
                         f"{target.journal} counts {len(writer.transactions.journal.table(number))} chunks of "
                         f"{names[number]}, the file {len(layout.chunks)}; discard the write and start it again"
                     )
-            # What readers see is in place since its commit.
+            # Payloads that readers can see have been in place since their commit.
             is_visible = writer.transactions.journal.finished or target.mode == "published"
         committed = [
             _count_held(writer, number) if is_visible or made.region else _void_unplaced(writer, number, layout)
@@ -274,7 +274,7 @@ def _count_held(writer: Writer, number: int) -> int:
 
 
 def _void_unplaced(writer: Writer, number: int, layout: DatasetLayout) -> int:
-    """Give every chunk that is reserved and not in place a payload of the fill value; return how many are in place."""
+    """Give every chunk that is reserved but not in place a payload of the fill value; return how many are in place."""
     table = writer.transactions.journal.table(number).copy()
     reserved = np.flatnonzero(table["state"])
     placed = writer.placed(table[reserved])
@@ -283,14 +283,14 @@ def _void_unplaced(writer: Writer, number: int, layout: DatasetLayout) -> int:
     if chunks:
         form = layout.form
         data = filled(form).tobytes()
-        # Past every filter: the mask says that none was applied.
+        # The data skip every filter: the mask says that none was applied.
         payload = Payload(data, (1 << len(form.filters)) - 1)
         writer.fill(number, layout, chunks, [payload] * len(chunks), contextlib.nullcontext)
     return int(np.count_nonzero(table["state"][reserved[placed]] == HELD))
 
 
 def _unknown(transactions: Transactions, number: int, layout: DatasetLayout) -> list[int]:
-    """Return the chunks that HDF5 has a place for, and the journal has none (its end may be torn off)."""
+    """Return the chunks that have space according to HDF5 but not to the journal (its end may be torn off)."""
     if not layout.is_chunked or not len(layout.chunks):
         return []
     with transactions.transaction(contextlib.nullcontext, anybody=True), transactions.opened() as state:

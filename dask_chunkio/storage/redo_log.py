@@ -1,15 +1,16 @@
-"""How a transaction is made durable: written to the log, applied, and applied again after a crash.
+"""The redo log, which makes a transaction durable: it is written, applied, and applied again after a crash.
 
 Each step begins when the one before it is done, and with ``durability="power"`` has reached the disk::
 
-    log       the record of the whole transaction
-    applying  the transaction's mark
-    file      what HDF5 staged
-    journal   the transaction's records
-    log       emptied
+    log       write the record of the whole transaction
+    applying  write the mark of the transaction
+    file      write what HDF5 staged
+    journal   append the records of the transaction
+    log       empty it
 
-So a transaction whose mark is not there was never applied, one whose records the journal has is applied whole, and
-between the two the log is the only copy of what the file needs.  It is whole then, or damaged: it is never dropped.
+So a transaction without its mark was never applied, and one whose records are in the journal is applied completely.
+Between these two steps the log is the only copy of what the file needs.  There it is either complete or damaged, and
+it is never dropped.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ _MARK_NBYTES = 512
 
 
 class RedoLog:
-    """The log of one write, and the mark of the transaction that is being applied.
+    """The redo log of one write, and the mark of the transaction that is being applied.
 
     Parameters
     ----------
     target : Target
-        What is written.
+        The target of the write.
     log, applying, journal : int
         Descriptors of the side files.
     disk : Disk
@@ -57,19 +58,19 @@ class RedoLog:
         self._is_named = False
 
     def commit(self, redo: RedoRecord, durable: bool) -> None:
-        """Write a transaction down, and apply it; `durable` waits for the disk at each step."""
+        """Write a transaction to the log, and apply it; `durable` waits for the disk at each step."""
         if not redo.journal:
             raise ValueError("a transaction without records cannot be told from one that was not applied")
         self._write(redo.pack(), durable)
         self._apply(redo, durable)
 
     def replay(self, durability: Callable[[], Durability]) -> bytes:
-        """Apply the transaction of a process that died in the middle of it, or drop one that was never applied.
+        """Apply the transaction of a process that died while it applied it, or drop one that was never applied.
 
         Parameters
         ----------
         durability : callable
-            Returns that of whoever wrote the log; only called where no transaction is being applied.
+            Returns the durability of the write that wrote the log; only called if no transaction is being applied.
 
         Returns
         -------
@@ -79,7 +80,7 @@ class RedoLog:
         Raises
         ------
         IntegrityError
-            If the log is damaged, or another program has changed what it would write; nothing is touched.
+            If the log is damaged, or another program has changed what it would write; nothing is changed then.
         """
         size = os.fstat(self._log).st_size
         if size == 0:
@@ -89,15 +90,15 @@ class RedoLog:
         if redo is None:
             self._drop_unapplied(size, durability)
         elif redo.mark.is_entered(self._journal):
-            # Its records may be in the page cache alone, and taken for written: until they are on the disk, only the
-            # log says that the transaction is applied.
+            # Its records may be only in the page cache, and marked clean: until they are on the disk, only the log
+            # tells that the transaction is applied.
             pwrite_all(self._journal, redo.journal, redo.journal_at)
             os.fsync(self._journal)
             os.ftruncate(self._log, 0)
         else:
             redo.require_applicable(self._disk.descriptor, self._journal, self._target.file)
-            # It may be in the page cache alone, and, after an fsync that failed, taken for written: so it is
-            # written again.  Applied to the disk before it is there, it could not be applied again.
+            # The log may be only in the page cache, and marked clean after a failed fsync: so it is written again.
+            # If the changes reached the disk before the log, the transaction could not be applied again.
             rewrite_file(self._log)
             self._sync()
             self._apply(redo, durable=True)
@@ -132,12 +133,12 @@ class RedoLog:
             if durable:
                 os.fsync(self._journal)
         except OSError:
-            # Records that may not be on the disk must not say that the transaction is: then it is applied again.
+            # Records that may not be on the disk must not state that the transaction is applied: apply it again then.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._journal, redo.journal_at)
             raise
 
-    # A log that holds no whole transaction
+    # A log without a complete transaction
 
     def _drop_unapplied(self, size: int, durability: Callable[[], Durability]) -> None:
         mark, is_damaged = self._read_mark()
@@ -148,16 +149,16 @@ class RedoLog:
         if not is_cut_off(bytes(start), size, REDO):
             if durability() != "power":
                 raise self._damaged("no process that was killed leaves it like that")
-            # What a power failure leaves of a log that did not reach the disk can have any content, and any length up
-            # to that of a transaction, which is made in memory.
+            # If a log has not reached the disk, a power failure may leave it with any content, and any length up to
+            # that of a transaction, which is built in memory.
             if size > memory_nbytes():
                 raise self._damaged(f"it has {size} bytes, more than memory")
             copy_whole_file(self._log, self._target.folder, DAMAGED_LOG)
         os.ftruncate(self._log, 0)
 
     def _require_nothing_applied(self) -> None:
-        # A new file that lost the end of its journal with the machine's power can still be brought into order:
-        # whatever it holds, nobody has seen it, and `finish` compares it with the journal.
+        # A new file that lost the end of its journal in a power failure can still be recovered: no reader has
+        # seen its content, and `finish` compares it with the journal.
         if self._target.mode != "existing":
             return
         mark, _ = self._read_mark()
@@ -176,7 +177,7 @@ class RedoLog:
 
     def _damaged(self, why: str) -> IntegrityError:
         return IntegrityError(
-            f"{self._target.log} is damaged: {why}. Nothing was touched, and the log is kept: {self._target.file} may "
+            f"{self._target.log} is damaged: {why}. Nothing was changed, and the log is kept: {self._target.file} may "
             f"need it. Restore the folder from a copy and go on with resume=True; or, if the file is good as it is, "
-            f"give the write up with 'dask-chunkio discard --force'"
+            f"abandon the write with 'dask-chunkio discard --force'"
         )

@@ -1,4 +1,4 @@
-"""The parts of datasets that are there already, as a write that is going to replace them finds them."""
+"""The parts of existing datasets that a write is going to replace, as it finds them."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _PATIENCE = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a call wants of a dataset that may be there.
+    """What a call asks of a dataset that may exist.
 
     Parameters
     ----------
     shape : tuple of int or None
-        Of the source; None where it is not known, so that nothing can be written into what is there.
+        Shape of the source; None if it is unknown, so that nothing can be written into an existing dataset.
     region, append : object
-        As the user says them.
+        The keywords as the user gives them.
     spec : DatasetSpec, optional
-        What is made where there is nothing to append to.
+        The dataset that is created if there is none to append to.
     given : tuple of str
-        In which properties a dataset that is there must agree with that, as `differs` has them, or ``attrs``.
+        The properties in which an existing dataset must agree with `spec`, as `differs` names them, or ``attrs``.
     """
 
     shape: Shape | None
@@ -54,14 +54,14 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What is there of the datasets that a call writes into.
+    """The existing datasets that a call writes into.
 
     Parameters
     ----------
     layouts : mapping of str to DatasetLayout
-        The parts to write; what is to be appended to and is not there has none.
+        The parts to write; a dataset that is to be appended to and does not exist has none.
     complete : tuple of StoredDataset
-        All datasets of the call, where its token says that it is applied.
+        All datasets of the call, if its token says that it is applied.
     """
 
     layouts: Mapping[str, DatasetLayout] = field(default_factory=dict)
@@ -69,20 +69,20 @@ class Parts:
 
 
 def resolve_regions(target: Target, names: Sequence[str], wanted: Mapping[str, Wanted], touches: bool = True) -> Parts:
-    """Describe parts of datasets.
+    """Describe parts of existing datasets.
 
-    What a write that was cut off has left is brought into order first: half of a transaction is no HDF5 file.
+    An interrupted write is recovered first: a file with half of a transaction is not a valid HDF5 file.
 
     Parameters
     ----------
     target : Target
         The file.
     names : sequence of str
-        Of all datasets of the call.
+        Names of all datasets of the call.
     wanted : mapping of str to Wanted
-        For each dataset that may be there.
+        What the call asks of each dataset that may exist.
     touches : bool
-        Whether what a write has left may be brought into order, or removed.
+        Whether an interrupted write may be recovered, or its folder removed.
 
     Raises
     ------
@@ -90,8 +90,10 @@ def resolve_regions(target: Target, names: Sequence[str], wanted: Mapping[str, W
         If there is no such file or dataset.
     TargetBusyError
         If another call is writing the file, or another program has it open for writing.
+    TargetChangedError
+        If another write has changed the file meanwhile.
     UnfinishedWriteError
-        If a write was cut off there, and `Target.resume` was not given.
+        If there is an interrupted write, and `Target.resume` is not set, or `touches` is false.
     ArgumentError
         If there is no such part.
     """
@@ -130,9 +132,9 @@ def _found_replayed(target: Target, names: Sequence[str], wanted: Mapping[str, W
 
 
 def _begun(journal: Journal) -> _Begun:
-    """Return the regions of the write that was cut off: what it appends to has grown already."""
+    """Return the regions of the interrupted write: a dataset that it appends to has grown already."""
     created = journal.created
-    # One that is finished is this call only if it had no token: else the dataset would say that this call is applied.
+    # A finished write can be this call only if it had no token: else the token of this call would be on the dataset.
     if created is None or (journal.finished and created.token is not None):
         return {}
     return {one.name: (one.region[0], one.region[1], one.region[2]) for one in created.datasets if one.region}
@@ -147,7 +149,7 @@ def _found(target: Target, names: Sequence[str], wanted: Mapping[str, Wanted], i
                 )
         return Parts()
     with opened_to_look(target) as file:
-        # A write that has begun since may have been cut off in a transaction.
+        # A write that has begun since then may have been interrupted in a transaction.
         if is_free and is_left(target.folder):
             raise TargetChangedError(f"{target.path} was changed while this write looked at it; run it again")
         return _parts(file, target, names, wanted, {})
@@ -173,7 +175,7 @@ def _layouts(
 
 
 def _require_agreement(dataset: h5py.Dataset, wanted: Wanted) -> None:
-    """Refuse to append to a dataset what asks for another one."""
+    """Refuse an append whose keywords describe another dataset than the existing one."""
     name, spec = dataset.name, wanted.spec
     if wanted.shape is None:
         raise ArgumentError(of_unknown_length(name))
@@ -184,7 +186,7 @@ def _require_agreement(dataset: h5py.Dataset, wanted: Wanted) -> None:
         words = _attrs_differ(dataset, spec.attrs)
     if words is not None:
         raise ArgumentError(
-            f"{name} is there, and {words}; leave out what is for a new dataset, or give what {name} has"
+            f"{name} exists, and {words}; leave out the keywords for a new dataset, or give the values of {name}"
         )
 
 
@@ -199,9 +201,9 @@ def _attrs_differ(dataset: h5py.Dataset, attrs: Mapping[str, Any]) -> str | None
 
 
 def of_unknown_length(name: str) -> str:
-    """Say that a stream cannot be written into a dataset that is there, and how it can."""
+    """Return the message that a stream cannot be written into an existing dataset, and what to do instead."""
     return (
-        f"{name}: what is written into a dataset that is there needs a known length, and this stream has none. Give "
-        f"an array of all of its rows, or an iterator of DataChunks that has the attributes maxshape=(rows, ...) and "
-        f"dtype, such as hdmf's DataChunkIterator(data, maxshape=(rows, ...), dtype=...)"
+        f"{name}: data for an existing dataset needs a known length, and this stream has none. Give an array of all "
+        f"of its rows, or an iterator of DataChunks that has the attributes maxshape=(rows, ...) and dtype, such as "
+        f"hdmf's DataChunkIterator(data, maxshape=(rows, ...), dtype=...)"
     )

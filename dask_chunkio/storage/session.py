@@ -1,6 +1,6 @@
 """The writers of this process: one for each write, found by the tasks that need it.
 
-The only state of the package that outlives a call.
+They are the only state of the package that outlives a call.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ __all__ += ["used_writer", "wait_for_others", "writer_for"]
 
 _writers: dict[str, Writer] = {}
 _inherited: list[Writer] = []
-# In order, so that the oldest can be forgotten: no task of theirs is left.
+# Writes that have ended, in insertion order, so that the oldest, which have no tasks left, can be removed first.
 _ended: dict[str, None] = {}
 _MOST_ENDED = 10_000
-# Calls that were interrupted; no lock is taken for it, since a handler of a signal adds to it.
+# Calls that were interrupted.  No lock protects this set, because a signal handler adds to it.
 _cancelled: set[str] = set()
-# When a task looked last whether another process has interrupted its call, and how often it does, in seconds.
+# When a task checked last whether another process has interrupted its call, and the interval in seconds.
 _looked: dict[str, float] = {}
 _LOOK = 0.5
-# Held for a moment: no file is opened, no lock waited for and nothing closed behind it, or a write that is kept
-# waiting would keep all others of this process waiting.
+# Held only for a moment.  While it is held, no file is opened or closed and no lock is waited for: otherwise one
+# write that has to wait would make all others of this process wait.
 _registry = threading.Lock()
 # The writes whose files are being opened, so that each is opened once.
 _opening: dict[str, threading.Lock] = {}
 
 
 def writer_for(target: Target, exclusive: bool = False) -> Writer:
-    """Return this process's writer of a write, opening it the first time.
+    """Return this process's writer of a write; open it the first time.
 
     Raises
     ------
@@ -89,12 +89,12 @@ def _opened(target: Target, exclusive: bool) -> Writer:
 
 @contextlib.contextmanager
 def in_use(target: Target, exclusive: bool) -> Iterator[Writer]:
-    """Hold the activity lock on a write while a task of it runs.
+    """Share the activity lock of a write while a task of it runs.
 
     Raises
     ------
     TargetError
-        If the write has ended in this process.
+        If the write has ended in this process, or was interrupted.
     """
     with contextlib.ExitStack() as stack:
         writer = used_writer(target, exclusive, stack)
@@ -106,9 +106,9 @@ def in_use(target: Target, exclusive: bool) -> Iterator[Writer]:
 
 
 def used_writer(target: Target, exclusive: bool, stack: contextlib.ExitStack) -> Writer:
-    """Return the writer with its activity lock held until `stack` is closed.
+    """Return the writer, with its activity lock shared until `stack` is closed.
 
-    It may be closed before that, by whoever looks after writes that nothing here needs: then it is opened again.
+    The keepalive thread may close a writer that no task uses before this call has the lock: then it is opened again.
     """
     while True:
         writer = writer_for(target, exclusive)
@@ -124,7 +124,7 @@ def used_writer(target: Target, exclusive: bool, stack: contextlib.ExitStack) ->
 
 
 def cancel(write_id: str) -> None:
-    """Stop the tasks of a write in this process between two chunks; without a lock, for signal handlers."""
+    """Stop the tasks of a write in this process between two chunks; takes no lock, for signal handlers."""
     _cancelled.add(write_id)
 
 
@@ -134,11 +134,11 @@ def require_going(target: Target) -> None:
     Raises
     ------
     TargetError
-        If so.
+        If it was.
     """
     if target.write_id in _cancelled:
         raise _interrupted(target)
-    # Looked at now and then, as it is a file that another process writes.
+    # Checked only now and then, because it means to read a file, which another process writes.
     now = time.monotonic()
     if now - _looked.get(target.write_id, 0.0) > _LOOK:
         _looked[target.write_id] = now
@@ -164,7 +164,7 @@ def _require_open(target: Target) -> None:
 def end(write_id: str) -> None:
     """End a write in this process for good.
 
-    Tasks that come late are refused; those that run are waited for, and may commit.
+    Tasks that come late are refused; running tasks are waited for, and may commit.
     """
     with _registry:
         _ended[write_id] = None
@@ -180,7 +180,7 @@ def end(write_id: str) -> None:
 
 
 def release(write_id: str) -> None:
-    """Let go of a write in this process; what is not committed is abandoned."""
+    """Close a write in this process; what is not committed is abandoned."""
     with _registry:
         writer = _writers.pop(write_id, None)
         _looked.pop(write_id, None)
@@ -189,7 +189,7 @@ def release(write_id: str) -> None:
 
 
 def release_unused(write_id: str) -> None:
-    """Let go of a write in this process, unless a task of it runs: of that, nothing may be abandoned."""
+    """Close a write in this process unless a task of it runs, whose work must not be abandoned."""
     with _registry:
         writer = _writers.get(write_id)
         if writer is None or not writer.transactions.files.end_if_unused():
@@ -218,16 +218,16 @@ attend(_is_used, release_unused)
 
 
 def interrupt(target: Target) -> None:
-    """Have no task of a write begin any more, in no process, if this machine sees its folder."""
+    """Let no more tasks of a write begin in any process, if this machine sees its folder."""
     with contextlib.suppress(OSError):
         target = target.located()
-        # What is left of one that has ended goes on saying so.
+        # A folder that is left of a finished write must keep stating that it is finished.
         if os.path.isfile(target.lock) and not target.is_finished:
             write_whole_file(target.stop, target.write_id.encode())
 
 
 def wait_for_others(target: Target) -> None:
-    """Wait until no process is at work on a write of this file, if this machine sees it."""
+    """Wait until no process works on a write of this file, if this machine sees its folder."""
     if is_left(target.folder):
         with contextlib.suppress(FileNotFoundError):
             activity_lock = ActivityLock(target.lock, create=False)
@@ -243,11 +243,11 @@ def _close_all() -> None:
 
 
 def _forget() -> None:
-    """Write nothing in a forked child for its parent, whose files are closed here."""
+    """Forget the writers of the parent in a forked child, where their files are closed."""
     global _registry  # noqa: PLW0603
     _registry = threading.Lock()
     _ended.update(dict.fromkeys(_writers))
-    # Kept: closed here, HDF5 would go through what is its parent's.
+    # Keep the objects: if they were closed here, HDF5 would process the state of the parent.
     _inherited.extend(_writers.values())
     _writers.clear()
     _opening.clear()

@@ -1,4 +1,4 @@
-"""The paths of what stands beside a target."""
+"""The paths of the files beside a target."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["DAMAGED_LOG", "HIDDEN_FILE", "SIDE_FILES", "SidePaths"]
 _SUFFIX = ".writing"
 HIDDEN_FILE = "data.h5"
 SIDE_FILES = (HIDDEN_FILE, "journal", "log", "applying", "unsynced", "lock", "stop", "manifest.json")
-# Of copies of logs that were not whole: begins their names.
+# Prefix of the names of the copies of incomplete logs.
 DAMAGED_LOG = "log.damaged-"
 
 
@@ -28,12 +28,12 @@ class SidePaths:
 
     @property
     def folder(self) -> str:
-        """Holds everything that this write keeps beside the target."""
+        """The folder that holds everything that this write keeps beside the target."""
         return self.path + _SUFFIX
 
     @property
     def hidden_file(self) -> str:
-        """A new file until it is whole."""
+        """The new file until it is complete."""
         return os.path.join(self.folder, HIDDEN_FILE)
 
     @property
@@ -43,30 +43,30 @@ class SidePaths:
 
     @property
     def log(self) -> str:
-        """The log of the transaction in flight."""
+        """The redo log of the transaction in progress."""
         return os.path.join(self.folder, "log")
 
     @property
     def applying(self) -> str:
-        """Which transaction of the log is being applied."""
+        """The mark of the transaction that is being applied."""
         return os.path.join(self.folder, "applying")
 
     @property
     def unsynced(self) -> str:
-        """There where an ``fsync`` has failed."""
+        """A file that exists if an ``fsync`` has failed."""
         return os.path.join(self.folder, "unsynced")
 
     @property
     def lock(self) -> str:
-        """The activity lock of those who write."""
+        """The activity lock of the processes that write."""
         return os.path.join(self.folder, "lock")
 
     @property
     def stop(self) -> str:
-        """Names the call that was interrupted, so that none of its tasks begins."""
+        """A file that names an interrupted call, so that no more tasks of it begin."""
         return os.path.join(self.folder, "stop")
 
     @property
     def manifest(self) -> str:
-        """Says what the folder is about."""
+        """The manifest, which describes the folder."""
         return os.path.join(self.folder, "manifest.json")

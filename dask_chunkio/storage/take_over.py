@@ -1,4 +1,4 @@
-"""Taking over a write: only when whoever wrote it is dead, or has let it go."""
+"""Take over a write, only if the process that wrote it is dead or has released it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["LastSign", "last_sign", "remove_dead_leases", "take_over"]
 
 logger = logging.getLogger("dask_chunkio")
 
-# How long a process may take to let go of a write that has ended, in seconds; workers of the cluster that this call
-# runs on hear of it from the scheduler, and may be busy.
+# How long a process may take to release a write that has ended, in seconds.  Workers of the cluster that runs this
+# call are told by the scheduler, and may be busy.
 _GRACE = 2.5
 _GRACE_OF_CLUSTER = 10.0
 _PAUSE = 0.1
-# A lease of another host that looks so many times older than it is believed in is not watched: clocks differ by less.
+# A lease of another host that is older than so many times its validity is not watched: clocks differ by less.
 _MUCH_OLDER = 10
 
 
@@ -36,7 +36,7 @@ class LastSign:
     is_alive : bool
         Whether it counts as running.
     time : float
-        Of the last sign, in seconds since 1970; 0 without any.
+        Time of the last sign of life, in seconds since 1970; 0 without any.
     """
 
     is_alive: bool
@@ -44,7 +44,7 @@ class LastSign:
 
 
 def last_sign(target: Target) -> LastSign:
-    """Say whether somebody is at work on a write, as far as one look can tell."""
+    """Return whether a process works on a write, as far as one check can tell, and when that was last seen."""
     if not os.path.exists(target.lock):
         return LastSign(False, 0.0)
     settle(target.folder)
@@ -52,15 +52,15 @@ def last_sign(target: Target) -> LastSign:
         if not activity_lock.take_alone(1):
             return LastSign(True, time.time())
         leases = leases_in(target.folder)
-    # By this machine's clock: to ask for the file system's, something would have to be written.
+    # Use this machine's clock: to read the clock of the file system, a file would have to be written.
     is_alive = any(_rest(one, time.time()) > 0 for one in leases)
     return LastSign(is_alive, max((one.modified for one in leases), default=0.0))
 
 
 def take_over(target: Target, activity_lock: ActivityLock, looks: int, patience: float = _GRACE) -> bool:
-    """Take the activity lock on a write alone, as soon as nobody is at work on it any more.
+    """Take the activity lock of a write exclusively, as soon as no process works on the write any more.
 
-    Whoever may be at work where this machine's locks do not reach is waited for: until its lease
+    Processes that may work where the locks of this machine do not reach are waited for: until their lease
     is renewed, or has run out.
 
     Parameters
@@ -68,21 +68,21 @@ def take_over(target: Target, activity_lock: ActivityLock, looks: int, patience:
     target : Target
         The write.
     activity_lock : ActivityLock
-        To take.
+        The lock to take.
     looks : int
-        As `ActivityLock.take_alone` has it.
+        As for `ActivityLock.take_alone`.
     patience : float
-        Seconds to wait for those who hold the lock, and may be about to let go; 0 not to wait for anybody.
+        Seconds to wait for processes that hold the lock and may be about to release it; 0 not to wait.
 
     Returns
     -------
     bool
-        Whether this process has the activity lock now, alone.
+        Whether this process holds the activity lock exclusively now.
     """
     watched = _Watched(target)
     begun = time.monotonic()
     while True:
-        # Only this process can know that an object of its own has outlived its graph, but a worker hears of it late.
+        # Only this process can tell that its own `Keepalive` has outlived its graph, but a worker learns that late.
         is_ours = settle(target.folder, target.write_id) and not scheduler_of(target.write_id)
         if activity_lock.take_alone(looks):
             rest = watched.rest()
@@ -99,7 +99,7 @@ def take_over(target: Target, activity_lock: ActivityLock, looks: int, patience:
 
 
 def _is_over(begun: float, patience: float, target: Target) -> bool:
-    """Say whether the holders of the lock have had time to release it."""
+    """Return whether the holders of the lock have had enough time to release it."""
     waited = time.monotonic() - begun
     longest = _GRACE_OF_CLUSTER if patience and _is_of_this_cluster(target) else patience
     return waited > longest
@@ -112,14 +112,17 @@ def _is_of_this_cluster(target: Target) -> bool:
 
 
 def remove_dead_leases(target: Target) -> None:
-    """Remove the leases of other calls, behind a taking over: who was only stopped finds that it is over."""
+    """Remove the leases of other calls after a take-over.
+
+    A process of such a call that was only stopped then finds that its call is over.
+    """
     for seen in leases_in(target.folder):
         if seen.lease is None or seen.lease.write_id != target.write_id:
             remove_lease(seen.path)
 
 
 class _Watched:
-    """The leases on a write that somebody wants to take over."""
+    """The leases of a write that a call wants to take over."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -129,7 +132,7 @@ class _Watched:
         self.waits = False
 
     def rest(self) -> float:
-        """Return the seconds until all of them have run out, as far as is known yet."""
+        """Return the seconds until all leases have run out, as far as is known yet."""
         now, rest = _now_at(self._target.lock), 0.0
         self.waits = False
         for seen in leases_in(self._target.folder):
@@ -148,7 +151,7 @@ class _Watched:
         rest = _rest(seen, now)
         if seen.lease is not None and seen.lease.is_of_this_boot:
             return rest
-        # Another host's clock may differ: it is watched for the time of its lease, but for one that is much older.
+        # The clock of another host may differ: watch its lease for its period of validity, unless it is much older.
         if now - seen.modified > _MUCH_OLDER * seen.seconds:
             return 0.0
         return max(0.0, since + seen.seconds - time.monotonic())
@@ -163,7 +166,7 @@ class _Watched:
 
 
 def _rest(seen: SeenLease, now: float) -> float:
-    """Return for how many seconds a lease is still believed in."""
+    """Return for how many seconds a lease is still valid."""
     rest = max(0.0, min(seen.modified - now, 0.0) + seen.seconds)
     if seen.lease is not None and seen.lease.is_of_this_boot and not seen.lease.scheduler:
         return rest if seen.lease.is_of_live_process else 0.0
@@ -171,7 +174,7 @@ def _rest(seen: SeenLease, now: float) -> float:
 
 
 def _now_at(path: str) -> float:
-    """Return the time by the clock of the file system, which says when a lease was renewed."""
+    """Return the time by the clock of the file system, which also dates the renewals of leases."""
     with contextlib.suppress(OSError):
         os.utime(path)
         return os.stat(path).st_mtime

@@ -1,4 +1,4 @@
-"""The file to write, the folder beside it, and what may stand in its way."""
+"""The file to write, the folder beside it, and the state of that folder."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ Durability = Literal["process", "power"]
 
 @dataclass(frozen=True, slots=True)
 class Target(SidePaths):
-    """The file to write and the folder that holds what is kept beside it.
+    """The file to write, and the folder for the files that are kept beside it.
 
     Parameters
     ----------
     path : str
         Absolute path of the file.
     write_id : str
-        Tells this call from any other for the same path.
+        Identifies this call among all calls for the same path.
     overwrite : bool
-        Whether datasets that are there may be replaced.
+        Whether existing datasets may be replaced.
     libver : str, tuple of str or None
         As `h5py.File` takes it.
     resume : bool
-        Whether to go on with a write that was cut off.
+        Whether to go on with an interrupted write.
     wait : bool
         Whether to wait for another write to the same path to end.
     durability : str
@@ -45,13 +45,13 @@ class Target(SidePaths):
     command : tuple of str
         Arguments of the command line, for the manifest.
     token : str or None
-        Tells this call from any other that was ever applied to its datasets.
+        Identifies this call among all calls that were ever applied to its datasets.
     mode : str
-        ``"new"`` where the file is made in the folder and gets its name at the end;
-        ``"existing"`` where datasets are added to a file, hidden until the end; ``"published"``
-        where all that is left is to remove the folder; empty until it is found out.
+        ``"new"`` if the file is created in the folder and gets its name at the end;
+        ``"existing"`` if datasets are added to a file, hidden until the end; ``"published"``
+        if only the folder is left to be removed; empty as long as it is unknown.
     lease_seconds : float
-        How long a process that shows no sign of life is believed to write.
+        How long a process that shows no sign of life counts as writing.
     spans_hosts : bool
         Whether processes of several hosts may write it, each with a page cache of its own.
     """
@@ -75,12 +75,12 @@ class Target(SidePaths):
 
     @property
     def is_begun(self) -> bool:
-        """Whether anything was ever committed: without that there is nothing to go on with."""
+        """Whether anything was ever committed; otherwise there is nothing to resume."""
         return _nbytes(self.journal) + _nbytes(self.log) > 0
 
     @property
     def is_finished(self) -> bool:
-        """Whether the journal says that nothing is left but to remove the folder."""
+        """Whether the journal states that only the folder is left to be removed."""
         with read_journal(self.journal) as journal:
             return journal.finished
 
@@ -101,21 +101,21 @@ class Target(SidePaths):
         Raises
         ------
         TargetExistsError
-            If the path is a link to nothing.
+            If the path is a link to a file that does not exist.
         """
         if os.path.islink(self.path) and not os.path.exists(self.path):
             raise TargetExistsError(f"{self.path} exists and is not a file: it is a link to nothing; remove it first")
         return replace(self, path=os.path.realpath(self.path))
 
     def make_folder(self) -> Folder:
-        """Make the folder.
+        """Create the folder.
 
         Raises
         ------
         FileExistsError
-            If it is there.
+            If it exists.
         TargetError
-            If it cannot be made.
+            If it cannot be created.
         """
         try:
             os.mkdir(self.folder)
@@ -126,12 +126,12 @@ class Target(SidePaths):
         return Folder(self.folder)
 
     def describe_folder(self) -> None:
-        """Say in the folder what it is about.
+        """Write the manifest, which describes the folder.
 
         Raises
         ------
         TargetError
-            If there is no space for it.
+            If it cannot be written, for example for lack of space.
         """
         now = time.strftime("%Y-%m-%d %H:%M:%S %z")
         try:
@@ -144,23 +144,23 @@ class Target(SidePaths):
             raise self.refused(error, self.manifest) from error
 
     def refused(self, error: OSError, where: str = "") -> TargetError:
-        """Return the error that says in words what the file system refuses, and what to do."""
+        """Return an error that explains what the file system refuses, and what to do."""
         remedy = ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             remedy = "; make space, and go on with resume=True: what is committed is kept"
         return TargetError(f"cannot write {self.path}: {error.strerror or error}{where and f' ({where})'}{remedy}")
 
     def _has_its_name(self) -> bool:
-        """Say whether a write that was cut off in `publish` has given the file its name already."""
+        """Return whether a write that was interrupted in `publish` has given the file its final name already."""
         return os.path.exists(self.path) and os.path.samefile(self.hidden_file, self.path)
 
     def found(self) -> Target | None:
-        """Return the target in the mode in which the folder beside it was begun; None without a folder.
+        """Return the target in the mode in which the folder beside it was created; None without a folder.
 
         Raises
         ------
         UnfinishedWriteError
-            If the folder does not say what it is about, or another version made it.
+            If the folder has no manifest, is a symbolic link, or was created by another version of this package.
         IntegrityError
             If its manifest is damaged.
         """
@@ -172,8 +172,8 @@ class Target(SidePaths):
             return replace(self, mode="published")
         if manifest is None:
             raise UnfinishedWriteError(
-                f"{self.folder} is there and does not say what it is about: an unfinished write of {self.path} that "
-                f"was cut off as it began, or that is beginning now. {remedies(self.path)}"
+                f"{self.folder} exists but has no manifest: it belongs to an unfinished write of {self.path} that was "
+                f"cut off while it began, or that is beginning now. {remedies(self.path)}"
             )
         mode: Mode = "new" if manifest.mode == "new" else "existing"
         if mode == "new" and self.is_begun and (not os.path.exists(self.hidden_file) or self._has_its_name()):
@@ -197,7 +197,7 @@ def remedies(path: str) -> str:
 
 
 def cannot_resume(target: Target, why: str) -> str:
-    """Return in words why, and what to do about it."""
+    """Return the message why a write cannot be resumed, and what to do about it."""
     return (
         f"the unfinished write of {target.path} cannot be resumed with these arguments: {why}. Use the arguments "
         f"with which it was begun, or discard it with dask_chunkio.discard({target.path!r})"

@@ -1,7 +1,7 @@
-"""The tokens of a dataset: which calls are applied to it.
+"""The tokens of a dataset, which name the calls that are applied to it.
 
-One attribute, a string that holds a JSON list.  It changes in the transaction that finishes a write: a call
-is applied and its token is there, or neither.
+They are stored in one attribute, a string that holds a JSON list.  It changes in the transaction that finishes a
+write: either the call is applied and its token is stored, or neither.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TOKENS = "dask_chunkio_tokens"
 
 
 def read_tokens(dataset: h5py.Dataset) -> tuple[str, ...]:
-    """Return the tokens of a dataset, the first one first.
+    """Return the tokens of a dataset, the oldest first.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def read_tokens(dataset: h5py.Dataset) -> tuple[str, ...]:
     try:
         found = parse_json(dataset.attrs[TOKENS])
         if not isinstance(found, list) or not all(isinstance(token, str) for token in found):
-            raise ValueError("no list of strings")
+            raise ValueError("not a list of strings")
     except (ValueError, TypeError, OSError) as error:
         raise TargetError(
             f"{dataset.name} has an attribute {TOKENS} that holds no tokens ({error}); rename or remove it"
@@ -41,15 +41,21 @@ def read_tokens(dataset: h5py.Dataset) -> tuple[str, ...]:
 
 
 def add_token(dataset: h5py.Dataset, token: str) -> None:
-    """Add a token to those of a dataset, if it is not among them."""
+    """Add a token to those of a dataset, unless it is among them.
+
+    Raises
+    ------
+    TargetError
+        If the attribute holds something else.
+    """
     found = read_tokens(dataset)
     if token not in found:
-        # A scalar string of variable length lies in the file's heap, where no limit of 64 kB holds.
+        # HDF5 stores a scalar string of variable length in the file's heap, which has no limit of 64 kB.
         dataset.attrs[TOKENS] = json.dumps([*found, token])
 
 
 def is_applied(file: h5py.File, names: Sequence[str], token: str | None) -> bool:
-    """Say whether the call with a token is applied to all of its datasets.
+    """Return whether the call with a token is applied to all of its datasets.
 
     Raises
     ------

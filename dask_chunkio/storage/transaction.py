@@ -1,8 +1,8 @@
 """A transaction: lock, replay, open, stage, commit.
 
-`Transactions` is what one process knows of the files of one write.  It is stateless between transactions,
-so that any process may die at any moment and any other may take the next transaction; only where a
-process is known to be the sole writer of a new file it keeps HDF5 open.
+`Transactions` is what one process knows about the files of one write.  It is stateless between transactions,
+so that any process may die at any moment and any other may take the next transaction.  Only if a
+process is known to be the sole writer of a new file, it keeps HDF5 open.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dask_chunkio.storage.target import Durability, Target
 
 __all__ = ["PATIENCE", "Lock", "Transactions"]
 
-# How long other programs may keep a file open that we add to, before a transaction gives up.
+# Seconds that a transaction waits for other programs that have an existing file open.
 PATIENCE = 60.0
 
 
@@ -41,24 +41,24 @@ class Transactions:
     Parameters
     ----------
     target : Target
-        What is written, in the mode that was found out.
+        The target of the write, with its mode.
     exclusive : bool
         Whether this process takes all transactions.
     holds_activity_lock : bool
-        Whether the caller has the activity lock on the write, alone.
+        Whether the caller holds the activity lock of the write exclusively.
 
     Attributes
     ----------
     files : OpenFiles
-        Of the write.
+        The open files of the write.
     payloads : PayloadFile
         The HDF5 file, to place payloads in.
     barrier : PlacementBarrier
         Shared while payloads are placed.
     journal : Journal
-        As it was at the end of the last transaction.
+        The journal at the end of the last transaction.
     replayed_owners : list of Owner
-        Whose transaction was cut off, before this transaction, as they took the write over.
+        Owners whose take-over was interrupted in the transaction that this one has replayed.
     """
 
     def __init__(self, target: Target, exclusive: bool, holds_activity_lock: bool = False) -> None:
@@ -74,14 +74,14 @@ class Transactions:
         self._redo_log = RedoLog(target, files.log, files.applying, files.journal, self.payloads.disk)
 
     def close(self) -> None:
-        """Abandon what is staged, and let go of the files when the last call has left them."""
+        """Abandon what is staged, and close the files when the last call has left them."""
         with self._mutex, deferred():
             self.abandon()
         self.files.end()
 
     def close_at_exit(self) -> None:
         """Abandon what is staged, when no transaction can begin any more."""
-        # Whoever has the lock then waits for another program's, and has nothing open.
+        # A thread that holds the mutex then waits for the lock of another program, and has nothing open.
         if self._mutex.acquire(blocking=False):
             self.abandon()
 
@@ -101,13 +101,13 @@ class Transactions:
         Raises
         ------
         TargetError
-            If another call has taken the write over, or the file was moved away.
+            If another call has taken the write over, the write has ended, or the file was moved away.
         TargetBusyError
             If another program keeps the file open.
         IntegrityError
-            If another program has changed what a transaction that was cut off was changing.
+            If another program has changed what an interrupted transaction was changing, or side files are damaged.
         """
-        # Others of this write are waited for without end, but for a beginning; other programs for a while.
+        # Wait without limit for other processes of this write, except when it begins; wait a while for other programs.
         with (
             self.files.used(),
             self._mutex,
@@ -128,7 +128,7 @@ class Transactions:
 
     @contextlib.contextmanager
     def opened(self, mode: str = "r+") -> Iterator[OpenTransaction]:
-        """Open HDF5 inside a transaction, or take it as it stands open; any error abandons what is staged."""
+        """Open HDF5 inside a transaction, or use it if it is still open; any error abandons what is staged."""
         try:
             if self._open is None:
                 self._open = OpenTransaction.on(self.files.file, self.target, mode)
@@ -138,25 +138,25 @@ class Transactions:
             self.abandon()
             if reason is None or reason is error:
                 raise
-            # What HDF5 says of zeros in place of its metadata is not what went wrong.
+            # HDF5 only complains about zeros in place of its metadata: raise the error that caused it.
             traceback.clear_frames(error.__traceback__)
             raise reason from None
         if not self._stays_open():
             self.abandon()
 
     def commit(self, state: OpenTransaction, records: bytes, close: bool = False, durable: bool = False) -> None:
-        """Make everything staged, and the records, durable at once.
+        """Make the staged writes and the records durable together.
 
         Parameters
         ----------
         state : OpenTransaction
-            The file.
+            The open file.
         records : bytes
-            What the journal gains.
+            Records that the journal gains.
         close : bool
             Whether to close the file in any case.
         durable : bool
-            Whether to wait for the disk in any case, for the payloads too.
+            Whether to wait for the disk in any case, also for the payloads.
 
         Raises
         ------
@@ -191,7 +191,7 @@ class Transactions:
             self.journal.refresh()
 
     def record(self, records: bytes) -> None:
-        """Add to the journal alone, inside a transaction."""
+        """Add records to the journal only, inside a transaction."""
         size = os.fstat(self.files.file).st_size
         runs = with_superblock(self.files.file, [])
         redo = RedoRecord.on(self.files.file, self.journal.size, records, size, runs)
@@ -199,7 +199,7 @@ class Transactions:
         self.journal.refresh()
 
     def abandon(self) -> None:
-        """Close HDF5 without a trace of what is staged."""
+        """Close HDF5, and discard everything that is staged."""
         state, self._open = self._open, None
         if state is not None:
             state.staged.abandon()
@@ -210,12 +210,12 @@ class Transactions:
     # Steps of a transaction
 
     def _stays_open(self) -> bool:
-        # Others may write an existing file between transactions.  HDF5 marks as open only what it can lock: a staged
-        # file is never marked, and opens again if this process dies while it keeps it open.
+        # Other programs may write an existing file between transactions, so only a new file stays open.  HDF5 marks as
+        # open only files that it can lock: a staged file is never marked, and can be opened again if this process dies.
         return self.exclusive and self.target.mode == "new"
 
     def _durability_before(self) -> Durability:
-        """Return what the last owner promised."""
+        """Return the durability that the last owner promised."""
         self.journal.refresh()
         owner, manifest = self.journal.owner, read_manifest(self.target.manifest)
         promised = owner or manifest

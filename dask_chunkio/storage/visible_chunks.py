@@ -1,7 +1,7 @@
-"""Chunks that readers can see already: replaced inside a transaction, whole or not at all.
+"""Chunks that readers can see already: replaced inside a transaction, completely or not at all.
 
-HDF5 uses freed space at once: the place of a new payload may be that of an old one.  So a
-payload goes to its place before the commit only where that lies behind the end of the last
+HDF5 reuses freed space at once: the space of a new payload may be that of an old one.  So a
+payload is placed before the commit only if it lies behind the end of the last
 commit; everything before that end goes through the log.
 """
 
@@ -35,11 +35,11 @@ class Part:
     Parameters
     ----------
     chunk : int
-        Its number.
+        Number of the chunk.
     data : numpy.ndarray
         The elements.
     selection : tuple of slice
-        Where they are, in the window of the region.
+        Where the elements go, in the window of the region.
     """
 
     chunk: int
@@ -49,14 +49,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a buffer makes of the chunks that it touches.
+    """The new content of the chunks that a buffer touches.
 
     Parameters
     ----------
     payloads : sequence of (int, Payload)
-        Whole chunks, by their numbers.
+        Complete chunks, by their numbers.
     parts : sequence of Part
-        Chunks that keep some of their elements: read, merged and encoded in the transaction.
+        Chunks that keep some of their elements: they are read, merged and encoded in the transaction.
     encode : callable
         Makes the payload of a chunk.
     """
@@ -67,7 +67,7 @@ class Change:
 
 
 def extend_dataset(file: h5py.File, layout: DatasetLayout) -> DatasetLayout:
-    """Make sure that a dataset is as it was planned, and extend it for what is appended.
+    """Make sure that a dataset is as it was planned, and extend it for an append.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def require_as_planned(file: h5py.File, layout: DatasetLayout) -> None:
 
 
 def truncate_dataset(file: h5py.File, name: str, before: Shape, extent: Shape) -> None:
-    """Take back what was appended, if nobody else has changed the shape since."""
+    """Undo an append, unless another program has changed the shape since."""
     found = file.get(name)
     if isinstance(found, h5py.Dataset) and found.shape == extent != before:
         found.resize(before)
@@ -115,18 +115,18 @@ def truncate_dataset(file: h5py.File, name: str, before: Shape, extent: Shape) -
 def place_visible(
     transactions: Transactions, state: OpenTransaction, layout: DatasetLayout, change: Change
 ) -> list[Row]:
-    """Give payloads their places inside a transaction, and put them there or into what is staged.
+    """Reserve space for payloads inside a transaction, and write them there or stage them.
 
     Parameters
     ----------
     transactions : Transactions
-        Whose transaction it is.
+        The transactions of the write.
     state : OpenTransaction
-        The file.
+        The open file.
     layout : DatasetLayout
         The dataset, with its region.
     change : Change
-        What becomes of its chunks.
+        The new content of its chunks.
 
     Returns
     -------
@@ -135,7 +135,7 @@ def place_visible(
     """
     dataset = state.dataset(layout.name)
     merged = [(part.chunk, change.encode(_merged(dataset, layout, part))) for part in change.parts]
-    # Also what lies between HDF5's end and the file's: who knows what a transaction that failed has left there.
+    # Also stage what lies between HDF5's end and the file's: a failed transaction may have left data there.
     end = os.fstat(transactions.files.file).st_size
     rows, behind = [], []
     for chunk, payload in (*change.payloads, *merged):
@@ -170,7 +170,7 @@ def _merged(dataset: h5py.Dataset, layout: DatasetLayout, part: Part) -> Array:
 
 
 def _reserve(state: OpenTransaction, dataset: h5py.Dataset, origin: tuple[int, ...], payload: Payload) -> int:
-    """Reserve, with another length in between where HDF5 would keep the old mask."""
+    """Reserve space; reserve another length in between if HDF5 would otherwise keep the old mask."""
     there = state.staged.locate(dataset.id, origin, payload.nbytes)
     if there is not None and there[1] == payload.nbytes and there[2] != payload.mask:
         state.staged.reserve(dataset.id, origin, payload.nbytes + 1, payload.mask)

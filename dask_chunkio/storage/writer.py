@@ -27,7 +27,7 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """A payload, the number of its chunk, and its checksum."""
+    """The number of a chunk, its payload, and the checksum of the payload."""
 
     chunk: int
     payload: Payload
@@ -40,23 +40,23 @@ class Writer:
     Parameters
     ----------
     target : Target
-        What is written, in the mode that was found out.
+        The target of the write, with its mode.
     exclusive : bool
         Whether no other process takes transactions, so that the file may stay open between them.
     holds_activity_lock : bool
-        Whether the caller has the activity lock on the write, alone.
+        Whether the caller holds the activity lock of the write exclusively.
     """
 
     def __init__(self, target: Target, exclusive: bool, holds_activity_lock: bool = False) -> None:
         self.target = target
         self.transactions = Transactions(target, exclusive, holds_activity_lock)
 
-    # What tasks call
+    # Methods that tasks call
 
     def stored(self, dataset: int, chunks: Sequence[int]) -> bool:
-        """Say whether the payloads of these chunks are all in place.
+        """Return whether the payloads of these chunks are all in place.
 
-        Compares each payload in the file with its recorded checksum: a retry, a duplicate
+        Each payload in the file is compared with its recorded checksum.  So a retry, a duplicate
         and a resumed write find out here that there is nothing left to do.
 
         Raises
@@ -67,7 +67,7 @@ class Writer:
         with self.transactions.files.used():
             self.transactions.refresh()
             if self.transactions.journal.finished:
-                # Whatever is there now is other people's.
+                # The content of a finished file belongs to its users, who may have changed it.
                 self._require_finished_by_this()
                 return True
             found = self.transactions.journal.find(dataset, chunks)
@@ -75,11 +75,11 @@ class Writer:
             return is_stored and (not self.transactions.payloads.is_durable or self._is_on_disk(dataset, chunks))
 
     def _is_on_disk(self, dataset: int, chunks: Sequence[int]) -> bool:
-        """Have payloads that read back right reach the disk; False where they no longer read back right."""
+        """Flush payloads that read back right to the disk; return False if they no longer read back right."""
         self.transactions.payloads.sync()
         if not self.transactions.payloads.disk.is_doubted:
             return True
-        # In a transaction, in which nobody gives these chunks other payloads.
+        # In a transaction, so that no other process gives these chunks other payloads.
         with self.transactions.transaction(contextlib.nullcontext):
             rows = self.transactions.journal.rows(dataset, chunks)
             found = [(int(row["offset"]), read_payload(self.transactions.files.file, row)) for row in rows]
@@ -90,7 +90,7 @@ class Writer:
     def commit(
         self, place: Place, layout: DatasetLayout, chunks: Sequence[int], payloads: Sequence[Payload], lock: Lock
     ) -> None:
-        """Reserve, make the metadata durable, and place.
+        """Reserve space, make the metadata durable, and place the payloads.
 
         Parameters
         ----------
@@ -107,7 +107,7 @@ class Writer:
         """
         _require_payloads(layout, payloads)
         with self.transactions.files.used():
-            # What is in place stays as it is: an encoder may give other bytes, and the process die as it places them.
+            # Keep payloads that are in place: an encoder may give other bytes, and the process die as it places them.
             self.transactions.refresh()
             rows = self.transactions.journal.rows(place[0], chunks)
             held = (rows["state"] == HELD).tolist()
@@ -124,7 +124,7 @@ class Writer:
     def commit_by_hdf5(
         self, place: Place, chunks: Sequence[int], data: Array, selection: Selection, lock: Lock
     ) -> None:
-        """Write what cannot be encoded outside HDF5 by HDF5 itself, in a transaction of its own."""
+        """Write data that cannot be encoded outside HDF5 through HDF5, in a transaction of its own."""
         with self.transactions.transaction(lock), self.transactions.opened() as state:
             write_elements(state.dataset(self.transactions.journal.path_of(place[0])), data, selection)
             self.transactions.commit(state, self._record(place, [(chunk, 0, 0, 0, 0) for chunk in chunks]))
@@ -139,7 +139,7 @@ class Writer:
     def fill(
         self, dataset: int, layout: DatasetLayout, chunks: Sequence[int], payloads: Sequence[Payload], lock: Lock
     ) -> None:
-        """Have chunks whose data are not in place hold other payloads; they still count as not written."""
+        """Give chunks whose data are not in place other payloads; these chunks still count as not written."""
         for chunk, payload in zip(chunks, payloads, strict=True):
             with self.transactions.files.used():
                 with self.transactions.transaction(lock, anybody=True):
@@ -148,7 +148,7 @@ class Writer:
                 self._place([offset], [payload])
 
     def close(self) -> None:
-        """Abandon what is staged, and let go of the files when the last call has left them."""
+        """Abandon what is staged, and close the files when the last call has left them."""
         self.transactions.close()
 
     def _require_finished_by_this(self) -> None:
@@ -166,9 +166,9 @@ class Writer:
         return Reservations.of(*place, rows, epoch, time.time_ns()).pack(kind)
 
     def _reserve(self, place: Place, layout: DatasetLayout, encoded: Sequence[_Encoded]) -> list[int]:
-        """Give every payload a place, and return the offsets.
+        """Reserve space for every payload, and return the offsets.
 
-        What was reserved before keeps its place, for a payload of the same length.
+        A chunk that was reserved before keeps its space, for a payload of the same length.
         """
         found = self.transactions.journal.rows(place[0], [one.chunk for one in encoded])
         offsets = found["offset"].tolist()
@@ -195,7 +195,7 @@ class Writer:
         return list(map(int, offsets))
 
     def _may_be_placed_again(self, dataset: int, layout: DatasetLayout, one: _Encoded, was: Any) -> bool:
-        """Say whether a place that the journal names is the chunk's, and fits."""
+        """Return whether the space that the journal names is the chunk's, and fits the payload."""
         if (was["nbytes"], was["mask"]) != (one.payload.nbytes, one.payload.mask):
             return False
         with self.transactions.opened() as state:
@@ -204,11 +204,11 @@ class Writer:
         return found == (was["offset"], was["nbytes"], was["mask"])
 
     def _reserve_anew(self, place: Place, layout: DatasetLayout, one: _Encoded, kind: int = RESERVED) -> int:
-        """Give a payload of another length a place, in a commit of its own, after which the file is closed.
+        """Reserve space for a payload of another length, in a commit of its own, after which the file is closed.
 
-        HDF5 frees the old place, and must not hand it out to a chunk on which a late writer
-        of the old payload could land.  Where a chunk is overwritten with the same length HDF5
-        keeps the old mask: then it is given another length first.
+        HDF5 frees the old space, and must not give it to a chunk that a late writer
+        of the old payload could then overwrite.  If a chunk is overwritten with the same length, HDF5
+        keeps the old mask: then the chunk is given another length first.
         """
         was = self.transactions.journal.rows(place[0], [one.chunk])[0]
         if was["nbytes"] == one.payload.nbytes and was["mask"] != one.payload.mask:
@@ -224,11 +224,11 @@ class Writer:
         return offset
 
     def _place(self, offsets: Sequence[int], payloads: Sequence[Payload]) -> None:
-        # Only now: until the transaction is durable, the last commit may still own these bytes.
+        # Only after the commit: until the transaction is durable, the last commit may still own these bytes.
         self.transactions.payloads.place([(at, payload.data) for at, payload in zip(offsets, payloads, strict=True)])
 
     def placed(self, rows: Entries) -> list[bool]:
-        """Say of each row of the journal whether its payload is in place."""
+        """Return, for each row of the journal, whether its payload is in place."""
         with self.transactions.files.used():
             return [bool(row["state"]) and is_placed(self.transactions.files.file, row) for row in rows]
 

@@ -187,7 +187,7 @@ def _in_child(entry, path, writer):
         words = ("ok" if found.ok else "problems") if is_verified else "answer"
         if is_verified:
             bad = [line for line in (*found.problems, *found.undecodable) if not line.isprintable()]
-            if any("HDF5 crashed" in line or "HDF5 found no end" in line for line in found.problems):
+            if any("HDF5 crashed" in line or "HDF5 exceeded its time limit" in line for line in found.problems):
                 words = "crashed or endless, and said so"
             words = f"wrong: {bad[0]!r}" if bad else words
     except ChunkIOError as error:

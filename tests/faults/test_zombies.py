@@ -274,7 +274,7 @@ def test_no_write_ends_while_a_stopped_process_is_placing(place, tmp_path, monke
     monkeypatch.setattr(placement_barrier, "_PATIENCE", 0)
     with program(HERE / "zombies.py", "as_worker", place, phase, marker, write_id) as process:
         zombie = stopped(marker)
-        with pytest.raises(TargetBusyError, match=r"cannot end: a process has been placing .*kill that, and go on"):
+        with pytest.raises(TargetBusyError, match=r"cannot end: a process has been placing .*kill it, and go on"):
             zombies.as_worker(place, write_id)
         assert dcio.status(place).datasets[0].committed == 16
         assert ends(zombie, process) == "done"

@@ -135,7 +135,7 @@ class Judge:
                 dcio.recover(path)
             except dcio.errors.TargetError as error:
                 require(
-                    "before it had made anything" in str(error) or "does not say" in str(error), f"recover: {error}"
+                    "before it had made anything" in str(error) or "has no manifest" in str(error), f"recover: {error}"
                 )
             self.look(root)
         if how == "discard":

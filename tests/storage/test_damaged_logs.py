@@ -102,7 +102,7 @@ def half_applied(base, case, **keywords):
 
 def refused_untouched(folder, case, **keywords):
     before = snapshot(folder)
-    with pytest.raises(IntegrityError, match=r"log is damaged: .*Nothing was touched, and the log is kept"):
+    with pytest.raises(IntegrityError, match=r"log is damaged: .*Nothing was changed, and the log is kept"):
         write(folder, case, **keywords)
     after = snapshot(folder)
     assert {name: after[name] for name in before} == before

@@ -70,14 +70,14 @@ def test_a_turn_with_any_bit_changed_never_happened(redo):
 
 
 def test_other_records_are_no_turn(redo):
-    with pytest.raises(IntegrityError, match="holds what no transaction can"):
+    with pytest.raises(IntegrityError, match="holds an invalid transaction"):
         read_redo_record(pack_record(RESERVED, redo.pack()))
 
 
 @pytest.mark.parametrize("cut", [0, 8, 55, 57, 80, 120, -1, -8])
 def test_a_whole_record_of_half_a_turn_is_an_error(redo, cut):
     body = redo.pack()[24:]
-    with pytest.raises(IntegrityError, match="holds what no transaction can"):
+    with pytest.raises(IntegrityError, match="holds an invalid transaction"):
         read_redo_record(pack_record(REDO, body[:cut]))
 
 
@@ -92,7 +92,7 @@ def test_a_whole_record_of_half_a_turn_is_an_error(redo, cut):
     ],
 )
 def test_hostile_numbers_are_an_error(wrong):
-    with pytest.raises(IntegrityError, match="holds what no transaction can"):
+    with pytest.raises(IntegrityError, match="holds an invalid transaction"):
         read_redo_record(wrong.pack())
 
 
@@ -183,7 +183,7 @@ def test_a_log_larger_than_memory_is_refused(log):
         os.ftruncate(log, nbytes + 24)
     except OSError:
         pytest.skip("this file system has no files of that length")
-    with pytest.raises(IntegrityError, match=r"log takes .* bytes of memory, more than there is"):
+    with pytest.raises(IntegrityError, match=r"log takes .* bytes of memory, more than this machine has"):
         load_redo_record(log, "log")
 
 

@@ -1,7 +1,8 @@
-"""The activity lock on a write: a shared lock that says somebody is at work on it.
+"""The activity lock of a write: a lock that a process shares while it works on the write.
 
-Every process holds it while it runs a task of the write (or, where it is the only one, from
-beginning to end).  Whoever wants to resume, recover or discard the write needs it alone.
+A process shares it while it runs a task of the write; a process that is the only writer shares it from the
+beginning to the end of the write.  A process that wants to resume, recover or discard the write needs the lock
+exclusively.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from dask_chunkio.storage.filesystem.locks import share, try_exclusive, try_shar
 
 __all__ = ["LOOKS", "ActivityLock", "opened_activity_lock"]
 
-# Processes that take transactions hold the activity lock task by task: only who finds it free again and again is alone.
+# Processes may share the activity lock only while they run a task.  So a single attempt that finds it free proves
+# nothing: several attempts in a row must succeed.
 LOOKS, _PAUSE = 5, 0.1
 
 
@@ -27,14 +29,14 @@ class ActivityLock:
     Parameters
     ----------
     path : str
-        The file.
+        Path of the lock file.
     create : bool
-        Whether to make it if it is not there.
+        Whether to create the file if it does not exist.
 
     Attributes
     ----------
     descriptor : int
-        Of the open file; whoever closes it lets go of the activity lock.
+        Descriptor of the open file.  Closing it releases the lock.
     """
 
     def __init__(self, path: str, create: bool = True) -> None:
@@ -42,29 +44,30 @@ class ActivityLock:
         self.descriptor = open_side_file(path, create)
 
     def share(self) -> None:
-        """Say that this process is at work."""
+        """Share the lock: this process works on the write."""
         share(self.descriptor, self._path)
 
     def try_share(self) -> bool:
-        """Say so, unless another process has the activity lock alone."""
+        """Share the lock unless another process holds it exclusively; return whether it is shared now."""
         return try_share(self.descriptor, self._path)
 
     def release(self) -> None:
-        """Say that it is not."""
+        """Release the lock: this process does not work on the write."""
         unlock(self.descriptor)
 
     def take_alone(self, looks: int = LOOKS) -> bool:
-        """Take the activity lock if nobody is at work on the write.
+        """Take the lock exclusively if no other process works on the write.
 
         Parameters
         ----------
         looks : int
-            How often to look, over half a second: 1 where its owner never lets go.
+            Number of attempts, 0.1 s apart, all of which must succeed.  1 is enough for an owner that shares the lock
+            all the time.
 
         Returns
         -------
         bool
-            Whether this process has it now, alone.
+            Whether this process holds the lock exclusively now.
         """
         for look in range(looks):
             if not try_exclusive(self.descriptor, self._path):
@@ -75,7 +78,7 @@ class ActivityLock:
         return True
 
     def wait_alone(self, is_over: Callable[[], bool]) -> None:
-        """Wait until nobody is at work, or `is_over` says so."""
+        """Wait until the lock can be taken exclusively, and take it; stop waiting when `is_over` returns True."""
         while not is_over() and not self.take_alone():
             time.sleep(_PAUSE)
 
@@ -88,12 +91,12 @@ class ActivityLock:
 
 @contextlib.contextmanager
 def opened_activity_lock(path: str) -> Iterator[ActivityLock]:
-    """Open a lock file for a moment.
+    """Open a lock file, and close it at the end of the context.
 
     Raises
     ------
     TargetError
-        If that cannot be done.
+        If the file cannot be opened.
     """
     try:
         activity_lock = ActivityLock(path)

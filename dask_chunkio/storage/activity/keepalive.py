@@ -1,9 +1,9 @@
-"""A write is alive for as long as some process holds its graph.
+"""Keepalives: objects that keep a write alive while a process holds its task graph.
 
-What every task of a write is given holds a `Keepalive`.  While one is in the memory of a process, of
-a worker that keeps it for tasks to come or of whoever computes the graph, that process shares the
-lock of the write and renews a lease beside it: through all of the work upstream of the write, on any
-host.  A thread of each process looks after all of its writes.
+The arguments of every task of a write include a `Keepalive`.  While one is in the memory of a process (a worker
+that keeps it for later tasks, or the process that computes the graph), that process shares the activity lock of
+the write and renews a lease beside it.  So the write also counts as alive during all work upstream of it, on any
+host.  One thread in each process looks after all of its writes.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ __all__ = ["Held", "Keepalive", "attend", "close_files", "let_go", "look", "remo
 
 logger = logging.getLogger("dask_chunkio")
 
-# How often the thread looks whether a write is still held, in seconds.
+# Interval at which the thread checks whether a write is still held, in seconds.
 _TICK = 0.5
-# How long one thread waits for another one that lets go of a write, in seconds: that may wait for a transaction.
+# How long a thread waits for another thread that closes a write, in seconds.  Closing may wait for a transaction.
 _LONGEST_CLOSING = 2.5
-# Of its time, a lease is renewed so often.
+# How many times a lease is renewed during its period of validity.
 _RENEWALS = 6
 _MOST_ENDED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A write as a process holds it.
+    """A write as the processes that hold it know it.
 
     Parameters
     ----------
     folder, lock : str
         The folder beside the target, and the file in it whose lock is shared.
     write_id : str
-        Of the call.
+        Identifier of the call.
     key : str
-        Under which whoever runs the graph knows what all tasks are given.
+        Key of the graph under which the scheduler keeps the arguments that all tasks share.
     is_held : callable
-        Says of a key whether somebody in this process runs a graph with it, or keeps its value for one.
+        Takes a key; returns whether this process runs a graph with that key, or keeps its value for one.
     scheduler : str
-        Of the cluster; empty for a process of its own.
+        Address of the cluster's scheduler; empty for a process without a cluster.
     seconds : float
-        How long the lease is believed in.
+        How long the lease is valid after its last renewal.
     """
 
     folder: str
@@ -67,14 +67,14 @@ class Held:
 
 
 class Keepalive:
-    """Keeps a write alive for as long as this object lives, also where it was unpickled.
+    """A sign that a write is alive, for as long as this object or an unpickled copy of it exists.
 
     Parameters
     ----------
     held : Held
         The write.
     has_begun : bool
-        Whether the write has its folder; if not, `announce` and `share` say so.
+        Whether the folder of the write exists already; otherwise `announce` and `share` are called when it does.
     """
 
     def __init__(self, held: Held, has_begun: bool = True) -> None:
@@ -85,23 +85,23 @@ class Keepalive:
         return Keepalive, (self._held,)
 
     def announce(self) -> None:
-        """Begin the lease: its owner has the right to the write."""
+        """Begin the lease; to be called once this call has the right to the write."""
         if (activity := _activities.find(self._held.write_id)) is not None:
             activity.announce()
 
     def give_up(self) -> None:
-        """Keep nothing alive any more: the write could not begin."""
+        """Stop keeping the write alive, because it could not begin."""
         if (activity := _activities.find(self._held.write_id)) is not None:
             activity.handles.discard(self)
 
     def share(self) -> None:
-        """Share the lock from now on."""
+        """Share the activity lock from now on."""
         if (activity := _activities.find(self._held.write_id)) is not None:
             activity.share()
 
 
 class _Activity:
-    """What this process does for one write to be seen alive."""
+    """The lock and the lease with which this process shows that one write is alive."""
 
     def __init__(self, held: Held, has_begun: bool) -> None:
         self.held = held
@@ -118,10 +118,10 @@ class _Activity:
 
     @property
     def is_alive(self) -> bool:
-        """Whether tasks may come that need the write.
+        """Whether tasks that need the write may still come.
 
-        An object may outlive its graph in the traceback of an error; and a worker's memory may hold it on disk.
-        So whoever runs the graph is asked, where one was ever seen to.
+        A `Keepalive` may outlive its graph in the traceback of an error, or on the disk of a worker that spilled it.
+        So `Held.is_held` decides, once it has ever returned True.
         """
         is_held = self.held.is_held(self.held.key)
         self._was_held = self._was_held or is_held
@@ -129,7 +129,7 @@ class _Activity:
 
     @property
     def is_lost(self) -> bool:
-        """Whether somebody has removed the lease: the call is over, or another one has taken the write over."""
+        """Whether another process removed the lease: the call is over, or another call has taken the write over."""
         return bool(self._lease) and not os.path.exists(self._lease)
 
     def announce(self) -> None:
@@ -138,9 +138,10 @@ class _Activity:
                 self._renew()
 
     def look(self) -> None:
-        """Note that whoever runs the graph holds the write, from inside a task of it.
+        """Note, from inside a task, that this process runs the graph of the write.
 
-        A graph may be over before the thread looks: an object that is left in an error's traceback is none.
+        A graph may end before the thread checks it.  A `Keepalive` that is left in the traceback of an error must not
+        count as a graph then.
         """
         if not self._was_held:
             self._was_held = self.held.is_held(self.held.key)
@@ -153,7 +154,7 @@ class _Activity:
                 self._share()
 
     def look_after(self) -> None:
-        """Share the lock, and renew the lease in time."""
+        """Share the lock if it is not shared yet, and renew the lease if it is due."""
         with self._lock:
             if self._is_over or not self._has_begun:
                 return
@@ -163,7 +164,7 @@ class _Activity:
                 self._renew()
 
     def close(self) -> None:
-        """Let the write go."""
+        """Remove the lease, and release the lock."""
         with self._lock:
             self._is_over = True
             if self._lease:
@@ -173,7 +174,7 @@ class _Activity:
                 self._activity_lock = None
 
     def _share(self) -> None:
-        # A folder that is gone, a disk that is full: tasks say that, not this thread.
+        # The tasks report a missing folder or a full disk, not this thread.
         with contextlib.suppress(OSError):
             if self._activity_lock is None:
                 self._activity_lock = ActivityLock(self.held.lock, create=False)
@@ -191,17 +192,17 @@ class _Activity:
 
 
 class _Activities:
-    """The writes that this process holds; no I/O while their lock is held."""
+    """The writes that this process keeps alive.  No I/O happens while their lock is held."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Hold nothing, with a lock that nobody has."""
+        """Reset to an empty state, with a new lock that no thread holds."""
         self._by_id: dict[str, _Activity] = {}
-        # In order, so that the oldest can be forgotten.
+        # In insertion order, so that the oldest can be removed first.
         self._ended: dict[str, None] = {}
-        # No longer found by their id, with locks and leases that another thread is about to remove.
+        # Activities that are no longer found by their id, and whose locks and leases another thread is closing.
         self._closing: list[_Activity] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -227,7 +228,7 @@ class _Activities:
             return [one for one in self._by_id.values() if one.held.folder == folder]
 
     def end(self, write_id: str) -> None:
-        """Let a write go for good, whoever still has an object of it."""
+        """End a write for good, even while `Keepalive` objects of it exist."""
         with self._changed:
             self._ended[write_id] = None
             if len(self._ended) > _MOST_ENDED:
@@ -235,7 +236,7 @@ class _Activities:
         self.close_files(write_id)
 
     def close_files(self, write_id: str) -> None:
-        """Close the files of a write that is over; its objects may stay."""
+        """Close the lock and the lease of a write that is over; its `Keepalive` objects may remain."""
         with self._changed:
             activity = self._by_id.pop(write_id, None)
             if activity is None:
@@ -254,12 +255,15 @@ class _Activities:
                 self._changed.notify_all()
 
     def wait_closed(self, folder: str, seconds: float) -> None:
-        """Wait until other threads have let go of the writes in a folder that they have begun to let go of."""
+        """Wait until other threads have closed the writes in a folder that they have begun to close."""
         with self._changed:
             self._changed.wait_for(lambda: all(one.held.folder != folder for one in self._closing), seconds)
 
     def drop_if_dead(self, activity: _Activity) -> bool:
-        """Let a write go that nobody here needs any more; it may come again."""
+        """Close a write that this process no longer needs, and return whether it did.
+
+        The write may be registered again, unless its lease was removed.
+        """
         write_id, is_lost = activity.held.write_id, activity.is_lost
         with self._changed:
             if not is_lost and activity.is_alive:
@@ -297,30 +301,30 @@ class _Activities:
 
 
 _activities = _Activities()
-# A child holds nothing: its parent's locks and leases are its parent's.
+# A forked child keeps nothing alive: the locks and leases belong to its parent.
 in_child(_activities.forget)
 
 
 def let_go(write_id: str) -> None:
-    """End what this process does for a write, whoever still has an object of it."""
+    """End a write in this process, even while `Keepalive` objects of it exist."""
     _activities.end(write_id)
 
 
 def scheduler_of(write_id: str) -> str:
-    """Return the address of the scheduler that runs a write of this process, empty without one."""
+    """Return the address of the scheduler that runs a write of this process; empty without one."""
     activity = _activities.find(write_id)
     return activity.held.scheduler if activity is not None else ""
 
 
 def close_files(write_id: str) -> None:
-    """Close the files of a write that is over in this process."""
+    """Close the lock and the lease of a write that is over in this process."""
     _activities.close_files(write_id)
 
 
 def settle(folder: str, write_id: str = "") -> bool:
-    """Let go of the writes in a folder whose graphs are no longer run; say whether this process holds any other.
+    """Close the writes in a folder whose graphs no longer run; return whether this process holds any other write there.
 
-    The one that is named is the caller's own, and not looked at.
+    `write_id` names the caller's own write, which is not checked.
     """
     others = [one for one in _activities.in_folder(folder) if one.held.write_id != write_id]
     held = [one for one in others if not _activities.drop_if_dead(one)]
@@ -329,24 +333,27 @@ def settle(folder: str, write_id: str = "") -> bool:
 
 
 def look(write_id: str) -> None:
-    """Note, from inside a task, that whoever runs the graph of a write holds it."""
+    """Note, from inside a task, that this process runs the graph of a write."""
     if (activity := _activities.find(write_id)) is not None:
         activity.look()
 
 
 def remove_leases(folder: str, write_id: str) -> None:
-    """Remove every lease of a write that is over: those of dead workers would be believed in for a while."""
+    """Remove every lease of a write that is over.
+
+    Otherwise the leases of dead workers would stay valid for a while.
+    """
     for seen in leases_in(folder):
         if seen.lease is not None and seen.lease.write_id == write_id:
             remove_lease(seen.path)
 
 
-# Set by whoever keeps files of a write open.
+# Set through `attend` by the module that keeps the files of writes open.
 _is_used: Callable[[str], bool] = lambda _: False  # noqa: E731
 _release: Callable[[str], None] = lambda _: None  # noqa: E731
 
 
 def attend(is_used: Callable[[str], bool], release: Callable[[str], None]) -> None:
-    """Have `is_used` asked whether tasks of a write run, and `release` called when this process lets it go."""
+    """Register the functions which tell whether tasks of a write run (`is_used`), and close its files (`release`)."""
     global _is_used, _release
     _is_used, _release = is_used, release

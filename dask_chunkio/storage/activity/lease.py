@@ -1,8 +1,8 @@
-"""The lease of a process on a write: says, where locks do not reach, that somebody is at work.
+"""Leases: files which show, where locks do not reach, that a process works on a write.
 
-One file for each process and write, ``lease-…``, a record of fixed length that its process writes
-again and again.  A reader compares what it finds with what it has seen before, or with the clock of
-the file system: the clocks of hosts may differ.
+Each process has one file for each write, ``lease-…``: a record of fixed length that the process overwrites again
+and again.  A reader compares its content with the content that it saw before, or its modification time with the
+clock of the file system, because the clocks of hosts may differ.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ __all__ = [
 ]
 
 LEASES = "lease-"
-# Ends the name of a file that is to be one.
+# Suffix of a lease file that is not complete yet.
 _NEW = ".new"
 DEFAULT_SECONDS = 30.0
-# No lease is believed in for longer, whatever a file says.
+# No lease is valid for longer, whatever its file says.
 MOST_SECONDS = 600.0
 _NBYTES = 1024
 _HEAD = 24
@@ -46,24 +46,24 @@ _HEAD = 24
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who holds a write.
+    """The process that holds a write.
 
     Parameters
     ----------
     write_id : str
-        Of the call of `to_hdf5`.
+        Identifier of the call of `to_hdf5`.
     host, boot : str
-        Name of the host, and what tells its boot from any other.
+        Name of the host, and identifier of its current boot.
     pid : int
-        Process.
+        Number of the process.
     started : str
-        When it started, to tell it from another one of that number.
+        When the process started, to tell it from another process with the same number.
     scheduler : str
-        Of the cluster whose worker it is; empty for a process of its own.  A cluster outlives its workers.
+        Address of the scheduler if the process is a worker of a cluster; else empty.  A cluster outlives its workers.
     seconds : float
-        How long after its last renewal it is believed in.
+        How long the lease is valid after its last renewal.
     counter : int
-        How often it was renewed.
+        Number of renewals.
     """
 
     write_id: str
@@ -87,26 +87,26 @@ class Lease:
 
     @property
     def is_of_this_boot(self) -> bool:
-        """Whether its process is, or was, one of this very machine."""
+        """Whether the process runs, or ran, on this machine since its last boot."""
         return self.boot == boot_id()
 
     @property
     def is_of_live_process(self) -> bool:
-        """Whether its process is one of this machine that lives."""
+        """Whether the process is alive, and runs on this machine."""
         return self.is_of_this_boot and process_start(self.pid) == self.started != ""
 
     def at(self, counter: int) -> Lease:
-        """Return it as it is renewed."""
+        """Return the lease with another number of renewals."""
         return replace(self, counter=counter)
 
     def pack(self) -> bytes:
-        """Return a record that has the same length each time."""
+        """Return the lease as a record, which always has the same length."""
         body = json.dumps(dataclasses.asdict(self)).encode()
         return pack_record(LEASE, body.ljust(_NBYTES - _HEAD))
 
     @classmethod
     def unpack(cls, data: bytes) -> Lease | None:
-        """Read a record; None if it is torn, damaged, or none."""
+        """Read a record; return None if it is torn, damaged or not a lease."""
         try:
             record = first_record(data, "a lease")
             if record is None or record[0] != LEASE:
@@ -122,18 +122,18 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class SeenLease:
-    """A lease as it was read.
+    """A lease as it was read from its file.
 
     Parameters
     ----------
     path : str
-        Its file.
+        Path of the file.
     lease : Lease or None
-        None where it cannot be read.
+        The lease; None if it cannot be read.
     data : bytes
-        What the file held.
+        Content of the file.
     modified : float
-        When the file system says that it was renewed.
+        Time of the last renewal, by the clock of the file system.
     """
 
     path: str
@@ -146,14 +146,14 @@ class SeenLease:
 
     @property
     def seconds(self) -> float:
-        """How long it is believed in without a sign."""
+        """How long the lease is valid without a renewal."""
         return DEFAULT_SECONDS if self.lease is None else self.lease.seconds
 
 
 def create_lease(folder: str, lease: Lease) -> str:
     """Write the file of a lease, and return its path."""
     path = os.path.join(folder, f"{LEASES}{uuid.uuid4().hex[:12]}")
-    # Left empty by a process that was killed, a lease could not say who is dead.
+    # Written under another name first: if a killed process left an empty lease, it would not name the dead process.
     new = path + _NEW
     descriptor = open_descriptor(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0))
     try:
@@ -163,19 +163,21 @@ def create_lease(folder: str, lease: Lease) -> str:
             close_descriptor(descriptor)
         os.rename(new, path)
     except OSError:
-        # On a full disk it is tried again and again.
+        # On a full disk the caller tries again and again: leave no file behind.
         remove_lease(new)
         raise
     return path
 
 
 def renew_lease(path: str, lease: Lease) -> None:
-    """Write a lease again, where it is there: closing the file is what shows it to the clients of a network's.
+    """Write a lease again if its file exists.
+
+    Closing the file makes the change visible to the clients of a network file system.
 
     Raises
     ------
     FileNotFoundError
-        If somebody has removed it: the write is over.
+        If another process has removed the file: the write is over.
     """
     descriptor = open_side_file(path, create=False)
     try:
@@ -185,13 +187,13 @@ def renew_lease(path: str, lease: Lease) -> None:
 
 
 def remove_lease(path: str) -> None:
-    """Let a lease go."""
+    """Remove the file of a lease; errors are ignored."""
     with contextlib.suppress(OSError):
         os.unlink(path)
 
 
 def leases_in(folder: str) -> list[SeenLease]:
-    """Return the leases in a folder; those that cannot be opened are none."""
+    """Return the leases in a folder; files that cannot be opened are skipped."""
     found = []
     with contextlib.suppress(OSError):
         for name in sorted(os.listdir(folder)):
@@ -214,7 +216,7 @@ def _read(path: str) -> SeenLease:
 
 @functools.cache
 def boot_id() -> str:
-    """Return what tells this boot of this machine from any other."""
+    """Return an identifier of the current boot of this machine."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
@@ -223,7 +225,7 @@ def boot_id() -> str:
 
 
 def process_start(pid: int) -> str:
-    """Return when a process of this machine started; empty if it does not live."""
+    """Return when a process of this machine started; empty if it is not alive."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             words = file.read().rpartition(")")[2].split()
@@ -235,7 +237,7 @@ def process_start(pid: int) -> str:
 
 
 def _process_start(pid: int) -> str:
-    """Return it where there is no ``/proc``."""
+    """Return the same where ``/proc`` does not exist."""
     try:
         process = psutil.Process(pid)
         return "" if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.0f}"

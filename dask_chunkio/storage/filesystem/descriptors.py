@@ -1,8 +1,7 @@
-"""Descriptors of open files, closed in forked children.
+"""Descriptors of open files, which forked children close.
 
-A child that is forked while a write runs inherits every descriptor, and with it the locks: they
-would outlive the writer for as long as the child lives.  So whatever this package opens is opened
-and closed here.
+A child that is forked during a write inherits every descriptor, and with it the locks.  The locks would outlive the
+writer for as long as the child lives.  So this package opens and closes all of its files through this module.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from collections.abc import Callable, Iterator
 
 __all__ = ["close_descriptor", "duplicate_descriptor", "in_child", "open_descriptor"]
 
-# How long a fork waits for a file that another thread is opening: on a file system that hangs, not for ever.
+# Seconds that a fork waits for a thread that is opening a file: a file system that hangs must not block it for ever.
 _PATIENCE = 1.0
 
 
 class _Open:
-    """The descriptors that are open in this process."""
+    """The descriptors that this module has opened in this process."""
 
     def __init__(self) -> None:
         self.descriptors: set[int] = set()
@@ -29,7 +28,10 @@ class _Open:
 
     @contextlib.contextmanager
     def change(self) -> Iterator[None]:
-        """Hold back forks: between the system's call and the note of it a child would keep the descriptor."""
+        """Hold back forks.
+
+        A child that is forked between the system call and its registration would keep the descriptor.
+        """
         with self.changed:
             self.changed.wait_for(lambda: not self.is_forking, _PATIENCE)
             self.changing += 1
@@ -54,7 +56,7 @@ def open_descriptor(path: str, flags: int, mode: int = 0o666) -> int:
 
 
 def duplicate_descriptor(descriptor: int) -> int:
-    """Return another descriptor of an open file, to be closed apart."""
+    """Return another descriptor of an open file, which has to be closed separately."""
     with _open.change():
         duplicate = os.dup(descriptor)
         _open.descriptors.add(duplicate)
@@ -62,14 +64,14 @@ def duplicate_descriptor(descriptor: int) -> int:
 
 
 def close_descriptor(descriptor: int) -> None:
-    """Close what this module has opened."""
+    """Close a descriptor that this module has opened."""
     with _open.change():
         _open.descriptors.discard(descriptor)
         os.close(descriptor)
 
 
 def in_child(function: Callable[[], None]) -> None:
-    """Have a function called in each forked child, before the descriptors are closed there."""
+    """Register a function that each forked child calls before it closes the descriptors."""
     _in_child.append(function)
 
 
@@ -87,7 +89,7 @@ def _after_in_parent() -> None:
 
 def _after_in_child() -> None:
     global _open
-    # Closed, not unlocked: the locks are the parent's.
+    # Close the descriptors but do not unlock them: the locks belong to the parent.
     inherited, _open = _open, _Open()
     for function in _in_child:
         function()

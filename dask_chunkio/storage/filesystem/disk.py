@@ -1,8 +1,8 @@
-"""Bytes on their way to the disk: what an ``fsync`` says, and what it does not.
+"""Flushing to the disk: what a successful ``fsync`` proves, and what it does not.
 
-When an ``fsync`` fails, Linux marks the pages that it could not write as clean: the next one succeeds, though they
-are not on the disk.  So bytes that were written before are written again before the one that is to count.
-The failure is told once for each open file: to one thread, of all that wrote.
+When an ``fsync`` fails, Linux marks the pages that it could not write as clean: the next ``fsync`` succeeds, although
+these pages are not on the disk.  So bytes that were written before are written again before an ``fsync`` that counts.
+Linux reports the failure once for each open file, to only one of the threads that wrote to it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class Disk:
     Parameters
     ----------
     descriptor : int
-        Of the file.
+        Descriptor of the file.
     mark : str
-        Path of a file that is made when an ``fsync`` fails, for other processes.
+        Path of a file that is created when an ``fsync`` fails, to inform other processes.
 
     Attributes
     ----------
     descriptor : int
-        Of the file.
+        Descriptor of the file.
     """
 
     def __init__(self, descriptor: int, mark: str) -> None:
@@ -45,27 +45,27 @@ class Disk:
 
     @property
     def is_doubted(self) -> bool:
-        """Whether an ``fsync`` has failed: what reads back from the page cache may not be on the disk."""
-        # (Where the machine was restarted, nothing is in its cache that is not on the disk.)
+        """Whether an ``fsync`` has failed: bytes that are in the page cache may not be on the disk."""
+        # (After a restart of the machine, its cache holds only bytes that are on the disk.)
         return self._doubts or os.path.lexists(self._mark)
 
     def begin(self) -> int:
-        """Return the instant, for `sync`, at which bytes begin to be written."""
+        """Return the logical time, for `sync`, at which a thread begins to write bytes."""
         return next(self._clock)
 
     def is_synced(self, begun: int) -> bool:
-        """Wait until all bytes written since `begun` are on the disk; False where they have to be written again.
+        """Wait until all bytes written since `begun` are on the disk; return False if they must be written again.
 
         Raises
         ------
         OSError
-            If the disk refuses.
+            If the ``fsync`` fails.
         """
         ended = next(self._clock)
         with self._syncing:
             if self._failed > begun:
                 return False
-            # One sync is enough for all who wrote before it began.
+            # One fsync is enough for all threads that wrote before it began.
             if self._covered <= ended:
                 start = next(self._clock)
                 self._fsync()
@@ -73,20 +73,20 @@ class Disk:
             return True
 
     def sync(self, begun: int) -> None:
-        """As `is_synced`, for bytes that are not written again here.
+        """Wait until all bytes written since `begun` are on the disk, for a caller that does not write them again.
 
         Raises
         ------
         OSError
-            If the disk refuses, or refused another thread since `begun`.
+            If the ``fsync`` fails, or failed in another thread since `begun`.
         """
         if not self.is_synced(begun):
             raise OSError(errno.EIO, "the disk refused what another thread wrote at the same time")
 
     def settle(self, *others: int) -> None:
-        """Write everything again that may not be on the disk, here and in other files, and wait for it.
+        """Write again all bytes of this file and of others that may not be on the disk, and wait for the disk.
 
-        Nobody else may write to them meanwhile.
+        No other thread or process may write to these files meanwhile.
         """
         if not self.is_doubted:
             return
@@ -107,7 +107,7 @@ class Disk:
             raise
 
     def doubt(self) -> None:
-        """Note that an ``fsync`` has failed."""
+        """Record that an ``fsync`` has failed."""
         self._doubts, self._failed = True, next(self._clock)
         with contextlib.suppress(OSError):
             close_descriptor(open_side_file(self._mark))

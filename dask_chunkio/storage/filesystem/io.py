@@ -1,4 +1,4 @@
-"""Reading and writing a file at an offset, completely or not at all."""
+"""Reading and writing at an offset of a file; short reads and writes are continued."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ __all__ = [
 
 # Linux moves at most this many bytes in one call.
 _MOST = 0x7FFFF000
-# The most that one call writes: the system lets one writer at a time into a file, and other threads wait for it.
+# The most that one call writes: the system admits one writer to a file at a time, and other threads wait for it.
 _MOST_AT_ONCE = 8 << 20
-# POSIX leaves this many buffers to a call at least on every system of today (IOV_MAX of Linux and macOS).
+# The number of buffers that one call accepts on every current system (IOV_MAX of Linux and macOS).
 _MOST_PIECES = 1024
 
 
@@ -43,7 +43,7 @@ def pwrite_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
 
 
 def pwrite_each(descriptor: int, pieces: Sequence[tuple[int, bytes | memoryview]]) -> None:
-    """Write every (offset, data); neighbours in one call, as a file lets in one writer at a time."""
+    """Write every (offset, data), neighbours in one call: the system admits one writer to a file at a time."""
     group: list[memoryview] = []
     start = end = 0
     for offset, data in pieces:
@@ -78,12 +78,12 @@ def pread_into(descriptor: int, view: memoryview, offset: int) -> int:
 
 
 def open_side_file(path: str, create: bool = True, write: bool = True, flags: int = 0) -> int:
-    """Open a file beside the target, with the user's umask; `flags` are more flags of `os.open`.
+    """Open a file beside the target, with the user's umask; `flags` are additional flags of `os.open`.
 
     Raises
     ------
     OSError
-        If it is a symbolic link, or anything else but a file: a pipe would hang, a device could do anything.
+        If it is a symbolic link, or not a regular file: a pipe would hang, and a device could do anything.
     """
     flags |= (os.O_RDWR if write else os.O_RDONLY) | (os.O_CREAT if create and write else 0)
     for name in ("O_BINARY", "O_NOFOLLOW", "O_NONBLOCK"):
@@ -96,10 +96,10 @@ def open_side_file(path: str, create: bool = True, write: bool = True, flags: in
 
 
 def is_at(descriptor: int, path: str) -> bool:
-    """Say whether an open file still is what stands under its name."""
+    """Return whether a path still names an open file."""
     try:
         mine, found = os.fstat(descriptor), os.stat(path)
-    except OSError:  # nothing is there; or, on a network file system, the open file is no longer there
+    except OSError:  # the path names nothing; or, on a network file system, the open file no longer exists
         return False
     return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
 
@@ -110,7 +110,7 @@ def open_to_read(path: str) -> int:
 
 
 def read_small_file(path: str, most: int) -> bytes | None:
-    """Return what a file holds, at most `most` bytes; None if it is not there."""
+    """Return at most `most` bytes of the content of a file; None if the file does not exist."""
     try:
         descriptor = open_side_file(path, write=False)
     except FileNotFoundError:
@@ -123,13 +123,13 @@ def read_small_file(path: str, most: int) -> bytes | None:
 
 
 def write_whole_file(path: str, data: bytes) -> None:
-    """Make `path` hold `data`: readers see the old content or the new."""
+    """Make `path` hold `data`: readers see the old content or the new, never a part."""
     temporary = f"{path}.{os.getpid()}"
     descriptor = open_side_file(temporary)
     try:
         os.ftruncate(descriptor, 0)
         pwrite_all(descriptor, data, 0)
-        # A name that reaches the disk before its bytes would stand for nothing.
+        # If the name reached the disk before the bytes, it would name a file without its content.
         os.fsync(descriptor)
     finally:
         close_descriptor(descriptor)
@@ -137,7 +137,7 @@ def write_whole_file(path: str, data: bytes) -> None:
 
 
 def copy_whole_file(descriptor: int, folder: str, prefix: str) -> str:
-    """Keep a copy of an open file in `folder`, on the disk, under a name of its own; return its path."""
+    """Copy an open file to an unused name in `folder`, flush the copy to the disk, and return its path."""
     path = next(path for n in itertools.count(1) if not os.path.lexists(path := os.path.join(folder, f"{prefix}{n}")))
     copy = open_side_file(path)
     try:
@@ -152,24 +152,24 @@ def copy_whole_file(descriptor: int, folder: str, prefix: str) -> str:
 
 
 def rewrite_file(descriptor: int) -> None:
-    """Write all that a file holds to its place again, so that the next ``fsync`` has it to write."""
+    """Write the content of a file to its place again, so that the next ``fsync`` has it to write."""
     for offset, data in _blocks(descriptor):
         pwrite_all(descriptor, data, offset)
 
 
 def _blocks(descriptor: int) -> Iterator[tuple[int, memoryview]]:
-    """Yield (offset, bytes) of what a file holds, without its holes."""
+    """Yield (offset, bytes) of the content of a file, without its holes."""
     buffer = bytearray(_MOST_AT_ONCE)
     offset = 0
     while count := pread_into(descriptor, memoryview(buffer), offset):
-        # What an fsync that failed has dropped may lie over a hole too.
+        # Bytes that a failed fsync has dropped may lie over a hole too.
         if not _is_hole(descriptor, offset, count) or buffer.count(0, 0, count) < count:
             yield offset, memoryview(buffer)[:count]
         offset += count
 
 
 def _is_hole(descriptor: int, offset: int, nbytes: int) -> bool:
-    """Say whether nothing is stored there, where the system tells."""
+    """Return whether the file system reports that it stores nothing in a range."""
     if not hasattr(os, "SEEK_DATA"):
         return False
     try:
@@ -179,7 +179,7 @@ def _is_hole(descriptor: int, offset: int, nbytes: int) -> bool:
 
 
 def memory_nbytes() -> int:
-    """Return how many bytes this machine has of memory; where it does not tell, more than any has."""
+    """Return the size of this machine's memory in bytes; where it is unknown, more than any machine has."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
@@ -187,8 +187,8 @@ def memory_nbytes() -> int:
 
 
 def sync_folder(path: str) -> None:
-    """Have the names in a folder reach the disk."""
-    with contextlib.suppress(PermissionError):  # Windows opens no folders
+    """Flush the names in a folder to the disk."""
+    with contextlib.suppress(PermissionError):  # Windows cannot open folders
         descriptor = open_descriptor(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The file system that holds a path: what it is, and whether other hosts may write to it too."""
+"""The file system that holds a path: its type, and whether other hosts may write to it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import psutil
 
 __all__ = ["FileSystem", "file_system_of"]
 
-# Of one host alone.  Whatever is not known counts as one that other hosts may have.
+# Types that only one host can mount.  An unknown type counts as one that other hosts may mount.
 _LOCAL = {
     "apfs", "bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "fuseblk", "hfs", "jfs", "msdos", "nilfs2",
     "ntfs", "ntfs3", "overlay", "ramfs", "reiserfs", "rootfs", "tmpfs", "udf", "ufs", "vfat", "xfs", "zfs",
 }  # fmt: skip
-# With one of these options, `flock` holds between the processes of one host alone.
+# With one of these options, `flock` works only between processes of the same host.
 _LOCAL_LOCKS = {"nolock", "local_lock=all", "local_lock=flock", "localflock", "nobrl"}
 
 
 @dataclass(frozen=True, slots=True)
 class FileSystem:
-    """A file system that is mounted.
+    """A mounted file system.
 
     Parameters
     ----------
     type : str
-        As the system calls it; empty if that is not known.
+        Type, as the system calls it; empty if unknown.
     options : tuple of str
-        With which it is mounted.
+        Mount options.
     """
 
     type: str = ""
@@ -40,12 +40,12 @@ class FileSystem:
 
     @property
     def is_memory(self) -> bool:
-        """Whether nothing of it survives the machine's power."""
+        """Whether its content is lost when the machine loses power."""
         return self.type in ("ramfs", "rootfs", "tmpfs")
 
     @property
     def has_local_locks(self) -> bool:
-        """Whether it is known that its locks do not reach from one host to another."""
+        """Whether its locks are known not to work between hosts."""
         return not _LOCAL_LOCKS.isdisjoint(self.options)
 
 
@@ -55,7 +55,7 @@ def file_system_of(path: str) -> FileSystem:
     Parameters
     ----------
     path : str
-        Of a file or folder that is there.
+        Path of an existing file or folder.
     """
     real = os.path.realpath(path)
     try:
@@ -65,7 +65,7 @@ def file_system_of(path: str) -> FileSystem:
     found = [(len(one.mountpoint), number) for number, one in enumerate(mounts) if _holds(one.mountpoint, real)]
     if not found:
         return FileSystem()
-    # Of two that are mounted at one place, the later hides the earlier.
+    # If two file systems are mounted at the same path, the later hides the earlier.
     mount = mounts[max(found)[1]]
     return FileSystem(mount.fstype.lower(), tuple(mount.opts.split(",")))
 

@@ -1,4 +1,4 @@
-"""Who has a file open."""
+"""The programs that have a file open."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["close_it"]
 
 
 def close_it(path: str) -> str:
-    """Return in words who has a file open, and what to do about it."""
+    """Return in words which program has a file open, and what to do about it."""
     if _is_open_here(path):
         return "this process has it open itself with h5py; close that File (or use it in a 'with' block) first"
     return "another program has it open; close it there"
@@ -19,7 +19,7 @@ def close_it(path: str) -> str:
 
 def _is_open_here(path: str) -> bool:
     for file in h5py.h5f.get_obj_ids(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE):
-        # Files in memory have names, too, which mean no file.
+        # Files in memory have names too, which name no file on the disk.
         with contextlib.suppress(OSError, ValueError, RuntimeError):
             if os.path.samefile(os.fsdecode(file.name), path):
                 return True

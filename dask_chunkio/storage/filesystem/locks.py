@@ -1,4 +1,4 @@
-"""Locks on open files that the system releases when their holder dies."""
+"""Locks on open files, which the system releases when their holder dies."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ except ImportError:  # Windows: threads of one process only
 else:
 
     def _lock(descriptor: int, is_exclusive: bool, waits: bool) -> bool:
-        """Take a lock, and say whether it was free; errors are the system's."""
+        """Take a lock, and return whether it was free; errors of the system pass through."""
         kind = fcntl.LOCK_EX if is_exclusive else fcntl.LOCK_SH
         try:
             fcntl.flock(descriptor, kind if waits else kind | fcntl.LOCK_NB)
@@ -39,12 +39,12 @@ else:
         return True
 
     def unlock(descriptor: int) -> None:
-        """Let go of a lock."""
+        """Release a lock."""
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def share(descriptor: int, name: str) -> None:
-    """Take a lock that others may share; waits for an exclusive holder.
+    """Take a shared lock; wait for an exclusive holder.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def share(descriptor: int, name: str) -> None:
 
 
 def try_share(descriptor: int, name: str) -> bool:
-    """Take a lock that others may share, if nobody holds it alone.
+    """Take a shared lock unless there is an exclusive holder; return whether it was taken.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def try_share(descriptor: int, name: str) -> bool:
 
 
 def try_exclusive(descriptor: int, name: str) -> bool:
-    """Take a lock that nobody shares, if nobody has any.
+    """Take an exclusive lock unless there is any other holder; return whether it was taken.
 
     Raises
     ------
@@ -81,21 +81,21 @@ def try_exclusive(descriptor: int, name: str) -> bool:
 
 @contextlib.contextmanager
 def locked(descriptor: int, name: str, patience: float | None = None) -> Iterator[None]:
-    """Hold a lock that nobody shares.
+    """Hold an exclusive lock.
 
     Parameters
     ----------
     descriptor : int
-        Of an open file.
+        Descriptor of an open file.
     name : str
-        Its path, for messages.
+        Path of the file, for messages.
     patience : float, optional
-        Seconds to wait for other holders; without end by default.
+        Seconds to wait for other holders; no limit by default.
 
     Raises
     ------
     TargetBusyError
-        If others hold it for longer than that.
+        If others hold the lock for longer than `patience`.
     TargetError
         If the file system has no locks.
     """
@@ -119,7 +119,7 @@ def _lock_within(descriptor: int, name: str, patience: float) -> None:
 
 
 def has_writer(path: str) -> bool:
-    """Say whether somebody, in this process too, has the file open for writing through HDF5."""
+    """Return whether a process, which may be this one, has the file open for writing through HDF5."""
     descriptor = open_descriptor(path, os.O_RDONLY)
     try:
         return not _lock(descriptor, is_exclusive=False, waits=False)

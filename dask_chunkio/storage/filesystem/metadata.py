@@ -1,4 +1,4 @@
-"""What a file has besides its content: owner, mode, extended attributes, names."""
+"""The metadata of a file besides its content: owner, mode, extended attributes and names."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import shutil
 __all__ = ["copy_metadata", "keeps_metadata"]
 
 _HAS_ATTRIBUTES = hasattr(os, "listxattr")
-# Access control lists are among them; what else there is belongs to the system, which labels files by itself.
+# These include access control lists.  All other attributes belong to the system, which labels files by itself.
 _OURS = ("user.", "system.posix_acl_")
 _LABEL = "security.selinux"
 _NONE = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENODATA}
 
 
 def keeps_metadata(path: str) -> bool:
-    """Say whether a new file that takes the place of this one can have all that this one has."""
+    """Return whether a new file that replaces this one can have all of its metadata."""
     found = os.stat(path)
     if found.st_nlink != 1:
         return False
@@ -29,7 +29,7 @@ def keeps_metadata(path: str) -> bool:
 
 
 def copy_metadata(source: str, target: str) -> None:
-    """Give a file the owner, the mode and the extended attributes of another."""
+    """Copy the owner, the mode and the extended attributes of one file to another."""
     found = os.stat(source)
     if hasattr(os, "chown"):
         made = os.stat(target)

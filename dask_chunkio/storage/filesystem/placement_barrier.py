@@ -1,7 +1,7 @@
-"""Payloads on their way into the places that a transaction has given them.
+"""The barrier between processes that place payloads and the process that ends the write.
 
-A process that is stopped there, and goes on when the write is long over, would write into space
-that may be other people's by then: so a write ends only when nothing is on its way any more.
+A process may be stopped while it places payloads, and continue when the write is long over.  It would then write into
+space that may belong to other data.  So a write ends only when no process is placing payloads.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _PATIENCE = 300.0
 
 
 class PlacementBarrier:
-    """A lock on the journal, shared by those who place payloads.
+    """A lock on the journal, shared by the processes that place payloads.
 
-    Taken behind the scheduler's lock, for which a worker may wait that is presumed dead, and before the locks
-    on the files: who has these waits for nothing.
+    The order of locks: first the scheduler's lock, for which a worker that is presumed dead may wait; then this
+    barrier; then the locks on the files.  A process that holds the locks on the files waits for nothing.
 
     Parameters
     ----------
     descriptor : int
-        Of the journal.
+        Descriptor of the journal.
     path : str
-        Of the target, for messages.
+        Path of the target, for messages.
     """
 
     def __init__(self, descriptor: int, path: str) -> None:
@@ -43,19 +43,19 @@ class PlacementBarrier:
 
     @contextlib.contextmanager
     def shared(self, lock: Lock, placed: contextlib.ExitStack) -> Iterator[None]:
-        """Hold the scheduler's lock for a transaction, and the barrier, shared, until `placed` is closed."""
+        """Hold the scheduler's lock for a transaction, and share the barrier until `placed` is closed."""
         with lock():
             placed.enter_context(self._share())
             yield
 
     @contextlib.contextmanager
     def exclusive(self, lock: Lock) -> Iterator[None]:
-        """Hold the scheduler's lock and the barrier alone: no payload is being placed.
+        """Hold the scheduler's lock, and the barrier exclusively: no payload is being placed.
 
         Raises
         ------
         TargetBusyError
-            If that takes minutes.
+            If a process keeps placing payloads for minutes.
         """
         with lock(), self._alone():
             yield
@@ -64,7 +64,7 @@ class PlacementBarrier:
     def _share(self) -> Iterator[None]:
         with self._changed:
             self._changed.wait_for(lambda: not self._is_ending)
-            # (All threads of a process have the lock in common.)
+            # (All threads of a process share one lock.)
             if self._users == 0:
                 share(self._descriptor, self._path)
             self._users += 1
@@ -89,7 +89,7 @@ class PlacementBarrier:
                 except TargetBusyError as error:
                     raise TargetBusyError(
                         f"the write of {self._path} cannot end: a process has been placing data for {_PATIENCE:g} s, "
-                        f"and may be stopped; continue or kill that, and go on with resume=True"
+                        f"and may be stopped; continue or kill it, and go on with resume=True"
                     ) from error
                 yield
         finally:

@@ -1,7 +1,7 @@
-"""The interpreter ends only while HDF5 calls no code of ours.
+"""Delay the end of the interpreter while HDF5 may call code of this package.
 
-HDF5 calls our file objects from inside.  A daemon thread that is there when the interpreter ends never comes
-back: it keeps HDF5's lock, behind which HDF5's own clean-up at the end of the process waits for ever.
+HDF5 calls our file objects.  A daemon thread that still runs when the interpreter ends never continues: it keeps
+HDF5's lock, and HDF5's own clean-up at the end of the process waits for that lock for ever.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PATIENCE = 30.0
 
 
 class _Inside:
-    """How many threads are where HDF5 may call our code."""
+    """The number of threads that are inside HDF5, where it may call our code."""
 
     def __init__(self) -> None:
         self.begin_anew()
@@ -58,7 +58,7 @@ def inside_hdf5() -> Iterator[None]:
 
 
 def leave() -> None:
-    """Keep threads from entering, and wait for those that are inside."""
+    """Let no more threads enter, and wait for those that are inside."""
     with _inside.changed:
         _inside.is_leaving = True
         _inside.changed.wait_for(lambda: _inside.count == 0, _PATIENCE)

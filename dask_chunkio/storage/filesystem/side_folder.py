@@ -1,11 +1,11 @@
 """The folder beside the target, held open.
 
-Its path may come to stand for the folder of a later write, while a process of this one was
-stopped: what it names and removes after that is found by the open folder, not by the path.
+While a process is stopped, the path may come to name the folder of a later write.  So a process that continues finds
+its files by the open folder, not by the path, when it names or removes them.
 
 Network file systems do not remove a file that a process of the same host has open: they rename it, and remove it when
-the last process has closed it.  Until then its folder cannot be removed.  So a folder that holds nothing else counts
-as removed, and whoever removes one closes its files first.
+the last process has closed it.  Until then its folder cannot be removed.  So a folder that holds only such files counts
+as removed, and a process that removes a folder closes its own files there first.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from dask_chunkio.storage.filesystem.io import is_at
 
 __all__ = ["Folder", "is_held_open", "is_kept_by_open_files", "is_left", "remove_empty_folder"]
 
-# What NFS and FUSE call files that were removed while they were open.
+# Prefixes of the names that NFS and FUSE give to files that were removed while they were open.
 _HELD_OPEN = (".nfs", ".fuse_hidden")
-# Seconds that a folder may take to be empty: workers let go of a write when they find its leases removed.
+# Seconds that a folder may take to become empty: workers release a write when they find its leases removed.
 _PATIENCE, _PAUSE = 2.5, 0.02
 
-# Windows opens no folders: there the path has to do.
+# Windows cannot open folders; the path is used there.
 _HOLDS = {os.link, os.open, os.rename, os.unlink} <= os.supports_dir_fd and os.listdir in os.supports_fd
 
 
@@ -38,9 +38,9 @@ class Folder:
     Parameters
     ----------
     path : str
-        Of a folder that is there.
+        Path of an existing folder.
     descriptor : int, optional
-        Of the open folder; opened by default.
+        Descriptor of the open folder; opened by default.
     """
 
     def __init__(self, path: str, descriptor: int | None = None) -> None:
@@ -57,58 +57,58 @@ class Folder:
 
     @property
     def is_there(self) -> bool:
-        """Whether its path still stands for this folder."""
+        """Whether the path still names this folder."""
         return os.path.isdir(self.path) if self.descriptor is None else is_at(self.descriptor, self.path)
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is in it but files that were removed while some process had them open."""
+        """Whether the folder holds only files that were removed while a process had them open."""
         return all(map(is_held_open, self._names()))
 
     def copy(self) -> Folder:
-        """Return the same open folder, to be closed apart."""
+        """Return the same open folder, with a descriptor that is closed separately."""
         return Folder(self.path, None if self.descriptor is None else duplicate_descriptor(self.descriptor))
 
     def link(self, name: str, path: str) -> None:
-        """Give a file a second name, if that is free."""
+        """Give a file a second name, which must be free."""
         if self.descriptor is None:
             os.link(os.path.join(self.path, name), path)
         else:
             os.link(name, path, src_dir_fd=self.descriptor)
 
     def move(self, name: str, path: str) -> None:
-        """Give a file another name; what has that is replaced."""
+        """Give a file another name; an existing file of that name is replaced."""
         if self.descriptor is None:
             os.replace(os.path.join(self.path, name), path)
         else:
             os.replace(name, path, src_dir_fd=self.descriptor)
 
     def remove(self, let_go: Callable[[], object] = lambda: None) -> None:
-        """Remove it with all files.
+        """Remove the folder with all its files.
 
-        Where other processes have files of it open, they are waited for; if they keep them, the folder stays and holds
-        nothing else.
+        If other processes have files of it open, wait for them.  If they keep the files open, the folder stays and
+        holds nothing else.
 
         Parameters
         ----------
         let_go : callable
-            Closes the files of it that the caller has open.
+            Closes the files of the folder that the caller has open.
 
         Raises
         ------
         OSError
-            If that cannot be done.
+            If the folder cannot be removed.
         """
         self.empty()
         let_go()
         _is_removed_in_time(self)
 
     def empty(self) -> None:
-        """Remove all files, the manifest and then the journal last.
+        """Remove all files: the manifest second to last, the journal last.
 
-        The journal says that the write is finished.  Cut off anywhere, what is left says so too: without it an
-        append would count as never begun, and be done again.  Where the journal is empty, the log goes first: without
-        the file that it is for, nobody could go on with its transaction.
+        The journal states that the write is finished.  If the removal is interrupted, the files that are left state
+        it too.  Without the journal, an append would count as never begun, and would be repeated.  If the journal is
+        empty, the log is removed first: without the file that it belongs to, its transaction could not be completed.
         """
         last = ("manifest.json", "journal")
         first = () if self._holds("journal") else ("log",)
@@ -119,7 +119,7 @@ class Folder:
         self.remove_again()
 
     def remove_again(self) -> None:
-        """Remove the files that stayed because some process had them open; those of dead hosts stay."""
+        """Remove the files that stayed because a process had them open; those of dead hosts stay."""
         for name in filter(is_held_open, self._names()):
             with contextlib.suppress(OSError):
                 self._unlink(name)
@@ -146,31 +146,31 @@ class Folder:
             os.unlink(name, dir_fd=self.descriptor)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the folder."""
         if self.descriptor is not None:
             close_descriptor(self.descriptor)
             self.descriptor = None
 
 
 def is_held_open(name: str) -> bool:
-    """Say whether a file was removed while some process had it open."""
+    """Return whether this is the name of a file that was removed while a process had it open."""
     return name.startswith(_HELD_OPEN)
 
 
 def is_left(path: str) -> bool:
-    """Say whether the folder of a write is there, with anything of it."""
+    """Return whether the folder of a write exists and holds any file of it."""
     if not os.path.isdir(path):
         return False
     try:
         return not all(map(is_held_open, os.listdir(path)))
     except FileNotFoundError:
         return False
-    except OSError:  # it cannot be looked into
+    except OSError:  # the folder cannot be listed
         return True
 
 
 def is_kept_by_open_files(path: str) -> bool:
-    """Say whether a folder is there only because some process has files of it open."""
+    """Return whether a folder exists only because a process has files of it open."""
     with contextlib.suppress(OSError):
         names = os.listdir(path)
         return bool(names) and all(map(is_held_open, names))
@@ -178,9 +178,9 @@ def is_kept_by_open_files(path: str) -> bool:
 
 
 def remove_empty_folder(path: str) -> None:
-    """Remove the folder of a write that has ended, of which nothing else is left.
+    """Remove the folder of a write that has ended, if nothing else of it is left.
 
-    Whoever has made it just now, and has nothing in it yet, makes it again.
+    A process that has just created the folder, and has no file in it yet, creates it again.
     """
     if not os.path.isdir(path) or is_left(path):
         return
@@ -191,7 +191,7 @@ def remove_empty_folder(path: str) -> None:
 
 
 def _is_removed_in_time(folder: Folder) -> bool:
-    """Wait until processes have let go of what was in a folder, and remove it."""
+    """Wait until processes have closed the files of a folder, and remove it; return whether it was removed."""
     end = time.monotonic() + _PATIENCE
     while not _is_removed(folder):
         if time.monotonic() > end:
@@ -201,12 +201,12 @@ def _is_removed_in_time(folder: Folder) -> bool:
 
 
 def _is_removed(folder: Folder) -> bool:
-    """Remove a folder if nothing is in it any more."""
+    """Remove a folder if it is empty; return whether it is gone."""
     try:
         if folder.is_there:
             os.rmdir(folder.path)
     except OSError as error:
-        # Removed by another process, and made anew by a later write.
+        # Another process removed it, and a later write created a new one.
         if not folder.is_there:
             return True
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not folder.is_empty:
@@ -216,9 +216,9 @@ def _is_removed(folder: Folder) -> bool:
 
 
 def _set_aside(folder: Folder) -> None:
-    """Rename a folder that cannot be removed, as processes keep files of it open."""
+    """Rename a folder that cannot be removed because processes have files of it open."""
     aside = f"{folder.path}.removed-{uuid.uuid4().hex[:8]}"
     os.rename(folder.path, aside)
     if folder.descriptor is not None and not is_at(folder.descriptor, aside):
-        # The name has come to stand for the folder of a later write.
+        # The path named the folder of a later write by then.
         os.rename(aside, folder.path)

@@ -1,4 +1,4 @@
-"""Signals wait while HDF5 is at work."""
+"""Deferral of signals while HDF5 runs."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 __all__ = ["deferred"]
 
-# Those above are the real-time signals: dozens, that nobody handles here.
+# Higher numbers are the real-time signals: there are dozens, and no program handles them here.
 _NUMBERS = tuple(number for number in map(int, signal.valid_signals()) if number < 32)
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Run the handlers of signals that come meanwhile at the end, not inside.
+    """Run the handlers of signals that arrive inside the context at its end.
 
     Python runs a handler at the next step of the main thread, which may be the entry of a
-    callback of HDF5's, before any ``try``: Ctrl-C would raise there, and HDF5 crash later.
+    callback from HDF5, before any ``try``: Ctrl-C would raise there, and HDF5 would crash later.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

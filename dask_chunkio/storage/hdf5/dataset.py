@@ -1,4 +1,4 @@
-"""A dataset: made from a specification, described as HDF5 made it, checked at the end."""
+"""Datasets: created from a specification, and described as HDF5 created them."""
 
 from __future__ import annotations
 
@@ -36,37 +36,37 @@ __all__ = [
 __all__ += ["previewed"]
 
 _counter = itertools.count()
-# As h5py names those constants of HDF5 that it was built with.
+# h5py's names for HDF5's constants; only the constants with which h5py was built exist.
 _NAMES = {"V18": "v108", "V110": "v110", "V112": "v112", "V114": "v114", "V200": "v200"}
 _LIBVERS = [name for constant, name in _NAMES.items() if hasattr(h5py.h5f, f"LIBVER_{constant}")]
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetSpec:
-    """A dataset that is to be made.
+    """A dataset that is to be created.
 
     Parameters
     ----------
     name : str
         Absolute path in the file.
     shape : tuple of int
-        Its shape.
+        Shape of the dataset.
     dtype : numpy.dtype
-        Its type.
+        Type of its elements.
     chunks : tuple of int
-        Shape of its chunks; without meaning where `shape` is ``()``.
+        Shape of its chunks; without meaning if `shape` is ``()``.
     options : mapping
         Further keywords of `h5py.Group.create_dataset`.
     attrs : mapping
-        Its attributes.
+        Attributes of the dataset.
     source_dtype : numpy.dtype, optional
-        What the source announces; `dtype` by default.
+        Type that the source announces; `dtype` by default.
     there : DatasetLayout, optional
-        The part of a dataset that is there already; then nothing is made.
+        The part of an existing dataset that is written; then no dataset is created.
     open_ended : bool
-        Whether its length is not known before its source has ended.
+        Whether the length is unknown until the source ends.
     appends : bool
-        Whether it is made because there is none yet to append to.
+        Whether the dataset is created because there is no existing one to append to.
     """
 
     name: str
@@ -83,21 +83,21 @@ class DatasetSpec:
 
 @dataclass(frozen=True, slots=True)
 class DatasetLayout:
-    """A dataset as HDF5 made it.
+    """A dataset as HDF5 created it.
 
     Parameters
     ----------
     name : str
         Absolute path in the file.
     shape : tuple of int
-        Its shape, in elements; of a region the window's.
+        Shape of the dataset in elements; for a region, shape of its window.
     form : ChunkFormat
         How its chunks are stored.
     is_chunked : bool
-        False for what HDF5 itself has to write: a dataset without chunks, or elements of no
+        False for a dataset that HDF5 itself has to write, such as one without chunks, or with elements of no
         fixed length.
     region : Region, optional
-        Of a dataset that is there already.
+        The region, for a part of an existing dataset.
     """
 
     name: str
@@ -125,7 +125,7 @@ class DatasetLayout:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its elements."""
+        """Size of its elements in bytes."""
         return int(np.prod(self.shape, dtype=object)) * self.form.dtype.itemsize
 
 
@@ -137,7 +137,7 @@ def make_dataset(file: h5py.File, spec: DatasetSpec) -> h5py.Dataset:
     ArgumentError, ArgumentTypeError
         If h5py refuses a keyword, a dtype or an attribute; the message names the dataset.
     FilterError
-        If its filter is missing here.
+        If its filter is not available.
     """
     try:
         dataset = file.create_dataset(spec.name, shape=spec.shape, dtype=spec.dtype, **_keywords(spec))
@@ -185,14 +185,14 @@ def _keywords(spec: DatasetSpec) -> dict[str, Any]:
         require_filter(compression)
     if spec.shape:
         keywords["chunks"] = True if 0 in spec.shape and keywords.get("maxshape") is None else spec.chunks
-    # (h5py leaves a property list out for a dataset without axes.)
+    # (h5py ignores a property list for a dataset without axes.)
     if "fillvalue" in keywords and is_padded(spec.dtype) and spec.shape:
         keywords["dcpl"] = _with_fill(keywords.pop("fillvalue"), spec)
     return keywords
 
 
 def _with_fill(value: Any, spec: DatasetSpec) -> h5py.h5p.PropDCID:
-    """Return a property list with a fill value that has zeros between its values: h5py's copy of it has not."""
+    """Return a property list whose fill value has zeros as padding; h5py's own copy of a fill value has not."""
     fill = np.asarray(value)
     check_conversion(fill.dtype, spec.dtype, f"{spec.name}, fillvalue")
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -201,7 +201,7 @@ def _with_fill(value: Any, spec: DatasetSpec) -> h5py.h5p.PropDCID:
 
 
 def describe(dataset: h5py.Dataset) -> DatasetLayout:
-    """Read from a dataset everything that decides how its chunks are stored.
+    """Read the properties of a dataset that decide how its chunks are stored.
 
     Raises
     ------
@@ -222,12 +222,12 @@ def describe(dataset: h5py.Dataset) -> DatasetLayout:
 def _fill_bytes(plist: h5py.h5p.PropDCID, dtype: np.dtype[Any]) -> bytes:
     fill = np.zeros((), dtype)
     plist.get_fill_value(fill)
-    # What is between its values is what was in somebody's memory.
+    # The padding holds whatever was in memory.
     return without_padding(fill).tobytes()
 
 
 def describe_made(spec: DatasetSpec, layout: DatasetLayout) -> CreatedDataset:
-    """Return what the journal says of a dataset, for whoever resumes the write."""
+    """Return the journal's description of a dataset, for a call that resumes the write."""
     form = layout.form
     return CreatedDataset(
         spec.name,
@@ -244,21 +244,21 @@ def describe_made(spec: DatasetSpec, layout: DatasetLayout) -> CreatedDataset:
 
 
 def _is_plain_type(dataset: h5py.Dataset) -> bool:
-    """Say whether elements in memory are the bytes in the file: write_direct_chunk takes any bytes."""
+    """Return whether elements have the same bytes in memory and in the file; write_direct_chunk accepts any bytes."""
     if dataset.dtype.hasobject:
         return False
     return bool(dataset.id.get_type().equal(h5py.h5t.py_create(dataset.dtype, logical=True)))
 
 
 def preview(specs: Iterable[DatasetSpec], libver: Any = None) -> tuple[DatasetLayout, ...]:
-    """Describe datasets as they would be made, by making them in memory.
+    """Describe datasets as HDF5 would create them, by creating them in memory.
 
-    Finds every mistake in their keywords, and in `libver`, before anything is written.
+    This finds every mistake in their keywords, and in `libver`, before anything is written.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        As `make_dataset`, or if h5py takes no such `libver`.
+        As `make_dataset`; also if h5py does not accept `libver`.
     """
     with _in_memory(libver) as file:
         return tuple(spec.there or describe(make_dataset(file, spec)) for spec in specs)
@@ -266,7 +266,7 @@ def preview(specs: Iterable[DatasetSpec], libver: Any = None) -> tuple[DatasetLa
 
 @contextlib.contextmanager
 def previewed(spec: DatasetSpec) -> Iterator[h5py.Dataset]:
-    """Make a dataset in memory, for a while."""
+    """Create a dataset in memory, which exists until the end of the context."""
     with _in_memory() as file:
         yield make_dataset(file, spec)
 
@@ -277,15 +277,15 @@ def _in_memory(libver: Any = None) -> h5py.File:
         return h5py.File(name, "w", driver="core", backing_store=False, libver=libver)
     except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
         raise ArgumentError(
-            f"libver={libver!r} is none of h5py's: 'earliest', 'latest', one of {', '.join(map(repr, _LIBVERS))}, or a "
-            f"pair of them, the older first"
+            f"libver={libver!r} is not one of h5py's: 'earliest', 'latest', one of "
+            f"{', '.join(map(repr, _LIBVERS))}, or a pair of them, the older first"
         ) from error
 
 
 def describe_region(
     dataset: h5py.Dataset, region: Any, append: Any, source: Shape, begun: tuple[Shape, Shape, Shape] | None = None
 ) -> DatasetLayout:
-    """Describe the part of a dataset that is there, and is to be written.
+    """Describe the part of an existing dataset that is to be written.
 
     Parameters
     ----------
@@ -296,7 +296,8 @@ def describe_region(
     source : tuple of int
         Shape of the source.
     begun : tuple of tuple of int, optional
-        Start, stop and shape before, where a write of that part was begun: what is appended to has grown already.
+        Start, stop and shape before, if a write of that part was begun: a dataset that is appended to has grown by
+        then.
 
     Raises
     ------

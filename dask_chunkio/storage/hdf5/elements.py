@@ -1,4 +1,4 @@
-"""Elements that HDF5 itself has to write: of no fixed length, of types that numpy has not, or without chunks."""
+"""Writing through HDF5 itself: elements of no fixed length, of types that numpy lacks, or of unchunked datasets."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ __all__ = ["write_elements"]
 
 
 def write_elements(dataset: h5py.Dataset, data: Array, selection: Selection) -> None:
-    """Write elements by HDF5; h5py's own ``dataset[selection] = data`` guesses what objects may mean.
+    """Write elements through HDF5.
+
+    h5py's own ``dataset[selection] = data`` is not used: it guesses the meaning of objects.
 
     Parameters
     ----------
     dataset : h5py.Dataset
         The dataset.
     data : numpy.ndarray
-        From `storable_elements`.
+        Elements, as `storable_elements` returns them.
     selection : tuple of slice
-        Where they go.
+        Where the elements go.
     """
     if not data.size:
         return
     if not data.dtype.hasobject and is_partial(data.dtype, dataset.dtype):
-        # HDF5 does not always keep the other fields.
+        # HDF5 does not always preserve the other fields.
         old = np.asarray(dataset[selection or ()], dataset.dtype)
         assign(old, data)
         data = old
@@ -35,7 +37,7 @@ def write_elements(dataset: h5py.Dataset, data: Array, selection: Selection) -> 
 
 
 def _write(dataset: h5py.Dataset, data: Array, selection: Selection) -> None:
-    # What h5py notes in a dtype is lost by scalars and dask.
+    # Scalars and dask drop the metadata that h5py stores in a dtype.
     kind = None if data.dtype.hasobject or data.dtype != dataset.dtype else h5py.h5t.py_create(dataset.dtype)
     if not selection:
         dataset.id.write(h5py.h5s.ALL, h5py.h5s.ALL, data, kind)

@@ -1,4 +1,4 @@
-"""What HDF5 knows and h5py does not show."""
+"""Functions of HDF5 that h5py does not expose."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ EXTENSIBLE_ARRAY = 4
 
 
 def keeps_partial_chunks_unfiltered(plist: h5py.h5p.PropDCID) -> bool:
-    """Say whether chunks that reach beyond the dataset skip the pipeline, which neither h5py nor their mask shows."""
+    """Return whether chunks that reach beyond the dataset skip the filters.
+
+    Neither h5py nor the masks of the chunks show it.
+    """
     library = _hdf5()
     if library is None:
         return False
@@ -32,7 +35,7 @@ def keeps_partial_chunks_unfiltered(plist: h5py.h5p.PropDCID) -> bool:
 
 
 def chunk_index_type(dataset: h5py.h5d.DatasetID) -> int | None:
-    """Return HDF5's number of the kind of index that a chunked dataset has; None where the library does not show it."""
+    """Return HDF5's number for the index type of a chunked dataset; None if the library does not expose it."""
     library = _hdf5()
     if library is None:
         return None
@@ -43,24 +46,24 @@ def chunk_index_type(dataset: h5py.h5d.DatasetID) -> int | None:
 
 
 def can_search() -> bool:
-    """Say whether `search_chunks` can find anything."""
+    """Return whether `search_chunks` can find anything."""
     return _hdf5() is not None
 
 
 def search_chunks(dataset: h5py.h5d.DatasetID, origins: Array) -> Array:
-    """Search for chunks as HDF5 does to read them, and return the stored size of each in bytes.
+    """Search for chunks in the way HDF5 does to read them, and return the stored size of each in bytes.
 
     Parameters
     ----------
     dataset : h5py.h5d.DatasetID
         A chunked dataset.
     origins : numpy.ndarray
-        The first element of each, one row a chunk.
+        First element of each chunk, one row per chunk.
 
     Returns
     -------
     numpy.ndarray
-        0 for a chunk that is not found, and for all where the library does not show the function.
+        0 for a chunk that is not found, and for all chunks if the library does not expose the function.
     """
     library, count = _hdf5(), len(origins)
     found = np.zeros(count, np.uint64)
@@ -80,7 +83,7 @@ def search_chunks(dataset: h5py.h5d.DatasetID, origins: Array) -> Array:
 
 
 def keep_unlinked(dataset: h5py.h5d.DatasetID) -> None:
-    """Have HDF5 leave a dataset and all its space as they are when its only link is removed."""
+    """Make HDF5 leave a dataset and all its space unchanged when its only link is removed."""
     library = _hdf5()
     if library is not None:
         with h5py._objects.phil:
@@ -89,9 +92,9 @@ def keep_unlinked(dataset: h5py.h5d.DatasetID) -> None:
 
 @functools.cache
 def _hdf5() -> Any:
-    """Return the HDF5 library that h5py uses; None where a library does not show what it was linked with."""
+    """Return the HDF5 library that h5py uses; None if h5py's modules do not expose its functions."""
     try:
-        # Without the interpreter's lock, each of very many calls would wait for whatever else runs.
+        # PyDLL keeps the GIL.  If each of very many calls released it, each would wait for other threads.
         library = ctypes.PyDLL(h5py.defs.__file__)
         library.H5Dget_chunk_storage_size.argtypes = (ctypes.c_int64, ctypes.c_size_t, ctypes.c_size_t)
         return library if library.H5Pget_chunk_opts and library.H5Dget_chunk_index_type else None

@@ -1,7 +1,7 @@
-"""The placeholder: memory that stands for a payload while HDF5 finds its place.
+"""Placeholders: memory that stands for a payload while HDF5 allocates its space.
 
-Private, never-touched memory maps: they take address space, no memory.  They are kept for the
-life of the process; a longer one is made when a payload needs it.
+They are private memory maps that are never touched: they take address space, but no memory.  They live until the
+process ends; a longer one is created when a payload needs it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _SMALLEST = 64 << 20
 _growing = threading.Lock()
 _placeholders: list[Array] = []
 _targets: list[Array] = []
-# Of each target, by its length: asking numpy takes as long as HDF5's search does.
+# Address of each target by its length; asking numpy takes as long as HDF5's search.
 _addresses: dict[int, int] = {}
 
 
 def placeholder(nbytes: int) -> Array:
-    """Return a read-only placeholder of exactly `nbytes` (a plain slice would shorten itself in silence)."""
+    """Return a read-only placeholder of exactly `nbytes`; a plain slice of a shorter map would silently be shorter."""
     return _at_least(_placeholders, nbytes)[:nbytes]
 
 
 def target_placeholder(nbytes: int) -> tuple[Array, int]:
-    """Return a placeholder of at least `nbytes` that HDF5 may be told to read a payload into, and its address."""
+    """Return a placeholder of at least `nbytes` into which HDF5 may be asked to read a payload, and its address."""
     found = _at_least(_targets, nbytes)
     if len(found) not in _addresses:
         _addresses[len(found)] = found.__array_interface__["data"][0]

@@ -1,4 +1,4 @@
-"""The file as HDF5 sees it: metadata is staged, payloads are reserved and not written."""
+"""The file object that HDF5 uses: it stages metadata, and reserves space for payloads without writing them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["StagedFile"]
 Callback = TypeVar("Callback", bound=Callable[..., Any])
 
 
-# Nothing of a file that is not damaged lies behind this.
+# No undamaged file reaches beyond this offset.
 _MOST = 1 << 62
 
 
@@ -47,11 +47,11 @@ def _zeros(size: int = -1) -> bytes:
 
 
 def _never_raises(answer: Callable[..., Any]) -> Callable[[Callback], Callback]:
-    """Turn any exception in a callback into a dead file, and return `answer` of its arguments.
+    """Turn any exception in a callback into a dead file, and return `answer` of the arguments.
 
     HDF5 calls these methods while h5py holds its lock.  An exception there poisons the
-    handle, and leaving the interpreter with it ends in a crash.  So: take no lock, call no
-    h5py, raise nothing, Ctrl-C included.
+    handle, and then the interpreter crashes when it exits.  So a callback takes no lock, calls
+    no h5py function and raises nothing, not even KeyboardInterrupt.
     """
 
     def decorate(method: Callback) -> Callback:
@@ -73,7 +73,7 @@ _open_files: weakref.WeakSet[StagedFile] = weakref.WeakSet()
 
 
 def _abandon_all() -> None:
-    """Make every file dead in a forked child, where its descriptor is closed, and may soon be another file's."""
+    """Make every file dead in a forked child: its descriptor is closed there, and may soon belong to another file."""
     for staged in list(_open_files):
         staged.abandon()
 
@@ -84,26 +84,26 @@ in_child(_abandon_all)
 class StagedFile:
     """A binary file object for h5py's ``fileobj`` driver.
 
-    Reads show the file with what is staged on top.  Writes are staged.  A write of the placeholder
-    is a reservation: its offset is noted, and nothing is written.  A read into the placeholder for
-    reading looks up a place: its offset is noted, and nothing is read.
+    Reads return the content of the file with the staged writes on top.  Writes are staged.  A write of the placeholder
+    is a reservation: its offset is recorded, and nothing is written.  A read into the placeholder for reads is a
+    lookup: its offset is recorded, and nothing is read.
 
     After any error the file is *dead*: it accepts and discards everything, so that HDF5 can
-    close, and what is committed stays as it is.  `check` raises what happened.
+    close it, and the committed state stays as it is.  `check` raises the error.
 
     Parameters
     ----------
     descriptor : int
-        Of the file, open for reading (and for writing, by whoever applies what is staged).
+        Descriptor of the file, open for reading (and for writing, if the staged writes are to be applied through it).
 
     Attributes
     ----------
     size : int
-        Bytes of the file as HDF5 sees it.
+        Size of the file in bytes, as HDF5 sees it.
     staged : StagedPages
-        What a commit has to write.
+        The writes that a commit has to apply.
     error : BaseException or None
-        Why the file is dead.
+        The error that made the file dead.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -118,11 +118,11 @@ class StagedFile:
         self.error: BaseException | None = None
         _open_files.add(self)
 
-    # What h5py calls
+    # Methods that h5py calls
 
     @_never_raises(_zero)
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to `offset` from the start, the position or the end."""
+        """Move to `offset` from the start, the current position or the end."""
         self._position = (0, self._position, self.size)[whence] + offset
         return self._position
 
@@ -132,12 +132,12 @@ class StagedFile:
 
     @_never_raises(_fill_zeros)
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer; beyond the end of the file with zeros (h5py ignores short counts)."""
+        """Fill the buffer, with zeros beyond the end of the file (h5py ignores short counts)."""
         if self._target is not None and ctypes.addressof(ctypes.c_char.from_buffer(buffer)) == self._target:
             self._found = self._position, len(buffer)
             return len(buffer)
         view = memoryview(buffer).cast("B")
-        # Damaged metadata names places that no file has.
+        # Damaged metadata may name offsets that no file has.
         done = pread_into(self._descriptor, view, self._position) if self._position < self.size else 0
         view[done:] = bytes(len(view) - done)
         self.staged.overlay(self._position, view)
@@ -153,7 +153,7 @@ class StagedFile:
 
     @_never_raises(_length)
     def write(self, buffer: Any) -> int:
-        """Stage the buffer, or note the place of the placeholder."""
+        """Stage the buffer, or record the offset of the placeholder."""
         view = memoryview(buffer).cast("B")
         if self._position + len(view) > _MOST:
             raise IntegrityError(
@@ -170,17 +170,17 @@ class StagedFile:
 
     @_never_raises(_zero)
     def truncate(self, size: int | None = None) -> int:
-        """Set the size as HDF5 sees it; the file itself is never cut before `finish`."""
+        """Set the size as HDF5 sees it; the file itself is not truncated before `finish`."""
         self.size = self._position if size is None else size
         return self.size
 
     def flush(self) -> None:
         """Do nothing: a commit decides what becomes durable."""
 
-    # What a transaction calls
+    # Methods that a transaction calls
 
     def reserve(self, dataset: h5py.h5d.DatasetID, origin: Shape, nbytes: int, mask: int) -> int:
-        """Have HDF5 allocate and index the place of one payload.
+        """Make HDF5 allocate and index the space for one payload.
 
         Parameters
         ----------
@@ -191,17 +191,17 @@ class StagedFile:
         nbytes : int
             Length of the payload.
         mask : int
-            Its filter mask.
+            Filter mask of the payload.
 
         Returns
         -------
         int
-            Offset of the place in the file.
+            Offset of the space in the file.
 
         Raises
         ------
         IntegrityError
-            If HDF5 cannot, or did anything but one write of exactly this placeholder.
+            If HDF5 fails, or does anything but write exactly this placeholder once.
         """
         place = placeholder(nbytes)
         self._expected, self._reserved = (place.__array_interface__["data"][0], nbytes), []
@@ -210,7 +210,7 @@ class StagedFile:
         except (OSError, RuntimeError, ValueError) as error:
             self.check()
             raise IntegrityError(
-                f"HDF5 finds no place for the chunk at {origin} ({error}): the file's metadata is damaged; discard the "
+                f"HDF5 finds no space for the chunk at {origin} ({error}): the file's metadata is damaged; discard the "
                 f"write and start it again"
             ) from error
         finally:
@@ -224,9 +224,9 @@ class StagedFile:
         return self._reserved[0]
 
     def locate(self, dataset: h5py.h5d.DatasetID, origin: Shape, nbytes: int) -> tuple[int, int, int] | None:
-        """Have HDF5 find the place of a payload by its chunk's coordinates, as every reader does.
+        """Make HDF5 find a payload by the coordinates of its chunk, as every reader does.
 
-        HDF5 is asked to read the payload; nothing is read but metadata.
+        HDF5 is asked to read the payload, but only metadata is read.
 
         Parameters
         ----------
@@ -235,13 +235,12 @@ class StagedFile:
         origin : tuple of int
             First element of the chunk.
         nbytes : int
-            Length of the longest payload that is looked for.
+            Length of the longest payload to look for.
 
         Returns
         -------
         tuple of int or None
-            Offset, length and filter mask; None if the chunk has no place that HDF5 finds, or its payload is
-            longer than `nbytes`.
+            Offset, length and filter mask; None if HDF5 does not find the chunk or its payload is longer than `nbytes`.
         """
         target, self._target = target_placeholder(nbytes)
         self._found = None
@@ -256,11 +255,11 @@ class StagedFile:
         return None if self._found is None else (*self._found, mask)
 
     def stage(self, offset: int, data: bytes | memoryview) -> None:
-        """Stage a payload at the place that was reserved for it."""
+        """Stage a payload at the offset that was reserved for it."""
         self.staged.write(offset, memoryview(data))
 
     def check(self) -> None:
-        """Raise what a callback met, if any did."""
+        """Raise the error of a callback, if there was one."""
         if self.error is not None:
             raise self.error
 

@@ -1,4 +1,4 @@
-"""The bytes that HDF5 has written and that are not in the file yet."""
+"""The bytes that HDF5 has written and that are not yet in the file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Run = tuple[int, bytes]
 class StagedPages:
     """A map of pages, each with a mark for every byte that is staged.
 
-    A map, not a list of writes: looking up a page stays constant however long a
+    It is a map and not a list of writes: the time to look up a page stays constant, however long a
     transaction grows.
     """
 
@@ -35,7 +35,7 @@ class StagedPages:
             self._mark[page][low:high] = b"\1" * (high - low)
 
     def overlay(self, offset: int, view: memoryview) -> None:
-        """Copy what is staged over `view`, which holds the file's bytes from `offset` on."""
+        """Copy the staged bytes over `view`, which holds the bytes of the file from `offset` on."""
         for page, low, high, at in _pieces(offset, len(view)):
             if page in self._data:
                 marks = np.frombuffer(self._mark[page], np.uint8)[low:high].astype(bool)
@@ -43,9 +43,9 @@ class StagedPages:
                 np.copyto(target, np.frombuffer(self._data[page], np.uint8)[low:high], where=marks)
 
     def erase(self, offset: int, nbytes: int) -> None:
-        """Forget what is staged in a range: a payload's place was handed out over it.
+        """Forget the staged bytes of a range that HDF5 has allocated to a payload.
 
-        Applying it later would destroy the payload (early-allocation fill, freed metadata).
+        If they were applied later, they would destroy the payload (early-allocation fill, freed metadata).
         """
         first, last = offset // PAGE, (offset + nbytes - 1) // PAGE
         if last - first + 1 > len(self._data):
@@ -57,7 +57,7 @@ class StagedPages:
             self._mark[page][low:high] = bytes(high - low)
 
     def runs(self) -> list[Run]:
-        """Return what is staged as (offset, bytes), joined and in the order of the file."""
+        """Return the staged bytes as (offset, bytes), joined and in the order of the file."""
         joined: list[tuple[int, bytearray]] = []
         for page in sorted(self._data):
             for low, high in _marked(self._mark[page]):
@@ -75,7 +75,7 @@ class StagedPages:
 
 
 def _pieces(offset: int, nbytes: int) -> Iterator[tuple[int, int, int, int]]:
-    """Cut a range at page borders: page, start and end inside it, position in the range."""
+    """Cut a range at page borders; yield page, start and end inside it, and position in the range."""
     at = 0
     while at < nbytes:
         page, low = divmod(offset + at, PAGE)

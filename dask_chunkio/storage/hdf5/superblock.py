@@ -1,4 +1,4 @@
-"""The first bytes of an HDF5 file, as far as they decide whether it may be written.
+"""The first bytes of an HDF5 file, which decide whether it may be written.
 
 From the HDF5 File Format Specification 3.0, section II.A: the superblock begins at byte 0,
 512, 1024, 2048 and so on; its signature is followed by its version, and from version 2 on
@@ -18,12 +18,12 @@ __all__ = ["find_superblock", "is_hdf5", "require_closed", "with_superblock"]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _WRITING = 1
-# Every version has at least this many bytes; in versions 0 and 1 the end of the file is among them.
+# Every version has at least this many bytes; in versions 0 and 1 they include the end-of-file address.
 _GUARD = 48
 
 
 def find_superblock(descriptor: int) -> int | None:
-    """Return where the superblock begins, or None in a file that has none."""
+    """Return the offset of the superblock; None if the file has none."""
     size, at = os.fstat(descriptor).st_size, 0
     while at < size:
         if _read(descriptor, at, 8) == _SIGNATURE:
@@ -33,7 +33,7 @@ def find_superblock(descriptor: int) -> int | None:
 
 
 def is_hdf5(path: str) -> bool:
-    """Say whether there is an HDF5 file under a name."""
+    """Return whether a path is that of an HDF5 file."""
     if not os.path.isfile(path):
         return False
     descriptor = open_to_read(path)
@@ -44,18 +44,18 @@ def is_hdf5(path: str) -> bool:
 
 
 def _keeps_status(descriptor: int) -> bool:
-    """Say whether the file records that it is open for writing (superblock version 3)."""
+    """Return whether the file records that it is open for writing (superblock version 3)."""
     at = find_superblock(descriptor)
     return at is not None and _read(descriptor, at + 8, 1) >= b"\3"
 
 
 def require_closed(path: str) -> None:
-    """Refuse a file that says of itself that it is open for writing.
+    """Refuse a file that is marked as open for writing.
 
     Raises
     ------
     TargetBusyError
-        Naming the remedy.
+        If it is; the message names the remedy.
     """
     descriptor = open_to_read(path)
     try:
@@ -77,7 +77,7 @@ def _read(descriptor: int, offset: int, nbytes: int) -> bytes:
 
 
 def with_superblock(descriptor: int, runs: list[Run]) -> list[Run]:
-    """Add the superblock to the runs of a transaction, by which a replay sees whether others moved the end of file."""
+    """Add the superblock to the runs of a transaction, so that a replay detects whether others moved the file's end."""
     at = find_superblock(descriptor)
     if at is None or any(offset <= at < offset + len(data) for offset, data in runs):
         return runs

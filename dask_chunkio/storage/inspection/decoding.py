@@ -1,12 +1,12 @@
-"""Decodes every chunk of an HDF5 file, to be run in a process of its own: HDF5 crashes on some damaged files.
+"""Decode every chunk of an HDF5 file, in a separate process: HDF5 crashes on some damaged files.
 
-What it finds goes to standard output, one JSON array a line:
+The results go to standard output, one JSON array per line:
 
 ==============  ================================================================================
 started         the file is open
 in              name of the dataset that is read next
-checked         how many chunks of it were decoded
-problem         what is not as it should be
+checked         number of its chunks that were decoded
+problem         description of a problem
 undecodable     why a dataset was not checked
 refused         why nothing was checked; the last line
 finished        the last line
@@ -39,18 +39,18 @@ if sys.platform != "win32":
 
 __all__ = ["decode_file", "main"]
 
-# The file object that sees where HDF5 reads, and the file that is open through it.
+# The file object that observes where HDF5 reads, and the HDF5 file that is open through it.
 Searched = tuple[StagedFile, h5py.File]
 Say = Callable[[str, object], None]
-# Of processor time in one step, after which HDF5 is taken to go round in circles; more for what is large.
+# Seconds of processor time after which HDF5 is assumed to loop for ever in one step; large data are given more.
 _SECONDS = 600
 _NBYTES_A_SECOND, _CHUNKS_A_SECOND, _MOST_CHUNKS = 1 << 20, 1000, 10**8
-# Of a dataset without chunks, what is read at a time.
+# Bytes that are read at a time of a dataset without chunks.
 _SLAB_NBYTES = 16 << 20
 
 
 def main() -> None:
-    """Decode the file that the only argument names, which `verify` makes."""
+    """Decode the file that the only argument, which `verify` builds, names."""
     _keep_standard_output()
     path, done, plugin_paths = json.loads(sys.argv[1])
     for plugin_path in plugin_paths:
@@ -60,21 +60,21 @@ def main() -> None:
 
 def _say(what: str, words: object) -> None:
     sys.stdout.write(json.dumps([what, words]) + "\n")
-    # A crash loses what is not flushed.
+    # A crash loses output that is not flushed.
     sys.stdout.flush()
 
 
 def decode_file(path: str, done: int, say: Say) -> None:
-    """Decode every chunk of a file, and say what is found.
+    """Decode every chunk of a file, and report the results.
 
     Parameters
     ----------
     path : str
-        Of the file.
+        Path of the file.
     done : int
-        How many of its datasets are not looked at.
+        Number of its datasets that are skipped.
     say : callable
-        Takes each line.
+        Reports one result.
     """
     _bound_time()
     try:
@@ -93,7 +93,7 @@ def decode_file(path: str, done: int, say: Say) -> None:
 
 @contextlib.contextmanager
 def _noted(name: str, what: str, say: Say, seconds: int = 0) -> Iterator[None]:
-    """Say that something went wrong, whatever h5py and numpy raise where metadata make no sense."""
+    """Report any error in the context as a problem; h5py and numpy raise many kinds where metadata are invalid."""
     _bound_time(seconds)
     try:
         yield
@@ -102,7 +102,7 @@ def _noted(name: str, what: str, say: Say, seconds: int = 0) -> Iterator[None]:
 
 
 def _bound_time(seconds: int = 0) -> None:
-    """Limit the processor time of a step to `_SECONDS` and `seconds`: nothing else interrupts HDF5."""
+    """Limit the processor time of a step to the sum of `_SECONDS` and `seconds`: nothing else interrupts HDF5."""
     if sys.platform != "win32":
         used = resource.getrusage(resource.RUSAGE_SELF)
         end = int(used.ru_utime + used.ru_stime) + _SECONDS + seconds
@@ -116,7 +116,7 @@ def _words(error: Exception) -> str:
 
 
 def _datasets(file: h5py.File, say: Say) -> Iterator[h5py.Dataset]:
-    """Yield each dataset of a file once, by hard links alone, past what cannot be opened."""
+    """Yield each dataset of a file once, following only hard links, and skipping objects that cannot be opened."""
     groups, seen = [file["/"]], {_address(file["/"])}
     while groups:
         group = groups.pop()
@@ -159,7 +159,7 @@ def _decode(dataset: h5py.Dataset, searched: Searched, say: Say) -> None:
 
 
 def _is_decodable(dataset: h5py.Dataset, say: Say) -> bool:
-    """Say whether the plugins of a dataset are here, or note why it cannot be read."""
+    """Return whether the plugins of a dataset are available; otherwise report why it cannot be read."""
     with _noted(dataset.name, "its filters cannot be read", say):
         try:
             require_decoder(dataset)
@@ -172,7 +172,7 @@ def _is_decodable(dataset: h5py.Dataset, say: Say) -> bool:
 
 @contextlib.contextmanager
 def _searched(path: str) -> Iterator[Searched]:
-    """Open a file a second time, to find the places of chunks by their coordinates."""
+    """Open a file a second time, to find the locations of chunks by their coordinates."""
     descriptor = open_to_read(path)
     try:
         staged = StagedFile(descriptor)
@@ -183,7 +183,7 @@ def _searched(path: str) -> Iterator[Searched]:
 
 
 def _selections(dataset: h5py.Dataset, searched: Searched, say: Say) -> Iterator[Selection]:
-    """Return what is read at a time: each chunk that is stored, or slabs of what has no chunks."""
+    """Yield the selections to read one at a time: each stored chunk, or slabs of a dataset without chunks."""
     if dataset.shape is None or 0 in dataset.shape:
         return
     if dataset.chunks is None:
@@ -199,7 +199,7 @@ def _selections(dataset: h5py.Dataset, searched: Searched, say: Say) -> Iterator
 
 
 def _require_stored(dataset: h5py.Dataset, size: int) -> None:
-    """Refuse a shape that says more bytes than the whole file has: reading all of them would never end."""
+    """Refuse a shape that needs more bytes than the whole file has: to read all of them would never end."""
     plist = dataset.id.get_create_plist()
     is_inside = plist.get_layout() != h5py.h5d.VIRTUAL and not plist.get_external_count()
     if is_inside and dataset.id.get_offset() is not None and dataset.id.get_storage_size() > size:
@@ -215,7 +215,7 @@ def _require_memory(dataset: h5py.Dataset) -> None:
 
 
 def _stored(dataset: h5py.Dataset, searched: Searched, say: Say) -> list[Shape]:
-    """Return the first element of each stored chunk; note those that no reader finds by it."""
+    """Return the first element of each stored chunk; report those chunks that no reader finds by it."""
     staged, file = searched
     most = math.prod(map(math.ceil, np.divide(dataset.shape, dataset.chunks)))
     seconds = int(min(most, _MOST_CHUNKS)) // _CHUNKS_A_SECOND
@@ -228,7 +228,7 @@ def _stored(dataset: h5py.Dataset, searched: Searched, say: Say) -> list[Shape]:
 
 
 def _keep_standard_output() -> None:
-    """Keep standard output for `_say` alone: plugins print."""
+    """Reserve standard output for `_say`, because plugins print."""
     own = os.dup(1)
     os.dup2(2, 1)
     sys.stdout = os.fdopen(own, "w", encoding="utf-8")

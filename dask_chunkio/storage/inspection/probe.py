@@ -1,4 +1,4 @@
-"""What a folder's file system does of what a write needs, found by trying it."""
+"""Which features that a write needs a folder's file system has, found by trying them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["CheckedFolder", "Probe", "check_folder"]
 _PREFIX = ".dask_chunkio-check-"
 _SECONDS = 60.0
 _UNSEEN = "no: processes do not see one another's locks (flock)"
-# Another process: takes a lock, says so, and keeps it until its standard input ends or it is killed.
+# Program of another process: take a lock, report it, and keep it until standard input ends or the process is killed.
 _TAKE_LOCK = """
 import fcntl, sys
 file = open(sys.argv[1], "r+b")
@@ -38,16 +38,16 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One thing that was tried.
+    """The result of one trial.
 
     Parameters
     ----------
     about : str
-        What a write needs.
+        The feature that a write needs.
     found : str
         What was found, in words.
     ok : bool
-        Whether a write can do with that.
+        Whether a write works with that.
     """
 
     about: str
@@ -57,16 +57,16 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class CheckedFolder:
-    """What `check_folder` found.
+    """The result of `check_folder`.
 
     Parameters
     ----------
     path : str
         The folder.
     file_system : FileSystem
-        That holds it.
+        The file system that holds it.
     probes : tuple of Probe
-        What was tried.
+        The results of all trials.
     """
 
     path: str
@@ -80,17 +80,17 @@ class CheckedFolder:
 
 
 def check_folder(path: str) -> CheckedFolder:
-    """Try in a folder what a write needs; everything that this makes there is removed.
+    """Try in a folder the features that a write needs; everything that this creates there is removed.
 
     Parameters
     ----------
     path : str
-        Of the folder.
+        Path of the folder.
 
     Raises
     ------
     TargetError
-        If there is no such folder, or nothing can be made in it.
+        If there is no such folder, or nothing can be created in it.
     """
     path = os.path.realpath(path)
     try:

@@ -1,4 +1,4 @@
-"""How far an unfinished write is: what its side files say."""
+"""The progress of an unfinished write, as its side files record it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ __all__ = ["DatasetState", "UnfinishedWrite", "status"]
 
 @dataclass(frozen=True, slots=True)
 class DatasetState:
-    """How far one dataset of an unfinished write is.
+    """The progress of one dataset of an unfinished write.
 
     Parameters
     ----------
     name : str
         Absolute path in the file.
     shape : tuple of int
-        In elements.
+        Shape of the dataset, in elements.
     dtype : str
-        Of its elements.
+        Type of its elements.
     committed, chunks : int
-        How many of its chunks are committed, and how many it has.
+        Number of its committed chunks, and of all its chunks.
     stored_nbytes : int
         Bytes of the committed payloads.
     """
@@ -47,7 +47,7 @@ class DatasetState:
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedWrite:
-    """What stands beside a file that is being written, or was until the writer died.
+    """A write that is running, or was interrupted, as its side files describe it.
 
     Parameters
     ----------
@@ -56,26 +56,26 @@ class UnfinishedWrite:
     folder : str
         The folder of the side files.
     mode : str
-        ``"new"`` for a file that is being made, ``"existing"`` for datasets that are being added to one.
+        ``"new"`` for a file that is being created, ``"existing"`` for datasets that are being added to a file.
     running : bool
-        Whether it is being written now, on any host: somebody holds its graph, though it may be busy upstream of
-        the write.
+        Whether the file is being written now, on any host: a process holds the graph of the write, though it may be
+        busy upstream of the write.
     owners : tuple of Owner
-        Who began it, and who resumed it, with host, process and time.
+        The call that began it, and the calls that resumed it, with host, process and time.
     datasets : tuple of DatasetState
-        How far it is.
+        Progress of each dataset.
     last_commit : datetime.datetime or None
-        When a buffer was committed last, in UTC; None if none was.
+        Time at which a buffer was committed last, in UTC; None if none was.
     log_nbytes : int
-        Bytes of a transaction that was cut off, and is applied or dropped by the next.
+        Bytes of an interrupted transaction, which the next transaction applies or drops.
     finished : bool
-        Whether everything is written, and all that is left is to remove the folder.
+        Whether everything is written, and only the folder is left to be removed.
     command : tuple of str
         Arguments of the command line that began it; empty for a script.
     command_folder : str
         Working directory of that command.
     last_alive : datetime.datetime or None
-        When whoever writes it was last seen to live, in UTC; None if that is not known.
+        Time at which the process that writes it was last seen alive, in UTC; None if unknown.
     """
 
     path: str
@@ -93,7 +93,7 @@ class UnfinishedWrite:
 
 
 def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
-    """Look at what an unfinished write has left beside a file; touches nothing.
+    """Describe the unfinished write beside a file; changes nothing.
 
     Parameters
     ----------
@@ -103,10 +103,12 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
     Returns
     -------
     UnfinishedWrite or None
-        None where there is nothing.
+        None if there is no unfinished write.
 
     Raises
     ------
+    UnfinishedWriteError
+        If the folder of the side files is a symbolic link, or another version of this package created it.
     IntegrityError
         If the side files are damaged.
 
@@ -118,7 +120,7 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
     target = Target(os.path.realpath(local_path("path", path)), "")
     if not os.path.lexists(target.folder) or (os.path.isdir(target.folder) and not is_left(target.folder)):
         return None
-    # A write that was cut off as it began may have no manifest yet.
+    # A write that was interrupted while it began may have no manifest yet.
     manifest = read_manifest(target.manifest)
     require_real_folder(target.folder)
     with read_journal(target.journal) as journal:
@@ -153,7 +155,7 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
 
 
 def is_own(target: Target) -> bool:
-    """Say whether the folder beside a file is that of this very call, which has begun the write or taken it over."""
+    """Return whether the folder beside a file is that of this call, which has begun the write or taken it over."""
     try:
         with read_journal(target.located().journal) as journal:
             return journal.owner is not None and journal.owner.write_id == target.write_id
@@ -166,7 +168,7 @@ def _moment(seconds: float) -> datetime | None:
 
 
 def how_far(target: Target, dataset: int, chunks: Sequence[int] | None) -> tuple[int, bool]:
-    """Return how many chunks of a running write are committed, and whether those of a dataset are."""
+    """Return how many chunks of a running write are committed, and whether these chunks of a dataset are."""
     with read_journal(target.journal) as journal:
         if journal.created is None:
             return 0, False

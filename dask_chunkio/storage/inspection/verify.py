@@ -1,4 +1,4 @@
-"""Does a file hold what was written: every payload compared, or every chunk decoded."""
+"""Check that a file holds what was written: compare every payload, or decode every chunk."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from dask_chunkio.storage.target import Target
 
 __all__ = ["VerificationReport", "verify"]
 
-# On so many datasets of a file HDF5 may crash before the rest of them is given up.
+# Number of datasets of a file on which HDF5 may crash before the remaining ones are skipped.
 _MOST_CRASHES = 20
-# The signal with which the system ends a process that takes more processor time than `decoding` gives it.
+# The signal with which the system ends a process that uses more processor time than `decoding` allows.
 _TIME_IS_OVER = int(getattr(signal, "SIGXCPU", 0)) or None
 _PACKAGE = str(Path(__file__).parents[2])
-# The package without its `__init__`, which takes seconds to import dask.
+# Runs the package without its `__init__`, which takes seconds to import dask.
 _SCRIPT = """
 import json, sys, types
 folder, sys.path[:] = json.loads(sys.argv.pop())
@@ -47,20 +47,20 @@ main()
 
 @dataclass(frozen=True, slots=True)
 class VerificationReport:
-    """What `verify` found.
+    """The result of `verify`.
 
     Parameters
     ----------
     path : str
-        The file that was looked at: of an unfinished write, the one that is being written.
+        The file that was checked; for an unfinished write, the one that is being written.
     checked : int
-        How many chunks were compared with their checksum, or decoded.
+        Number of chunks that were compared with their checksums, or decoded.
     problems : tuple of str
-        One line for each that is not as it should be.
+        One line for each problem.
     by_checksum : bool
         Whether there was a journal to compare with.
     undecodable : tuple of str
-        One line for each dataset that was not checked, since a plugin is missing here.
+        One line for each dataset that was not checked because a plugin is missing.
     """
 
     path: str
@@ -71,12 +71,12 @@ class VerificationReport:
 
     @property
     def ok(self) -> bool:
-        """Whether everything was checked, and nothing is wrong."""
+        """Whether everything was checked, and no problem was found."""
         return not self.problems and not self.undecodable
 
 
 def verify(path: str | os.PathLike[str]) -> VerificationReport:
-    """Compare every payload of an unfinished write with its checksum; of any other file decode every chunk.
+    """Compare every payload of an unfinished write with its checksum, or decode every chunk of any other file.
 
     Parameters
     ----------
@@ -86,10 +86,10 @@ def verify(path: str | os.PathLike[str]) -> VerificationReport:
     Returns
     -------
     VerificationReport
-        With one line for each chunk that is not as it should be.  A chunk that is reserved
-        and whose payload was never placed is one of them: a resumed write reads its source again.
-        A dataset whose filter plugin is missing here is not checked; `VerificationReport.undecodable` names it.
-        Chunks are decoded in a process of its own: HDF5 crashes on some damaged files, which is a problem too.
+        One line for each problem.  A chunk that is reserved, and whose payload was never placed, is a
+        problem: a resumed write reads its source again.
+        A dataset whose filter plugin is missing is not checked; `VerificationReport.undecodable` names it.
+        Chunks are decoded in a separate process: HDF5 crashes on some damaged files, which is reported as a problem.
 
     Raises
     ------
@@ -170,14 +170,14 @@ def _decoded(path: str) -> VerificationReport:
 
 
 class _Findings:
-    """Results of the processes that decode a file; each begins behind the dataset on which the last one crashed.
+    """The results of the processes that decode a file; each begins after the dataset on which the last one crashed.
 
     Attributes
     ----------
     checked : int
-        How many chunks were decoded.
+        Number of chunks that were decoded.
     problems, undecodable : dict of str
-        Lines; what a second process says again is there once.
+        Lines; a line that a second process repeats is kept once.
     refused : str or None
         Why the file could not be opened.
     """
@@ -200,13 +200,13 @@ class _Findings:
         if self._is_finished or self.refused is not None:
             return None
         if -code == _TIME_IS_OVER:
-            return "HDF5 found no end"
+            return "HDF5 exceeded its time limit"
         return f"HDF5 crashed, with {f'signal {-code}' if code < 0 else f'exit code {code}'},"
 
     def goes_on_after(self, ending: str) -> bool:
-        """Note how a process ended; say whether the datasets behind the one that it was reading can be checked."""
+        """Record how a process ended; return whether the datasets after the one that it was reading can be checked."""
         self._crashes += 1
-        where = "as it listed what is in the file" if self._dataset is None else "as it read this dataset"
+        where = "while it listed the content of the file" if self._dataset is None else "while it read this dataset"
         goes_on = self._dataset is not None and self._crashes < _MOST_CRASHES
         rest = "" if goes_on else "; what comes after it was not checked"
         name = "the file" if self._dataset is None else self._dataset
@@ -227,7 +227,7 @@ class _Findings:
 
 
 def _said(line: str) -> tuple[str, Any]:
-    """Return what a line says; a process that is about to crash may say anything."""
+    """Return the content of a line; a process that is about to crash may print anything."""
     try:
         what, words = json.loads(line)
         return str(what), words
@@ -239,7 +239,7 @@ def _said(line: str) -> tuple[str, Any]:
 def _decoder(path: str, done: int) -> Iterator[subprocess.Popen[str]]:
     """Start a process that decodes a file, and end it with the context."""
     plugins = [h5py.h5pl.get(n).decode("utf-8", "surrogateescape") for n in range(h5py.h5pl.size())]
-    # Isolated: a json.py in the working folder, which may be the file's, is not to be imported.
+    # Isolated: a json.py in the working folder, which may be the folder of the file, must not be imported.
     words = [sys.executable, "-I", "-c", _SCRIPT, json.dumps([path, done, plugins]), json.dumps([_PACKAGE, sys.path])]
     try:
         process = subprocess.Popen(
@@ -247,7 +247,7 @@ def _decoder(path: str, done: int) -> Iterator[subprocess.Popen[str]]:
             errors="replace",
         )  # fmt: skip
     except (OSError, ValueError) as error:
-        raise WorkerError(f"cannot start {sys.executable}, which is to decode {path} apart: {error}") from error
+        raise WorkerError(f"cannot start {sys.executable}, which is to decode {path}: {error}") from error
     with process:
         try:
             yield process

@@ -1,4 +1,4 @@
-"""What a write makes when it begins, as its journal says it to whoever resumes it."""
+"""The datasets that a write creates when it begins, as its journal describes them to a call that resumes it."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _GROUP = re.compile(r"/\.dask_chunkio-[^/]+")
 
 @dataclass(frozen=True, slots=True)
 class CreatedDataset:
-    """What a resumed write must have in common with the one that was cut off.
+    """The properties of a dataset that a resumed write and the interrupted one must have in common.
 
     Parameters
     ----------
     name : str
         Absolute path in the file.
     shape, chunks : tuple of int
-        In elements.
+        Shapes of the dataset and of its chunks, in elements.
     dtype, source_dtype, filters, fillvalue : str
-        As words, to be compared and shown.
+        Descriptions in words, to be compared and shown.
     is_chunked : bool
         As `DatasetLayout.is_chunked`.
     region : tuple of tuple of int
-        Start and stop of a part of a dataset that was there, and the dataset's shape before; else empty.
+        Start and stop of a part of an existing dataset, and the shape of that dataset before; else empty.
     open_ended : bool
-        Whether its length may still change.
+        Whether the length may still change.
     """
 
     name: str
@@ -49,11 +49,11 @@ class CreatedDataset:
 
     @property
     def chunk_count(self) -> int:
-        """Number of its chunks; a dataset without axes counts as one."""
+        """Number of chunks; a dataset without axes counts as one chunk."""
         return len(ChunkGrid(self.shape, self.chunks))
 
     def difference(self, other: CreatedDataset) -> str | None:
-        """Return in words what differs, or None; of a length that was not known, nothing does."""
+        """Return in words what differs, or None; a length that was not known differs from no other."""
         if other.open_ended and other.shape and self.shape:
             other = dataclasses.replace(other, shape=(self.shape[0], *other.shape[1:]), open_ended=self.open_ended)
         for part in dataclasses.fields(self):
@@ -65,18 +65,18 @@ class CreatedDataset:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """What the write made when it began.
+    """The datasets that a write created when it began.
 
     Parameters
     ----------
     datasets : tuple of CreatedDataset
-        In the order of their numbers.
+        The datasets, in the order of their numbers.
     group : str
-        The hidden group that holds them until they are whole; empty where the file itself is hidden.
+        The hidden group that holds them until they are complete; empty if the file itself is hidden.
     token : str or None
-        Of the call.
+        Token of the call.
     overwrite : bool
-        Whether the call may replace datasets that are there.
+        Whether the call may replace existing datasets.
     """
 
     datasets: tuple[CreatedDataset, ...]
@@ -95,23 +95,23 @@ class Created:
         Raises
         ------
         ValueError, TypeError, KeyError
-            If it says what cannot be.
+            If its content is impossible.
         """
         found = json_object(body)
         datasets = found["datasets"]
         if set(found) != _FIELDS or type(found["group"]) is not str or not isinstance(datasets, list):
-            raise ValueError("that names no datasets")
+            raise ValueError("it names no datasets")
         if type(found["overwrite"]) is not bool or not isinstance(found["token"], str | None):
-            raise ValueError("of a call that is none")
-        # It is removed by whoever discards the write.
+            raise ValueError("it describes no valid call")
+        # `discard` removes this group: accept no other name.
         if found["group"] and not _GROUP.fullmatch(found["group"]):
-            raise ValueError(f"with the group {found['group']!r}, which no write makes")
+            raise ValueError(f"no write creates the group {found['group']!r}")
         return cls(tuple(map(_dataset, datasets)), found["group"], found["token"], found["overwrite"])
 
     def difference(self, other: Created) -> str | None:
-        """Return in words how another call differs from the one that began the write; None if it may go on with it.
+        """Return in words how another call differs from the one that began the write; None if it may resume the write.
 
-        A write that was begun without a token may be given one.
+        A call may add a token to a write that was begun without one.
         """
         mine, theirs = ([made.name for made in one.datasets] for one in (self, other))
         if mine != theirs:
@@ -126,7 +126,7 @@ class Created:
         return None
 
     def path(self, number: int) -> str:
-        """Return where dataset `number` is in the HDF5 file while it is written."""
+        """Return the path of dataset `number` in the HDF5 file during the write."""
         made = self.datasets[number]
         return f"{self.group}/{number}" if self.group and not made.region else made.name
 
@@ -138,14 +138,14 @@ def _dataset(found: Any) -> CreatedDataset:
     shapes = {name: tuple(found[name]) for name in ("shape", "chunks")}
     made = CreatedDataset(**{**found, **shapes, "region": tuple(map(tuple, found["region"]))})
     if len(made.region) not in (0, 3) or any(len(one) != len(made.shape) for one in made.region):
-        raise ValueError("of a region that is none")
+        raise ValueError("an invalid region")
     if (
         not all(type(n) is int for n in itertools.chain(made.shape, made.chunks, *made.region))
         or type(made.is_chunked) is not bool
         or type(made.open_ended) is not bool
     ):
-        raise ValueError("of a dataset whose shape is none")
+        raise ValueError("a dataset with an invalid shape")
     if not all(type(word) is str for word in (made.name, made.dtype, made.source_dtype, made.filters, made.fillvalue)):
-        raise ValueError("of a dataset without words")
+        raise ValueError("a dataset without a valid description")
     made.name.encode()
     return made

@@ -1,18 +1,20 @@
-"""The journal: whose the write is, what it makes, and where every payload has its place.
+"""The journal: the owner of a write, the datasets that it creates, and the location of every payload.
 
 An append-only file of records (`dask_chunkio.storage.journal.records`):
 
 ========  ==================================================================================
-OWNER     JSON: who writes from here on.  The last one owns the write; everybody else gives up.
-CREATED   JSON: the datasets that were made, and the group in which they are hidden; again
-          where one has another length.
-RESERVED  dataset, buffer, epoch, time; for each chunk its number, place, checksum and mask.
-FILLED    the same, of chunks that hold the fill value in place of their data (`recover`).
-FINISHED  empty: index and journal agreed, everything stands under its final name.
-DISCARDED empty: what was hidden in an existing file is no longer there.
+OWNER     JSON: the call that writes from here on.  The last one owns the write; all other
+          calls give up.
+CREATED   JSON: the datasets that were created, and the group in which they are hidden;
+          recorded again when the length of one changes.
+RESERVED  dataset, buffer, epoch, time; for each chunk its number, location, checksum and
+          mask.
+FILLED    the same, for chunks that hold the fill value instead of their data (`recover`).
+FINISHED  empty: index and journal agreed, and everything has its final name.
+DISCARDED empty: the datasets that were hidden in an existing file have been removed.
 ========  ==================================================================================
 
-The last record of a chunk counts.
+The last record of a chunk is the valid one.
 """
 
 from __future__ import annotations
@@ -52,31 +54,31 @@ __all__ = ["HELD", "ROW", "VOID", "Entries", "Journal", "Reservations", "owners_
 _BUFFER = struct.Struct("<QQQQ")
 _ENTRY = np.dtype([("chunk", "<u8"), ("offset", "<u8"), ("nbytes", "<u8"), ("checksum", "<u8"), ("mask", "<u8")])
 ROW = np.dtype([*((name, "<u8") for name in ("offset", "nbytes", "checksum", "mask")), ("state", "u1")])
-# Of a table, which takes memory for each chunk.
+# The most chunks of a table, which takes memory for each chunk.
 _MOST_CHUNKS = min(1 << 40, memory_nbytes() // ROW.itemsize)
 _BLOCK_NBYTES, _MOST_NBYTES = 32 << 20, 1 << 30
 _UNREADABLE = (ValueError, TypeError, KeyError, OverflowError, RecursionError, MemoryError, struct.error)
 
 Entries = np.ndarray[Any, np.dtype[Any]]
-# What a chunk's place is for; 0 where it has none.
+# States of a chunk: its space is for its data, or for the fill value.  State 0: it has no space.
 HELD, VOID = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
 class Reservations:
-    """Where payloads of one buffer are, or are going to be.
+    """The locations of the payloads of one buffer.
 
     Parameters
     ----------
     dataset, buffer : int
-        Numbers of the dataset in the write, and of the buffer in the grid of whoever wrote it.
+        Numbers of the dataset in the write, and of the buffer in the grid of the call that wrote it.
     entries : numpy.ndarray
         One record for each chunk: ``chunk`` (its number), ``offset`` and ``nbytes`` in the
         file, ``checksum`` of the payload, ``mask``.
     epoch : int
-        The owner's.
+        Epoch of the owner.
     time : int
-        When, in nanoseconds since 1970.
+        Time of the reservation, in nanoseconds since 1970.
     """
 
     dataset: int
@@ -89,7 +91,7 @@ class Reservations:
     def of(
         cls, dataset: int, buffer: int, rows: Sequence[tuple[int, int, int, int, int]], epoch: int = 0, time: int = 0
     ) -> Reservations:
-        """Build from (chunk, offset, nbytes, checksum, mask)."""
+        """Build from rows of (chunk, offset, nbytes, checksum, mask)."""
         return cls(dataset, buffer, np.array(rows, _ENTRY), epoch, time)
 
     def pack(self, kind: int = RESERVED) -> bytes:
@@ -99,31 +101,31 @@ class Reservations:
 
 
 class Journal:
-    """What is reserved, read from an append-only file of records.
+    """The reservations of a write, read from an append-only file of records.
 
-    Only the part that grew since the last look is read again.
+    Each refresh reads only the part that was added since the last one.
 
     Parameters
     ----------
     descriptor : int
-        Of the file.
+        Descriptor of the file.
     name : str
-        For messages.
+        Name of the file, for messages.
 
     Attributes
     ----------
     size : int
-        Bytes of whole records.
+        Bytes of the complete records that were read.
     owner : Owner or None
-        The last one.
+        The last owner.
     owners : list of Owner
-        All of them, in order.
+        All owners, in order.
     created : Created or None
-        What was made.
+        The datasets that were created.
     finished : bool
-        Whether there is nothing left to do but to clean up.
+        Whether only the clean-up is left to do.
     discarded : bool
-        Whether what the write had made is gone.
+        Whether the datasets that the write had created are removed.
     last_commit : int
         Time of the last reservations, in nanoseconds since 1970; 0 without any.
     """
@@ -139,32 +141,32 @@ class Journal:
 
     @property
     def owner(self) -> Owner | None:
-        """Who writes."""
+        """The call that owns the write; None before the first."""
         return self.owners[-1] if self.owners else None
 
     def may_be_of(self, write_id: str) -> bool:
-        """Say whether a call owns the write, or nobody does yet."""
+        """Return whether a call owns the write, or no call owns it yet."""
         return self.owner is None or self.owner.write_id == write_id
 
     def path_of(self, dataset: int) -> str:
-        """Return where in the file a dataset of this write is until it has its name.
+        """Return the path that a dataset of this write has in the file until it gets its final name.
 
         Raises
         ------
         IntegrityError
-            If the journal does not say.
+            If the journal does not record what was created.
         """
         if self.created is None:
-            raise IntegrityError(f"{self._name} does not say what was made; discard the write")
+            raise IntegrityError(f"{self._name} does not record what was created; discard the write")
         return self.created.path(dataset)
 
     def refresh(self) -> None:
-        """Read what others have added.
+        """Read the records that other processes have added.
 
         Raises
         ------
         IntegrityError
-            If a record is damaged, or says what cannot be.
+            If a record is damaged, or its content is impossible.
         """
         end = os.fstat(self._descriptor).st_size
         while self.size < end:
@@ -176,17 +178,17 @@ class Journal:
                 break
 
     def _block_end(self, end: int) -> int:
-        """Return up to where to read at once: whole records, as their headers say, or all that is left."""
+        """Return the end of the next block to read: complete records, as their headers claim, or all that is left."""
         stop = self.size
         while end - self.size > _BLOCK_NBYTES and stop - self.size < _BLOCK_NBYTES:
             header = bytearray(HEADER_NBYTES)
             count = pread_into(self._descriptor, memoryview(header), stop)
-            # What is damaged or cut off may hold all that is left.
+            # A damaged or truncated record may span the rest of the file.
             following = min(stop + (claimed_nbytes(bytes(header[:count])) or end), end)
             if following - stop > _MOST_NBYTES:
                 raise IntegrityError(
-                    f"{self._name} holds {following - stop} bytes from byte {stop} on that are no record; discard the "
-                    f"write (dask-chunkio discard) and start it again"
+                    f"{self._name} holds {following - stop} bytes from byte {stop} on that are not a record; discard "
+                    f"the write (dask-chunkio discard) and start it again"
                 )
             stop = following
             if stop == end:
@@ -194,12 +196,12 @@ class Journal:
         return stop if stop > self.size else end
 
     def _read(self, stop: int) -> None:
-        """Take in the records up to a byte of the file."""
+        """Enter the records up to a byte of the file."""
         data = memoryview(bytearray(stop - self.size))
         count = pread_into(self._descriptor, data, self.size)
         base = self.size
         records = read_records(bytes(data[:count]), self._name)
-        # All that many workers reserved meanwhile is entered at once: each reads what every other one writes.
+        # Every worker reads the records of all others: enter all of one kind at once, which is faster.
         for kind, group in itertools.groupby(records, key=operator.itemgetter(0)):
             _, ends, bodies = zip(*group, strict=True)
             try:
@@ -212,30 +214,30 @@ class Journal:
             self.size = base + ends[-1]
 
     def find(self, dataset: int, chunks: Sequence[int]) -> Entries | None:
-        """Return the places of these chunks, if all of them have one that is to hold their data."""
+        """Return the rows of these chunks if all of them have space for their data; else None."""
         rows = self.rows(dataset, chunks)
         return rows if (rows["state"] == HELD).all() else None
 
     def rows(self, dataset: int, chunks: Sequence[int]) -> Entries:
-        """Return a copy of what is known of these chunks; ``state`` is 0 where nothing is."""
+        """Return a copy of the rows of these chunks; ``state`` is 0 for a chunk without space."""
         rows: Entries = self._tables[dataset][np.asarray(chunks, np.intp)]
         return rows
 
     @property
     def tables(self) -> tuple[Entries, ...]:
-        """What is known of every chunk of each dataset."""
+        """The tables of all datasets, each with one row for every chunk."""
         return tuple(self._tables)
 
     def table(self, dataset: int) -> Entries:
-        """Return what is known of every chunk of a dataset."""
+        """Return the table of a dataset, with one row for every chunk."""
         return self._tables[dataset]
 
     def missing(self, dataset: int) -> int:
-        """Return how many chunks of a dataset have no place, or hold the fill value in place of data."""
+        """Return how many chunks of a dataset have no space, or hold the fill value instead of their data."""
         return int(np.count_nonzero(self._tables[dataset]["state"] != HELD))
 
     def _add(self, kind: int, bodies: Sequence[bytes]) -> None:
-        """Take in the bodies of records of one kind, in their order."""
+        """Enter the bodies of records of one kind, in their order."""
         if kind == OWNER:
             self.owners += map(Owner.unpack, bodies)
         elif kind == CREATED:
@@ -252,10 +254,10 @@ class Journal:
         elif kind == DISCARDED:
             self.discarded = True
         else:
-            raise ValueError(f"of the unknown kind {kind}")
+            raise ValueError(f"the kind {kind} is unknown")
 
     def _create(self, created: Created) -> None:
-        # Again, where one has another length; what is known of its chunks stays.
+        # Recorded again when the length of a dataset changes; the rows of its chunks stay.
         self.created = created
         counts = [_bounded(made.chunk_count) for made in created.datasets]
         tables = [*self._tables, *([np.zeros(0, ROW)] * len(counts))]
@@ -263,9 +265,9 @@ class Journal:
 
     def _enter(self, dataset: int, bodies: Sequence[bytes], state: int) -> None:
         if dataset >= len(self._tables):
-            raise ValueError(f"of dataset {dataset} of {len(self._tables)}")
+            raise ValueError(f"dataset {dataset} of only {len(self._tables)}")
         if any((len(body) - _BUFFER.size) % _ENTRY.itemsize for body in bodies):
-            raise ValueError("of a chunk that is cut off")
+            raise ValueError("the entry of a chunk is cut off")
         entries = np.frombuffer(b"".join([body[_BUFFER.size :] for body in bodies]), _ENTRY)
         is_chunked = self.created is None or self.created.datasets[dataset].is_chunked
         _require_possible(entries, len(self._tables[dataset]), is_chunked)
@@ -278,7 +280,7 @@ class Journal:
 
 @contextlib.contextmanager
 def read_journal(path: str) -> Iterator[Journal]:
-    """Open the journal of a write and read it; an empty one where there is none.
+    """Open the journal of a write and read it; yield an empty one if the file does not exist.
 
     Raises
     ------
@@ -303,7 +305,7 @@ def read_journal(path: str) -> Iterator[Journal]:
 
 
 def owners_in(records: bytes, name: str) -> list[Owner]:
-    """Return who is named by records as new owners; `name` is for messages."""
+    """Return the owners that records name; `name` is that of the file, for messages."""
     return [Owner.unpack(body) for kind, _, body in read_records(records, name) if kind == OWNER]
 
 
@@ -312,19 +314,19 @@ def _require_possible(entries: Entries, chunks: int, is_chunked: bool) -> None:
         return
     most = {name: int(entries[name].max()) for name in ("chunk", "offset", "nbytes", "mask")}
     if most["chunk"] >= chunks:
-        raise ValueError(f"of chunk {most['chunk']} of {chunks}")
+        raise ValueError(f"chunk {most['chunk']} of only {chunks}")
     if max(most["offset"], most["nbytes"]) >= 1 << 62:
-        raise ValueError("of a place that no file has")
+        raise ValueError("an offset that no file has")
     if is_chunked and not entries["nbytes"].all():
-        raise ValueError("of a payload without bytes")
+        raise ValueError("a payload without bytes")
     if most["mask"] >= 1 << 32:
-        raise ValueError("of a mask that no chunk has")
+        raise ValueError("a mask that no chunk has")
 
 
 def _assign(table: Entries, chunks: Entries, rows: Entries) -> None:
-    """Put rows in their places; of several for one chunk, the last."""
+    """Assign rows to chunks; the last of several rows for one chunk stays."""
     table[chunks] = rows
-    # numpy does not say which of several it keeps.
+    # numpy does not define which of several rows for one chunk it keeps.
     if table[chunks].tobytes() != rows.tobytes():
         for chunk, row in zip(chunks.tolist(), rows, strict=True):
             table[chunk] = row
@@ -340,5 +342,5 @@ def _resized(table: Entries, count: int) -> Entries:
 
 def _bounded(count: int) -> int:
     if count > _MOST_CHUNKS:
-        raise ValueError(f"of a dataset with {count} chunks, of which memory holds {_MOST_CHUNKS}")
+        raise ValueError(f"a dataset with {count} chunks, of which only {_MOST_CHUNKS} fit into memory")
     return count

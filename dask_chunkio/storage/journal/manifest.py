@@ -1,4 +1,4 @@
-"""The manifest: a small JSON file that says what a folder of side files is about."""
+"""The manifest: a small JSON file that describes the folder of side files."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _WORDS = ("target", "mode", "started", "folder", "durability", "write_id")
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a folder of side files is about.
+    """The description of a folder of side files.
 
     Parameters
     ----------
     target : str
-        The file to write, for people; nothing is ever written to this path.
+        The file to write, as information for people; nothing is ever written to this path.
     mode : str
-        ``"new"`` where the folder holds the file until it is whole, ``"existing"`` where
-        datasets are added to a file that is there already.
+        ``"new"`` if the folder holds the file until it is complete, ``"existing"`` if
+        datasets are added to an existing file.
     started : str
         When the write began.
     command : tuple of str
@@ -39,7 +39,7 @@ class Manifest:
     durability : str
         ``"process"`` or ``"power"``: what a committed buffer of that call survives.
     write_id : str
-        Of the call that made the folder.
+        Identifier of the call that created the folder.
     """
 
     target: str
@@ -51,7 +51,7 @@ class Manifest:
     write_id: str = ""
 
     def save(self, path: str) -> None:
-        """Write the file, whole."""
+        """Write the file, complete or not at all."""
         body = {
             "format": "dask_chunkio side files",
             "version": VERSION,
@@ -67,12 +67,14 @@ class Manifest:
 
 
 def read_manifest(path: str) -> Manifest | None:
-    """Read a manifest; None if there is none.
+    """Read a manifest; return None if the file does not exist.
 
     Raises
     ------
+    UnfinishedWriteError
+        If another version of this package wrote it.
     IntegrityError
-        If it was written by another version, or is damaged.
+        If it is damaged, or cannot be read.
     """
     try:
         data = read_small_file(path, _MOST)
@@ -103,6 +105,12 @@ def _manifest(found: Any, path: str) -> Manifest:
 
 
 def require_real_folder(path: str) -> None:
-    """Refuse a folder that is a link: what is written into it would land elsewhere."""
+    """Refuse a folder that is a link: files that are written into it would land elsewhere.
+
+    Raises
+    ------
+    UnfinishedWriteError
+        If it is a link.
+    """
     if os.path.islink(path):
-        raise UnfinishedWriteError(f"{path} is a symbolic link, which no write leaves there; look at it yourself")
+        raise UnfinishedWriteError(f"{path} is a symbolic link, which no write creates; inspect and remove it yourself")

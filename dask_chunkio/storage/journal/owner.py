@@ -1,4 +1,4 @@
-"""The owner of a write: who may take its transactions."""
+"""The owner of a write: the call that may take its transactions."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _FORM = "%Y-%m-%d %H:%M:%S %z"
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who writes, from a certain record of the journal on.
+    """The call that writes, from a certain record of the journal on.
 
     Parameters
     ----------
     write_id : str
-        Of one call of `to_hdf5`.
+        Identifier of one call of `to_hdf5`.
     epoch : int
-        1 for the call that began the write, one more for each that resumed it.
+        1 for the call that began the write, one more for each call that resumed it.
     host, pid, user : str, int, str
-        Where the call's first task ran.
+        Where the first task of the call ran.
     started : datetime.datetime
-        When, in UTC and to the second.
+        Time at which that task ran, in UTC and to the second.
     exclusive : bool
-        Whether one process alone takes all transactions.
+        Whether a single process takes all transactions.
     durability : str
         ``"process"`` or ``"power"``: what its transactions survive.
     """
@@ -48,7 +48,7 @@ class Owner:
 
     @classmethod
     def here(cls, write_id: str, epoch: int, exclusive: bool, durability: str = "process") -> Owner:
-        """Return this process as the owner."""
+        """Return an owner that names this process."""
         # What is read back from the journal has to be equal: a record has whole seconds.
         started = datetime.now(UTC).replace(microsecond=0)
         return cls(write_id, epoch, socket.gethostname(), os.getpid(), _user(), started, exclusive, durability)
@@ -67,16 +67,16 @@ class Owner:
         Raises
         ------
         ValueError, TypeError
-            If it says what cannot be.
+            If its content is impossible.
         """
         found = json_object(body)
         owner = cls(**{**found, "started": _moment(found.get("started"))})
         for part in dataclasses.fields(owner):
             kind = {"int": int, "bool": bool, "datetime": datetime}.get(str(part.type), str)
             if type(getattr(owner, part.name)) is not kind:
-                raise ValueError(f"whose {part.name} is {getattr(owner, part.name)!r}")
+                raise ValueError(f"its {part.name} is {getattr(owner, part.name)!r}")
         if not 0 <= owner.epoch < 1 << 62:
-            raise ValueError(f"of epoch {owner.epoch}")
+            raise ValueError(f"its epoch is {owner.epoch}")
         return owner
 
 

@@ -1,4 +1,4 @@
-"""Payloads in the file, compared with what the journal says of them."""
+"""Payloads in the file, compared with their rows in the journal."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["is_placed", "read_payload"]
 
 
 def read_payload(descriptor: int, row: Any) -> memoryview | None:
-    """Return a payload as it stands in its place; None where that is not what was committed.
+    """Read a payload from its location; return None if it is not what was committed.
 
     Parameters
     ----------
     descriptor : int
-        Of the file.
+        Descriptor of the file.
     row : numpy.void
-        Of the journal's table.
+        Row of the journal's table.
     """
     nbytes = int(row["nbytes"])
     if nbytes > os.fstat(descriptor).st_size:
@@ -30,5 +30,5 @@ def read_payload(descriptor: int, row: Any) -> memoryview | None:
 
 
 def is_placed(descriptor: int, row: Any) -> bool:
-    """Say whether a payload stands in its place as it was committed."""
+    """Return whether the payload at its location is what was committed."""
     return read_payload(descriptor, row) is not None

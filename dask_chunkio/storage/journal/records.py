@@ -1,13 +1,13 @@
-"""One form of record for everything that is kept beside the file.
+"""The format of the records in all files beside the target.
 
 Little-endian, without any pickle::
 
     magic  version kind  length  checksum  body
     4s     u2      u2    u8      u8        length bytes
 
-``checksum`` is xxh3-64 of the header before it and of the body.  A record that is cut off at
-the end of a file never happened; one that is damaged before others is an error.
-Whoever reads takes time and memory in proportion to the file, whatever its headers say.
+``checksum`` is xxh3-64 of the header before it and of the body.  A record that is truncated at
+the end of a file is ignored; a damaged record that others follow is an error.
+A reader takes time and memory in proportion to the size of the file, whatever the headers claim.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _SUM = struct.Struct("<Q")
 _PREFIX = HEADER_NBYTES = _HEADER.size + _SUM.size
 _SMALL = 4096
 _AT_ONCE = 1 << 20
-# Python objects of JSON take some twenty times its length.
+# Python objects that are parsed from JSON take about twenty times its length.
 _MOST_JSON = 16 << 20
-# Of a number of 64 bits, with its sign.
+# Digits of a number of 64 bits, with its sign.
 _MOST_DIGITS = 20
 
 Bytes = bytes | bytearray | memoryview
@@ -47,7 +47,7 @@ Record = tuple[int, int, Any]
 
 
 def checksum(*parts: Bytes) -> int:
-    """Return the xxh3-64 checksum of `parts`, one after the other."""
+    """Return the xxh3-64 checksum of `parts`, joined in their order."""
     if len(parts) == 1:
         return int(xxhash.xxh3_64_intdigest(parts[0]))
     if sum(map(len, parts)) < _SMALL:
@@ -59,12 +59,12 @@ def checksum(*parts: Bytes) -> int:
 
 
 def checksum_at(descriptor: int, offset: int, nbytes: int) -> int:
-    """Return the xxh3-64 checksum of a part of a file, or of what there is of it."""
+    """Return the xxh3-64 checksum of a part of a file, as far as the file reaches."""
     return _digest_at(xxhash.xxh3_64(), descriptor, offset, nbytes)
 
 
 def is_whole_at(descriptor: int, header: bytes) -> bool:
-    """Say whether a file begins with the whole record that its first bytes, `header`, belong to; reads it in blocks."""
+    """Return whether a file begins with a complete record whose first bytes are `header`; read the file in blocks."""
     expected: int = _SUM.unpack_from(header, _HEADER.size)[0]
     length: int = _HEADER.unpack_from(header)[3]
     return expected == _digest_at(xxhash.xxh3_64(header[: _HEADER.size]), descriptor, _PREFIX, length)
@@ -79,7 +79,7 @@ def _digest_at(state: Any, descriptor: int, offset: int, nbytes: int) -> int:
 
 
 def pack_record(kind: int, body: bytes) -> bytes:
-    """Return a whole record."""
+    """Return a complete record."""
     return _pack(kind, body, VERSION)
 
 
@@ -89,7 +89,7 @@ def _pack(kind: int, body: bytes, version: int) -> bytes:
 
 
 def first_record(data: Bytes, name: str) -> Record | None:
-    """Return (kind, end, body) of the record at the start of `data`, or None where it is torn.
+    """Return (kind, end, body) of the record at the start of `data`, or None if it is torn.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def first_record(data: Bytes, name: str) -> Record | None:
 
 
 def read_records(data: bytes, name: str) -> Iterator[Record]:
-    """Return (kind, end, body) of the whole records at the start of `data`.
+    """Yield (kind, end, body) of the complete records at the start of `data`.
 
     A torn last record ends the iteration.
 
@@ -118,7 +118,7 @@ def read_records(data: bytes, name: str) -> Iterator[Record]:
 
 
 def damaged_before_others(name: str, at: int) -> IntegrityError:
-    """Return the error that says that the record at a byte is damaged, though others follow."""
+    """Return the error for a damaged record at a byte, which other records follow."""
     return IntegrityError(
         f"{name} is damaged at byte {at}, before other records; what was written cannot be trusted. "
         f"Discard it (dask-chunkio discard) and write again"
@@ -126,23 +126,23 @@ def damaged_before_others(name: str, at: int) -> IntegrityError:
 
 
 def claimed_nbytes(header: bytes) -> int | None:
-    """Return how long the record is that begins with these bytes, as it says itself; None if it is none."""
+    """Return the length that the header of a record claims; None if these bytes are not the header of a record."""
     if len(header) < HEADER_NBYTES or not header.startswith(_MAGIC):
         return None
     return HEADER_NBYTES + int(_HEADER.unpack_from(header)[3])
 
 
 def is_cut_off(data: bytes, size: int, kind: int) -> bool:
-    """Say whether a file holds the beginning of one record, and nothing else: what a process that is killed leaves.
+    """Return whether a file holds only the beginning of one record, as a killed process leaves it.
 
     Parameters
     ----------
     data : bytes
-        The first bytes of the file, at least a header if it has as many.
+        The first bytes of the file, at least a header if the file has as many.
     size : int
-        Of the file.
+        Size of the file.
     kind : int
-        Of the record.
+        Kind of the record.
     """
     header = data[: _HEADER.size]
     if len(header) < _HEADER.size:
@@ -152,29 +152,29 @@ def is_cut_off(data: bytes, size: int, kind: int) -> bool:
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """Return what a body of JSON holds.
+    """Return the JSON object in the body of a record.
 
     Raises
     ------
     ValueError
-        If that is no JSON object, or larger than what a write makes.
+        If the body is not a JSON object, or is larger than what a write makes.
     """
     found = parse_json(body)
     if not isinstance(found, dict):
-        raise ValueError("that is no JSON object")
+        raise ValueError("not a JSON object")
     return found
 
 
 def parse_json(text: bytes | str) -> Any:
-    """Return what JSON holds that somebody else may have written.
+    """Parse JSON that another program may have written.
 
     Raises
     ------
     ValueError
-        If it is none, or longer, deeper or with larger numbers than what a write makes, or names a value twice.
+        If it is invalid, or longer, deeper or with larger numbers than what a write makes, or repeats a name.
     """
     if len(text) > _MOST_JSON:
-        raise ValueError(f"{len(text)} bytes of JSON, of which at most {_MOST_JSON} are read")
+        raise ValueError(f"{len(text)} bytes of JSON, more than the limit of {_MOST_JSON}")
     try:
         return json.loads(
             text, object_pairs_hook=_without_doubles, parse_int=_short_int, parse_float=_finite, parse_constant=_finite
@@ -189,13 +189,13 @@ def pack_json(kind: int, value: object) -> bytes:
     Raises
     ------
     ArgumentError
-        If it is longer than what is read again.
+        If the body is too long to be read again.
     """
     body = json.dumps(value).encode()
     if len(body) > _MOST_JSON:
         raise ArgumentError(
-            f"what the journal says of this call takes {len(body)} bytes, and {_MOST_JSON} are the most; write fewer "
-            f"datasets in one call, or give them shorter names"
+            f"the journal's description of this call takes {len(body)} bytes, more than the limit of {_MOST_JSON}; "
+            f"write fewer datasets in one call, or give them shorter names"
         )
     return pack_record(kind, body)
 
@@ -203,7 +203,7 @@ def pack_json(kind: int, value: object) -> bytes:
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name stands twice in it")
+        raise ValueError("a name occurs twice")
     return found
 
 
@@ -241,7 +241,7 @@ def _record_at(data: Bytes, at: int, name: str) -> Record | None:
 
 
 def _record_after(data: bytes, at: int, name: str) -> bool:
-    # Each header may claim all that follows: a torn record holds none, so that a few are enough to tell damage.
+    # Each header may claim all bytes that follow it.  A torn record holds no headers, so a few of them prove damage.
     following, left = data.find(_MAGIC, at + 1), 2 * (len(data) - at)
     while following != -1 and left >= 0:
         left -= _taken_over(data, following)
@@ -252,7 +252,7 @@ def _record_after(data: bytes, at: int, name: str) -> bool:
 
 
 def _taken_over(data: bytes, at: int) -> int:
-    """Return how many bytes a header says to follow, as far as they are there."""
+    """Return how many bytes a header claims to follow it; 0 if the data do not have that many."""
     if len(data) - at < _PREFIX:
         return 0
     length: int = _HEADER.unpack_from(data, at)[3]

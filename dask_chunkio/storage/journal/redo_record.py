@@ -1,8 +1,8 @@
-"""The log: what one transaction changes, whole or not at all.
+"""The redo record: the changes of one transaction, which are applied completely or not at all.
 
-A file of at most one record (`dask_chunkio.storage.journal.records`): what the journal gains and what
-HDF5 staged, with what stood there before.  `dask_chunkio.storage.redo_log` says when it is written,
-applied, applied again and dropped.
+The redo log is a file of at most one record (`dask_chunkio.storage.journal.records`).  It holds what the journal
+gains, what HDF5 staged, and the bytes which that replaces.  `dask_chunkio.storage.redo_log` defines when it is
+written, applied, applied again and dropped.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from dask_chunkio.storage.journal.records import (
 
 __all__ = ["SECTOR", "Mark", "RedoRecord", "load_redo_record", "read_mark", "read_redo_record"]
 
-# What a disk writes whole or not at all, even when its power fails.  A process that is killed may tear even that.
+# A disk writes a sector completely or not at all, even on a power failure.  A killed process may tear even a sector.
 SECTOR = 512
 _HEAD = struct.Struct("<QQQQQQQ")
 _RUN = struct.Struct("<QQ")
 _MARK = struct.Struct("<QQQ")
 _MOST = 1 << 62
 _AT_ONCE = 1 << 20
-# What a run takes in memory beside its bytes.
+# Memory that a run takes besides its bytes.
 _RUN_NBYTES = 600
 
 Run = tuple[int, bytes | memoryview]
@@ -44,22 +44,22 @@ Run = tuple[int, bytes | memoryview]
 
 @dataclass(frozen=True, slots=True)
 class RedoRecord:
-    """What one commit changes: applied whole, or never.
+    """The changes of one commit, which are applied completely or not at all.
 
     Parameters
     ----------
     journal_at : int
         Length of the journal before the transaction.
     journal : bytes
-        Records that it gains.
+        Records that the journal gains.
     old_size, size : int
         Bytes of the file before and after the transaction.
     runs : sequence of (int, bytes)
-        What HDF5 staged.
+        Offset and bytes of what HDF5 staged.
     before : sequence of bytes
-        What stood, before the transaction, under each run, as far as the file reached.
+        For each run, the content of the file before the transaction, as far as the file reached.
     device, inode : int
-        Of the file, for whoever looks for it.
+        Device and inode of the file, for people who look for it.
     """
 
     journal_at: int
@@ -73,7 +73,7 @@ class RedoRecord:
 
     @classmethod
     def on(cls, descriptor: int, journal_at: int, journal: bytes, size: int, runs: Sequence[Run]) -> RedoRecord:
-        """Build the transaction that changes a file as it stands."""
+        """Build the record of a change to a file in its current state."""
         found = os.fstat(descriptor)
         before = [_read(descriptor, offset, _covered(offset, data, found.st_size)) for offset, data in runs]
         return cls(journal_at, journal, found.st_size, size, runs, before, found.st_dev, found.st_ino)
@@ -89,12 +89,12 @@ class RedoRecord:
 
     @classmethod
     def unpack(cls, body: bytes | memoryview) -> RedoRecord:
-        """Read the body of a record; what is in it is not copied.
+        """Read the body of a record, without a copy of its content.
 
         Raises
         ------
         ValueError, struct.error
-            If it says what cannot be.
+            If its content is impossible.
         """
         journal_at, length, old_size, size, device, inode, count = _HEAD.unpack_from(body)
         at = _HEAD.size + length
@@ -119,22 +119,23 @@ class RedoRecord:
         return cls(journal_at, journal, old_size, size, runs, before, device, inode)
 
     def require_applicable(self, descriptor: int, journal: int, name: str) -> None:
-        """Make sure that nobody else has changed what this transaction changes.
+        """Make sure that no other program has changed the bytes that this transaction changes.
 
-        Every sector must hold what stood there before the transaction, or what it puts there, or, torn,
-        the beginning of the one and the end of the other.
+        Every sector must hold its content from before the transaction, or its new content, or, if it is torn,
+        the beginning of one and the end of the other.
 
         Raises
         ------
         IntegrityError
-            If another program has; nothing is touched.
+            If another program has changed one; the file stays as it is.
         """
         for (offset, data), old in zip(self.runs, self.before, strict=True):
             if (at := _changed(descriptor, offset, data, old)) is not None:
                 raise IntegrityError(
-                    f"{name} was changed by another program at byte {at} while a transaction of this write was cut off "
-                    f"there; applied now, it would harm that change. Nothing was touched. If the file is good as it "
-                    f"is, give the write up with 'dask-chunkio discard --force'; else restore the file first"
+                    f"{name} was changed by another program at byte {at} after a transaction of this write stopped "
+                    f"there; to apply the transaction now would destroy that change. Nothing was changed. If the "
+                    f"file is good as it is, abandon the write with 'dask-chunkio discard --force'; else restore the "
+                    f"file first"
                 )
         if os.fstat(journal).st_size < self.journal_at:
             raise IntegrityError(f"the journal of {name} is shorter than it was; discard the write and start it again")
@@ -142,8 +143,8 @@ class RedoRecord:
     def apply(self, descriptor: int) -> None:
         """Write everything to the file.
 
-        In this order almost every prefix is readable even to plain HDF5: extend, what is
-        above the old end, the superblock, the rest.  The file is never cut.
+        The order is: extend the file, write what lies above the old end, the superblock, the rest.  In this order
+        almost every prefix is readable even by plain HDF5.  The file is never truncated.
         """
         if os.fstat(descriptor).st_size < self.size:
             os.ftruncate(descriptor, self.size)
@@ -151,25 +152,27 @@ class RedoRecord:
             pwrite_all(descriptor, data, offset)
 
     def enter(self, journal: int) -> None:
-        """Write the records to the journal, which says that the file has everything."""
+        """Write the records to the journal, which states by them that the file has all changes."""
         pwrite_all(journal, self.journal, self.journal_at)
-        # What was torn behind the last whole record must not look like a record again.
+        # A torn record behind the last complete one must never look like a record again.
         os.ftruncate(journal, self.journal_at + len(self.journal))
 
     @property
     def mark(self) -> Mark:
-        """What tells this transaction from every other of the same write."""
+        """The mark that identifies this transaction among all of the same write."""
         return Mark(self.journal_at, len(self.journal), checksum(self.journal))
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Which transaction is being applied: the records that the journal has only when all of it is applied.
+    """The identity of the transaction that is being applied.
+
+    It names the records that the journal gains only after the whole transaction is applied.
 
     Parameters
     ----------
     journal_at, nbytes : int
-        Where they are in the journal, and how long.
+        Offset of these records in the journal, and their length.
     sum : int
         Their checksum.
     """
@@ -183,14 +186,14 @@ class Mark:
         return pack_record(APPLYING, _MARK.pack(self.journal_at, self.nbytes, self.sum))
 
     def is_entered(self, journal: int) -> bool:
-        """Say whether the journal has the records."""
+        """Return whether the journal has the records."""
         if self.journal_at + self.nbytes > os.fstat(journal).st_size:
             return False
         return checksum_at(journal, self.journal_at, self.nbytes) == self.sum
 
 
 def read_mark(data: bytes, name: str) -> Mark | None:
-    """Return the mark that a file holds, or None where it is not whole.
+    """Return the mark that a file holds, or None if it is not complete.
 
     Raises
     ------
@@ -203,12 +206,12 @@ def read_mark(data: bytes, name: str) -> Mark | None:
 
 
 def read_redo_record(data: Bytes, name: str = "the log") -> RedoRecord | None:
-    """Return the transaction that a log holds, or None where it is torn.
+    """Return the transaction that a log holds, or None if the record is torn.
 
     Raises
     ------
     IntegrityError
-        If the record is whole, and yet none of ours.
+        If the record is complete but is not a valid transaction of this version.
     """
     record = first_record(data, name)
     if record is None:
@@ -219,31 +222,31 @@ def read_redo_record(data: Bytes, name: str = "the log") -> RedoRecord | None:
         return RedoRecord.unpack(record[2])
     except (ValueError, OverflowError, struct.error, MemoryError) as error:
         raise IntegrityError(
-            f"{name} holds what no transaction can ({error}); discard the write and start it again"
+            f"{name} holds an invalid transaction ({error}); discard the write and start it again"
         ) from error
 
 
 def load_redo_record(descriptor: int, name: str) -> RedoRecord | None:
-    """Return the transaction that a log holds, or None where it is torn; only a record that is whole is loaded.
+    """Return the transaction that a log holds, or None if the record is torn; only a complete record is loaded.
 
     Parameters
     ----------
     descriptor : int
-        Of the log.
+        Descriptor of the log.
     name : str
-        For messages.
+        Name of the log, for messages.
 
     Raises
     ------
     IntegrityError
-        If the record is whole, and yet none of ours, or does not fit into memory.
+        If the record is complete but is not a valid transaction of this version, or does not fit into memory.
     """
     size = os.fstat(descriptor).st_size
     start = _read(descriptor, 0, min(size, HEADER_NBYTES + _HEAD.size))
     nbytes = claimed_nbytes(start)
     if nbytes is None or nbytes > size:
         return None
-    # (A body that is shorter than that holds no transaction.)
+    # (A shorter body holds no transaction.)
     count = _HEAD.unpack_from(start, HEADER_NBYTES)[-1] if len(start) == HEADER_NBYTES + _HEAD.size else 0
     _require_memory(nbytes + _RUN_NBYTES * min(count, nbytes // _RUN.size), name)
     if not is_whole_at(descriptor, start):
@@ -263,21 +266,21 @@ def _require_memory(nbytes: int, name: str) -> None:
 
 def _too_large(nbytes: int, name: str) -> IntegrityError:
     return IntegrityError(
-        f"{name} takes {nbytes} bytes of memory, more than there is. Nothing was touched; go on with resume=True on a "
-        f"larger machine, or give the write up with 'dask-chunkio discard --force'"
+        f"{name} takes {nbytes} bytes of memory, more than this machine has. Nothing was changed; go on with "
+        f"resume=True on a larger machine, or abandon the write with 'dask-chunkio discard --force'"
     )
 
 
 def _covered(offset: int, data: bytes | memoryview, size: int) -> int:
-    """Return how much of a run lies inside a file of `size` bytes."""
+    """Return how many bytes of a run lie inside a file of `size` bytes."""
     return min(len(data), max(0, size - offset))
 
 
 def _changed(descriptor: int, offset: int, new: bytes | memoryview, old: bytes | memoryview) -> int | None:
-    """Return the first byte of a sector that holds what is neither new nor old; looks at a block at a time."""
+    """Return the offset of the first sector that holds neither the new nor the old bytes; compare block by block."""
     start = 0
     while start < len(new):
-        # Whole sectors, but at the ends.
+        # Whole sectors, except at the ends.
         end = min(len(new), start + _AT_ONCE - (offset + start) % SECTOR)
         found, block = _read(descriptor, offset + start, end - start), bytes(new[start:end])
         if (at := _foreign(offset + start, found, block, bytes(old[start:end]).ljust(len(block), b"\0"))) is not None:
@@ -287,7 +290,7 @@ def _changed(descriptor: int, offset: int, new: bytes | memoryview, old: bytes |
 
 
 def _foreign(offset: int, found: bytes, new: bytes, old: bytes) -> int | None:
-    """Return the first byte of a sector that holds neither `old` nor `new` nor a torn write of it; None without any."""
+    """Return the offset of the first sector that holds neither `old`, `new` nor a torn write of them, or None."""
     if found in (new, old):
         return None
     at = 0
@@ -301,13 +304,13 @@ def _foreign(offset: int, found: bytes, new: bytes, old: bytes) -> int | None:
 
 
 def _is_torn(found: bytes, first: bytes, last: bytes) -> bool:
-    """Say whether `found` begins as `first` and goes on as `last`."""
+    """Return whether `found` begins like `first` and goes on like `last`."""
     same = next((at for at, (one, other) in enumerate(zip(found, first, strict=True)) if one != other), len(found))
     return found[same:] == last[same:]
 
 
 def _read(descriptor: int, offset: int, nbytes: int) -> bytes:
-    """Return what a file holds; beyond its end, zeros."""
+    """Return bytes of a file, and zeros beyond its end."""
     data = bytearray(nbytes)
     pread_into(descriptor, memoryview(data), offset)
     return bytes(data)
