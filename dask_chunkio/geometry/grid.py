@@ -205,7 +205,7 @@ class BufferGrid:
             if buffer % chunk and buffer < length:
                 raise AlignmentError(
                     f"buffer shape {self.buffer_shape} is {buffer} along axis {axis}, which is neither a multiple of "
-                    f"the chunk's {chunk} nor the whole axis of {length}; chunks would be split. Use a multiple of {chunk}"
+                    f"the chunk's {chunk} nor the whole axis of {length}; chunks would be cut. Use a multiple of {chunk}"
                 )
 
     @property
