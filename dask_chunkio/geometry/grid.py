@@ -204,8 +204,8 @@ class BufferGrid:
         for axis, (buffer, chunk, length) in enumerate(rows):
             if buffer % chunk and buffer < length:
                 raise AlignmentError(
-                    f"buffer shape {self.buffer_shape} is {buffer} along axis {axis}, which is neither a multiple of "
-                    f"the chunk's {chunk} nor the whole axis of {length}; chunks would be cut. Use a multiple of {chunk}"
+                    f"buffer shape {self.buffer_shape} is {buffer} along axis {axis}, neither a multiple of the "
+                    f"chunk's {chunk} nor the whole axis of {length}; chunks would be cut. Use a multiple of {chunk}"
                 )
 
     @property
