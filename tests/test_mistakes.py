@@ -231,7 +231,7 @@ MISTAKES: list[tuple[Callable[[], Any], type[ChunkIOError], str]] = [
     (lambda: of(DATA.view(Quantity)), Type, "/x: cannot write a Quantity: its unit would be lost"),
     (lambda: of(Gone()), SourceError, "/x: a Gone does not say its shape and dtype: OSError: gone"),
     (lambda: of(Shapeless()), SourceError, "/x: a Shapeless does not say its shape"),
-    (lambda: of(row for row in DATA), Type, "/x: generator handed out a ndarray, not a DataChunk"),
+    (lambda: of(row for row in DATA), Type, "/x: generator returned a ndarray, not a DataChunk"),
     (lambda: of(np.array([1, "a"], object)), Type, "/x: "),
     (lambda: of(np.array(["a", "b"])), Type, "/x: "),
     (lambda: of(da.from_array(DATA)[da.from_array(DATA) > 3]), Wrong, r"/x: .*compute_chunk_sizes\(\)"),
