@@ -180,7 +180,7 @@ def to_hdf5(
     if compute and workers.is_asynchronous:
         raise ArgumentError(
             "the client belongs to an event loop, in which this call cannot wait for it; use compute=False, and "
-            "'await client.compute(...)' of what that returns"
+            "'await client.compute(...)' with its result"
         )
     prepared = functools.partial(prepare, filename, args, encoding, keywords, workers, options=options)
     if not compute:
@@ -220,7 +220,7 @@ def _begun(write: PreparedWrite) -> _Begun:
             write = write.again()
         else:
             return _Begun(write, layout.complete, layout)
-    raise TargetBusyError(f"{write.target.path} is changed by others again and again; wait for them (wait=True)")
+    raise TargetBusyError(f"other writes change {write.target.path} again and again; wait for them (wait=True)")
 
 
 def _layout(write: PreparedWrite) -> WriteLayout:
@@ -371,7 +371,7 @@ def plan(
 
 def _token(token: Any) -> str | None:
     if token is not None and (not isinstance(token, str) or not token):
-        raise ArgumentTypeError(f"token={token!r} is no string that tells one call from another")
+        raise ArgumentTypeError(f"token={token!r} is not a string with at least one character")
     return token
 
 
@@ -387,7 +387,7 @@ def _target_options(
     chosen = settings()
     durability = chosen.durability if durability is None else durability
     if durability not in get_args(Durability):
-        raise ArgumentError(f"durability={durability!r} is none of {', '.join(map(repr, get_args(Durability)))}")
+        raise ArgumentError(f"durability={durability!r} is not one of {', '.join(map(repr, get_args(Durability)))}")
     return {
         "overwrite": overwrite,
         "resume": resume,

@@ -199,9 +199,9 @@ def _advice_on_kept(names: str, held: int, kept: int, workers: Workers) -> str:
     if kept <= room:
         return ""
     return (
-        f"{names}: up to {format_nbytes(kept)} of blocks are kept for other tasks that need them, beside what the "
-        f"threads hold; there are {format_nbytes(room)} for it. Write what shares blocks in calls of their own (each "
-        f"computes them again), give a dask array with other blocks, or a larger memory_limit"
+        f"{names}: up to {format_nbytes(kept)} of blocks are kept for other tasks that need them, in addition to the "
+        f"data of the threads; there are {format_nbytes(room)} for them. Write arrays that share blocks in separate "
+        f"calls (each computes the blocks again), give a dask array with other blocks, or a larger memory_limit"
     )
 
 

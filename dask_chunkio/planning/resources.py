@@ -104,9 +104,9 @@ def _parsed(limit: int | str) -> int:
     try:
         nbytes = int(parse_bytes(limit))
     except (ValueError, TypeError, OverflowError) as error:
-        raise ArgumentError(f"memory_limit={limit!r} is no size; give bytes, or words such as '600MB'") from error
+        raise ArgumentError(f"memory_limit={limit!r} is not a size; give bytes, or text such as '600MB'") from error
     if nbytes < 1:
-        raise ArgumentError(f"memory_limit={limit!r} is below 1 byte; give what a worker may take in all")
+        raise ArgumentError(f"memory_limit={limit!r} is below 1 byte; give the total memory that a worker may use")
     return nbytes
 
 
@@ -123,7 +123,7 @@ def _workers(scheduler: Any) -> Workers:
         return _asynchronous(scheduler if is_client(scheduler) else distributed().default_client())
     except (TypeError, ValueError) as error:
         raise ArgumentError(
-            f"scheduler={scheduler!r} is none of dask's; use 'threads', 'processes', 'synchronous' or a Client"
+            f"scheduler={scheduler!r} is not known to dask; use 'threads', 'processes', 'synchronous' or a Client"
         ) from error
     if get is dask.local.get_sync:
         return Workers("synchronous", 1, 1, _local_memory(1))
@@ -168,7 +168,7 @@ def _wait_for_a_worker(client: Any) -> None:
     except TimeoutError as error:
         future.cancel()
         raise WorkerError(
-            f"the cluster at {address} has had no workers for {seconds:g} s, so that nothing is known of their memory; "
+            f"the cluster at {address} has had no workers for {seconds:g} s, so that their memory is unknown; "
             f"start some, or wait longer with dask.config.set({{'chunkio.worker-timeout': '1h'}})"
         ) from error
 
@@ -207,8 +207,8 @@ def require_picklable(value: Any, where: str) -> None:
         raise
     except Exception as error:
         raise PicklingError(
-            f"{where}: the source cannot be sent to worker processes ({type(error).__name__}: {error}). Keep what "
-            f"cannot be pickled out of it (open files in _get_data, or define _to_dict and _from_dict), "
+            f"{where}: the source cannot be sent to worker processes ({type(error).__name__}: {error}). Remove the "
+            f"attributes that cannot be pickled (open files in _get_data, or define _to_dict and _from_dict), "
             f"or use scheduler='threads'"
         ) from error
 
