@@ -325,11 +325,11 @@ def plan(
     sample: int | None = None,
     **keywords: Unpack[PlanKeywords],
 ) -> WritePlan:
-    """Describe what `to_hdf5` would do with the same arguments, without writing anything.
+    r"""Describe what `to_hdf5` would do with the same arguments, without writing anything.
 
     Parameters
     ----------
-    filename, *args, encoding, overwrite, resume, token, libver, scheduler, memory_limit, **keywords
+    filename, \*args, encoding, overwrite, resume, token, libver, scheduler, memory_limit, \*\*keywords
         Same as in `to_hdf5`.
     sample : int, optional
         Number of chunks of each dataset that this call reads and encodes to estimate the stored size.  By default

@@ -7,6 +7,6 @@ version = release = dask_chunkio.__version__
 extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 html_theme = "alabaster"
-myst_heading_anchors = 2
+myst_heading_anchors = 3
 numpydoc_show_class_members = False
 autodoc_typehints = "none"

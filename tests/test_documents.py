@@ -14,7 +14,7 @@ import pytest
 import dask_chunkio
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MODULES = [
     module.name
@@ -48,6 +48,17 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_tests_that_pages_name_are_there(page: Path) -> None:
-    for name in re.findall(r"\btests/[\w./]*\w/?", page.read_text(encoding="utf-8")):
+def test_the_files_that_pages_name_are_there(page: Path) -> None:
+    for name in re.findall(r"\b(?:dask_chunkio|docs|tests)/[\w./]*\w/?", page.read_text(encoding="utf-8")):
         assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_test_functions_that_pages_name_are_there(page: Path) -> None:
+    named = set(re.findall(r"`(test_\w+|Test\w+)`", page.read_text(encoding="utf-8")))
+    if named:
+        sources = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")]
+        found = {
+            name for source in sources for name in re.findall(r"^(?:def )?((?:test_|Test)\w+)", source, re.MULTILINE)
+        }
+        assert not named - found

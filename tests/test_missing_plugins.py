@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from dask_chunkio import to_hdf5
+from dask_chunkio import plan, to_hdf5
 from dask_chunkio.cli.main import main
 from dask_chunkio.errors import FilterError
-from dask_chunkio.planning import plan
 
 DATA = np.arange(4000, dtype="i4").reshape(40, 100)
 # In front of the one that is installed: in the process that decodes, too.

@@ -17,11 +17,10 @@ import numpy as np
 import pandas
 import pytest
 
-from dask_chunkio import GenericDataChunkIterator, discard, recover, status, to_hdf5, verify
+from dask_chunkio import GenericDataChunkIterator, discard, plan, recover, status, to_hdf5, verify
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, ChunkIOError, SourceError, TargetError
 from dask_chunkio.errors import TargetBusyError as Busy
 from dask_chunkio.errors import TargetExistsError as Exists
-from dask_chunkio.planning import plan
 
 DATA = np.arange(200, dtype="i4").reshape(20, 10)
 
@@ -141,9 +140,9 @@ MISTAKES: list[tuple[Callable[[], Any], type[ChunkIOError], str]] = [
     (lambda: write(chunks=(-1, 10)), Wrong, r"/x: chunks=\(-1, 10\) has a length below 1"),
     (lambda: write(chunks=(5,)), Wrong, r"/x: chunks=\(5,\) has 1 axes, the source 2"),
     (lambda: write(chunks=(2.5, 10)), Type, "/x: chunks=.* is not a tuple of whole numbers"),
-    (lambda: write(chunks="auto"), Type, "/x: chunks='auto' is not a tuple"),
+    (lambda: write(chunks="big"), Type, "/x: chunks='big' is not a tuple"),
     (lambda: write(chunks=((10, 10), (10,))), Type, "/x: chunks=.* is not a tuple"),
-    (lambda: write(chunks=None), Wrong, "/x: chunks=None .*use True or a tuple"),
+    (lambda: write(chunks=None), Wrong, "/x: chunks=None .*use 'auto' or a tuple"),
     (lambda: write(chunks=(5, 10), buffer_shape=(7, 10)), Wrong, "/x: buffer shape .*Use a multiple of 5"),
     (lambda: write(chunks=(5, 10), buffer_shape=(5,)), Wrong, "/x: buffer shape .* has 1 axes"),
     (lambda: write(maxshape=(5, 10)), Wrong, r"/x: maxshape=\(5, 10\) allows 5 along axis 0, but the source has 20"),

@@ -144,14 +144,14 @@ def _kept():
 
 
 def test_a_limit_on_the_process_counts(monkeypatch):
-    monkeypatch.setattr(resources, "MEMORY_LIMIT", 500 << 20)
+    monkeypatch.setattr(resources, "memory_limit", lambda: 500 << 20)
     found = resources.find_workers("threads")
     assert found.memory_nbytes <= 0.6 * (500 << 20)
     assert resources.find_workers("processes").memory_nbytes < found.memory_nbytes + 1
 
 
 def test_without_a_limit_what_is_free_counts(monkeypatch):
-    monkeypatch.setattr(resources, "MEMORY_LIMIT", psutil.virtual_memory().total)
+    monkeypatch.setattr(resources, "memory_limit", lambda: psutil.virtual_memory().total)
     assert resources.find_workers("threads").memory_nbytes > 0.3 * psutil.virtual_memory().available
 
 

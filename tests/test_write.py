@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import dask_chunkio
-from dask_chunkio import GenericDataChunkIterator, discard, to_hdf5
+from dask_chunkio import GenericDataChunkIterator, discard, plan, to_hdf5
 from dask_chunkio.errors import (
     AlignmentError,
     ArgumentError,
@@ -36,7 +36,6 @@ from dask_chunkio.errors import (
     WorkerError,
 )
 from dask_chunkio.execution.tasks import commit_buffer
-from dask_chunkio.planning import plan
 from dask_chunkio.storage.session import end
 
 DATA = np.arange(20_000, dtype="i4").reshape(1000, 20)
@@ -302,7 +301,7 @@ def test_retries_are_dasks(target: Path, process_client: Any, tmp_path: Path) ->
         ({"chunks": (2000, 20)}, ArgumentError, "must not be greater"),
         ({"chunks": (0, 20)}, ArgumentError, "below 1"),
         ({"chunks": "big"}, ArgumentTypeError, "chunks='big'"),
-        ({"chunks": None}, ArgumentError, "use True or a tuple"),
+        ({"chunks": None}, ArgumentError, "use 'auto' or a tuple"),
         ({"chunks": (10, 20), "buffer_shape": (15, 20)}, AlignmentError, "/x: .*axis 0"),
         ({"dtype": "i2", "scheduler": "bogus"}, ArgumentError, "'bogus'"),
         ({"dtype": "u4"}, CastError, "negative values would be lost"),

@@ -26,6 +26,7 @@ __all__ = ["Kind", "Workers", "find_workers", "refuse_import_by_spawn", "require
 
 Result = TypeVar("Result")
 logger = logging.getLogger("dask_chunkio")
+_PACKAGE = "dask_chunkio"
 Kind = Literal["synchronous", "threads", "processes", "distributed", "other"]
 
 # Memory that Python, numpy, h5py and distributed use in a worker before any data.
@@ -176,10 +177,10 @@ def _wait_for_a_worker(client: Any) -> None:
 def _require_package(client: Any) -> None:
     """Refuse workers that cannot import this package: dask would retry without end to send them tasks."""
     # Use only functions of Python itself: a worker without this package cannot receive a function of it.
-    found = client.run(eval, f"__import__('importlib.util').util.find_spec({__package__!r}) is not None")
+    found = client.run(eval, f"__import__('importlib.util').util.find_spec({_PACKAGE!r}) is not None")
     if missing := sorted(address for address, has_package in found.items() if has_package is False):
         raise WorkerError(
-            f"{len(missing)} of {len(found)} workers, the one at {missing[0]} among them, cannot import {__package__}; "
+            f"{len(missing)} of {len(found)} workers, the one at {missing[0]} among them, cannot import {_PACKAGE}; "
             f"install it in the environment of every worker"
         )
 

@@ -1,5 +1,5 @@
-"""Where bytes reach the file: the only part of the package that holds HDF5 files open.
+"""Write HDF5 files; the only part of the package that changes a target.
 
-`hdf5_file` shows HDF5 a file whose metadata is staged and whose payloads are only reserved;
-`log` makes a transaction durable and keeps the journal; `transaction` puts the two together.
+The steps of a write are `begin`, `writer` (commits buffers), `finish` and `recovery`.  `transaction` makes what they
+change durable at once.  `session` holds the open writers of this process.
 """

@@ -286,6 +286,8 @@ def _is_over(target: Target) -> bool:
     if not target.is_begun:
         # (Without a manifest, nobody can be sure what it is.)
         return target.resume or target.found() is not None
+    if target.is_given_up:
+        return True
     found = None if target.resume else target.found()
     return found is not None and found.mode != "new" and target.is_finished
 

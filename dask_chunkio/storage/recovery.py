@@ -130,7 +130,7 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
 
     Returns
     -------
-    Recovered
+    RecoveryResult
         The file that opens, and what is in it.
 
     Raises
@@ -156,6 +156,8 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
         found = target.found()
         if found is None:
             raise TargetError(f"there is no unfinished write of {os.fspath(path)}")
+        if found.is_given_up:
+            raise TargetError(f"the write of {target.path} was discarded, or its file moved; discard what is left of it")
         if not found.is_begun:
             raise TargetError(f"the write of {target.path} was cut off before it had made anything; discard it")
         try:
@@ -198,7 +200,7 @@ def _alone(target: Target) -> Iterator[ActivityLock]:
 
 
 @contextlib.contextmanager
-def _mutex(target: Target) -> Iterator[Transactions]:
+def _transactions(target: Target) -> Iterator[Transactions]:
     writer = _writer(target)
     try:
         yield writer.transactions
@@ -217,7 +219,7 @@ def _writer(target: Target) -> Writer:
 def _remove_hidden(target: Target) -> None:
     if not os.path.exists(target.path):
         return
-    with _mutex(target) as transactions, transactions.transaction(contextlib.nullcontext, anybody=True):
+    with _transactions(target) as transactions, transactions.transaction(contextlib.nullcontext, anybody=True):
         created = transactions.journal.created
         if created is None or transactions.journal.finished:
             return

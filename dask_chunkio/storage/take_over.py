@@ -67,10 +67,10 @@ def take_over(target: Target, activity_lock: ActivityLock, looks: int, patience:
     ----------
     target : Target
         The write.
-    activity lock : Activity lock
+    activity_lock : ActivityLock
         To take.
     looks : int
-        As `Activity lock.take_alone` has it.
+        As `ActivityLock.take_alone` has it.
     patience : float
         Seconds to wait for those who hold the lock, and may be about to let go; 0 not to wait for anybody.
 

@@ -84,6 +84,17 @@ class Target(SidePaths):
         with read_journal(self.journal) as journal:
             return journal.finished
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether `discard`, or `recover` with an output, was cut off as it removed the folder: no data are left in it."""
+        if not os.path.isfile(self.manifest):
+            return False
+        with read_journal(self.journal) as journal:
+            if journal.discarded:
+                return True
+        found = self.found()
+        return found is not None and found.mode == "published" and not os.path.lexists(self.path)
+
     def located(self) -> Target:
         """Return the target with links followed, as this machine sees them.
 

@@ -51,6 +51,8 @@ def hosts():
             run("ip", "netns", "add", space)
             stack.callback(run, "ip", "netns", "delete", space, check=False)
             run("ip", "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", space)
+            # Removed with its namespace only, it would go some time later, and be in the way of the next.
+            stack.callback(run, "ip", "link", "delete", outer, check=False)
             run("ip", "link", "set", outer, "master", bridge, "up")
             run("ip", "-n", space, "address", "add", f"{address}/24", "dev", inner)
             run("ip", "-n", space, "link", "set", inner, "up")

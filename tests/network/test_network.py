@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import dask
 import dask.array as da
+import distributed
 import h5py
 import network_mounts
 import numpy as np
@@ -244,7 +245,7 @@ def test_a_link_to_itself_is_no_folder(target):
 )
 def test_a_worker_that_listens_on_its_host_alone_has_no_others(monkeypatch, address, is_so):
     assert not dask_compat.spans_hosts()
-    monkeypatch.setattr(dask_compat, "get_worker", lambda: SimpleNamespace(address=address))
+    monkeypatch.setattr(distributed, "get_worker", lambda: SimpleNamespace(address=address))
     assert dask_compat.spans_hosts() == is_so
 
 

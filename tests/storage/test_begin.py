@@ -631,3 +631,43 @@ def storm(script, runs):
     done = subprocess.run([sys.executable, path, "--runs", str(runs)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert f"{runs} {STORMS[script]}" in done.stdout
+
+
+# What discard and recover leave where they are cut off
+
+
+@pytest.mark.parametrize("keywords", [{"resume": True}, {}])
+def test_a_discard_that_was_cut_off_is_completed_by_the_next_write(target, keywords, monkeypatch):
+    """What it had hidden in the file is gone: nothing can be resumed."""
+    with h5py.File(target, "w") as file:
+        file["old"] = [1, 2]
+    cut_off(target)
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "remove", _cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            dcio.discard(target)
+    with pytest.raises(TargetError, match=r"was discarded, or its file moved; discard what is left"):
+        dcio.recover(target)
+    write(target, chunks=(4, 8), **keywords)
+    np.testing.assert_array_equal(read(target), X)
+    assert not Path(f"{target}.writing").exists()
+
+
+@pytest.mark.parametrize("keywords", [{"resume": True}, {}])
+def test_a_recovery_that_was_cut_off_as_it_removed_the_folder_is_completed(target, keywords, monkeypatch):
+    cut_off(target)
+    moved = target.with_name("moved.h5")
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "remove", _cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            dcio.recover(target, moved)
+    assert moved.exists()
+    with pytest.raises(TargetError, match=r"was discarded, or its file moved; discard what is left"):
+        dcio.recover(target)
+    write(target, chunks=(4, 8), **keywords)
+    np.testing.assert_array_equal(read(target), X)
+    assert not Path(f"{target}.writing").exists()
+
+
+def _cut_off(*_):
+    raise KeyboardInterrupt

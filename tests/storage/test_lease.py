@@ -13,7 +13,7 @@ from dask_chunkio.storage.activity.lease import Lease, create_lease, leases_in
 
 KILLED_AS_IT_CREATES = """
 import os, signal, sys
-from dask_chunkio.storage import lease
+from dask_chunkio.storage.activity import lease
 lease.pwrite_all = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 lease.create_lease(sys.argv[1], lease.Lease.here("write", "", 30.0))
 """

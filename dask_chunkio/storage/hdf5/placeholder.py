@@ -1,4 +1,4 @@
-"""The hole: memory that stands for a payload while HDF5 finds its place.
+"""The placeholder: memory that stands for a payload while HDF5 finds its place.
 
 Private, never-touched memory maps: they take address space, no memory.  They are kept for the
 life of the process; a longer one is made when a payload needs it.
@@ -14,23 +14,23 @@ import numpy as np
 
 from dask_chunkio.geometry.grid import Array
 
-__all__ = ["hole", "target_hole"]
+__all__ = ["placeholder", "target_placeholder"]
 
 _SMALLEST = 64 << 20
 _growing = threading.Lock()
-_holes: list[Array] = []
+_placeholders: list[Array] = []
 _targets: list[Array] = []
 # Of each target, by its length: asking numpy takes as long as HDF5's search does.
 _addresses: dict[int, int] = {}
 
 
-def hole(nbytes: int) -> Array:
-    """Return a read-only hole of exactly `nbytes` (a plain slice would shorten itself in silence)."""
-    return _at_least(_holes, nbytes)[:nbytes]
+def placeholder(nbytes: int) -> Array:
+    """Return a read-only placeholder of exactly `nbytes` (a plain slice would shorten itself in silence)."""
+    return _at_least(_placeholders, nbytes)[:nbytes]
 
 
-def target_hole(nbytes: int) -> tuple[Array, int]:
-    """Return a hole of at least `nbytes` that HDF5 may be told to read a payload into, and its address."""
+def target_placeholder(nbytes: int) -> tuple[Array, int]:
+    """Return a placeholder of at least `nbytes` that HDF5 may be told to read a payload into, and its address."""
     found = _at_least(_targets, nbytes)
     if len(found) not in _addresses:
         _addresses[len(found)] = found.__array_interface__["data"][0]

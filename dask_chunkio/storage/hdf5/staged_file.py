@@ -16,7 +16,7 @@ from dask_chunkio.errors import IntegrityError
 from dask_chunkio.geometry.grid import Shape
 from dask_chunkio.storage.filesystem.descriptors import in_child
 from dask_chunkio.storage.filesystem.io import pread_into
-from dask_chunkio.storage.hdf5.placeholder import hole, target_hole
+from dask_chunkio.storage.hdf5.placeholder import placeholder, target_placeholder
 from dask_chunkio.storage.hdf5.staged_pages import StagedPages
 
 __all__ = ["StagedFile"]
@@ -47,7 +47,7 @@ def _zeros(size: int = -1) -> bytes:
 
 
 def _never_raises(answer: Callable[..., Any]) -> Callable[[Callback], Callback]:
-    """Transaction any exception in a callback into a dead file, and return `answer` of its arguments.
+    """Turn any exception in a callback into a dead file, and return `answer` of its arguments.
 
     HDF5 calls these methods while h5py holds its lock.  An exception there poisons the
     handle, and leaving the interpreter with it ends in a crash.  So: take no lock, call no
@@ -84,8 +84,8 @@ in_child(_abandon_all)
 class StagedFile:
     """A binary file object for h5py's ``fileobj`` driver.
 
-    Reads show the file with what is staged on top.  Writes are staged.  A write of the hole
-    is a reservation: its offset is noted, and nothing is written.  A read into the hole for
+    Reads show the file with what is staged on top.  Writes are staged.  A write of the placeholder
+    is a reservation: its offset is noted, and nothing is written.  A read into the placeholder for
     reading looks up a place: its offset is noted, and nothing is read.
 
     After any error the file is *dead*: it accepts and discards everything, so that HDF5 can
@@ -153,7 +153,7 @@ class StagedFile:
 
     @_never_raises(_length)
     def write(self, buffer: Any) -> int:
-        """Stage the buffer, or note the place of the hole."""
+        """Stage the buffer, or note the place of the placeholder."""
         view = memoryview(buffer).cast("B")
         if self._position + len(view) > _MOST:
             raise IntegrityError(
@@ -201,9 +201,9 @@ class StagedFile:
         Raises
         ------
         IntegrityError
-            If HDF5 cannot, or did anything but one write of exactly this hole.
+            If HDF5 cannot, or did anything but one write of exactly this placeholder.
         """
-        place = hole(nbytes)
+        place = placeholder(nbytes)
         self._expected, self._reserved = (place.__array_interface__["data"][0], nbytes), []
         try:
             dataset.write_direct_chunk(origin, place, mask)
@@ -243,7 +243,7 @@ class StagedFile:
             Offset, length and filter mask; None if the chunk has no place that HDF5 finds, or its payload is
             longer than `nbytes`.
         """
-        target, self._target = target_hole(nbytes)
+        target, self._target = target_placeholder(nbytes)
         self._found = None
         try:
             mask, _ = dataset.read_direct_chunk(origin, out=target)

@@ -85,10 +85,10 @@ def verify(path: str | os.PathLike[str]) -> VerificationReport:
 
     Returns
     -------
-    Verified
+    VerificationReport
         With one line for each chunk that is not as it should be.  A chunk that is reserved
         and whose payload was never placed is one of them: a resumed write reads its source again.
-        A dataset whose filter plugin is missing here is not checked; `Verified.undecodable` names it.
+        A dataset whose filter plugin is missing here is not checked; `VerificationReport.undecodable` names it.
         Chunks are decoded in a process of its own: HDF5 crashes on some damaged files, which is a problem too.
 
     Raises

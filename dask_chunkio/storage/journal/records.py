@@ -241,7 +241,7 @@ def _record_at(data: Bytes, at: int, name: str) -> Record | None:
 
 
 def _record_after(data: bytes, at: int, name: str) -> bool:
-    # Each header may activity lock all that follows: a torn record holds none, so that a few are enough to tell damage.
+    # Each header may claim all that follows: a torn record holds none, so that a few are enough to tell damage.
     following, left = data.find(_MAGIC, at + 1), 2 * (len(data) - at)
     while following != -1 and left >= 0:
         left -= _taken_over(data, following)

@@ -31,7 +31,7 @@ __all__ = ["SECTOR", "Mark", "RedoRecord", "load_redo_record", "read_mark", "rea
 
 # What a disk writes whole or not at all, even when its power fails.  A process that is killed may tear even that.
 SECTOR = 512
-_TURN = struct.Struct("<QQQQQQQ")
+_HEAD = struct.Struct("<QQQQQQQ")
 _RUN = struct.Struct("<QQ")
 _MARK = struct.Struct("<QQQ")
 _MOST = 1 << 62
@@ -81,7 +81,7 @@ class RedoRecord:
     def pack(self) -> bytes:
         """Return the record."""
         head = (self.journal_at, len(self.journal), self.old_size, self.size)
-        parts: list[bytes | memoryview] = [_TURN.pack(*head, self.device, self.inode, len(self.runs)), self.journal]
+        parts: list[bytes | memoryview] = [_HEAD.pack(*head, self.device, self.inode, len(self.runs)), self.journal]
         for offset, data in self.runs:
             parts += (_RUN.pack(offset, len(data)), data)
         parts += self.before
@@ -96,9 +96,9 @@ class RedoRecord:
         ValueError, struct.error
             If it says what cannot be.
         """
-        journal_at, length, old_size, size, device, inode, count = _TURN.unpack_from(body)
-        at = _TURN.size + length
-        journal = bytes(body[_TURN.size : at])
+        journal_at, length, old_size, size, device, inode, count = _HEAD.unpack_from(body)
+        at = _HEAD.size + length
+        journal = bytes(body[_HEAD.size : at])
         runs: list[Run] = []
         for _ in range(count):
             offset, nbytes = _RUN.unpack_from(body, at)
@@ -239,12 +239,12 @@ def load_redo_record(descriptor: int, name: str) -> RedoRecord | None:
         If the record is whole, and yet none of ours, or does not fit into memory.
     """
     size = os.fstat(descriptor).st_size
-    start = _read(descriptor, 0, min(size, HEADER_NBYTES + _TURN.size))
+    start = _read(descriptor, 0, min(size, HEADER_NBYTES + _HEAD.size))
     nbytes = claimed_nbytes(start)
     if nbytes is None or nbytes > size:
         return None
     # (A body that is shorter than that holds no transaction.)
-    count = _TURN.unpack_from(start, HEADER_NBYTES)[-1] if len(start) == HEADER_NBYTES + _TURN.size else 0
+    count = _HEAD.unpack_from(start, HEADER_NBYTES)[-1] if len(start) == HEADER_NBYTES + _HEAD.size else 0
     _require_memory(nbytes + _RUN_NBYTES * min(count, nbytes // _RUN.size), name)
     if not is_whole_at(descriptor, start):
         return None
