@@ -261,7 +261,8 @@ def _command_kept(arguments: tuple[str, ...]) -> Iterator[None]:
 def resume(file: str, **options: Any) -> None:
     """Resume an unfinished write of FILE that 'dask-chunkio write' began, with the same arguments.
 
-    The options --scheduler, --workers, --threads and --memory-limit of the first command are not kept: give them again.
+    The options --scheduler, --workers, --threads and --memory-limit of the first command are not kept; give them again
+    if you need them.
     """
     found = status_of(file)
     if found is None and is_hdf5(file):

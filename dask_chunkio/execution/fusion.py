@@ -159,7 +159,7 @@ def with_own_keys(tasks: Mapping[Key, Any], outputs: Collection[Key] = ()) -> di
     """Give unique keys to the tasks that commit and return a block, and to all tasks that depend on them.
 
     A scheduler does not run a task if it has a value for the key, or if only such tasks need the task.  If another
-    graph with the same keys was computed before, or is computed at the same time, nothing would be committed.
+    computation keeps values for the same keys, or computes them at the same time, nothing would be committed.
 
     Parameters
     ----------

@@ -1,4 +1,7 @@
-"""Threads for one call of `to_hdf5`; the interpreter waits for them at its exit, for a limited time after Ctrl-C."""
+"""Threads for one call of `to_hdf5`.
+
+The interpreter waits for them at its exit, but only a few seconds if Ctrl-C was pressed twice.
+"""
 
 from __future__ import annotations
 
@@ -134,7 +137,7 @@ class _Work:
 
 
 def begin_thread(name: str, target: Callable[..., object], *arguments: object) -> threading.Thread:
-    """Start a thread for which the process waits at its exit, for a limited time after Ctrl-C."""
+    """Start a thread for which the process waits at its exit, but only a few seconds if Ctrl-C was pressed twice."""
     thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
     _begun.add(thread)
     thread.start()
