@@ -1,159 +1,147 @@
-"""Draw what benchmarks.compare measured: python -m benchmarks.plot FIGURES.json docs/speed.svg (needs matplotlib)."""
+"""Draw speeds at one compression from a table of compare: python -m benchmarks.plot docs/benchmarks.md docs/speed.svg.
+
+The page is any Markdown that holds the table that ``python -m benchmarks.compare`` prints; the first is drawn.
+"""
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
+import html
 import sys
-from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+from benchmarks.rows import HEAD
 from benchmarks.systems import OURS
 
-# Shape, colour and size of a point.
-_LOOKS = {
-    OURS: ("o", "#c0392b", 9.0),
-    "h5py": ("s", "#8a8a8a", 5.0),
-    "hdmf": ("x", "#8a8a8a", 5.0),
-    "dask.to_hdf5": ("D", "#2c6fbb", 5.0),
-    "dask to zarr": ("^", "#2e8b57", 6.0),
-    "tensorstore": ("v", "#b8860b", 6.0),
-    "h5repack": ("P", "#7d5ba6", 6.0),
-}
-_GAP = 10  # % of the array: files that are so much larger go to a panel of their own
-# A label's height, the width of a letter, and how far it is from its point, in points.
-_LINE, _LETTER, _AWAY = 9.0, 4.3, 7.0
+__all__ = ["Bar", "bars", "draw", "main"]
 
-Point = dict[str, Any]
+CODEC = "gzip 4 + shuffle"
+# All write to HDF5 from memory, and what they write is as small.
+SYSTEMS = (OURS, "h5py", "hdmf", "dask.to_hdf5")
+_BASE = "h5py"
+
+_WIDTH, _BAR, _STEP, _TOP = 720, 34, 46, 84
+_LEFT, _LONGEST = 150, 330
+_FONT = "-apple-system, 'Segoe UI', Helvetica, Arial, 'DejaVu Sans', sans-serif"
+# Its own background in both, as nobody knows what it is laid on.
+_STYLE = f"""
+text {{ font: 16px {_FONT}; fill: #1f2328 }}
+.title {{ font-size: 20px; font-weight: 600 }}
+.small {{ font-size: 13px; fill: #59636e }}
+.ratio {{ font-weight: 600 }}
+.back {{ fill: #ffffff }}
+.bar {{ fill: #8c959f }}
+.ours {{ fill: #c0392b }}
+@media (prefers-color-scheme: dark) {{
+  text {{ fill: #f0f6fc }}
+  .small {{ fill: #9198a1 }}
+  .back {{ fill: #0d1117 }}
+  .bar {{ fill: #656c76 }}
+  .ours {{ fill: #e5604f }}
+}}
+""".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One system.
+
+    Parameters
+    ----------
+    system : str
+        Its name.
+    rate : float
+        MB of the array written in a second.
+    percent : float
+        Size of the file, in % of the array.
+    """
+
+    system: str
+    rate: float
+    percent: float
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw one point for each system and codec: speed against size."""
+    """Draw a bar for each system."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plot", description=__doc__)
-    parser.add_argument("figures")
+    parser.add_argument("page")
     parser.add_argument("picture")
     options = parser.parse_args(argv)
-    with open(options.figures, encoding="utf-8") as file:
-        measured = json.load(file)
-    draw(measured["setting"], measured["rows"], options.picture)
+    with open(options.page, encoding="utf-8") as file:
+        found = bars(file)
+    with open(options.picture, "w", encoding="utf-8") as file:
+        file.write(draw(found))
     return 0
 
 
-def draw(setting: str, rows: Sequence[Point], path: str) -> None:
-    """Write the picture: the same bytes for the same figures."""
-    import matplotlib as mpl
+def bars(lines: Iterable[str]) -> list[Bar]:
+    """Return what the first table in a page says of `SYSTEMS` with `CODEC`.
 
-    mpl.use("svg")
-    mpl.rcParams.update({"svg.hashsalt": "dask_chunkio", "svg.fonttype": "none", "font.size": 9})
-    from matplotlib import pyplot as plt
-
-    points = [row for row in rows if row["system"] in _LOOKS]
-    parts = _panels(points)
-    figure, panels = plt.subplots(
-        1, len(parts), sharey=True, squeeze=False, figsize=(9, 5.4), width_ratios=[3, 1][: len(parts)]
-    )
-    _set_speeds(panels[0][0], points)
-    for number, (axes, part) in enumerate(zip(panels[0], parts, strict=True)):
-        _draw_codecs(axes, part)
-        for system in _LOOKS:
-            _draw_system(axes, system, [row for row in part if row["system"] == system])
-        _set_look(axes, is_first=number == 0)
-    figure.suptitle(setting.partition("\n")[0].replace("; ", "\n", 1), fontsize=8, color="#555555")
-    figure.supxlabel("size of the file, % of the array; left is smaller", fontsize=9)
-    systems = {row["system"] for row in points}
-    handles = [_point(axes, [], [], system) for axes in panels[0][:1] for system in _LOOKS if system in systems]
-    figure.legend(handles=handles, loc="outside right upper", frameon=False)
-    figure.set_layout_engine("constrained")
-    figure.draw_without_rendering()
-    for axes, part in zip(panels[0], parts, strict=True):
-        _label(axes, part)
-    figure.savefig(path, metadata={"Date": None, "Creator": None})
-    plt.close(figure)
+    Raises
+    ------
+    ValueError
+        If there is no such table, or it leaves out one of the systems.
+    """
+    rows = _first_table(lines)
+    rate, percent = HEAD.index("MB/s"), HEAD.index("file, %")
+    by_name = {row[0]: Bar(row[0].partition(": ")[2], float(row[rate]), float(row[percent])) for row in rows}
+    missing = [system for system in SYSTEMS if f"{CODEC}: {system}" not in by_name]
+    if missing:
+        raise ValueError(f"no row in the first table of the page is '{CODEC}: {missing[0]}'")
+    return [by_name[f"{CODEC}: {system}"] for system in SYSTEMS]
 
 
-def _panels(points: Sequence[Point]) -> list[list[Point]]:
-    """Return the points up to the first gap between sizes, and those behind it."""
-    by_size = sorted(points, key=lambda row: row["of_raw"])
-    for number, (row, following) in enumerate(itertools.pairwise(by_size), 1):
-        if 100 * (following["of_raw"] - row["of_raw"]) > _GAP:
-            return [by_size[:number], by_size[number:]]
-    return [by_size]
+def _first_table(lines: Iterable[str]) -> list[list[str]]:
+    rows: list[list[str]] = []
+    for line in lines:
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if rows and len(cells) != len(HEAD):
+            break
+        if rows or tuple(cells) == HEAD:
+            rows.append(cells)
+    # Without the head and the rule below it.
+    return rows[2:]
 
 
-def _draw_system(axes: Any, system: str, points: Sequence[Point]) -> None:
-    if points:
-        _point(axes, [100 * row["of_raw"] for row in points], [row["mb_per_s"] for row in points], system)
+def draw(found: Sequence[Bar]) -> str:
+    """Return the picture: a bar for each system, its ratio to h5py written on it."""
+    height = _TOP + _STEP * len(found) + 34
+    base = next(bar.rate for bar in found if bar.system == _BASE)
+    most = max(bar.rate for bar in found)
+    sizes = sorted(bar.percent for bar in found)
+    title = "Writing a compressed HDF5 file, MB/s: longer is faster"
+    spread = 100 * (sizes[-1] / sizes[0] - 1)
+    below = f"Same data, chunks and {CODEC}, two cores; the files differ by {spread:.1f} % in size"
+    drawn = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
+        f'role="img" aria-label="{_words(found)}">',
+        f"<style>{_STYLE}</style>",
+        f'<rect class="back" width="{_WIDTH}" height="{height}" rx="8"/>',
+        f'<text class="title" x="24" y="38">{title}</text>',
+        f'<text class="small" x="24" y="62">{below}</text>',
+    ]
+    for number, bar in enumerate(found):
+        top, width = _TOP + _STEP * number, _LONGEST * bar.rate / most
+        middle = top + _BAR / 2 + 6
+        looks = "bar ours" if bar.system == OURS else "bar"
+        drawn += [
+            f'<text x="{_LEFT - 12}" y="{middle:g}" text-anchor="end">{html.escape(bar.system)}</text>',
+            f'<rect class="{looks}" x="{_LEFT}" y="{top}" width="{width:.1f}" height="{_BAR}" rx="3"/>',
+            f'<text x="{_LEFT + width + 12:.1f}" y="{middle:g}">{bar.rate:.0f} MB/s'
+            f'<tspan class="ratio" dx="12">{_ratio(bar.rate / base)}</tspan></text>',
+        ]
+    source = "Medians of interleaved runs; all figures, and how to measure them again: docs/benchmarks.md"
+    drawn += [f'<text class="small" x="24" y="{height - 18}">{source}</text>', "</svg>", ""]
+    return "\n".join(drawn)
 
 
-def _point(axes: Any, sizes: Sequence[float], speeds: Sequence[float], system: str) -> Any:
-    marker, colour, size = _LOOKS[system]
-    looks = {"marker": marker, "color": colour, "markersize": size, "zorder": 3 if system == OURS else 2}
-    (drawn,) = axes.plot(sizes, speeds, linestyle="none", label=system, **looks)
-    return drawn
+def _ratio(ratio: float) -> str:
+    return f"{ratio:.1f} x {_BASE}" if ratio >= 1.05 else f"{ratio:.1f} x"
 
 
-def _draw_codecs(axes: Any, points: Sequence[Point]) -> None:
-    """Join the points of each codec by a thin line."""
-    codecs: dict[str, list[Point]] = defaultdict(list)
-    for row in points:
-        codecs[row["codec"]].append(row)
-    for rows in codecs.values():
-        by_speed = sorted(rows, key=lambda row: row["mb_per_s"])
-        sizes, speeds = [100 * row["of_raw"] for row in by_speed], [row["mb_per_s"] for row in by_speed]
-        axes.plot(sizes, speeds, color="#dddddd", linewidth=0.8, zorder=1)
-
-
-def _label(axes: Any, points: Sequence[Point]) -> None:
-    """Name the codec beside each of our points, where least else is."""
-    scale = 72 / axes.figure.dpi
-    places = [axes.transData.transform((100 * row["of_raw"], row["mb_per_s"])) * scale for row in points]
-    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in places]
-    ours = [pair for pair in zip(points, places, strict=True) if pair[0]["system"] == OURS]
-    for row, (x, y) in sorted(ours, key=lambda pair: (-pair[1][1], pair[1][0])):
-        width = _LETTER * len(row["codec"])
-        sides = [(_AWAY, 0), (-_AWAY - width, 0), (-width / 2, _LINE), (-width / 2, -_LINE)]
-        far = [(side, line * _LINE) for line in (1, -1, 2, -2, 3, -3) for side in (_AWAY, -_AWAY - width)]
-        boxes = [(x + dx, y + dy - _LINE / 2, x + dx + width, y + dy + _LINE / 2) for dx, dy in (*sides, *far)]
-        box = min(boxes, key=lambda box: sum(_overlap(box, other) for other in taken))
-        taken.append(box)
-        axes.annotate(
-            row["codec"],
-            (100 * row["of_raw"], row["mb_per_s"]),
-            xytext=(box[0] - x, box[1] + _LINE / 2 - y),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            color=_LOOKS[OURS][1],
-            zorder=4,
-        )
-
-
-def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
-    """Return the area that two boxes share."""
-    width, height = (min(one[axis + 2], other[axis + 2]) - max(one[axis], other[axis]) for axis in (0, 1))
-    return max(width, 0) * max(height, 0)
-
-
-def _set_speeds(axes: Any, points: Sequence[Point]) -> None:
-    least, most = (pick(row["mb_per_s"] for row in points) for pick in (min, max))
-    ticks = [base * 10**power for power in range(5) for base in (1, 2, 5)]
-    ticks = [tick for tick in ticks if least / 2 <= tick <= most * 2]
-    axes.set_yscale("log")
-    axes.set_yticks(ticks, [str(tick) for tick in ticks])
-    axes.set_ylabel("MB of the array written in a second; up is faster")
-
-
-def _set_look(axes: Any, is_first: bool) -> None:
-    axes.minorticks_off()
-    axes.margins(x=0.15)
-    axes.grid(axis="y", color="#eeeeee")
-    axes.set_axisbelow(True)
-    for side in ("top", "right") if is_first else ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    if not is_first:
-        axes.tick_params(axis="y", length=0)
+def _words(found: Iterable[Bar]) -> str:
+    return html.escape(", ".join(f"{bar.system}: {bar.rate:.0f} MB/s" for bar in found))
 
 
 if __name__ == "__main__":

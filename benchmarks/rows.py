@@ -8,10 +8,10 @@ from typing import Any
 
 from benchmarks.measure import markdown_table, middle, spread
 
-__all__ = ["ALONE", "Row", "Rows", "figures", "table"]
+__all__ = ["ALONE", "HEAD", "Row", "Rows", "figures", "table"]
 
 ALONE = "codec alone, one core"
-_HEAD = (
+HEAD = (
     "codec: system",
     "MB",
     "seconds",
@@ -68,7 +68,7 @@ Rows = Mapping[tuple[str, str], Row]
 
 def table(rows: Rows) -> str:
     """Return the Markdown table."""
-    return markdown_table(_HEAD, [_cells(row, rows.get(("h5py", row.codec))) for row in rows.values()])
+    return markdown_table(HEAD, [_cells(row, rows.get(("h5py", row.codec))) for row in rows.values()])
 
 
 def _cells(row: Row, h5py: Row | None) -> tuple[str, ...]:

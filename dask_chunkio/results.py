@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import html
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from dask.utils import format_bytes
 
 from dask_chunkio.geometry.grid import Shape
 from dask_chunkio.printable import printable
 from dask_chunkio.storage.completeness import StoredDataset
 
-__all__ = ["DatasetResult", "WriteResult", "already_complete"]
+__all__ = ["DatasetResult", "WriteResult", "already_complete", "amounts_of"]
 
 logger = logging.getLogger("dask_chunkio")
+
+_COLUMNS = ("dataset", "shape", "dtype", "size", "stored", "ratio", "chunks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ class DatasetResult:
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """What a write did.
+    """What a write did; in a notebook it shows itself as a table.
 
     Parameters
     ----------
@@ -65,6 +69,16 @@ class WriteResult:
     already_complete : bool
         Whether everything was there, so that nothing was written.  Then `datasets` describes what is in the file,
         with its whole shape, and says that no buffers and no chunks were written.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_chunkio import to_hdf5
+    >>> result = to_hdf5("zeros.h5", "/x", np.zeros((1000, 1024), "i2"), compression="gzip")
+    >>> result.nbytes, result.ratio > 100, result.rate > 0
+    (2048000, True, True)
+    >>> print(result)  # doctest: +ELLIPSIS
+    WriteResult of ...zeros.h5: /x, 1.95 MiB stored in ... kiB (ratio ...) in ... s, .../s
     """
 
     path: str
@@ -92,6 +106,49 @@ class WriteResult:
     def chunks(self) -> int:
         """Number of chunks."""
         return sum(dataset.chunks for dataset in self.datasets)
+
+    @property
+    def ratio(self) -> float:
+        """Bytes of the elements for each byte of payload; 1 where there are no payloads."""
+        return self.nbytes / self.stored_nbytes if self.stored_nbytes else 1.0
+
+    @property
+    def rate(self) -> float:
+        """Bytes of the elements that were written in a second; 0 where nothing was written."""
+        return self.nbytes / self.seconds if self.seconds > 0 else 0.0
+
+    def __repr__(self) -> str:
+        names = self.datasets[0].name if len(self.datasets) == 1 else f"{len(self.datasets)} datasets"
+        words = printable(f"WriteResult of {self.path}: {names}, {amounts_of(self)}")
+        return words.replace("\n", "\\n")
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{word}</th>" for word in _COLUMNS)
+        rows = "".join(f"<tr>{_html_cells(dataset)}</tr>" for dataset in self.datasets)
+        path, amounts = html.escape(printable(self.path)), html.escape(amounts_of(self))
+        notes = "".join(f"<p>{html.escape(printable(note))}</p>" for note in self.notes)
+        return f"<div><b>{path}</b><p>{amounts}</p><table><tr>{head}</tr>{rows}</table>{notes}</div>"
+
+
+def amounts_of(result: WriteResult) -> str:
+    """Return sizes, time and rate of a write in words.
+
+    Examples
+    --------
+    >>> amounts_of(WriteResult("out.h5", (DatasetResult("/x", (2**20,), np.dtype("i2"), 2**21, 2**20, 1, 1),), 0.5))
+    '2.00 MiB stored in 1.00 MiB (ratio 2.00) in 0.50 s, 4.00 MiB/s'
+    """
+    sizes = f"{format_bytes(result.nbytes)} stored in {format_bytes(result.stored_nbytes)} (ratio {result.ratio:.2f})"
+    if result.already_complete:
+        return f"{sizes} there already; nothing was written"
+    return f"{sizes} in {result.seconds:.2f} s, {format_bytes(int(result.rate))}/s"
+
+
+def _html_cells(dataset: DatasetResult) -> str:
+    ratio = dataset.nbytes / dataset.stored_nbytes if dataset.stored_nbytes else 1.0
+    sizes = format_bytes(dataset.nbytes), format_bytes(dataset.stored_nbytes)
+    cells = printable(dataset.name), dataset.shape, dataset.dtype, *sizes, f"{ratio:.2f}", dataset.chunks
+    return "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
 
 
 def already_complete(path: str, datasets: Sequence[StoredDataset]) -> WriteResult:

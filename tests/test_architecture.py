@@ -48,9 +48,12 @@ GUESTS = {
     "dask": {
         "config",
         "dask_compat",
+        "results",
         "write",
         "planning.array_blocks",
         "planning.plan",
+        "planning.plan_html",
+        "planning.planner",
         "planning.resources",
         "execution.",
         "cli.",

@@ -12,13 +12,13 @@ import dask.array as da
 import h5py
 import numpy as np
 import pytest
+from dask.utils import format_bytes
 from distributed import wait
 from pairs import every_pair
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import ArgumentError
 from dask_chunkio.execution.block_tasks import commit_block, pass_block
-from dask_chunkio.geometry.sizing import format_nbytes
 
 LOCAL = ["synchronous", "threads"]
 
@@ -323,7 +323,7 @@ def test_the_plan_says_what_is_kept_for_others():
         planned = dcio.plan("out.h5", {"/x": x, "/n": x - x.mean()}, scheduler="threads")
     assert planned.kept_nbytes >= 4 * block
     assert (
-        f"Up to {format_nbytes(planned.kept_nbytes)} of blocks of dask arrays are kept for other tasks that need them"
+        f"Up to {format_bytes(planned.kept_nbytes)} of blocks of dask arrays are kept for other tasks that need them"
         in repr(planned)
     )
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -106,25 +107,47 @@ def test_targets_of_what_was_not_measured_are_left_out(judge: Any) -> None:
     assert judge(row(OURS, FAST, 1, 0.5)) == []
 
 
-def test_the_plot_is_the_same_for_the_same_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("matplotlib")
+@pytest.fixture
+def plot(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(ROOT)
     from benchmarks import plot
 
-    rows = [
-        {"system": system, "codec": codec, "mb_per_s": speed, "of_raw": size}
-        for codec, size in (("none", 1.0), (GOOD, 0.4), (FAST, 0.45))
-        for system, speed in ((OURS, 300.0), ("h5py", 30.0), ("tensorstore", 55.0))
-    ]
-    figures = tmp_path / "figures.json"
-    figures.write_text(json.dumps({"setting": "noise; 2 threads\nmachine", "rows": rows}), encoding="utf-8")
-    pictures = [tmp_path / "one.svg", tmp_path / "other.svg"]
-    for picture in pictures:
-        plot.main([str(figures), str(picture)])
-    one, other = (picture.read_text(encoding="utf-8") for picture in pictures)
-    assert one == other
-    for words in (OURS, "h5py", "tensorstore", GOOD, FAST, "none"):
-        assert words in one
+    return plot
+
+
+def test_the_picture_shows_the_published_table(plot: Any, tmp_path: Path) -> None:
+    drawn = tmp_path / "speed.svg"
+    assert plot.main([str(ROOT / "docs" / "benchmarks.md"), str(drawn)]) == 0
+    assert drawn.read_bytes() == (ROOT / "docs" / "speed.svg").read_bytes()
+
+
+def test_the_picture_draws_what_compare_prints(plot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.rows import table
+
+    speeds = {OURS: 0.25, "h5py": 1.0, "hdmf": 1.0, "dask.to_hdf5": 1.1}
+    rows = {(system, GOOD): row(system, GOOD, seconds, 0.4) for system, seconds in speeds.items()}
+    found = plot.bars(["some words", *table(rows).splitlines(), "", *table({}).splitlines()])
+    assert [(bar.system, bar.percent) for bar in found] == [(system, 40.0) for system in speeds]
+    picture = ElementTree.fromstring(plot.draw(found))
+    words = ["".join(one.itertext()) for one in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert "400 MB/s4.0 x h5py" in words
+    assert set(speeds) <= set(words)
+    _, _, width, height = map(float, picture.attrib["viewBox"].split())
+    for one in picture.iter():
+        # A letter in 16 pixels is less than 9 wide on average, and in 13 pixels less than 7.
+        letters = "".join(one.itertext()) if one.tag.endswith("text") else ""
+        x, y = float(one.get("x", 0)), float(one.get("y", 0))
+        wide = len(letters) * (7 if one.get("class") == "small" else 11 if one.get("class") == "title" else 9)
+        if one.get("text-anchor") == "end":
+            x -= wide
+        assert 0 <= x <= x + wide <= width
+        assert 0 <= y <= height
+
+
+def test_a_table_without_a_system_is_not_drawn(plot: Any) -> None:
+    with pytest.raises(ValueError, match=r"no row .* is 'gzip 4 . shuffle: dask_chunkio'"):
+        plot.bars(["no table"])
 
 
 def test_efficiency() -> None:

@@ -21,7 +21,8 @@ from dask_chunkio.cli.main import main
 from dask_chunkio.errors import SourceError
 
 DATA = np.arange(6000, dtype="i2").reshape(300, 20)
-LINE = re.compile(r"\S+: [\d.]+ (bytes|MB) stored in [\d.]+ (bytes|MB) \(ratio [\d.]+\) in [\d.]+ s, [\d.]+ MB/s\n")
+SIZE = r"[\d.]+ (?:[kMG]i)?B"
+LINE = re.compile(rf"\S+: {SIZE} stored in {SIZE} \(ratio [\d.]+\) in [\d.]+ s, {SIZE}/s\n")
 
 Run = Callable[..., Result]
 
@@ -131,7 +132,7 @@ def test_the_line_says_what_was_written(done: Run) -> None:
     line = done("write", *npy(), "out.h5:/group/x", "--compression", "gzip", "--shuffle").stdout
     with h5py.File("out.h5", "r") as file:
         nbytes = file["/group/x"].id.get_storage_size()
-    assert line.startswith(f"out.h5:/group/x: 12000 bytes stored in {nbytes} bytes (ratio {12000 / nbytes:.2f}) in ")
+    assert line.startswith(f"out.h5:/group/x: 11.72 kiB stored in {nbytes} B (ratio {12000 / nbytes:.2f}) in ")
 
 
 def test_options_reach_the_dataset(done: Run) -> None:
@@ -227,7 +228,7 @@ def test_plan_touches_nothing(done: Run) -> None:
     before = sorted(os.listdir())
     shown = done("write", "a.npy", "out.h5", "--plan", "--compression", "gzip", "--chunks", "100,20").stdout
     assert sorted(os.listdir()) == before
-    assert "/a\n    array    (300, 20) int16, 11.7 KiB" in shown
+    assert "/a\n    array    (300, 20) int16, 11.72 kiB" in shown
     assert "deflate(4)" in shown
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dask_chunkio.cli import demo
-from dask_chunkio.cli.demo_recording import TILE, Recording
+from dask_chunkio.cli.demo_recording import _PERIOD, TILE, Recording, RepeatedRecording, save_excerpt
 from dask_chunkio.cli.main import main
 
 FRAMES, CHANNELS = 2 * TILE[0] + 100, TILE[1] + 20
@@ -64,6 +65,46 @@ def test_it_looks_like_a_recording() -> None:
     assert np.ptp(baseline) > 20  # offsets of channels
 
 
+LONG = 300_000
+
+
+@pytest.fixture(scope="module")
+def repeated(tmp_path_factory: pytest.TempPathFactory) -> RepeatedRecording:
+    path = str(tmp_path_factory.mktemp("excerpt") / "excerpt.npy")
+    save_excerpt(path, LONG, TILE[1])
+    return RepeatedRecording(path, LONG)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, LONG), st.integers(0, LONG), st.integers(0, TILE[1]), st.integers(0, TILE[1]))
+def test_a_repeated_recording_repeats_a_recording(
+    repeated: RepeatedRecording, frame: int, other: int, channel: int, last: int
+) -> None:
+    made = Recording(LONG, TILE[1])._get_data((slice(0, _PERIOD), slice(0, TILE[1])))
+    (start, stop), (left, right) = sorted((frame, other)), sorted((channel, last))
+    data = repeated._get_data((slice(start, stop), slice(left, right)))
+    np.testing.assert_array_equal(data, made[np.arange(start, stop) % _PERIOD, left:right])
+
+
+def test_a_repeated_recording_costs_nothing_to_read(repeated: RepeatedRecording) -> None:
+    for start in (0, _PERIOD - 1, 2 * _PERIOD + 7):
+        data = repeated._get_data((slice(start, start + _PERIOD), slice(0, TILE[1])))
+        assert np.shares_memory(data, repeated._frames)
+    pickled = pickle.dumps(repeated)
+    assert len(pickled) < 10_000
+    np.testing.assert_array_equal(pickle.loads(pickled)[0].data, repeated[0].data)
+
+
+def test_a_repeated_recording_is_stored_in_as_much_as_a_recording(repeated: RepeatedRecording) -> None:
+    def stored(recording: Recording | RepeatedRecording) -> list[bytes]:
+        starts = range(0, 12 * TILE[0], TILE[0])
+        return [zlib.compress(recording._get_data((slice(n, n + TILE[0]), slice(0, TILE[1]))), 1) for n in starts]
+
+    chunks, real = stored(repeated), stored(Recording(LONG, TILE[1]))
+    assert len(set(chunks)) == len(chunks)
+    assert sum(map(len, chunks)) == pytest.approx(sum(map(len, real)), rel=0.01)
+
+
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The system's place for temporary files, for this test."""
@@ -85,11 +126,12 @@ def run(*words: str) -> Any:
 def test_demo(temporary: Path, words: tuple[str, ...]) -> None:
     result = run("--size-mb", "6", "--compare-mb", "2", *words)
     assert (result.exit_code, result.stderr) == (0, "")
-    rows = re.findall(r"(dask\S+) +(\d+) MB +(\d+) MB +([\d.]+) +([\d.]+) s +(\d+) MB/s(.*)", result.stdout)
-    assert [row[:2] for row in rows] == 2 * [("dask_chunkio", "6"), ("dask.array.to_hdf5", "2")]
+    size = r"([\d.]+ [kM]iB)"
+    rows = re.findall(rf"(dask\S+) +{size} +{size} +([\d.]+) +([\d.]+) s +{size}/s(.*)", result.stdout)
+    assert [row[:2] for row in rows] == 2 * [("dask_chunkio", "5.72 MiB"), ("dask.array.to_hdf5", "1.91 MiB")]
     assert all(float(ratio) > 2 for _, _, _, ratio, *_ in rows)
     assert all(row[-1].endswith("x as fast") for row in rows[1::2])
-    assert "writes its first 2 MB" in result.stdout
+    assert "writes its first 1.91 MiB" in result.stdout
     assert "are equal to the recording and to dask's." in result.stdout
     assert not list(temporary.glob("dask-chunkio-demo*"))
 
@@ -106,7 +148,7 @@ def test_demo_keeps_its_files(tmp_path: Path) -> None:
     result = run("--size-mb", "1", "--keep", "--folder", str(tmp_path))
     (folder,) = tmp_path.iterdir()
     assert f"Kept in {folder}: gzip-1-dask.h5, gzip-1.h5, gzip-4-dask.h5, gzip-4.h5" in result.stdout
-    recording = demo._recording(1)
+    recording = Recording(1_000_000 // (2 * 384), 384)
     everything = tuple(slice(0, length) for length in recording.maxshape)
     for path in folder.iterdir():
         with h5py.File(path, "r") as file:
@@ -117,7 +159,7 @@ def test_demo_keeps_its_files(tmp_path: Path) -> None:
 
 
 def test_demo_finds_a_file_that_differs(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoiled(place: str, recording: Recording, write: Any) -> demo.Measured:
+    def spoiled(place: str, recording: RepeatedRecording, write: Any) -> demo.Measured:
         measured = timed(place, recording, write)
         if place.endswith("gzip-1.h5"):
             with h5py.File(place, "r+") as file:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging
+import sys
+import types
 
 import dask
 import numpy as np
@@ -10,6 +12,7 @@ from iterators import FromArray
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import ArgumentTypeError, SourceError
+from dask_chunkio.execution.progress import wants_progress
 
 DATA = np.arange(6000, dtype="i4").reshape(600, 10)
 LAYOUT = {"chunks": (50, 10), "buffer_shape": (100, 10)}
@@ -103,11 +106,11 @@ def test_the_log(target, caplog):
     with caplog.at_level(logging.INFO, "dask_chunkio"), dask.config.set({"chunkio.log-interval": "1us"}):
         _, result = heard(target, scheduler="synchronous")
     first, *between, last = [record.getMessage() for record in caplog.records if record.name == "dask_chunkio"]
-    assert first == f"writing /x to {target}: 23.4 KiB in 6 buffers"
+    assert first == f"writing /x to {target}: 23.44 kiB in 6 buffers"
     assert len(between) == 6
-    assert between[2].startswith(f"{target}: 50.0 %, 11.7 KiB committed, ")
+    assert between[2].startswith(f"{target}: 50.0 %, 11.72 kiB committed, ")
     assert between[2].endswith(" min left")
-    assert last.startswith(f"{target} is whole: 23.4 KiB stored in 23.4 KiB, in ")
+    assert last.startswith(f"{target} is whole: 23.44 kiB stored in 23.44 kiB, in ")
     assert caplog.records[-1].chunkio_event == dcio.WriteFinished(
         str(target), DATA.nbytes, result.stored_nbytes, result.seconds
     )
@@ -136,3 +139,68 @@ def test_a_listener_may_write(target, tmp_path):
 
     dcio.to_hdf5(target, "/x", DATA, callback=copy, scheduler="synchronous", **LAYOUT)
     assert len(written) == 1
+
+
+class ZMQInteractiveShell:
+    """Has the name of the shell of a Jupyter kernel."""
+
+
+class Shell(ZMQInteractiveShell):
+    """That of a notebook service."""
+
+
+class TerminalInteractiveShell:
+    """That of IPython on a terminal."""
+
+
+def runs_in(monkeypatch, shell):
+    ipython = types.ModuleType("IPython")
+    ipython.get_ipython = lambda: shell
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+
+
+@pytest.mark.parametrize(
+    ("shell", "shown"),
+    [(ZMQInteractiveShell(), True), (Shell(), True), (TerminalInteractiveShell(), False), (None, False)],
+    ids=["kernel", "service", "terminal", "script"],
+)
+def test_a_notebook_has_a_bar_by_default(monkeypatch, capsys, shell, shown):  # noqa: ARG001
+    runs_in(monkeypatch, shell)
+    assert wants_progress(None) is shown
+    assert wants_progress(True)
+    assert not wants_progress(False)
+
+
+def test_without_ipython_there_is_no_bar(monkeypatch, capsys):  # noqa: ARG001
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    assert not wants_progress(None)
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    assert not wants_progress(None)
+
+
+class Bar:
+    """What tqdm gives in a notebook."""
+
+    made = ()
+
+    def __init__(self, total, desc, **how):
+        self.total, self.desc, self.n, self.how, self.closed = total, desc, 0, how, False
+        Bar.made += (self,)
+
+    def update(self, count):
+        self.n += count
+
+    def close(self):
+        self.closed = True
+
+
+def test_the_bar_in_a_notebook_is_a_notebooks(target, monkeypatch, capsys):  # noqa: ARG001
+    runs_in(monkeypatch, ZMQInteractiveShell())
+    # tqdm.auto decides when it is imported first, which an earlier test may have done.
+    monkeypatch.setattr("tqdm.auto.tqdm", Bar)
+    monkeypatch.setattr(Bar, "made", ())
+    dcio.to_hdf5(target, "/x", DATA, **LAYOUT)
+    (bar,) = Bar.made
+    assert (bar.desc, bar.n, bar.total, bar.closed) == ("/x", DATA.nbytes, DATA.nbytes, True)
+    dcio.to_hdf5(target, "/y", DATA, progress=False, **LAYOUT)
+    assert len(Bar.made) == 1

@@ -1,3 +1,6 @@
+import math
+import re
+
 import dask
 import dask.array as da
 import h5py
@@ -8,6 +11,7 @@ from iterators import FromArray, numbers
 import dask_chunkio as dcio
 from dask_chunkio.errors import ArgumentError
 from dask_chunkio.planning.plan import WritePlan
+from dask_chunkio.planning.plan_html import drawing
 
 DATA = np.random.default_rng(0).normal(0, 20, (2000, 64)).astype("i2")
 LAYOUT = {"chunks": (100, 64), "buffer_shape": (500, 64), "scheduler": "threads"}
@@ -90,8 +94,8 @@ def test_what_does_not_fit_is_refused_with_the_shape_that_would(target, schedule
     with dask.config.set(num_workers=2):
         plan = planned(**tight)
         assert not plan.fits
-        assert "DOES NOT FIT: /x: buffers of (2000, 64), 250.0 KiB, take up to" in repr(plan)
-        with pytest.raises(ArgumentError, match=r"the workers have 390.6 KiB for it. Give buffer_shape=") as raised:
+        assert "DOES NOT FIT: /x: buffers of (2000, 64), 250.00 kiB, take up to" in repr(plan)
+        with pytest.raises(ArgumentError, match=r"the workers have 390.62 kiB for it. Give buffer_shape=") as raised:
             dcio.to_hdf5(target, "/x", DATA, **tight)
         assert not target.exists()
         assert not target.with_name("out.h5.writing").exists()
@@ -104,7 +108,7 @@ def test_what_does_not_fit_is_refused_with_the_shape_that_would(target, schedule
 
 
 def test_chunks_that_are_too_large_for_any_buffer(target):
-    with pytest.raises(ArgumentError, match=r"even one chunk of 250.0 KiB for each thread does not fit. Give smal"):
+    with pytest.raises(ArgumentError, match=r"even one chunk of 250.00 kiB for each thread does not fit. Give smal"):
         dcio.to_hdf5(target, "/x", DATA, chunks=(2000, 64), memory_limit=1_600_000)
 
 
@@ -132,6 +136,35 @@ def test_it_draws_itself(shape):
     assert "&lt;out&gt;.h5" in drawn
     assert "<out>" not in drawn
     assert drawn.count("<table") == drawn.count("</table>") == 2
+
+
+LINE = re.compile(r'<line x1="([-.0-9]+)" y1="([-.0-9]+)" x2="([-.0-9]+)" y2="([-.0-9]+)"')
+WORDS = re.compile(r'<text [^>]*?x="([-.0-9]+)" y="([-.0-9]+)"[^>]*?(?:rotate\(([-.0-9]+),[^>]*)?>(\d+)<')
+
+
+@pytest.mark.parametrize(
+    ("shape", "block"),
+    [
+        ((62_500_000, 128), (262_144, 128)),
+        ((10**12,), (10**10,)),
+        ((128, 10**9), (1, 10**8)),
+        ((100_000, 200, 300), (1000, 100, 100)),
+        ((2, 3, 400_000, 5), (1, 2, 1000, 5)),
+    ],
+    ids=str,
+)
+def test_the_drawing_clips_nothing(shape, block):
+    drawn = drawing(shape, block)
+    size = re.search(r'<svg viewBox="(\S+) (\S+) (\S+) (\S+)" width="(\S+)" height="(\S+)"', drawn)
+    left, top, width, height, *outer = map(float, size.groups())
+    assert outer == [width, height]
+    points = [(float(x), float(y)) for ends in LINE.findall(drawn) for x, y in (ends[:2], ends[2:])]
+    for x, y, angle, words in WORDS.findall(drawn):
+        # A digit in 16 pixels is at most 10 wide.
+        half, turn = 5 * len(words), math.radians(float(angle or 0))
+        points += [(float(x) + side * math.cos(turn), float(y) + side * math.sin(turn)) for side in (-half, half)]
+    assert len(WORDS.findall(drawn)) >= 2
+    assert all(left <= x <= left + width and top <= y <= top + height for x, y in points)
 
 
 @pytest.mark.parametrize("keywords", [{"append": True}, {}, {"overwrite": True}], ids=["append", "new", "overwrite"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import h5py
@@ -77,6 +78,34 @@ def test_status(run: Run, cut_off: Path) -> None:
     assert "/g/x  (300, 20) int16: 4 of 10 chunks committed (40.0 %)" in text
     assert "last commit 20" in text
     assert "resume it with dask-chunkio resume out.h5, or remove it with dask-chunkio discard out.h5" in text
+
+
+def test_times_are_aware_and_in_utc(cut_off: Path) -> None:
+    found = dask_chunkio.status(cut_off)
+    assert found is not None
+    started = found.owners[0].started
+    now = datetime.now(UTC)
+    for moment in (started, found.last_commit):
+        assert moment is not None
+        assert moment.utcoffset() == timedelta(0)
+        assert timedelta(0) <= now - moment < timedelta(minutes=5)
+    # The first has whole seconds.
+    assert started <= found.last_commit
+    assert found.last_alive is None
+
+
+def test_a_running_write_was_alive_a_moment_ago(tmp_path: Path) -> None:
+    path, seen = tmp_path / "out.h5", []
+
+    def look(event: dask_chunkio.WriteEvent) -> None:
+        if isinstance(event, dask_chunkio.BufferCommitted):
+            seen.append(dask_chunkio.status(path))
+
+    dask_chunkio.to_hdf5(path, "/x", DATA, chunks=(30, 20), buffer_shape=(30, 20), callback=look)
+    found = next(one for one in seen if one is not None)
+    assert found.running
+    assert found.last_alive is not None
+    assert timedelta(0) <= datetime.now(UTC) - found.last_alive < timedelta(minutes=5)
 
 
 def test_status_where_there_is_nothing(run: Run) -> None:

@@ -226,7 +226,7 @@ def test_result_and_plan_are_frozen(target: Path) -> None:
 
 def test_plan_says_what_will_be_done(target: Path) -> None:
     text = repr(plan(target, "/x", Rows(), compression="lzf", compute=True))
-    assert "/x\n    array    (1000, 20) int32, 78.1 KiB" in text
+    assert "/x\n    array    (1000, 20) int32, 78.12 kiB" in text
     assert "lzf in h5py" in text
     assert "buffers" in text
     assert_nothing_written(target)

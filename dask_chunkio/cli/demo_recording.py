@@ -1,10 +1,11 @@
-"""The demo's data: an extracellular recording that any worker can make any part of."""
+"""The demo's data: an extracellular recording, made where it is read or repeated from a file."""
 
 from __future__ import annotations
 
 import functools
 import itertools
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from dask_chunkio.geometry.grid import Array, Selection, selection_shape
 from dask_chunkio.iterator import GenericDataChunkIterator
 
-__all__ = ["RATE_HZ", "TILE", "Recording"]
+__all__ = ["RATE_HZ", "TILE", "Recording", "RepeatedRecording", "save_excerpt"]
 
 RATE_HZ = 30_000
 # Frames and channels that are made at once, each from its own seed.
@@ -75,6 +76,95 @@ class Recording(GenericDataChunkIterator):
 
     def _get_dtype(self) -> np.dtype[np.int16]:
         return np.dtype(np.int16)
+
+
+# Frames that are made before they repeat: a default buffer's worth.  The number is odd, so that no two of the first
+# 81921 chunks of a repeated recording hold the same bytes.
+_PERIOD = 10 * TILE[0] + 1
+
+
+def save_excerpt(path: str, frames: int, channels: int) -> None:
+    """Make the first frames of a recording, and save them for `RepeatedRecording`.
+
+    The file reaches the disk before this returns, so that no later write competes with it.
+
+    Parameters
+    ----------
+    path : str
+        A ``.npy`` file.
+    frames, channels : int
+        Size of the recording that is to be read from it.
+
+    Examples
+    --------
+    >>> save_excerpt("excerpt.npy", 1000, 8)
+    >>> RepeatedRecording("excerpt.npy", 1000)._get_data((slice(0, 1000), slice(0, 8))).std() > 1
+    np.True_
+    """
+    period = min(frames, _PERIOD)
+    made = Recording(period, channels)._get_data((slice(0, period), slice(0, channels)))
+    with open(path, "wb") as file:
+        # Twice, so that as many frames from any place are one piece of memory.
+        np.save(file, made if period == frames else np.concatenate([made, made]))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class RepeatedRecording(GenericDataChunkIterator):
+    """A recording whose frames are in memory and repeat: reading it costs next to nothing.
+
+    `_get_data` returns views of a memory map.  Each process maps the file on its own; the pages are shared.
+
+    Parameters
+    ----------
+    path : str
+        What `save_excerpt` has saved.
+    frames : int
+        How many frames it has, at 30 kHz.
+    **keywords
+        As `GenericDataChunkIterator` takes them; the chunks are 8192 by 64 by default.
+
+    Examples
+    --------
+    >>> save_excerpt("excerpt.npy", 200_000, 8)
+    >>> recording = RepeatedRecording("excerpt.npy", 200_000)
+    >>> part = recording._get_data((slice(100_000, 100_005), slice(0, 8)))
+    >>> bool((part == Recording(200_000, 8)._get_data((slice(18_079, 18_084), slice(0, 8)))).all())
+    True
+    """
+
+    def __init__(self, path: str, frames: int, **keywords: Any) -> None:
+        self._path = path
+        self._frames = _mapped(path)
+        self._shape = (frames, self._frames.shape[1])
+        if keywords.keys().isdisjoint({"chunk_mb", "chunk_shape"}):
+            keywords["chunk_shape"] = tuple(map(min, TILE, self._shape))
+        super().__init__(**keywords)
+
+    def __getstate__(self) -> Any:
+        # numpy pickles all elements of a memory map.
+        return {**super().__getstate__(), "_frames": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._frames = _mapped(self._path)
+
+    def _get_data(self, selection: Selection) -> Array:
+        rows, columns = selection
+        start = rows.start % _PERIOD
+        if start + rows.stop - rows.start <= len(self._frames):
+            return self._frames[start : start + rows.stop - rows.start, columns]
+        return np.take(self._frames, np.arange(rows.start, rows.stop) % _PERIOD, axis=0)[:, columns]
+
+    def _get_maxshape(self) -> tuple[int, int]:
+        return self._shape
+
+    def _get_dtype(self) -> np.dtype[np.int16]:
+        return np.dtype(np.int16)
+
+
+def _mapped(path: str) -> Array:
+    return np.asarray(np.load(path, mmap_mode="r"))
 
 
 def _tiles(axis: slice, length: int) -> range:

@@ -1,4 +1,4 @@
-"""Locations and sizes on the command line: ``FILE`` or ``FILE:/path/inside``, and bytes or MB."""
+"""Locations on the command line: ``FILE`` or ``FILE:/path/inside``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dask_chunkio.errors import ArgumentError
 
-__all__ = ["Location", "in_bytes", "parse_location"]
+__all__ = ["Location", "parse_location"]
 
 # Matches neither the colon of a drive (C:/x.h5) nor that of a URL (s3://bucket/x.zarr).
 _SPLIT = re.compile(r"(?<!^[A-Za-z]):/(?!/)")
@@ -59,14 +59,3 @@ def parse_location(text: str) -> Location:
     if path is None and (found := _FORGOTTEN_SLASH.fullmatch(file)):
         raise ArgumentError(f"{text!r}: the path in a file begins with a slash; did you mean '{found[1]}:/{found[2]}'?")
     return Location(file, path)
-
-
-def in_bytes(nbytes: int) -> str:
-    """Return a size as text, in bytes or MB.
-
-    Examples
-    --------
-    >>> in_bytes(123), in_bytes(12_345_678)
-    ('123 bytes', '12.3 MB')
-    """
-    return f"{nbytes / 1e6:.1f} MB" if nbytes >= 1_000_000 else f"{nbytes} bytes"

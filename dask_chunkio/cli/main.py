@@ -18,7 +18,7 @@ import click
 from dask_chunkio import __version__
 from dask_chunkio.cli.demo import run_demo
 from dask_chunkio.cli.inputs import RawLayout, open_source
-from dask_chunkio.cli.locations import Location, in_bytes
+from dask_chunkio.cli.locations import Location
 from dask_chunkio.cli.maintenance import check, discard, recover, status, verify
 from dask_chunkio.cli.options import (
     compression,
@@ -38,7 +38,7 @@ from dask_chunkio.errors import ArgumentError, ChunkIOError, IntegrityError
 from dask_chunkio.events import BufferCommitted
 from dask_chunkio.execution.progress import logger, wants_progress
 from dask_chunkio.execution.supervise import KeptNote
-from dask_chunkio.results import WriteResult
+from dask_chunkio.results import WriteResult, amounts_of
 from dask_chunkio.storage.hdf5.superblock import is_hdf5
 from dask_chunkio.storage.inspection.status import UnfinishedWrite
 from dask_chunkio.storage.inspection.status import status as status_of
@@ -304,7 +304,7 @@ for command in (status, verify, recover, discard, check):
     default=1024,
     metavar="N",
     show_default=True,
-    help="Size of the recording.",
+    help="Size of the recording, in MB of 10⁶ bytes.",
 )
 @click.option(
     "--compare-mb", type=click.IntRange(min=0), metavar="N",
@@ -383,9 +383,4 @@ def _summary(file: str, result: WriteResult) -> str:
     (dataset,) = result.datasets
     if result.already_complete:
         return f"{file}:{dataset.name}: complete already, {dataset.shape} {dataset.dtype}; nothing was written"
-    ratio = result.nbytes / result.stored_nbytes if result.stored_nbytes else 1.0
-    rate = result.nbytes / max(result.seconds, 1e-6) / 1e6
-    return (
-        f"{file}:{dataset.name}: {in_bytes(result.nbytes)} stored in {in_bytes(result.stored_nbytes)} "
-        f"(ratio {ratio:.2f}) in {result.seconds:.2f} s, {rate:.1f} MB/s"
-    )
+    return f"{file}:{dataset.name}: {amounts_of(result)}"

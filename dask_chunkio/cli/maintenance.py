@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 import click
+from dask.utils import format_bytes
 
-from dask_chunkio.cli.locations import in_bytes
 from dask_chunkio.cli.terminal import in_one_line, say
 from dask_chunkio.errors import TargetError
 from dask_chunkio.paths import local_path
@@ -16,6 +16,7 @@ from dask_chunkio.storage.inspection.probe import CheckedFolder, check_folder
 from dask_chunkio.storage.inspection.status import UnfinishedWrite
 from dask_chunkio.storage.inspection.status import status as status_of
 from dask_chunkio.storage.inspection.verify import verify as verify_file
+from dask_chunkio.storage.journal.owner import in_words
 from dask_chunkio.storage.target import Target
 
 __all__ = ["check", "discard", "recover", "status", "verify"]
@@ -43,14 +44,14 @@ def _lines(file: str, found: UnfinishedWrite) -> list[str]:
         share = 100 * dataset.committed / dataset.chunks if dataset.chunks else 100.0
         lines.append(
             f"  {dataset.name}  {dataset.shape} {dataset.dtype}: {dataset.committed} of {dataset.chunks} chunks "
-            f"committed ({share:.1f} %), {in_bytes(dataset.stored_nbytes)}"
+            f"committed ({share:.1f} %), {format_bytes(dataset.stored_nbytes)}"
         )
-    lines.append(f"  last commit {found.last_commit or 'none'}")
+    lines.append(f"  last commit {in_words(found.last_commit) if found.last_commit else 'none'}")
     if found.last_alive:
-        lines.append(f"  last alive  {found.last_alive}")
+        lines.append(f"  last alive  {in_words(found.last_alive)}")
     if found.log_nbytes:
         lines.append(
-            f"  an interrupted transaction is in the log ({in_bytes(found.log_nbytes)}); the next one completes it"
+            f"  an interrupted transaction is in the log ({format_bytes(found.log_nbytes)}); the next one completes it"
         )
     if not found.running:
         again = f"dask-chunkio resume {file}" if found.command else "the same call of to_hdf5 with resume=True"
@@ -84,7 +85,7 @@ def discard(file: str, yes: bool, force: bool) -> None:
         recovery.discard(file, force=force)
         say(f"There is nothing to remove: no unfinished write of {file}.")
         return
-    if not yes and not click.confirm(in_one_line(f"Remove {folder} ({in_bytes(_nbytes(folder))})?")):
+    if not yes and not click.confirm(in_one_line(f"Remove {folder} ({format_bytes(_nbytes(folder))})?")):
         raise click.ClickException("nothing was removed")
     removed = recovery.discard(file, force=force)
     say(f"Removed {removed}." if removed else f"There is nothing to remove: no unfinished write of {file}.")

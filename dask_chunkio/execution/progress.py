@@ -7,8 +7,9 @@ import sys
 import time
 from typing import Any
 
+from dask.utils import format_bytes
+
 from dask_chunkio.events import BufferCommitted, WriteEvent, WriteFailed, WriteFinished, WriteStarted
-from dask_chunkio.geometry.sizing import format_nbytes
 from dask_chunkio.printable import printable
 
 __all__ = ["ProgressBar", "ProgressLog", "logger", "wants_progress"]
@@ -17,15 +18,28 @@ logger = logging.getLogger("dask_chunkio")
 
 
 def wants_progress(progress: bool | None) -> bool:
-    """Return `progress`, or for None whether somebody looks: at a terminal, or at a notebook."""
+    """Return `progress`, or for None whether somebody looks: at a terminal, or at a notebook.
+
+    Parameters
+    ----------
+    progress : bool or None
+        What the call or the configuration says.
+
+    Examples
+    --------
+    >>> wants_progress(True), wants_progress(False)
+    (True, False)
+    """
     return sys.stderr.isatty() or _is_notebook() if progress is None else bool(progress)
 
 
 def _is_notebook() -> bool:
     """Say whether this code runs in a Jupyter kernel; asks IPython only where that is loaded."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return type(shell).__name__ == "ZMQInteractiveShell"
+    # While IPython is being imported, its module has no such function yet.
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    shell = get_ipython() if get_ipython is not None else None
+    # Notebooks of others have a shell of their own, made of Jupyter's.
+    return any(kind.__name__ == "ZMQInteractiveShell" for kind in type(shell).__mro__)
 
 
 class ProgressBar:
@@ -44,7 +58,7 @@ class ProgressBar:
             self._bar = tqdm(
                 total=event.nbytes,
                 desc=printable(label, 80),
-                unit="B",
+                unit="iB",
                 unit_scale=True,
                 unit_divisor=1024,
                 file=sys.stderr,
@@ -80,7 +94,7 @@ class ProgressLog:
         """Say what has happened, if it is time."""
         if isinstance(event, WriteStarted):
             self._nbytes = event.nbytes
-            size = "a stream" if event.nbytes is None else f"{format_nbytes(event.nbytes)} in {event.buffers} buffers"
+            size = "a stream" if event.nbytes is None else f"{format_bytes(event.nbytes)} in {event.buffers} buffers"
             _say(logging.INFO, event, "writing %s to %s: %s", ", ".join(event.datasets), event.path, size)
         elif isinstance(event, BufferCommitted):
             now = time.monotonic()
@@ -94,7 +108,7 @@ class ProgressLog:
 
     def _how_far(self, event: BufferCommitted, seconds: float) -> str:
         rate = event.done_nbytes / seconds
-        done = f"{format_nbytes(event.done_nbytes)} committed, {format_nbytes(rate)}/s"
+        done = f"{format_bytes(event.done_nbytes)} committed, {format_bytes(int(rate))}/s"
         if not self._nbytes:
             return done
         left = max(0, self._nbytes - event.done_nbytes) / rate
@@ -106,8 +120,8 @@ def _say(level: int, event: WriteEvent, words: str, *values: object) -> None:
 
 
 def _in_all(event: WriteFinished) -> str:
-    stored = format_nbytes(event.stored_nbytes)
-    return f"{format_nbytes(event.nbytes)} stored in {stored}, in {event.seconds:.1f} s"
+    stored = format_bytes(event.stored_nbytes)
+    return f"{format_bytes(event.nbytes)} stored in {stored}, in {event.seconds:.1f} s"
 
 
 def _first_line(event: WriteFailed) -> str:

@@ -18,7 +18,6 @@ __all__ = [
     "buffer_within",
     "default_buffer_shape",
     "default_chunk_shape",
-    "format_nbytes",
     "projected_nbytes",
     "readable_chunk_shape",
     "split_buffer",
@@ -317,18 +316,3 @@ def projected_nbytes(buffer_nbytes: int, chunk_nbytes: int, threads: int) -> int
     payloads = buffer_nbytes + buffer_nbytes // 1024 + 64 * -(-buffer_nbytes // max(1, chunk_nbytes))
     # There are two copies of a chunk while it is extracted, cast and shuffled.
     return threads * (buffer_nbytes + payloads + 2 * chunk_nbytes)
-
-
-def format_nbytes(nbytes: float) -> str:
-    """Return a size as text with a unit.
-
-    Examples
-    --------
-    >>> format_nbytes(64 << 20)
-    '64.0 MiB'
-    """
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if nbytes < 1024:
-            return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1024
-    return f"{nbytes:.1f} TiB"

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from dask.array.core import normalize_chunks
-from dask.array.svg import svg
+from dask.utils import format_bytes
 
 from dask_chunkio.errors import ArgumentError
 from dask_chunkio.geometry.grid import BufferGrid, ChunkGrid, Shape
 from dask_chunkio.geometry.region import Region
-from dask_chunkio.geometry.sizing import format_nbytes
+from dask_chunkio.planning.plan_html import dataset_html, plan_html
 from dask_chunkio.printable import printable
 from dask_chunkio.results import WriteResult
 
@@ -117,10 +115,10 @@ class DatasetPlan:
     def rows(self) -> list[tuple[str, str]]:
         """Return what it says, line by line, for a table."""
         shape: tuple[object, ...] = self.shape
-        nbytes, counts = format_nbytes(self.nbytes), [f", {len(grid)} in all" for grid in (self.chunks, self.buffers)]
+        nbytes, counts = format_bytes(self.nbytes), [f", {len(grid)} in all" for grid in (self.chunks, self.buffers)]
         if self.open_ended:
             shape, nbytes, counts = (None, *shape[1:]), "of unknown length", ["", ""]
-        chunk, buffer = format_nbytes(self.chunk_nbytes), format_nbytes(self.buffer_nbytes)
+        chunk, buffer = format_bytes(self.chunk_nbytes), format_bytes(self.buffer_nbytes)
         cast = "" if self.dtype == self.source_dtype else f" (read as {self.source_dtype})"
         rows = [
             ("array", f"{shape} {self.dtype}{cast}, {nbytes}"),
@@ -130,7 +128,7 @@ class DatasetPlan:
         ]
         if self.estimated_nbytes is not None:
             percent = 100 * self.estimated_nbytes / self.nbytes if self.nbytes else 100.0
-            rows.append(("stored", f"about {format_nbytes(self.estimated_nbytes)}, {percent:.0f} %"))
+            rows.append(("stored", f"about {format_bytes(self.estimated_nbytes)}, {percent:.0f} %"))
         if self.region is not None:
             rows.append(("into", f"{self.region}, {self.merged_chunks} chunks merged"))
         return rows + [("serial", words) for words in self.serial]
@@ -238,41 +236,21 @@ class WritePlan:
         if self.already_complete:
             return ["Everything is there already: nothing will be written"]
         is_known = not any(dataset.open_ended for dataset in self.datasets)
-        size = format_nbytes(self.nbytes) if is_known else "A stream"
+        size = format_bytes(self.nbytes) if is_known else "A stream"
         lines = [
             f"{size} by {self.threads} threads ({self.scheduler}) in {self.tasks} tasks, at most "
-            f"{format_nbytes(self.projected_nbytes)} of {format_nbytes(self.memory_nbytes)} in each worker"
+            f"{format_bytes(self.projected_nbytes)} of {format_bytes(self.memory_nbytes)} in each worker"
         ]
         if self.kept_nbytes:
-            kept = format_nbytes(self.kept_nbytes)
+            kept = format_bytes(self.kept_nbytes)
             lines.append(f"Up to {kept} of blocks of dask arrays are kept for other tasks that need them")
         lines += [f"DOES NOT FIT: {self.advice}"] if self.advice else []
         return [*lines, f"CANNOT BE WRITTEN: {self.target_problem}"] if self.target_problem else lines
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<p>{html.escape(line)}</p>" for line in self._summary())
-        path = html.escape(printable(self.path))
-        return f"<div><b>{path}</b>{head}{''.join(map(_html_of_dataset, self.datasets))}</div>"
+        return plan_html(self.path, self._summary(), map(_html_of, self.datasets))
 
 
-_PICTURES = "the array in buffers", "a buffer in chunks"
-
-
-def _html_of_dataset(dataset: DatasetPlan) -> str:
-    rows = "".join(
-        f"<tr><th style='text-align:left'>{what}</th><td style='text-align:left'>{html.escape(words)}</td></tr>"
-        for what, words in dataset.rows()
-    )
-    buffer = tuple(map(min, dataset.buffers.buffer_shape, dataset.shape))
-    pictures = _drawn(dataset.shape, dataset.buffers.buffer_shape), _drawn(buffer, dataset.chunks.chunk_shape)
-    drawn = "".join(f"<td>{picture}<br>{words}</td>" for picture, words in zip(pictures, _PICTURES, strict=True))
-    name = html.escape(printable(dataset.name))
-    return f"<p><b>{name}</b></p><table><tr><td><table>{rows}</table></td>{drawn}</tr></table>"
-
-
-def _drawn(shape: Shape, block: Shape) -> str:
-    """Draw an array cut into blocks, as dask draws its arrays."""
-    if not shape or 0 in shape:
-        return ""
-    # Above some dozens along an axis, dask draws no more lines.
-    return str(svg(normalize_chunks(block, shape), size=160))
+def _html_of(dataset: DatasetPlan) -> str:
+    grids = dataset.buffers.buffer_shape, dataset.chunks.chunk_shape
+    return dataset_html(dataset.name, dataset.rows(), dataset.shape, *grids)

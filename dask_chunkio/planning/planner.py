@@ -8,17 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dask.utils import format_bytes
+
 from dask_chunkio.config import settings
 from dask_chunkio.errors import AlignmentError, ArgumentError
 from dask_chunkio.filters.compatibility import holds_references
 from dask_chunkio.filters.hdf5_encoder import encoder_for
 from dask_chunkio.geometry.grid import BufferGrid, Shape
-from dask_chunkio.geometry.sizing import (
-    buffer_within,
-    format_nbytes,
-    projected_nbytes,
-    split_buffer,
-)
+from dask_chunkio.geometry.sizing import buffer_within, projected_nbytes, split_buffer
 from dask_chunkio.model import Creation, DatasetJob
 from dask_chunkio.planning.array_blocks import ArrayBlocks, array_blocks
 from dask_chunkio.planning.plan import DatasetPlan, WritePlan
@@ -173,9 +170,9 @@ def _advice(datasets: Sequence[DatasetPlan], held: int, workers: Workers) -> str
     largest = max(datasets, key=lambda dataset: dataset.buffer_nbytes)
     threads, itemsize = workers.threads_per_worker, max(largest.dtype.itemsize, largest.source_dtype.itemsize)
     words = (
-        f"{largest.name}: buffers of {largest.buffers.buffer_shape}, {format_nbytes(largest.buffer_nbytes)}, take up "
-        f"to {format_nbytes(held)} in a worker process with {threads} threads, each of which holds a buffer, its "
-        f"payloads and a chunk; the workers have {format_nbytes(workers.memory_nbytes)} for it"
+        f"{largest.name}: buffers of {largest.buffers.buffer_shape}, {format_bytes(largest.buffer_nbytes)}, take up "
+        f"to {format_bytes(held)} in a worker process with {threads} threads, each of which holds a buffer, its "
+        f"payloads and a chunk; the workers have {format_bytes(workers.memory_nbytes)} for it"
     )
     for divisor in (2, 4, 8):
         budget = max(1, workers.memory_nbytes // (divisor * threads))
@@ -183,10 +180,10 @@ def _advice(datasets: Sequence[DatasetPlan], held: int, workers: Workers) -> str
         smaller = split_buffer(shape, chunk, largest.buffers.buffer_shape, itemsize, nbytes=budget, count=1)
         other = replace(largest, buffers=BufferGrid(largest.chunks, smaller))
         if (needed := _projected([other], threads)) <= workers.memory_nbytes:
-            takes = f"which takes {format_nbytes(needed)}"
+            takes = f"which takes {format_bytes(needed)}"
             return f"{words}. Give buffer_shape={smaller}, {takes}, or a larger memory_limit"
     return (
-        f"{words}, and even one chunk of {format_nbytes(largest.chunk_nbytes)} for each thread does not fit. Give "
+        f"{words}, and even one chunk of {format_bytes(largest.chunk_nbytes)} for each thread does not fit. Give "
         f"smaller chunks=, workers with fewer threads, or a larger memory_limit"
     )
 
@@ -199,8 +196,8 @@ def _advice_on_kept(names: str, held: int, kept: int, workers: Workers) -> str:
     if kept <= room:
         return ""
     return (
-        f"{names}: up to {format_nbytes(kept)} of blocks are kept for other tasks that need them, in addition to the "
-        f"data of the threads; there are {format_nbytes(room)} for them. Write arrays that share blocks in separate "
+        f"{names}: up to {format_bytes(kept)} of blocks are kept for other tasks that need them, in addition to the "
+        f"data of the threads; there are {format_bytes(room)} for them. Write arrays that share blocks in separate "
         f"calls (each computes the blocks again), give a dask array with other blocks, or a larger memory_limit"
     )
 

@@ -157,7 +157,7 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
         if found is None:
             raise TargetError(f"there is no unfinished write of {os.fspath(path)}")
         if found.is_given_up:
-            raise TargetError(f"the write of {target.path} was discarded, or its file moved; discard what is left of it")
+            raise TargetError(f"the write of {target.path} was discarded, or its file moved; discard what is left")
         if not found.is_begun:
             raise TargetError(f"the write of {target.path} was cut off before it had made anything; discard it")
         try:

@@ -86,7 +86,7 @@ class Target(SidePaths):
 
     @property
     def is_given_up(self) -> bool:
-        """Whether `discard`, or `recover` with an output, was cut off as it removed the folder: no data are left in it."""
+        """Whether `discard`, or `recover` with an output, was cut off as it removed the folder, which holds no data."""
         if not os.path.isfile(self.manifest):
             return False
         with read_journal(self.journal) as journal:

@@ -200,7 +200,10 @@ GROUPS = ["/a", "/old", "/a/deflated", "", "/", ".", "..", "/.dask_chunkio-", "a
 NAMES = ["/old", "/a/deflated", "/a", "/", "", "/x/../old", "../../elsewhere/new", "/\0", "/\ud800"]
 SHAPES = [[2**40, 8], [2**31, 2**31], [0, 8], [10**9, 8], [], [12], [-12, 8], [12, 8, 1], [2**63, 1]]
 CHUNKS = [[0, 0], [1, 1], [2**40, 4], [], [-2, 4], [2.5, 4]]
-SOMEBODY = b'{"write_id": "x", "epoch": 9, "host": "h", "pid": 1, "user": "u", "started": "s", "exclusive": false}'
+SOMEBODY = (
+    b'{"write_id": "x", "epoch": 9, "host": "h", "pid": 1, "user": "u", "started": "2026-11-23 08:13:02 +0000", '
+    b'"exclusive": false}'
+)
 
 
 def forgeries():

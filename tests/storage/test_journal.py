@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -16,14 +17,15 @@ from dask_chunkio.storage.filesystem.io import pwrite_all
 from dask_chunkio.storage.journal import journal as journals
 from dask_chunkio.storage.journal.created import Created, CreatedDataset
 from dask_chunkio.storage.journal.journal import Journal, Reservations
-from dask_chunkio.storage.journal.owner import Owner
+from dask_chunkio.storage.journal.owner import Owner, in_words
 from dask_chunkio.storage.journal.records import CREATED, FILLED, FINISHED, OWNER, RESERVED, pack_record, read_records
 
 numbers = st.integers(0, 2**64 - 1)
 MADE = CreatedDataset("/x", (10,), (2,), "int16", "int16", "", "", True)
 SCALAR = CreatedDataset("/s", (), (), "int16", "int16", "", "", False)
 CREATION = Created((MADE, SCALAR), "/.dask_chunkio-0123456789ab")
-ME = Owner("id", 1, "host", 7, "me", "now", False)
+NOW = datetime(2026, 11, 23, 8, 13, 2, tzinfo=UTC)
+ME = Owner("id", 1, "host", 7, "me", NOW, False)
 
 
 @pytest.fixture
@@ -128,11 +130,11 @@ def test_what_holds_the_fill_value_is_missing_and_has_a_place(journal):
 
 
 def test_the_last_owner_owns_the_write(journal):
-    append(journal, ME.pack() + Owner("other", 2, "there", 8, "you", "later", True).pack())
+    append(journal, ME.pack() + Owner("other", 2, "there", 8, "you", NOW + timedelta(hours=1), True).pack())
     journal.refresh()
     assert (journal.owner.write_id, journal.owner.epoch, journal.owner.exclusive) == ("other", 2, True)
     assert [owner.user for owner in journal.owners] == ["me", "you"]
-    assert str(ME) == "started now by me on host (process 7)"
+    assert str(ME) == f"started {in_words(NOW)} by me on host (process 7)"
 
 
 @given(st.data())
@@ -175,6 +177,8 @@ def changed(**what):
         pack_record(OWNER, b"[]"),
         pack_record(OWNER, b"{}"),
         pack_record(OWNER, ME.pack()[24:].replace(b"7", b'"7"')),
+        pack_record(OWNER, ME.pack()[24:].replace(b"2026-11", b"now")),
+        pack_record(OWNER, ME.pack()[24:].replace(b"2026-11-23 08:13:02 +0000", b"0001-01-01 00:00:00 +2300")),
         pack_record(OWNER, b"[" * 100_000),
         pack_record(OWNER, b"\xff"),
         pack_record(CREATED, b"null"),

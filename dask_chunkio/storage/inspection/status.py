@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from dask_chunkio.errors import ChunkIOError
 from dask_chunkio.paths import local_path
@@ -64,8 +64,8 @@ class UnfinishedWrite:
         Who began it, and who resumed it, with host, process and time.
     datasets : tuple of DatasetState
         How far it is.
-    last_commit : str
-        When a buffer was committed last; empty if none was.
+    last_commit : datetime.datetime or None
+        When a buffer was committed last, in UTC; None if none was.
     log_nbytes : int
         Bytes of a transaction that was cut off, and is applied or dropped by the next.
     finished : bool
@@ -74,8 +74,8 @@ class UnfinishedWrite:
         Arguments of the command line that began it; empty for a script.
     command_folder : str
         Working directory of that command.
-    last_alive : str
-        When whoever writes it was last seen to live; empty if that is not known.
+    last_alive : datetime.datetime or None
+        When whoever writes it was last seen to live, in UTC; None if that is not known.
     """
 
     path: str
@@ -84,12 +84,12 @@ class UnfinishedWrite:
     running: bool
     owners: tuple[Owner, ...]
     datasets: tuple[DatasetState, ...]
-    last_commit: str
+    last_commit: datetime | None
     log_nbytes: int
     finished: bool
     command: tuple[str, ...] = ()
     command_folder: str = ""
-    last_alive: str = ""
+    last_alive: datetime | None = None
 
 
 def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
@@ -136,7 +136,6 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
             for number, (one, table) in enumerate(zip(made, tables, strict=True))
         )
         sign = last_sign(target)
-        last = _in_words(journal.last_commit / 1e9)
         return UnfinishedWrite(
             target.path,
             target.folder,
@@ -144,12 +143,12 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
             sign.is_alive,
             tuple(journal.owners),
             datasets,
-            last if journal.last_commit else "",
+            _moment(journal.last_commit / 1e9),
             os.path.getsize(target.log) if os.path.exists(target.log) else 0,
             journal.finished,
             manifest.command if manifest else (),
             manifest.folder if manifest else "",
-            _in_words(sign.time) if sign.time else "",
+            _moment(sign.time),
         )
 
 
@@ -162,8 +161,8 @@ def is_own(target: Target) -> bool:
         return False
 
 
-def _in_words(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))
+def _moment(seconds: float) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None
 
 
 def how_far(target: Target, dataset: int, chunks: Sequence[int] | None) -> tuple[int, bool]:

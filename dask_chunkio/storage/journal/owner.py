@@ -6,12 +6,15 @@ import dataclasses
 import getpass
 import os
 import socket
-import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 from dask_chunkio.storage.journal.records import OWNER, json_object, pack_json
 
-__all__ = ["Owner"]
+__all__ = ["Owner", "in_words"]
+
+_FORM = "%Y-%m-%d %H:%M:%S %z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +29,8 @@ class Owner:
         1 for the call that began the write, one more for each that resumed it.
     host, pid, user : str, int, str
         Where the call's first task ran.
-    started : str
-        When, with the time zone.
+    started : datetime.datetime
+        When, in UTC and to the second.
     exclusive : bool
         Whether one process alone takes all transactions.
     durability : str
@@ -39,22 +42,23 @@ class Owner:
     host: str
     pid: int
     user: str
-    started: str
+    started: datetime
     exclusive: bool
     durability: str = "process"
 
     @classmethod
     def here(cls, write_id: str, epoch: int, exclusive: bool, durability: str = "process") -> Owner:
         """Return this process as the owner."""
-        started = time.strftime("%Y-%m-%d %H:%M:%S %z")
+        # What is read back from the journal has to be equal: a record has whole seconds.
+        started = datetime.now(UTC).replace(microsecond=0)
         return cls(write_id, epoch, socket.gethostname(), os.getpid(), _user(), started, exclusive, durability)
 
     def __str__(self) -> str:
-        return f"started {self.started} by {self.user} on {self.host} (process {self.pid})"
+        return f"started {in_words(self.started)} by {self.user} on {self.host} (process {self.pid})"
 
     def pack(self) -> bytes:
         """Return the record."""
-        return pack_json(OWNER, dataclasses.asdict(self))
+        return pack_json(OWNER, {**dataclasses.asdict(self), "started": self.started.strftime(_FORM)})
 
     @classmethod
     def unpack(cls, body: bytes) -> Owner:
@@ -65,14 +69,38 @@ class Owner:
         ValueError, TypeError
             If it says what cannot be.
         """
-        owner = cls(**json_object(body))
+        found = json_object(body)
+        owner = cls(**{**found, "started": _moment(found.get("started"))})
         for part in dataclasses.fields(owner):
-            kind = {"int": int, "bool": bool}.get(str(part.type), str)
+            kind = {"int": int, "bool": bool, "datetime": datetime}.get(str(part.type), str)
             if type(getattr(owner, part.name)) is not kind:
                 raise ValueError(f"whose {part.name} is {getattr(owner, part.name)!r}")
         if not 0 <= owner.epoch < 1 << 62:
             raise ValueError(f"of epoch {owner.epoch}")
         return owner
+
+
+def in_words(moment: datetime) -> str:
+    """Return a moment in the local time of this process, with the time zone.
+
+    Parameters
+    ----------
+    moment : datetime.datetime
+        An aware one.
+
+    Examples
+    --------
+    >>> in_words(datetime(2026, 11, 23, 8, 13, 2, tzinfo=UTC))  # doctest: +ELLIPSIS
+    '2026-11-2...:...:02 ...'
+    """
+    return moment.astimezone().strftime(_FORM)
+
+
+def _moment(text: Any) -> datetime:
+    try:
+        return datetime.strptime(text, _FORM).astimezone(UTC)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"whose started is {text!r}") from error
 
 
 def _user() -> str:
