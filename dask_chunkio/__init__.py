@@ -42,5 +42,5 @@ __version__ = "0.1.0.dev0"
 
 
 def __dir__() -> list[str]:
-    """Show the public names, and not the modules that they are in."""
+    """Return the public names, without the modules that define them."""
     return [*__all__, "__version__"]

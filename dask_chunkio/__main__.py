@@ -1,4 +1,4 @@
-"""``python -m dask_chunkio`` is ``dask-chunkio``."""
+"""Entry point of ``python -m dask_chunkio``, which runs the program ``dask-chunkio``."""
 
 from dask_chunkio.cli.main import main
 

@@ -1,8 +1,8 @@
-"""Settings: what dask.config says under ``chunkio``, at the time of a call.
+"""Settings from the section ``chunkio`` of dask.config, read at each call.
 
-The defaults stand in ``chunkio.yaml`` beside this module.  They are changed as all of dask's are: by
-files in dask's configuration folders, by environment variables such as ``DASK_CHUNKIO__BUFFER_SIZE``,
-or by ``dask.config.set({"chunkio.buffer-size": "128MiB"})``.
+The file ``chunkio.yaml`` beside this module has the defaults.  Users change them like all settings of dask: with
+files in dask's configuration folders, with environment variables such as ``DASK_CHUNKIO__BUFFER_SIZE``,
+or with ``dask.config.set({"chunkio.buffer-size": "128MiB"})``.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ for _defaults in dask.config.collect_yaml([str(Path(__file__).with_name("chunkio
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a call uses where its arguments say nothing.
+    """Values that a call uses for the arguments that are not given.
 
     Parameters
     ----------
     buffer_nbytes : int
-        The most bytes of a buffer that nobody gave a shape.
+        Maximum size of a buffer whose shape is not given, in bytes.
     buffers_per_thread : int
-        At least so many buffers for each thread.
+        Minimum number of buffers for each thread.
     chunk_nbytes : int
-        The most bytes of a chunk that nobody gave a shape.
+        Maximum size of a chunk whose shape is not given, in bytes.
     memory_limit : int or None
-        Bytes that one worker process may take in all.
+        Total memory that one worker process may use, in bytes.
     durability : str
-        As `to_hdf5` takes it.
+        Same as in `to_hdf5`.
     wait : bool
-        As `to_hdf5` takes it.
+        Same as in `to_hdf5`.
     progress : bool or None
-        As `to_hdf5` takes it.
+        Same as in `to_hdf5`.
     log_seconds : float
-        How often the logger says how far a write is.
+        Time between two progress messages of the logger.
     worker_seconds : float
-        How long a call waits for the first worker of a cluster.
+        Maximum time that a call waits for the first worker of a cluster.
     lease_seconds : float
-        How long a write is believed to be running without a sign of life, where file locks do not reach.
+        Time after which a write on a host that file locks do not reach counts as dead, if it gives no sign of life.
     """
 
     buffer_nbytes: int
@@ -67,12 +67,12 @@ class Settings:
 
 
 def settings() -> Settings:
-    """Return what dask.config says now.
+    """Return the present settings of dask.config.
 
     Raises
     ------
     ArgumentError
-        Naming the setting whose value is none.
+        If the value of a setting is invalid; the message names the setting.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Everything of dask and distributed that is not their public API, or that needs distributed.
+"""All use of private parts of dask and distributed, and all code that needs distributed.
 
-distributed takes a quarter of a second to import.  Who uses a cluster has imported it; where nobody has, there is no
-client, no worker, and no error of theirs.
+The import of distributed takes a quarter of a second.  A program that uses a cluster has imported it already.  If it
+is not imported, there is no client, no worker and no error of theirs.
 """
 
 from __future__ import annotations
@@ -41,47 +41,47 @@ __all__ = [
     "worker_threads",
 ]
 
-# Number of the dataset, number of the buffer, its bytes.
+# Number of the dataset, number of the buffer, size of the buffer in bytes.
 ProgressReport = tuple[int, int, int]
 ReportListener = Callable[[ProgressReport], None]
 _listeners: dict[str, ReportListener] = {}
 
 
 def is_loaded() -> bool:
-    """Say whether anybody in this process uses distributed."""
+    """Return whether this process has imported distributed."""
     return "distributed" in sys.modules
 
 
 def distributed() -> Any:
-    """Return the package distributed, imported now if it is not yet."""
+    """Return the package distributed; import it if that was not done before."""
     return importlib.import_module("distributed")
 
 
 def cluster_errors() -> tuple[type[Exception], ...]:
-    """Return the exceptions with which a cluster gives up a computation; none where there is no cluster."""
+    """Return the exceptions that a cluster raises if it abandons a computation; none if there is no cluster."""
     return (distributed().KilledWorker, distributed().CancelledError) if is_loaded() else ()
 
 
 def killed_task(error: BaseException) -> Any:
-    """Return the key of the task on which workers died again and again; None for any other error."""
+    """Return the key of the task during which several workers died; None for any other error."""
     return getattr(error, "task", None) if is_loaded() and isinstance(error, distributed().KilledWorker) else None
 
 
 def is_connection_lost(error: BaseException) -> bool:
-    """Say whether a client gave up what it waited for as its connection broke.
+    """Return whether a client cancelled its futures because it lost its connection.
 
-    distributed names that in the text of its `CancelledError` only.
+    distributed states this reason only in the text of its `CancelledError`.
     """
     return "connection-lost" in str(error)
 
 
 def is_client(scheduler: Any) -> bool:
-    """Say whether a scheduler is a client of a cluster."""
+    """Return whether `scheduler` is a client of a cluster."""
     return is_loaded() and isinstance(scheduler, distributed().Client)
 
 
 def package_folders() -> list[str]:
-    """Return the folders of dask and distributed, without importing the latter."""
+    """Return the folders of dask and distributed, without an import of distributed."""
     return [folder for name in ("dask", "distributed") for folder in _locations(name)]
 
 
@@ -91,16 +91,16 @@ def _locations(name: str) -> list[str]:
 
 
 def memory_limit() -> int:
-    """Return the bytes that this process may have, as distributed finds them: of the machine, its cgroup and limits."""
+    """Return the memory limit of this process in bytes, as distributed finds it in the machine, cgroup and limits."""
     return int(importlib.import_module("distributed.system").MEMORY_LIMIT)
 
 
 def transaction_lock(write_id: str) -> Callable[[], AbstractContextManager[object]]:
-    """Return what gives the lock of one write.
+    """Return a function that returns the lock of one write.
 
-    On a cluster that is the scheduler's lock, which also holds where a file system's locks do
-    not reach other hosts.  It has a lease and can be held twice: `flock` on the file stands
-    beside it.  Call this in a task's own thread.
+    On a cluster this is a lock of the scheduler.  It works even if the locks of the file system
+    do not reach other hosts.  It has a lease, so that two processes can hold it at the same time:
+    the write therefore also takes `flock` on the file.  Call this function in the thread of a task.
     """
     if not _in_worker():
         return contextlib.nullcontext
@@ -109,20 +109,20 @@ def transaction_lock(write_id: str) -> Callable[[], AbstractContextManager[objec
 
 
 def is_held(key: str) -> bool:
-    """Say whether a graph with this key is being run here, or its value is kept by a worker for one.
+    """Return whether this process runs a graph with this key, or one of its workers keeps the value of the key.
 
-    A value that was computed can live on in the traceback of an error when its graph is long given up; and a
-    worker that is short of memory has it on disk.
+    Whether the value itself is in memory does not tell this: the traceback of an error can keep a value long after
+    its graph was abandoned, and a worker that is short of memory moves a value to disk.
     """
     workers = list(distributed().Worker._instances) if is_loaded() else []
     return any(key in worker.data for worker in workers) or any(_is_of_graph(frame, key) for frame in _running_frames())
 
 
 def _is_of_graph(frame: FrameType, key: str) -> bool:
-    """Say whether a call of dask's local schedulers is for a graph with this key."""
+    """Return whether a stack frame belongs to a local scheduler of dask that runs a graph with this key."""
     if frame.f_code is get_async.__code__:
         return key in frame.f_locals["dsk"]
-    # A worker process hands on what it has computed when all tasks of a batch are done.
+    # A worker process returns its results when all tasks of a batch are done.
     if frame.f_code is batch_execute_tasks.__code__:
         return any(arguments[0] == key for arguments in frame.f_locals["it"])
     return False
@@ -137,14 +137,14 @@ def _running_frames() -> Iterator[FrameType]:
 
 
 def scheduler_address() -> str:
-    """Return the address of the scheduler whose worker runs this task; empty where none does."""
+    """Return the address of the scheduler whose worker runs this task; empty outside of a worker."""
     return str(distributed().get_worker().scheduler.address) if _in_worker() else ""
 
 
 def spans_hosts() -> bool:
-    """Say whether workers of other hosts may run tasks of the same graph.
+    """Return whether workers on other hosts may run tasks of the same graph.
 
-    A worker that listens on this host alone has no others.
+    If the worker accepts connections from this host only, there are no workers on other hosts.
     """
     if not _in_worker():
         return False
@@ -154,14 +154,14 @@ def spans_hosts() -> bool:
 
 
 def worker_threads(otherwise: int) -> int:
-    """Return how many threads the worker has that runs this task."""
+    """Return the number of threads of the worker that runs this task; `otherwise` outside of a worker."""
     return int(distributed().get_worker().state.nthreads) if _in_worker() else otherwise
 
 
 def leave_threads() -> bool:
-    """Give up this task's place among a worker's threads; say whether it may wait now.
+    """Take this task out of the worker's thread pool; return whether the task may now wait.
 
-    Outside of a worker, whoever waits may have the very thread that the one waited for needs.
+    Outside of a worker a task must not wait: it may occupy the thread that the awaited task needs.
     """
     if not _in_worker():
         return False
@@ -170,7 +170,7 @@ def leave_threads() -> bool:
 
 
 def pauses() -> Iterator[float]:
-    """Return how long to wait between attempts, in seconds: longer and longer, to half a second, and never together."""
+    """Yield the pauses between attempts, in seconds: growing up to half a second, random so that attempts spread."""
     pause = 0.02
     while True:
         yield pause * random.uniform(0.5, 1.0)
@@ -178,13 +178,13 @@ def pauses() -> Iterator[float]:
 
 
 def progress_topic(write_id: str) -> str:
-    """Return the topic under which workers report."""
+    """Return the topic of the events with which workers report committed buffers."""
     return f"dask_chunkio-{write_id}"
 
 
 @contextlib.contextmanager
 def listen(write_id: str, listener: ReportListener):  # type: ignore[no-untyped-def]
-    """Tell `listener` of buffers committed by tasks in this process."""
+    """Call `listener` for each buffer that tasks in this process commit, while the context is open."""
     _listeners[write_id] = listener
     try:
         yield
@@ -193,7 +193,7 @@ def listen(write_id: str, listener: ReportListener):  # type: ignore[no-untyped-
 
 
 def report(write_id: str, word: ProgressReport) -> None:
-    """Tell the client of a buffer that is committed."""
+    """Report a committed buffer to the client."""
     listener = _listeners.get(write_id)
     if listener is not None:
         listener(word)

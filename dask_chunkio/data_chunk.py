@@ -1,4 +1,4 @@
-"""What an iterator yields: values, and the place in the array where they belong."""
+"""The items that an iterator yields: values, and their position in the array."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ __all__ = ["DataChunk"]
 
 
 class DataChunk:
-    """A piece of an array, and where in the array it belongs.
+    """A part of an array, and its position in the array.
 
-    Attributes that a DataChunk does not have are those of its data, so that it can stand
-    where an array is read.
+    A DataChunk passes on the attributes of its data, so that code that reads an array can
+    read a DataChunk.
 
     Parameters
     ----------
     data : numpy.ndarray, optional
         The values.
     selection : tuple of slice, slice or int, optional
-        Where they belong.
+        The position of the values in the array.
 
     Raises
     ------
     ArgumentTypeError
-        If `data` is no numpy array.
+        If `data` is not a numpy array.
 
     Examples
     --------
@@ -55,13 +55,13 @@ class DataChunk:
         return f"DataChunk(data={self.data!r}, selection={self.selection!r})"
 
     def __getattr__(self, name: str) -> Any:
-        # A copy or an unpickled object is asked for attributes before it has any: looking
-        # for `data` through `self.data` there would never end.
+        # `copy` and `pickle` ask a new object for attributes before it has any: a search
+        # for `data` through `self.data` would then never end.
         if name in ("data", "selection"):
             raise AttributeError(name)
         return getattr(self.data, name)
 
-    # All three are looked up on the instance too, where the data's own would be found.
+    # `copy` and `pickle` look up these three on the instance too, where `__getattr__` would find those of the data.
     def __copy__(self) -> Self:
         return type(self)(self.data, self.selection)
 
@@ -87,7 +87,7 @@ class DataChunk:
         Raises
         ------
         ArgumentTypeError
-            If the selection is no int, slice, or tuple of them.
+            If the selection is not an int, a slice, or a tuple of them.
         """
         axes = self.selection if isinstance(self.selection, tuple) else (self.selection,)
         return tuple(self._min_bound(axis) for axis in axes)

@@ -1,27 +1,27 @@
-"""Every error that dask_chunkio raises on purpose.
+"""All errors that dask_chunkio raises on purpose.
 
 ::
 
     ChunkIOError
     ├── ArgumentError            (ValueError)       an argument that cannot be used
     │   ├── AlignmentError       (AssertionError)   shapes that do not fit one another
-    │   └── IteratorArgumentError (AssertionError)  where hdmf's iterator asserts
+    │   └── IteratorArgumentError (AssertionError)  an argument that hdmf checks with assert
     ├── ArgumentTypeError        (TypeError)        an argument of the wrong type
     │   ├── CastError                               a dtype that cannot hold the source's
     │   └── PicklingError                           a source that cannot leave its process
-    ├── SourceError              (RuntimeError)     what a source returned or raised
+    ├── SourceError              (RuntimeError)     a source that raised or returned wrong data
     ├── TargetError              (OSError)          the file to write, or its folder
-    │   ├── TargetExistsError    (FileExistsError)  something stands under the final name
+    │   ├── TargetExistsError    (FileExistsError)  the final name exists already
     │   ├── TargetBusyError                         another program has the file open
     │   ├── TargetChangedError                      another write changed the file as this one began
-    │   └── UnfinishedWriteError                    what an earlier write left behind
+    │   └── UnfinishedWriteError                    an earlier write that has not finished
     ├── IntegrityError           (RuntimeError)     the file is not what was written to it
     ├── FilterError              (RuntimeError)     a filter that failed or is missing
     └── WorkerError              (RuntimeError)     processes that ended or never started
 
-Every class takes one message, so that an error raised in a worker arrives whole in the
-client.  Each message names what was wrong and what to do about it; what is in it of files' names and
-contents is shown by `dask_chunkio.printable`.
+Each class takes one message, so that an error raised in a worker arrives unchanged in the
+client.  Each message names what was wrong and what to do about it.  `dask_chunkio.printable` escapes the names and
+contents of files in a message.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
 
 
 class ChunkIOError(Exception):
-    """Base of all errors of this package."""
+    """Base class of all errors of this package."""
 
     def __str__(self) -> str:
         return printable(super().__str__())
@@ -72,7 +72,7 @@ class ArgumentTypeError(ChunkIOError, TypeError):
 
 
 class CastError(ArgumentTypeError):
-    """A source whose values cannot be stored as the dataset's dtype, as HDF5 would store them."""
+    """A source whose values HDF5 cannot convert to the dtype of the dataset."""
 
 
 class PicklingError(ArgumentTypeError):
@@ -80,7 +80,7 @@ class PicklingError(ArgumentTypeError):
 
 
 class SourceError(ChunkIOError, RuntimeError):
-    """A source that raised, or returned something else than it had announced."""
+    """A source that raised, or that returned something other than it had announced."""
 
 
 class TargetError(ChunkIOError, OSError):
@@ -88,7 +88,7 @@ class TargetError(ChunkIOError, OSError):
 
 
 class TargetExistsError(TargetError, FileExistsError):
-    """Something stands under the target's name already."""
+    """The name of the target exists already."""
 
 
 class TargetBusyError(TargetError):
@@ -96,11 +96,11 @@ class TargetBusyError(TargetError):
 
 
 class TargetChangedError(TargetError):
-    """Another write has changed the target since this one looked at it."""
+    """Another write has changed the target since this write inspected it."""
 
 
 class UnfinishedWriteError(TargetError):
-    """An earlier write to the same target ended before its time, or is still running."""
+    """An earlier write to the same target was interrupted, or is still running."""
 
 
 class IntegrityError(ChunkIOError, RuntimeError):
@@ -112,4 +112,4 @@ class FilterError(ChunkIOError, RuntimeError):
 
 
 class WorkerError(ChunkIOError, RuntimeError):
-    """Worker processes that ended, or could not be started."""
+    """Worker processes that ended, or that could not be started."""

@@ -1,4 +1,4 @@
-"""What a write tells of itself while it runs."""
+"""Events emitted during a write."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["BufferCommitted", "Listener", "WriteEvent", "WriteFailed", "WriteFin
 
 @dataclass(frozen=True, slots=True)
 class WriteStarted:
-    """The tasks of a write are handed to the scheduler.
+    """The tasks of a write are submitted to the scheduler.
 
     Parameters
     ----------
@@ -19,9 +19,9 @@ class WriteStarted:
     datasets : tuple of str
         Names of the datasets.
     nbytes : int or None
-        Bytes that are going to be written, before filters; None where a stream's length is not known.
+        Bytes to be written, before filters; None if the length of a stream is not known.
     buffers : int or None
-        How many buffers that are; None where it is not known.
+        Number of buffers to be written; None if it is not known.
     """
 
     path: str
@@ -32,7 +32,7 @@ class WriteStarted:
 
 @dataclass(frozen=True, slots=True)
 class BufferCommitted:
-    """A buffer is in the file, or was found there.
+    """A buffer is committed to the file, or was already committed by an earlier attempt.
 
     Parameters
     ----------
@@ -43,9 +43,9 @@ class BufferCommitted:
     buffer : int
         Number of the buffer in its grid.
     nbytes : int
-        Its bytes, before filters.
+        Size of the buffer in bytes, before filters.
     done_nbytes : int
-        Bytes of all buffers that were heard of so far, this one included.
+        Bytes of all buffers that were reported so far, this one included.
     """
 
     path: str
@@ -57,7 +57,7 @@ class BufferCommitted:
 
 @dataclass(frozen=True, slots=True)
 class WriteFinished:
-    """Every dataset is whole, and stands under its name.
+    """All datasets are complete and visible under their names.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class WriteFinished:
     nbytes, stored_nbytes : int
         Bytes before and after filters.
     seconds : float
-        From the first task to the last.
+        Time from the start of the first task to the end of the last.
     """
 
     path: str
@@ -77,14 +77,14 @@ class WriteFinished:
 
 @dataclass(frozen=True, slots=True)
 class WriteFailed:
-    """The write has ended before its time; what was committed is kept.
+    """The write ended before it was complete; the committed buffers are kept.
 
     Parameters
     ----------
     path : str
         Absolute path of the file.
     error : BaseException
-        What `to_hdf5` raises next.
+        The error that `to_hdf5` raises next.
     """
 
     path: str

@@ -1,7 +1,7 @@
-"""The iterator that users subclass: hdmf's contract, kept by plain numpy.
+"""The iterator that users subclass: the interface of hdmf's iterator, implemented with numpy only.
 
-A subclass says how to read a selection, and what shape and dtype there is to read; buffers
-and chunks, their order, progress and pickling are settled here.
+A subclass defines how to read a selection, and the shape and dtype of the array.  This module defines buffers
+and chunks, their order, progress and pickling.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ __all__ = ["GenericDataChunkIterator"]
 
 
 class _SeenByHdmf:
-    """Makes hdmf take an object for one of its iterators, without importing hdmf.
+    """Mixin that makes hdmf accept an object as one of its iterators, without an import of hdmf.
 
     hdmf asks ``isinstance(data, AbstractDataChunkIterator)``, and any ABC answers that by
-    first reading ``data.__class__``.  That moment is the only one which always comes after
-    hdmf's import and before its question, whichever package was imported first and whenever
-    the object was made.  Until hdmf is there, nothing happens.
+    first reading ``data.__class__``.  Only this moment always comes after the import of hdmf
+    and before its check, whichever package was imported first and whenever the object was
+    made.  As long as hdmf is not imported, nothing happens.
     """
 
     @property  # type: ignore[misc]  # read-only is enough
@@ -44,7 +44,7 @@ class _SeenByHdmf:
 
 def _register_with_hdmf() -> None:
     """Register our iterator as a virtual subclass of hdmf's, if hdmf is imported."""
-    # In a module that is half imported the class may be missing; the next call finds it.
+    # While another thread imports hdmf, the module may lack the class; the next call finds it.
     abstract = getattr(sys.modules.get("hdmf.data_utils"), "AbstractDataChunkIterator", None)
     if abstract is not None:
         abstract.register(GenericDataChunkIterator)
@@ -53,17 +53,17 @@ def _register_with_hdmf() -> None:
 class GenericDataChunkIterator(_SeenByHdmf, ABC):
     """An array that is read buffer by buffer; the base class for users' own sources.
 
-    A subclass gives `_get_data`, `_get_maxshape` and `_get_dtype`.  Its own attributes are
-    set before ``super().__init__()``, which calls the last two.
+    A subclass defines `_get_data`, `_get_maxshape` and `_get_dtype`.  It sets its own
+    attributes before it calls ``super().__init__()``, which calls the last two.
 
-    There are two ways through the buffers.  A loop (``for chunk in it``, ``iter(it)``,
-    ``list(it)``) is a pass of its own from the first buffer to the last, as often as it is
-    asked.  ``next(it)`` advances one place that belongs to the object: it goes on where the
-    last ``next(it)`` stopped, raises StopIteration ever after the last buffer, and after an
-    error gives the same buffer again.  hdmf's writer uses ``next``; to write one iterator
+    There are two ways to iterate over the buffers.  A loop (``for chunk in it``, ``iter(it)``,
+    ``list(it)``) always runs from the first buffer to the last, and can be repeated.
+    ``next(it)`` advances a position that the object keeps: it continues after the last
+    ``next(it)``, raises StopIteration at every call after the last buffer, and returns the
+    same buffer again after an error.  hdmf's writer uses ``next``; to write one iterator
     with it twice, pass ``copy.copy(it)``, which starts at the first buffer.
 
-    There is no ``len(it)``: numpy would take the object for a sequence and read it all.
+    There is no ``len(it)``: numpy would treat the object as a sequence and read all of it.
 
     Parameters
     ----------
@@ -81,10 +81,10 @@ class GenericDataChunkIterator(_SeenByHdmf, ABC):
     display_progress : bool, default False
         Show a progress bar while the buffers are read.
     progress_bar_class : callable, optional
-        What makes the bar: called with ``total`` and `progress_bar_options`, it returns an
-        object with ``update(n=1)`` and, if need be, ``close()``.  ``tqdm.tqdm`` by default.
+        Class or function that makes the bar.  It is called with ``total`` and `progress_bar_options`,
+        and returns an object with ``update(n=1)`` and optionally ``close()``.  ``tqdm.tqdm`` by default.
     progress_bar_options : dict, optional
-        More keywords for it; ``total`` is ignored, with a warning.
+        Further keywords for `progress_bar_class`; ``total`` is ignored, with a warning.
 
     Attributes
     ----------
@@ -93,26 +93,26 @@ class GenericDataChunkIterator(_SeenByHdmf, ABC):
     num_buffers : int
         Number of buffers.
     buffer_selection_generator : BufferSelections
-        The selections of the buffers; can be looped over again, and answers ``next``.
+        The selections of the buffers; supports repeated loops and ``next``.
     display_progress : bool
         Whether a bar is shown.
     progress_bar_class : callable or None
     progress_bar_options : dict
         As given, without ``total``.
     progress_bar : object or None
-        The bar that ``next(it)`` moves, while there is one.
+        The bar that ``next(it)`` updates, if one is shown at present.
 
     Raises
     ------
     IteratorArgumentError
         If a shape and its budget are both given, a budget is not above 0 or holds no
-        element, or a chunk or buffer exceeds the array.  It is an AssertionError, as hdmf's.
+        element, or a chunk or buffer exceeds the array.  It is an AssertionError, as in hdmf.
     AlignmentError
-        If a shape has not the array's rank, or a buffer would cut chunks.  It is an
-        AssertionError, too.
+        If the rank of a shape differs from that of the array, or a buffer would split chunks.
+        It is an AssertionError, too.
     ArgumentTypeError
         If an argument is of the wrong type, or `_get_maxshape` or `_get_dtype` returned
-        something else than a shape and a dtype.
+        something other than a shape and a dtype.
 
     Examples
     --------
@@ -179,10 +179,10 @@ class GenericDataChunkIterator(_SeenByHdmf, ABC):
 
     @abstractmethod
     def _get_data(self, selection: Selection) -> npt.NDArray[Any]:
-        """Read what `selection` selects, into memory.
+        """Read the selected part of the array into memory.
 
-        A parallel write calls this from several threads and in any order; it should depend
-        on nothing but `selection`.
+        A parallel write calls this from several threads and in any order.  The result should
+        depend on `selection` only.
 
         Parameters
         ----------
@@ -192,7 +192,7 @@ class GenericDataChunkIterator(_SeenByHdmf, ABC):
         Returns
         -------
         numpy.ndarray
-            Of the selection's shape.
+            The values, with the shape of the selection.
         """
 
     @abstractmethod
@@ -201,7 +201,7 @@ class GenericDataChunkIterator(_SeenByHdmf, ABC):
 
     @abstractmethod
     def _get_dtype(self) -> npt.DTypeLike:
-        """Return the dtype of the array, or a name or type that numpy takes for one."""
+        """Return the dtype of the array, or a name or type that numpy accepts as one."""
 
     def _get_default_chunk_shape(self, chunk_mb: float) -> tuple[int, ...]:
         """Return the chunk shape for a budget; see `dask_chunkio.geometry.sizing.default_chunk_shape`."""
@@ -223,16 +223,16 @@ class GenericDataChunkIterator(_SeenByHdmf, ABC):
 
     @property
     def buffer_shape_is_explicit(self) -> bool:
-        """Whether the user or the subclass chose `buffer_shape`, and no writer may change it."""
+        """Whether the user or the subclass chose `buffer_shape`, so that a writer must not change it."""
         inferred = type(self)._get_default_buffer_shape is GenericDataChunkIterator._get_default_buffer_shape
         return self.__buffer_shape_given or not inferred
 
     def recommended_chunk_shape(self) -> tuple[int, ...]:
-        """Return the chunk shape for the dataset that this is written to."""
+        """Return the chunk shape for the dataset to which a writer writes this array."""
         return self.chunk_shape
 
     def recommended_data_shape(self) -> tuple[int, ...]:
-        """Return the shape for the dataset that this is written to."""
+        """Return the shape for the dataset to which a writer writes this array."""
         return self.maxshape
 
     def __getitem__(self, number: int) -> DataChunk:
@@ -243,7 +243,7 @@ class GenericDataChunkIterator(_SeenByHdmf, ABC):
         IndexError
             If there is no such buffer.
         SourceError
-            If `_get_data` returned something else than an array of the selection's shape.
+            If `_get_data` returned something other than an array of the selection's shape.
         """
         number = as_integer("the number of a buffer", number)
         if not -self.num_buffers <= number < self.num_buffers:
@@ -280,7 +280,7 @@ class GenericDataChunkIterator(_SeenByHdmf, ABC):
         return chunk
 
     def _read(self, number: int) -> DataChunk:
-        # Depends on no cursor: several threads read at once.
+        # Must not use the position of `next`: several threads read at once.
         selection = self.buffer_selection_generator[number]
         where = f"for buffer {number} of {self.num_buffers}, selection {selection}"
         try:
@@ -310,7 +310,7 @@ class GenericDataChunkIterator(_SeenByHdmf, ABC):
     def _begin_progress(self, done: int) -> None:
         self.progress_bar = bar = self._new_progress_bar()
         if bar is not None:
-            # The caller of next() may stop at any time; the bar goes with this object then.
+            # The caller of next() may stop at any time: the bar is then closed together with this object.
             self.__close_progress_bar = weakref.finalize(self, _close, bar)
             if done:
                 bar.update(n=done)
@@ -321,12 +321,12 @@ class GenericDataChunkIterator(_SeenByHdmf, ABC):
             self.__close_progress_bar()
 
     def _to_dict(self) -> dict[str, Any]:
-        """Return what `_from_dict` makes an equal iterator from; optional, as in hdmf."""
+        """Return a dict from which `_from_dict` makes an equal iterator; optional, as in hdmf."""
         raise NotImplementedError("define _to_dict and _from_dict together, or neither")
 
     @staticmethod
     def _from_dict(dictionary: dict[str, Any]) -> GenericDataChunkIterator:
-        """Return the iterator that `_to_dict` described; optional, as in hdmf."""
+        """Return an iterator made from the result of `_to_dict`; optional, as in hdmf."""
         raise NotImplementedError("define _to_dict and _from_dict together, or neither")
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
@@ -336,18 +336,18 @@ class GenericDataChunkIterator(_SeenByHdmf, ABC):
         return super().__reduce_ex__(protocol)
 
     def __getstate__(self) -> Any:
-        # With slots in a subclass, the state is a pair of dicts.
+        # If a subclass has slots, the state is a pair of dicts.
         state = super().__getstate__()
         attributes, *slots = state if isinstance(state, tuple) else (state,)
         left_out = ("progress_bar", "_GenericDataChunkIterator__close_progress_bar")
         kept = {name: value for name, value in attributes.items() if name not in left_out}
-        # A shallow copy must not share its place in the buffers.
+        # A shallow copy must have its own position in the buffers.
         kept["buffer_selection_generator"] = copy.copy(self.buffer_selection_generator)
         return (kept, *slots) if slots else kept
 
 
 def _close(bar: Any) -> None:
-    # hdmf asks no bar for a close().
+    # hdmf does not require that a bar has close().
     close = getattr(bar, "close", None)
     if close is not None:
         close()

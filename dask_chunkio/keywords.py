@@ -13,15 +13,15 @@ __all__ = ["DatasetKeywords", "PlanKeywords", "WriteKeywords"]
 
 
 class DatasetKeywords(TypedDict, total=False):
-    """Keywords of one dataset; all of them may be left out.
+    """Keywords of one dataset; all of them are optional.
 
-    Those from ``compression`` to ``track_order`` are keywords of `h5py.Group.create_dataset`, and mean the same.
+    The keywords from ``compression`` to ``track_order`` have the same meaning as in `h5py.Group.create_dataset`.
     """
 
     chunks: int | tuple[int, ...] | Literal["auto", True]
-    """Shape of the HDF5 chunks, in elements; ``"auto"``, the default, has it chosen."""
+    """Shape of the HDF5 chunks, in elements; chosen automatically for ``"auto"``, the default."""
     buffer_shape: int | tuple[int, ...]
-    """Shape of the buffers, in elements, whole chunks each; chosen by default."""
+    """Shape of the buffers, in elements, a multiple of the chunk shape; chosen automatically by default."""
     dtype: DTypeLike
     """Type of the elements in the file; the source's by default."""
     attrs: Mapping[str, Any]
@@ -29,35 +29,35 @@ class DatasetKeywords(TypedDict, total=False):
     read: Literal["concurrent", "serial", "ordered"]
     """Whether buffers are read by several tasks at once, one at a time, or one after the other in order."""
     region: Any
-    """Part of a dataset that exists: what stands in ``dataset[region] = source``."""
+    """Part of an existing dataset: the index in ``dataset[region] = source``."""
     append: bool | int
-    """True, or an axis: write behind the end of a dataset, which is made if it does not exist."""
+    """True, or an axis: write after the end of a dataset, which is created if it does not exist."""
     compression: str | int | Mapping[str, Any] | None
     """Name of a filter, its number, a level of gzip, or an object of hdf5plugin's; None, the default, for none."""
     compression_opts: Any
-    """What the filter takes: the level of gzip, for example."""
+    """Parameters of the filter, for example the level of gzip."""
     shuffle: bool
     """Whether bytes of equal significance are stored side by side before they are compressed."""
     fletcher32: bool
     """Whether each chunk has a checksum."""
     scaleoffset: int
-    """Decimals, or bits, that the scale-offset filter keeps."""
+    """Number of decimals, or of bits, that the scale-offset filter keeps."""
     fillvalue: Any
-    """Value of elements that nobody has written."""
+    """Value of elements that were never written."""
     fill_time: Literal["alloc", "ifset", "never"]
     """When HDF5 writes fill values."""
     maxshape: int | tuple[int | None, ...] | Literal[True]
-    """Shape to which the dataset can grow; None along an axis for without limit."""
+    """Shape to which the dataset can grow; None for an axis without limit."""
     track_times: bool
     """Whether the dataset has a modification time."""
     track_order: bool
-    """Whether attributes keep the order in which they were made."""
+    """Whether attributes keep the order in which they were created."""
     allow_unknown_filter: bool
-    """Whether a filter may be used that HDF5 does not find."""
+    """Whether to accept a filter that HDF5 does not find."""
 
 
 class PlanKeywords(DatasetKeywords, total=False):
-    """Keywords of `to_hdf5` that a plan does not depend on."""
+    """Keywords of `to_hdf5` that have no effect on a plan."""
 
     callback: Listener | None
     compute: bool
@@ -69,7 +69,7 @@ class PlanKeywords(DatasetKeywords, total=False):
 
 
 class WriteKeywords(DatasetKeywords, total=False):
-    """Keywords of `to_hdf5` but for ``compute``, which decides what it returns."""
+    """All keywords of `to_hdf5` except ``compute``, which determines the type of its result."""
 
     callback: Listener | None
     compute_kwargs: Mapping[str, Any] | None

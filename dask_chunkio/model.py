@@ -1,4 +1,4 @@
-"""What planning and execution share: what is to be made, how each dataset is written, and what tasks know."""
+"""Records that planning and execution share: a file to create, a dataset to write, and the layout that tasks use."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class DatasetJob:
     Parameters
     ----------
     layout : DatasetLayout
-        The dataset as HDF5 makes it.
+        The properties of the dataset in HDF5.
     buffer_shape : tuple of int
         Shape of its buffers.
     source_dtype : numpy.dtype
-        What its source announces.
+        The dtype that its source announces.
     read : str
-        How its source may be read.
+        The read mode of its source.
     options : mapping
-        The keywords of `h5py.Group.create_dataset` that it is made with.
+        The keywords of `h5py.Group.create_dataset` for its creation.
     open_ended : bool
-        Whether its length is not known before its source has ended.
+        Whether its length is unknown until its source ends.
     most_rows : int or None
-        Then, the most that it may have.
+        The maximum length of an open-ended dataset.
     """
 
     layout: DatasetLayout
@@ -51,18 +51,18 @@ class DatasetJob:
 
     @property
     def label(self) -> str:
-        """The name of the dataset in the keys of its tasks: schedulers take no key that is not UTF-8."""
+        """The name of the dataset in the keys of its tasks; valid UTF-8, which schedulers require."""
         return self.layout.name.strip("/").replace("/", ".").encode("utf-8", "replace").decode()
 
     @property
     def shape(self) -> Shape:
-        """Shape of what is written."""
+        """Shape of the region to write; by default of the whole dataset."""
         region = self.layout.region
         return self.layout.shape if region is None else region.shape
 
     @property
     def nbytes(self) -> int:
-        """Bytes of what is written, before filters."""
+        """Bytes to write, before filters."""
         return math.prod(self.shape) * self.layout.form.dtype.itemsize
 
     @property
@@ -71,27 +71,27 @@ class DatasetJob:
         return buffer_grid(self.layout.chunks, self.buffer_shape)
 
     def selection(self, buffer: int) -> Selection:
-        """Return what a buffer selects from the source."""
+        """Return the selection of a buffer, relative to the source."""
         found, region = self.buffers[buffer], self.layout.region
         return found if region is None else region.of_source(found)
 
     def chunks_of(self, buffer: int) -> list[int]:
-        """Return the numbers of the chunks in a buffer; a dataset in one piece counts as one."""
+        """Return the numbers of the chunks in a buffer; a contiguous dataset counts as one chunk."""
         return list(self.buffers.chunk_numbers(buffer))
 
     def where(self, buffer: int, selection: Selection) -> str:
-        """Return words for messages."""
+        """Return the name of the dataset, the number of a buffer and its selection, as text for messages."""
         ranges = ", ".join(f"{axis.start}:{axis.stop}" for axis in selection)
         return f"{self.layout.name}, buffer {buffer}, selection [{ranges}]"
 
     def of_length(self, length: int) -> DatasetJob:
-        """Return the job with another length of the first axis."""
+        """Return a copy of the job with another length of the first axis."""
         return replace(self, layout=replace(self.layout, shape=(length, *self.layout.shape[1:])))
 
 
 @dataclass(frozen=True, slots=True)
 class Creation:
-    """What `create_target` makes."""
+    """The file and the datasets that a write creates."""
 
     target: Target
     specs: tuple[DatasetSpec, ...]
@@ -100,20 +100,21 @@ class Creation:
 
     @property
     def label(self) -> str:
-        """What its tasks are called: the dataset, or "file" where there are several."""
+        """The name in the keys of its tasks: the dataset, or "file" if there are several datasets."""
         return self.jobs[0].label if len(self.jobs) == 1 else "file"
 
     @property
     def key(self) -> str:
-        """Of the task in the graph that begins the write."""
+        """The key of the task that begins the write."""
         return f"create-{self.label}-{self.target.write_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class WriteLayout:
-    """What every task of a write needs to know: made by `create_target`, never changed.
+    """The data that every task of a write needs; never changed after the write has begun.
 
-    `complete` has the datasets of a call that has nothing to do.  Whoever has this in memory keeps the write alive.
+    `complete` lists the datasets of a call that has nothing to do.  A process that holds this object in memory keeps
+    the write alive through `keepalive`.
     """
 
     target: Target
@@ -126,9 +127,9 @@ class WriteLayout:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Says that a buffer (or all of a dataset that is read in order) is committed.
+    """Confirmation that a buffer, or a whole dataset that is read in order, is committed.
 
-    `last` is the number of the last buffer, `length` that of the first axis, where it was not known before.
+    `last` is the number of the last buffer.  `length` is the length of the first axis, if it was unknown before.
     """
 
     dataset: int

@@ -1,4 +1,4 @@
-"""The paths of files, as users write them."""
+"""Checks of the paths that users give."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 
 __all__ = ["is_url", "local_path"]
 
-# pathlib makes one slash of two; without the second one, only names that nobody gives a folder.
+# pathlib replaces two slashes by one.  With one slash, only names that are unlikely as names of folders count.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(s3a?|gs|gcs|az|abfss?|hdfs|https?|s?ftp|ssh|file|memory):/")
 
 
 def is_url(path: str) -> bool:
-    """Say whether `path` is the address of something that is no file of this machine.
+    """Return whether `path` is a URL and not the path of a local file.
 
     Examples
     --------
@@ -26,21 +26,21 @@ def is_url(path: str) -> bool:
 
 
 def local_path(name: str, path: Any) -> str:
-    """Return the path of a file of this machine, with ``~`` replaced by the user's folder.
+    """Return the path of a local file, with ``~`` replaced by the user's home folder.
 
     Parameters
     ----------
     name : str
-        Of the argument, for messages.
+        Name of the argument, for messages.
     path : str or path-like
-        As the user gives it.
+        The path that the user gave.
 
     Raises
     ------
     ArgumentTypeError
-        If it is no path.
+        If `path` is not a path.
     ArgumentError
-        If it is empty, or the address of something else.
+        If `path` is empty, names a folder, or is a URL.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Text from files, made safe to show: what others have put into a name never reaches a terminal as it is."""
+"""Conversion of text from files to text that is safe to show: control characters in names must not reach a terminal."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from typing import Any
 
 __all__ = ["printable"]
 
-# A message is read by people; a name of a megabyte in it says nothing more than its ends.
+# Limits the length of messages: a file may contain names of a megabyte.
 _MOST = 6000
 _KEPT = "\n\t"
 
 
 def printable(text: Any, most: int = _MOST) -> str:
-    r"""Return text without control characters, and not longer than people read.
+    r"""Return text of limited length without control characters.
 
-    Characters that a terminal obeys, that turn the direction of writing, that are invisible or that no encoding has
-    are written as Python writes them (``\x1b``, ``\u202e``).  Line ends and tabs stay.
+    Control characters of terminals, characters that reverse the direction of writing, invisible characters and
+    surrogates are replaced by Python's escapes (``\x1b``, ``\u202e``).  Line ends and tabs are kept.
 
     Parameters
     ----------
     text : object
-        A str, or what has one.
+        A str, or an object that is converted with ``str``.
     most : int
-        How many characters are shown; of what is longer the middle is left out.
+        Maximum number of characters; the middle of a longer text is left out.
 
     Examples
     --------

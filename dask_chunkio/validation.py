@@ -1,4 +1,4 @@
-"""Checks of what users pass in: each returns a plain value, or raises naming the argument."""
+"""Checks of arguments: each returns a plain value, or raises an error that names the argument."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["as_dtype", "as_integer", "as_shape", "check_either", "check_flag", "
 
 
 def typed(value: Any) -> str:
-    """Return a value and its type, for a message.
+    """Return the text of a value and its type, for a message.
 
     Examples
     --------
@@ -27,30 +27,30 @@ def typed(value: Any) -> str:
 
 
 def check_type(name: str, value: Any, right: bool, expected: str) -> None:
-    """Raise ArgumentTypeError unless `right`."""
+    """Raise ArgumentTypeError unless `right` is true."""
     if not right:
         raise ArgumentTypeError(f"{name} is {typed(value)}; it must be {expected}")
 
 
 def check_flag(name: str, value: Any) -> None:
-    """Refuse what is neither true nor false: ``"no"`` would be true.
+    """Check that a value is true or false; a string such as ``"no"`` would count as true.
 
     Raises
     ------
     ArgumentTypeError
-        Unless it is a bool, 0, 1 or None.
+        If the value is not a bool, 0, 1 or None.
     """
     is_flag = value is None or isinstance(value, bool | np.bool_) or (isinstance(value, int) and value in (0, 1))
     check_type(name, value, is_flag, "True or False")
 
 
 def check_either(budget_name: str, budget: Any, shape_name: str, shape: Any) -> None:
-    """Check the types of a byte budget and of the shape that it stands for, of which at most one is given.
+    """Check the types of a budget and of the shape that it determines, and that at most one of them is given.
 
     Raises
     ------
     ArgumentTypeError
-        If one of them is of the wrong type; a bool is no number.
+        If one of them is of the wrong type; a bool is not a number.
     IteratorArgumentError
         If both are given.
     """
@@ -62,7 +62,7 @@ def check_either(budget_name: str, budget: Any, shape_name: str, shape: Any) -> 
 
 
 def check_within(name: str, cell: Shape, shape: Shape) -> None:
-    """Raise IteratorArgumentError if `cell` exceeds `shape`; along an axis of length 0 it may be 1."""
+    """Raise IteratorArgumentError if `cell` exceeds `shape`; along an axis of length 0, `cell` may be 1."""
     for axis, (length, bound) in enumerate(zip(cell, shape, strict=True)):
         if length > max(bound, 1):
             raise IteratorArgumentError(
@@ -72,12 +72,12 @@ def check_within(name: str, cell: Shape, shape: Shape) -> None:
 
 
 def as_integer(name: str, value: Any) -> int:
-    """Return a number without fraction as an int; numpy's integers and floats such as 1e4 are numbers too.
+    """Return a number without fraction as an int; accept numpy's integers, and floats such as 1e4.
 
     Raises
     ------
     ArgumentTypeError
-        If it is no number, a bool, or has a fraction.
+        If the value is not a number, is a bool, or has a fraction.
 
     Examples
     --------
@@ -97,7 +97,7 @@ def as_shape(name: str, value: Any) -> Shape:
     Raises
     ------
     ArgumentTypeError
-        If it is no iterable of integers; the message names the axis.
+        If the value is not an iterable of integers; the message names the axis.
     """
     iterable = isinstance(value, Iterable) and not isinstance(value, str)
     check_type(name, value, iterable, "a tuple of one length for each axis")
@@ -105,12 +105,12 @@ def as_shape(name: str, value: Any) -> Shape:
 
 
 def as_dtype(name: str, value: Any) -> np.dtype[Any]:
-    """Return what numpy takes for a dtype, but for None, as one.
+    """Return a value that numpy accepts as a dtype as a dtype; refuse None.
 
     Raises
     ------
     ArgumentTypeError
-        If numpy takes it for none.
+        If numpy does not accept the value as a dtype, or it is None.
     """
     try:
         dtype: np.dtype[Any] = np.dtype(value)

@@ -1,4 +1,4 @@
-"""`to_hdf5` and `plan`: from what the user asks for to a whole file."""
+"""The public functions `to_hdf5` and `plan`: from the arguments of the user to a complete file."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ from dask_chunkio.validation import check_flag, check_type
 
 __all__ = ["command_line", "plan", "to_hdf5"]
 
-# Kept beside the file, so that `dask-chunkio resume` can go on.
+# The arguments of the command line.  A write stores them beside the file, so that `dask-chunkio resume` can resume it.
 command_line: ContextVar[tuple[str, ...]] = ContextVar("command_line", default=())
 
 
-# How often a write is planned anew, at once, as others change the file.
+# Number of attempts to plan a write, without a pause, while other writes change the file.
 _CHANGES = 20
 _NOT_OF_A_PLAN = PlanKeywords.__annotations__.keys() - DatasetKeywords.__annotations__.keys()
 
@@ -84,80 +84,80 @@ def to_hdf5(
     Parameters
     ----------
     filename : str or path-like
-        The file.  It appears under this name when it is whole, and not before.
+        The file.  It appears under this name only when it is complete.
     *args : str and source, or mapping of str to source
         ``"/x", source`` or ``{"/x": a, "/y": b}``.  A source is a `GenericDataChunkIterator`
-        (ours or hdmf's), a dask array, or anything with ``shape``, ``dtype`` and ``__getitem__``.
+        (ours or hdmf's), a dask array, or any object with ``shape``, ``dtype`` and ``__getitem__``.
     encoding : mapping, optional
         Keywords for single datasets: ``{"/x": {"compression": "gzip"}}``.
     overwrite : bool
-        Replace datasets that are there, and nothing else.  By default a dataset that is there
-        is an error; a file that is there gains the new ones.
+        Replace existing datasets of the same names; keep everything else in the file.  By default an existing
+        dataset of the same name is an error, and new datasets are added to an existing file.
     resume : bool
-        Go on with a write of this file that was cut off, if there is one; the arguments must
-        be those with which it was begun, except for ``scheduler``, ``memory_limit`` and ``buffer_shape``.
-        Where all that it would make is there already, nothing is touched, and the result says
-        ``already_complete``: a call may be run again and again.  ``append`` needs a `token` for that; without
+        Resume an interrupted write of this file, if there is one.  The arguments must be those of the
+        interrupted call, except for ``scheduler``, ``memory_limit`` and ``buffer_shape``.
+        If all datasets of the call are complete already, the call changes nothing, and the result says
+        ``already_complete``: the same call can be repeated.  ``append`` requires a `token` for that; without
         one it is refused.  Without a token, ``region`` and ``overwrite`` write again.
     token : str, optional
-        Any string that tells this call from all others that write its datasets.  It is kept with each of them, in
-        the attribute ``dask_chunkio_tokens``, from the moment in which they are whole.  A call whose token is
-        there is complete, whether it says ``resume=True`` or not.
+        Any string that distinguishes this call from all other calls that write its datasets.  The call stores it
+        with each dataset, in the attribute ``dask_chunkio_tokens``, when the datasets become complete.  A call
+        whose token is stored already is complete, with or without ``resume=True``.
     wait : bool
-        Where another call is writing this file, or another program has it open, wait without a limit of time
+        If another call is writing this file, or another program has it open, wait without a time limit
         instead of raising.  By default ``chunkio.wait`` of dask's configuration, which is False.
     durability : str
-        What a committed buffer survives: ``"process"`` for the death of any process,
-        ``"power"`` for that of the machine too, which waits for the disk at each commit.  By default
+        The failure that a committed buffer survives: ``"process"`` for the death of any process,
+        ``"power"`` for a failure of the machine too.  ``"power"`` waits for the disk at each commit.  By default
         ``chunkio.durability`` of dask's configuration, which is ``"process"``.
     libver : str or tuple of str, optional
-        File format, as `h5py.File` takes it.
+        Version bounds of the file format, as in `h5py.File`.
     compute : bool
-        False to return a `Delayed` that touches nothing until it is computed.
+        If False, return a `Delayed`, which writes nothing until it is computed.
     scheduler : str, callable, Client or Executor, optional
-        As dask takes it; by default the current `Client`, or else threads.
+        Same as in dask; by default the current `Client`, or threads if there is none.
     memory_limit : int or str, optional
-        What one worker process may take in all, in bytes or as in ``"600MB"``: buffers that nobody gave
-        a shape are split until what its threads hold fits.  By default the limit that the cluster's
-        workers have, or four fifths of the memory that is free, shared by local processes.  What does not
-        fit is refused, with the buffer shape that would.
+        Total memory that one worker process may use, in bytes or as in ``"600MB"``.  Buffers whose shape is not
+        given are split until the buffers of all threads of a process fit.  By default the limit of the cluster's
+        workers, or four fifths of the free memory, shared by local processes.  A write that does not
+        fit is refused, with a buffer shape that would fit.
     progress : bool, optional
-        Show a bar; by default on a terminal and in a notebook.
+        Show a progress bar; by default on a terminal and in a notebook.
     callback : callable, optional
-        Called with each event: `WriteStarted`, `BufferCommitted`, `WriteFinished` or `WriteFailed`, one at a
-        time, from whichever thread hears of it.
+        Function that is called with each event: `WriteStarted`, `BufferCommitted`, `WriteFinished` or
+        `WriteFailed`.  The calls come one at a time, possibly from different threads.
     fuse : bool
-        False to leave read and commit of a buffer as two tasks, to look at them on the dashboard.
+        If False, keep the read and the commit of a buffer as two tasks, to see them on the dashboard.
     compute_kwargs : mapping, optional
         Further keywords for `dask.compute`, such as ``retries``.
     **keywords
-        For all datasets: ``chunks`` (a tuple, or True to have them chosen), ``buffer_shape``,
+        For all datasets: ``chunks`` (a tuple, or True for a choice by the library), ``buffer_shape``,
         ``dtype``, ``attrs``, ``read`` (``"concurrent"``, ``"serial"`` or ``"ordered"``), and those
         of `h5py.Group.create_dataset`: ``compression``, ``compression_opts``, ``shuffle``,
         ``fletcher32``, ``scaleoffset``, ``fillvalue``, ``maxshape``, ``track_times``,
-        ``track_order``, ``fill_time``, ``allow_unknown_filter``.  For a dataset that is there:
-        ``region`` (what stands in ``dataset[region] = source``), and ``buffer_shape`` and ``read``; the
-        dataset's own properties are kept.  ``append`` (True, or an axis) writes behind its end, or makes it, with
-        room to grow; what is given of a new dataset has to agree with one that is there.
+        ``track_order``, ``fill_time``, ``allow_unknown_filter``.  For an existing dataset:
+        ``region`` (the index in ``dataset[region] = source``), ``buffer_shape`` and ``read``; the
+        dataset keeps its own properties.  ``append`` (True, or an axis) writes after the end of a dataset, or
+        creates a dataset that can grow; keywords for a new dataset must agree with an existing one.
 
     Returns
     -------
     WriteResult or Delayed
-        What was written, or the write to come.
+        The result of the write; with ``compute=False``, the write itself, not yet started.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        If an argument cannot be used; nothing is touched.
+        If an argument cannot be used; the file is not changed.
     TargetError
         If the file cannot be written there.
     SourceError, CastError
-        If a source raises, or returns something else than it announced.
+        If a source raises, or returns something other than it announced.
 
     See Also
     --------
-    plan : what a write with the same arguments will do.
-    dask.array.to_hdf5 : the same signature, for threads only.
+    plan : describes what a write with the same arguments will do.
+    dask.array.to_hdf5 : has the same signature, for threads only.
 
     Examples
     --------
@@ -180,7 +180,7 @@ def to_hdf5(
     if compute and workers.is_asynchronous:
         raise ArgumentError(
             "the client belongs to an event loop, in which this call cannot wait for it; use compute=False, and "
-            "'await client.compute(...)' of what that returns"
+            "'await client.compute(...)' with its result"
         )
     prepared = functools.partial(prepare, filename, args, encoding, keywords, workers, options=options)
     if not compute:
@@ -200,16 +200,16 @@ def to_hdf5(
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """A write that has begun, before any of its tasks; or one that has nothing to do."""
+    """A write that has begun but has not run any task, or a write that has nothing to do."""
 
     write: PreparedWrite
     complete: tuple[StoredDataset, ...] = ()
-    # Whoever has it keeps the write alive.
+    # This object keeps the write alive.
     layout: WriteLayout | None = None
 
 
 def _begun(write: PreparedWrite) -> _Begun:
-    """Make one attempt to begin a write, where its files are: all that can refuse it does, before anything is read."""
+    """Begin a write on the machine that has its files; all checks that can refuse it run before any data are read."""
     for _ in range(_CHANGES):
         if write.complete:
             return _Begun(write, write.complete)
@@ -220,15 +220,15 @@ def _begun(write: PreparedWrite) -> _Begun:
             write = write.again()
         else:
             return _Begun(write, layout.complete, layout)
-    raise TargetBusyError(f"{write.target.path} is changed by others again and again; wait for them (wait=True)")
+    raise TargetBusyError(f"other writes change {write.target.path} again and again; wait for them (wait=True)")
 
 
 def _layout(write: PreparedWrite) -> WriteLayout:
-    """Make file and datasets, where the files are."""
+    """Create the file and its datasets, on the machine that has the files."""
     workers = write.workers
     layout = workers.call(begin_write, write.creation(exclusive=workers.share_process))
     if workers.client is None and not workers.share_process:
-        # Processes to come open its files anew.
+        # Other processes do the work and open the files themselves.
         release(write.target.write_id)
     return layout
 
@@ -270,7 +270,7 @@ def _computed(
         except BaseException:
             end(write.target.write_id)
             if interrupts.is_pressed and not write.workers.share_process:
-                # After `end`: what this process holds itself, it would wait for in vain.
+                # Must come after `end`: otherwise this process would wait for its own locks.
                 wait_for_others(write.target)
             withdraw(write)
             raise
@@ -280,14 +280,14 @@ def _computed(
 def _compute(
     workers: Workers, scheduler: Any, keywords: Mapping[str, Any], interrupts: Interrupts, graph: Delayed
 ) -> Any:
-    """Compute the graph of a write; Ctrl-C ends that."""
+    """Compute the graph of a write; Ctrl-C ends the computation."""
     compute = functools.partial(dask.base.compute, graph, scheduler=scheduler, **keywords)
     if workers.client is None:
         with interrupts.between_tasks(), _own_threads(workers, keywords) as own:
             return compute(**own)[0]
     if not interrupts.is_aside:
         return compute()[0]
-    # What dask does itself, but for the future: when it is released, tasks that nobody needs and the waiting end.
+    # Same as `dask.compute`, but with a future that Ctrl-C can release: this ends unneeded tasks and the wait.
     future = compute(sync=False)[0]
     try:
         with interrupts.given_up_by(future.release):
@@ -298,7 +298,7 @@ def _compute(
 
 @contextlib.contextmanager
 def _own_threads(workers: Workers, keywords: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Give dask threads that a process need not wait for when it exits, unless the user has chosen others."""
+    """Provide threads that the process does not wait for at its exit, unless the user has chosen other threads."""
     pool = keywords.get("pool") or dask.config.get("pool", None)
     if workers.kind != "threads" or pool is not None:
         yield {}
@@ -307,7 +307,7 @@ def _own_threads(workers: Workers, keywords: Mapping[str, Any]) -> Iterator[dict
     try:
         yield {"pool": threads}
     finally:
-        # Without waiting: a thread may be at work upstream of the write for long.
+        # Without waiting: a thread may compute blocks of a source for a long time.
         threads.shutdown(wait=False)
 
 
@@ -325,29 +325,29 @@ def plan(
     sample: int | None = None,
     **keywords: Unpack[PlanKeywords],
 ) -> WritePlan:
-    r"""Say what `to_hdf5` would do with the same arguments; writes nothing.
+    r"""Describe what `to_hdf5` would do with the same arguments, without writing anything.
 
     Parameters
     ----------
     filename, \*args, encoding, overwrite, resume, token, libver, scheduler, memory_limit, \*\*keywords
-        As `to_hdf5` takes them.
+        Same as in `to_hdf5`.
     sample : int, optional
-        How many chunks of each dataset are read and encoded here, to estimate the stored size.  By default
-        3; none of a dask array, which would be computed for it, nor of what is read in order.
+        Number of chunks of each dataset that this call reads and encodes to estimate the stored size.  By default
+        3, but 0 for dask arrays, which would have to be computed, and for sources that are read in order.
 
     Returns
     -------
     WritePlan
-        Grids, encoders, projected memory and stored size; print it to read it, and call its
-        ``write()`` to have it done.
+        Grids, encoders, projected memory and stored size.  Print the plan to read it, and call its
+        ``write()`` to execute it.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        As `to_hdf5` would; but for what does not fit into memory, and for a target that cannot be written: the
-        plan says so.
+        Same as in `to_hdf5`, except for a write that does not fit into memory and a target that cannot be written:
+        the plan reports these two.
     TargetError
-        If the part of a dataset that is to be written is not there.
+        If the region of a dataset to be written does not exist.
 
     Examples
     --------
@@ -371,7 +371,7 @@ def plan(
 
 def _token(token: Any) -> str | None:
     if token is not None and (not isinstance(token, str) or not token):
-        raise ArgumentTypeError(f"token={token!r} is no string that tells one call from another")
+        raise ArgumentTypeError(f"token={token!r} is not a string with at least one character")
     return token
 
 
@@ -387,7 +387,7 @@ def _target_options(
     chosen = settings()
     durability = chosen.durability if durability is None else durability
     if durability not in get_args(Durability):
-        raise ArgumentError(f"durability={durability!r} is none of {', '.join(map(repr, get_args(Durability)))}")
+        raise ArgumentError(f"durability={durability!r} is not one of {', '.join(map(repr, get_args(Durability)))}")
     return {
         "overwrite": overwrite,
         "resume": resume,

@@ -331,7 +331,7 @@ def test_the_plan_says_what_is_kept_for_others():
 def test_what_cannot_be_kept_is_refused(target):
     x = da.zeros((40_000, 6), chunks=(1000, 6)) + 1
     datasets = {"/x": x, "/n": x - x.mean()}
-    with pytest.raises(ArgumentError, match=r"/x, /n: up to [\d.]+ MiB of blocks are kept .* calls of their own"):
+    with pytest.raises(ArgumentError, match=r"/x, /n: up to [\d.]+ MiB of blocks are kept .* in separate calls"):
         dcio.to_hdf5(target, datasets, scheduler="synchronous", memory_limit="8MB")
     assert not target.exists()
     dcio.to_hdf5(target, {"/x": x}, scheduler="synchronous", memory_limit="8MB")

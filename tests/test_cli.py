@@ -264,9 +264,9 @@ def test_overwrite(run: Run) -> None:
         (["a.npy", "out.h5", "--compression", "65000"], "filter 65000 is not available"),
         (["a.bin", "out.h5"], "to read it as raw binary give --dtype and --shape"),
         (["a.bin", "out.h5", "--dtype", "i2"], "give --dtype and --shape"),
-        (["a.bin", "out.h5", "--dtype", "i2", "--shape", "301,20"], "makes 12040 bytes expected, but 12000 were found"),
-        (["a.bin", "out.h5", "--dtype", "i2", "--shape", "300,20", "--offset", "2"], "makes 12002 bytes expected"),
-        (["a.bin", "out.h5", "--dtype", "i2", "--shape", "-1,21"], "a multiple of 42 bytes expected, but 12000 were"),
+        (["a.bin", "out.h5", "--dtype", "i2", "--shape", "301,20"], "requires 12040 bytes, but the file has 12000"),
+        (["a.bin", "out.h5", "--dtype", "i2", "--shape", "300,20", "--offset", "2"], "requires 12002 bytes"),
+        (["a.bin", "out.h5", "--dtype", "i2", "--shape", "-1,21"], "a multiple of 42 bytes, but the file has 12000"),
         (["a.bin", "out.h5", "--dtype", "i2", "--shape", "-1", "--offset", "20000"], "after an offset of 20000"),
         (["a.bin", "out.h5", "--dtype", "O", "--shape", "-1"], "has no fixed length"),
         (["a.bin", "out.h5", "--dtype", "S", "--shape", "-1"], "has no fixed length"),
@@ -309,9 +309,9 @@ def test_errors(run: Run, words: list[str], message: str) -> None:
         (["a.npy", "out.h5", "--chunks", "0,1"], "lengths are at least 1"),
         (["a.npy", "out.h5", "--chunks", "-1,1"], "lengths are at least 1"),
         (["a.npy", "out.h5", "--shape", "-1,-1"], "except for one -1"),
-        (["a.npy", "out.h5", "--dtype", "int17"], "is not one of numpy's"),
+        (["a.npy", "out.h5", "--dtype", "int17"], "is not a numpy dtype"),
         (["a.npy", "out.h5", "--compression", "zst"], "the number of an HDF5 filter"),
-        (["a.npy", "out.h5", "--compression-opts", "3"], "goes with --compression"),
+        (["a.npy", "out.h5", "--compression-opts", "3"], "requires --compression"),
         (["a.npy", "out.h5", "--compression", "307", "--compression-opts", "x"], "are whole numbers"),
         (["a.npy", "out.h5", "--scheduler", "fast"], "give one of threads, processes, synchronous"),
         (["a.npy", "out.h5", "--scheduler", "synchronous", "--workers", "2"], "which is one thread"),
@@ -389,7 +389,7 @@ def test_an_error_in_the_midst_names_what_it_leaves(run: Run, monkeypatch: pytes
     Path("a.bin").write_bytes(bytes(20))
     result = run("write", "a.bin", "out.h5", *words)
     failed(result, "the source raised ValueError: broken at")
-    assert "remove it with: dask-chunkio discard out.h5" in result.stderr
+    assert "remove them with: dask-chunkio discard out.h5" in result.stderr
 
 
 def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def test_durability_and_progress(target, capsys):
         dcio.to_hdf5(target, "/y", DATA, scheduler="synchronous", progress=False)
         assert capsys.readouterr().err == ""
     with dask.config.set({"chunkio.durability": "none"}):
-        with pytest.raises(ArgumentError, match="durability='none' is none of 'process', 'power'"):
+        with pytest.raises(ArgumentError, match="durability='none' is not one of 'process', 'power'"):
             dcio.to_hdf5(target, "/z", DATA)
         dcio.to_hdf5(target, "/z", DATA, durability="process", scheduler="synchronous")
     with h5py.File(target) as file:

@@ -109,7 +109,7 @@ def test_ctrl_c_begins_no_new_buffer_and_says_how_to_go_on(path: Path, tmp_path:
     command = [sys.executable, str(SCRIPT), scheduler, str(path), str(log)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 130, done.stderr
-    assert "go on with it by the same call with resume=True" in done.stdout
+    assert "resume the write by the same call with resume=True" in done.stdout
     words = log.read_text().split("\n")
     begun = {int(word.split()[1]) for word in words if word.startswith("begin")}
     if scheduler in ("threads", "synchronous"):

@@ -70,7 +70,7 @@ def test_what_is_waited_for_is_said_and_tasks_stop(
 
     with pytest.raises(KeyboardInterrupt) as caught:
         to_hdf5(path, "/x", Scripted(before), scheduler=scheduler, read=read)
-    assert "go on with it by the same call with resume=True" in caught.value.__notes__[0]
+    assert "resume the write by the same call with resume=True" in caught.value.__notes__[0]
     assert len(reads) < 12
     assert status(path) is not None
     wait_until(lambda: "Press Ctrl-C again to leave at once" in caplog.text)
@@ -167,7 +167,7 @@ def test_the_end_of_a_write_is_not_cut_off(tmp_path: Path) -> None:
             to_hdf5(path, f"/{scheduler}", DATA, scheduler=scheduler, callback=heard)
         # (In the main thread, a callback of the user's is interrupted itself.)
         if scheduler == "threads":
-            assert caught.value.__notes__ == [f"Ctrl-C came as the write ended: {path} is whole."]
+            assert caught.value.__notes__ == [f"Ctrl-C was pressed as the write ended: {path} is complete."]
         with h5py.File(path) as file:
             np.testing.assert_array_equal(file[scheduler][...], DATA)
 

@@ -238,7 +238,7 @@ def test_a_plan_does_not_know_the_length():
 def test_a_plan_takes_nothing_away_from_a_generator(target):
     data = numbers((20, 5))
     rows = rows_of(data)
-    with pytest.raises(ArgumentError, match=r"/x: a plan would have to take the first DataChunk away from this gener"):
+    with pytest.raises(ArgumentError, match=r"/x: a plan would have to read the first DataChunk of this gener"):
         dcio.plan(target, "/x", rows)
     planned = dcio.plan(target, "/x", rows, maxshape=(None, 5), dtype="i2", chunks=(4, 5))
     assert planned.datasets[0].open_ended

@@ -83,8 +83,8 @@ def test_ctrl_c(tmp_path: Path, scheduler: str) -> None:
     assert ": interrupted; waiting for the chunks that are being encoded" in said
     assert said.endswith("Press Ctrl-C again to leave at once")
     assert rest == [
-        f"Interrupted. What was committed is kept in {tmp_path / 'out.h5.writing'}; "
-        f"go on with: dask-chunkio resume out.h5, or remove it with: dask-chunkio discard out.h5"
+        f"Interrupted. The committed data are kept in {tmp_path / 'out.h5.writing'}; "
+        f"resume the write with: dask-chunkio resume out.h5, or remove them with: dask-chunkio discard out.h5"
     ]
     assert not (tmp_path / "out.h5").exists()
 

@@ -45,7 +45,7 @@ def test_every_remedy_is_said_by_an_option():
         ("give token='...', any string", "give --token ..., any string"),
         ("chunks=(5,) has 1 axes", "--chunks 5 has 1 axes"),
         ("Give buffer_shape=(40, 8), or a larger memory_limit", "Give --buffer-shape 40,8, or a larger --memory-limit"),
-        ("memory_limit='1 cat' is no size", "--memory-limit 1 cat is no size"),
+        ("memory_limit='1 cat' is not a size", "--memory-limit 1 cat is not a size"),
         ("give a dtype= that holds them", "give a --out-dtype that holds them"),
         ("scheduler='threads'", "--scheduler threads"),
         ("/data/resume=True/x.h5 and maxshape=(None, 3)", "/data/resume=True/x.h5 and maxshape=(None, 3)"),

@@ -54,7 +54,9 @@ def cut_off(request: pytest.FixtureRequest, run: Run, monkeypatch: pytest.Monkey
         patched.setattr(payload_file, "pwrite_each", full)
         stderr = run(*WRITE, "--scheduler", "synchronous", code=1).stderr
     assert "No space left on device; make space, and go on with --resume" in stderr
-    assert "go on with: dask-chunkio resume out.h5, or remove it with: dask-chunkio discard out.h5" in stderr
+    assert (
+        "resume the write with: dask-chunkio resume out.h5, or remove them with: dask-chunkio discard out.h5" in stderr
+    )
     return Path("out.h5").absolute()
 
 
@@ -70,12 +72,12 @@ def check(path: Path) -> None:
 def test_status(run: Run, cut_off: Path) -> None:
     text = run("status", "out.h5").stdout
     assert text.startswith(f"{cut_off}: ")
-    assert "; cut off\n" in text
+    assert "; interrupted\n" in text
     assert f"by {dask_chunkio.status(cut_off).owners[0].user} on " in text
     assert f"(process {os.getpid()})" in text
     assert "/g/x  (300, 20) int16: 4 of 10 chunks committed (40.0 %)" in text
     assert "last commit 20" in text
-    assert "go on with dask-chunkio resume out.h5, or remove it with dask-chunkio discard out.h5" in text
+    assert "resume it with dask-chunkio resume out.h5, or remove it with dask-chunkio discard out.h5" in text
 
 
 def test_times_are_aware_and_in_utc(cut_off: Path) -> None:
@@ -161,17 +163,17 @@ def test_a_write_of_a_script_is_not_resumed_from_here(run: Run) -> None:
 
     with pytest.raises(dask_chunkio.errors.SourceError):
         dask_chunkio.to_hdf5("out.h5", "/x", Broken(), scheduler="synchronous")
-    assert "go on with the same call of to_hdf5 with resume=True" in run("status", "out.h5").stdout
+    assert "resume it with the same call of to_hdf5 with resume=True" in run("status", "out.h5").stdout
     assert "was begun by a script; run that again with resume=True" in run("resume", "out.h5", code=1).stderr
 
 
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["a.npy", "elsewhere.h5:/g/x"], "keeps the command of a write of"),
-        (["a.npy", "out.h5:/g/x", "--no-such-option"], "keeps a command that cannot be understood"),
-        (["--help"], "keeps a command that cannot be understood"),
-        (["a.npy"], "keeps a command that cannot be understood"),
+        (["a.npy", "elsewhere.h5:/g/x"], "has the command of a write of"),
+        (["a.npy", "out.h5:/g/x", "--no-such-option"], "has an invalid command"),
+        (["--help"], "has an invalid command"),
+        (["a.npy"], "has an invalid command"),
     ],
 )
 def test_a_manifest_that_was_tampered_with_writes_nothing_elsewhere(

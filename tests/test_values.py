@@ -89,7 +89,7 @@ def test_fields_that_are_appended_to_without_a_value_have_the_fill_value(target)
     ("source", "keywords", "words"),
     [
         (np.array([12345]), {"dtype": "S4"}, "^/x: values of dtype int64 cannot be stored as S4"),
-        (places(), {"dtype": [("x", "f8"), ("y", "f8")]}, "fields go by their names"),
+        (places(), {"dtype": [("x", "f8"), ("y", "f8")]}, "fields are matched by their names"),
         (np.zeros(3), {"dtype": "c16"}, "real numbers to complex"),
         (np.zeros(3, "M8[us]"), {}, r"^/x: HDF5 has no type for datetime64\[us\].*opaque_dtype"),
         (da.zeros(3, dtype="U4", chunks=1), {}, r"^/x: HDF5 has no type for numpy's <U4 strings; .*string_dtype"),

@@ -307,7 +307,7 @@ def test_retries_are_dasks(target: Path, process_client: Any, tmp_path: Path) ->
         ({"dtype": "u4"}, CastError, "negative values would be lost"),
         ({"dtype": "nonsense"}, ArgumentTypeError, "'nonsense'"),
         ({"read": "backwards"}, ArgumentError, "'backwards'"),
-        ({"memory_limit": "much"}, ArgumentError, "'much' is no size"),
+        ({"memory_limit": "much"}, ArgumentError, "'much' is not a size"),
         ({"memory_limit": -1}, ArgumentError, "below 1 byte"),
         ({"attrs": {"bad": object()}}, ArgumentTypeError, "/x"),
     ],

@@ -1,4 +1,4 @@
-"""Opens the files that the command line reads: npy, raw binary, HDF5 and zarr."""
+"""Input files of the command line: npy, raw binary, HDF5 and zarr."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _NPZ_MAGIC = b"PK\x03\x04"
 
 @dataclass(frozen=True, slots=True)
 class RawLayout:
-    """What the user says about a raw binary file.
+    """The description of a raw binary file that the user gives.
 
     Parameters
     ----------
     dtype : numpy.dtype or None
         Type of its elements.
     shape : tuple of int or None
-        Its shape, in elements; one length may be -1, to be found from the file's size.
+        Its shape, in elements; one length may be -1, to find it from the size of the file.
     offset : int
         Bytes before the first element.
     """
@@ -44,20 +44,20 @@ class RawLayout:
 
     @property
     def is_given(self) -> bool:
-        """Whether the user said anything."""
+        """Whether the user gave any part of the description."""
         return self.dtype is not None or self.shape is not None or self.offset != 0
 
 
 @dataclass(frozen=True, slots=True)
 class SourceArray:
-    """An opened array and its own name.
+    """An opened array and its name.
 
     Parameters
     ----------
     array : array-like
-        What to read.
+        The array to read.
     name : str
-        Name of the dataset, or the file's without its suffix.
+        Name of the dataset, or of the file without its suffix.
     """
 
     array: Any
@@ -66,23 +66,23 @@ class SourceArray:
 
 @contextlib.contextmanager
 def open_source(location: Location, raw: RawLayout) -> Iterator[SourceArray]:
-    """Open an array for as long as the context lasts; its elements are read when they are asked for.
+    """Open an array while the context is open, without reading its elements.
 
     Parameters
     ----------
     location : Location
         The file, and the path in it.
     raw : RawLayout
-        How to read it if it is raw binary.
+        The description of a raw binary file.
 
     Raises
     ------
     ArgumentError
-        If it is raw binary and `raw` does not say enough, or the reverse.
+        If the file is raw binary and `raw` is incomplete, or the file has another format and `raw` is given.
     SourceError
-        If the file cannot be read, or does not hold one such array.
+        If the file cannot be read, or does not hold exactly one such array.
     FilterError
-        If it is a zarr array whose codec is missing.
+        If the file is a zarr array whose codec is missing.
     """
     kind = _kind(location.file)
     if raw.is_given and kind != "raw binary":
@@ -145,16 +145,16 @@ def _open_raw(name: str, raw: RawLayout) -> Any:
     if raw.offset + nbytes != found:
         after = f" after an offset of {raw.offset}" if raw.offset else ""
         raise SourceError(
-            f"{name}: shape {_words(shape)} of {raw.dtype}{after} makes {raw.offset + nbytes} bytes expected, "
-            f"but {found} were found; check --shape, --dtype and --offset"
+            f"{name}: shape {_words(shape)} of {raw.dtype}{after} requires {raw.offset + nbytes} bytes, "
+            f"but the file has {found}; check --shape, --dtype and --offset"
         )
-    if nbytes == 0:  # nothing can be mapped
+    if nbytes == 0:  # an empty file cannot be mapped
         return np.empty(shape, raw.dtype)
     return np.memmap(name, raw.dtype, "r", raw.offset, shape)
 
 
 def _whole_shape(name: str, dtype: np.dtype[Any], raw: RawLayout, nbytes: int) -> tuple[int, ...]:
-    """Return the shape with -1 replaced by what the file has."""
+    """Return the shape, with -1 replaced by the length that the file has."""
     shape = raw.shape or ()
     if -1 not in shape:
         return shape
@@ -163,8 +163,8 @@ def _whole_shape(name: str, dtype: np.dtype[Any], raw: RawLayout, nbytes: int) -
     if not cell or rest < 0 or rest % cell:
         after = f" after an offset of {raw.offset}" if raw.offset else ""
         raise SourceError(
-            f"{name}: shape {_words(shape)} of {dtype}{after} makes a multiple of {cell} bytes expected, "
-            f"but {rest} were found; check --shape, --dtype and --offset"
+            f"{name}: shape {_words(shape)} of {dtype}{after} requires a multiple of {cell} bytes, "
+            f"but the file has {rest}; check --shape, --dtype and --offset"
         )
     return tuple(rest // cell if length == -1 else length for length in shape)
 
@@ -196,7 +196,7 @@ def _find_dataset(file: h5py.File, location: Location) -> h5py.Dataset:
 
 
 def _datasets(group: h5py.Group) -> dict[str, str]:
-    """Return the absolute names of all datasets below `group`, with words on each."""
+    """Return the absolute names of all datasets below `group`, with their shapes and dtypes as text."""
     datasets: dict[str, str] = {}
 
     def note(_: str, found: Any) -> None:
@@ -246,7 +246,7 @@ def _zarr_opener() -> Callable[[str], Any]:
         raise SourceError("reading zarr needs the package zarr: pip install zarr") from error
 
     def opened(name: str) -> Any:
-        # A store may raise anything at all: missing files, missing packages for a URL, its own errors.
+        # A store may raise any exception: for missing files, for missing packages for a URL, or of its own.
         try:
             return zarr.open(name, mode="r")
         except Exception as error:
@@ -260,7 +260,7 @@ def _zarr_opener() -> Callable[[str], Any]:
 
 
 def _refuse_missing_codec(where: str, error: Exception) -> None:
-    # (numcodecs' and zarr's own; their messages quote the name, once or twice.)
+    # Both numcodecs and zarr have an error of this name; their messages quote the name of the codec once or twice.
     if type(error).__name__ == "UnknownCodecError":
         raise missing_codec(where, str(error).rpartition(":")[2].strip(" '\"")) from error
 

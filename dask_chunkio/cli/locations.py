@@ -1,4 +1,4 @@
-"""How the command line writes places: ``FILE`` or ``FILE:/path/inside``."""
+"""Locations on the command line: ``FILE`` or ``FILE:/path/inside``."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dask_chunkio.errors import ArgumentError
 
 __all__ = ["Location", "parse_location"]
 
-# Not the colon of a drive (C:/x.h5), nor that of a URL (s3://bucket/x.zarr).
+# Matches neither the colon of a drive (C:/x.h5) nor that of a URL (s3://bucket/x.zarr).
 _SPLIT = re.compile(r"(?<!^[A-Za-z]):/(?!/)")
 _FORGOTTEN_SLASH = re.compile(r"(.+\.[A-Za-z0-9]+):([^:/\\]+(?:/[^:\\]*)?)")
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A file and, where it was given, a path in it.
+    """A file and optionally a path in it.
 
     Parameters
     ----------
@@ -35,12 +35,12 @@ class Location:
 
 
 def parse_location(text: str) -> Location:
-    """Split ``FILE:/path`` at its last ``:/`` that is neither a drive's nor a URL's.
+    """Split ``FILE:/path`` at its last ``:/`` that is not part of a drive or a URL.
 
     Raises
     ------
     ArgumentError
-        If no file is left, or the slash was forgotten.
+        If the name of the file is empty, or the path has no slash at its beginning.
 
     Examples
     --------

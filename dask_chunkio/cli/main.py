@@ -1,7 +1,7 @@
-"""The command line, ``dask-chunkio``.
+"""The commands of ``dask-chunkio``.
 
-Exit codes: 0 done, 1 one of our errors (one line on standard error), 2 a command that cannot
-be understood, 130 interrupted by Ctrl-C.
+Exit codes: 0 for success, 1 for one of our errors (one line on standard error), 2 for a wrong command line,
+130 for an interruption by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _ARGUMENTS = "dask_chunkio.validation"
 
 
 class _Commands(click.Group):
-    """Transactions our errors and Ctrl-C into a line on standard error and an exit code."""
+    """Group of commands that converts our errors and Ctrl-C to a line on standard error and an exit code."""
 
     _is_interrupted = False
 
@@ -61,7 +61,7 @@ class _Commands(click.Group):
         try:
             return super().main(*args, **extra)
         except SystemExit:
-            # Pressed again while the first is being said, Ctrl-C is click's to handle, with another code.
+            # If Ctrl-C is pressed again while the first one is reported, click handles it, with another exit code.
             if self._is_interrupted:
                 raise SystemExit(_INTERRUPTED) from None
             raise
@@ -78,11 +78,11 @@ class _Commands(click.Group):
         except click.Abort as error:
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise _interrupted(ctx) from None
-            raise click.ClickException("there was no answer on standard input; give --yes") from error
+            raise click.ClickException("standard input ended without an answer; give --yes") from error
 
 
 class _Kept(click.Command):
-    """Keeps its arguments as they were typed, for `resume`."""
+    """Command that stores its arguments as they were typed, for `resume`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[_ARGUMENTS] = tuple(args)
@@ -111,20 +111,20 @@ def main() -> None:
     "--dtype",
     callback=dtype,
     metavar="DTYPE",
-    help="Of a raw binary SRC: type of its elements, such as int16 or '>f4'.",
+    help="Type of the elements of a raw binary SRC, such as int16 or '>f4'.",
 )
 @click.option(
     "--shape",
     callback=lengths(0, may_be_open=True),
     metavar="N,N...",
-    help="Of a raw binary SRC: 1000,64; -1 for the length it has.",
+    help="Shape of a raw binary SRC, such as 1000,64; one length may be -1, to find it from the size of the file.",
 )
 @click.option(
     "--offset",
     type=click.IntRange(min=0),
     default=0,
     metavar="N",
-    help="Of a raw binary SRC: bytes before the elements.",
+    help="Bytes before the elements of a raw binary SRC.",
 )
 @click.option(
     "--chunks",
@@ -132,19 +132,19 @@ def main() -> None:
     metavar="N,N...|auto",
     default="auto",
     show_default=True,
-    help="Chunk shape: 1000,64.",
+    help="Chunk shape, such as 1000,64.",
 )
 @click.option(
     "--buffer-shape",
     callback=lengths(),
     metavar="N,N...",
-    help="What one task reads: whole chunks.  [default: chosen]",
+    help="Shape of the part that one task reads, a multiple of the chunk shape.  [default: chosen]",
 )
 @click.option(
     "--compression", callback=compression, metavar="NAME|ID|none", default="none", show_default=True,
-    help="Filter, by name or by its HDF5 number.",
+    help="Filter, by its name or its HDF5 number.",
 )  # fmt: skip
-@click.option("--compression-opts", metavar="N[,N...]", help="Options of the filter: 4 for gzip; nn,8 for szip.")
+@click.option("--compression-opts", metavar="N[,N...]", help="Options of the filter: e.g. 4 for gzip; nn,8 for szip.")
 @click.option("--shuffle/--no-shuffle", default=False, help="Shuffle bytes before compression.")
 @click.option("--fletcher32", is_flag=True, help="Store a checksum with each chunk.")
 @click.option("--out-dtype", callback=dtype, metavar="DTYPE", help="Type of the elements in DST.  [default: as in SRC]")
@@ -154,26 +154,27 @@ def main() -> None:
 @scheduler_file_option
 @memory_limit_option
 @click.option("--overwrite", is_flag=True, help="Replace the dataset if DST has it already.")
-@click.option("--resume", is_flag=True, help="Go on with an unfinished write of DST, if there is one.")
+@click.option("--resume", is_flag=True, help="Resume an unfinished write of DST, if there is one.")
 @click.option(
     "--token",
     metavar="TEXT",
-    help="Tells this command from any other that writes the dataset: where it is applied already, nothing is written.",
+    help="Text that identifies this command; if the dataset has this token already, nothing is written.",
 )
 @click.option("--wait", is_flag=True, default=None, help="Wait while another program writes DST.")
 @click.option(
     "--durability",
     type=click.Choice(["process", "power"]),
-    help="What a committed buffer survives: the death of any process, or a power failure too.  [default: process]",
+    help="Failure that a committed buffer survives: the death of any process, or a power failure too.  "
+    "[default: process]",
 )
 @progress_option
-@click.option("--plan", "only_plan", is_flag=True, help="Print what would be done, and stop.")
+@click.option("--plan", "only_plan", is_flag=True, help="Print what the command would do, without writing anything.")
 def write(src: Location, dst: Location, **options: Any) -> None:
     """Write the array SRC to the dataset PATH of the HDF5 file DST.
 
     SRC is a .npy file, an HDF5 file (FILE or FILE:/dataset), a zarr store (STORE or STORE:/array),
-    or a raw binary file described by --dtype and --shape. PATH is SRC's own name by default.
-    DST appears when it is whole, and not before.
+    or a raw binary file described by --dtype and --shape. By default PATH is the name of SRC.
+    DST appears only when it is complete.
     """
     _run_write(src, dst, {**options, "kept": click.get_current_context().meta[_ARGUMENTS]})
 
@@ -196,9 +197,9 @@ def _run_write(src: Location, dst: Location, options: dict[str, Any]) -> None:
 
 
 def _show_plan(**options: Any) -> None:
-    """Say what 'dask-chunkio write' would do with the same arguments; writes nothing.
+    """Show what 'dask-chunkio write' would do with the same arguments, without writing anything.
 
-    Three chunks of SRC are read and encoded, to estimate the stored size.
+    Three chunks of SRC are read and encoded to estimate the stored size.
     """
     defaults = {"resume": False, "wait": False, "durability": None, "progress": False}
     _run_write(options.pop("src"), options.pop("dst"), {**defaults, **options, "only_plan": True, "kept": ()})
@@ -211,14 +212,14 @@ main.add_command(
         callback=_show_plan,
         params=[parameter for parameter in write.params if parameter.name not in _OF_A_WRITE_ONLY],
         help=_show_plan.__doc__,
-        short_help="Say what a write would do.",
+        short_help="Show what a write would do.",
     )
 )
 
 
 @contextlib.contextmanager
 def _logged(progress: bool | None) -> Iterator[None]:
-    """Without a bar, and where nobody has set up a log, write a line on standard error now and then."""
+    """Write a progress line to standard error at intervals, if there is no bar and no log handler is set."""
     if progress is False or wants_progress(progress) or logger.hasHandlers():
         yield
         return
@@ -235,7 +236,7 @@ def _logged(progress: bool | None) -> Iterator[None]:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Leave out what the command says itself: that it begins, and how it has ended."""
+    """Return whether to show a record; the command itself reports the start and the end of the write."""
     event = getattr(record, "chunkio_event", None)
     return isinstance(event, BufferCommitted) or (event is None and record.levelno >= logging.WARNING)
 
@@ -249,7 +250,7 @@ def _command_kept(arguments: tuple[str, ...]) -> Iterator[None]:
         command_line.reset(token)
 
 
-@main.command(short_help="Go on with a write that the command line began.")
+@main.command(short_help="Resume a write that the command line began.")
 @click.argument("file", type=click.Path())
 @workers_option
 @threads_option
@@ -258,20 +259,21 @@ def _command_kept(arguments: tuple[str, ...]) -> Iterator[None]:
 @memory_limit_option
 @progress_option
 def resume(file: str, **options: Any) -> None:
-    """Go on with an unfinished write of FILE that was begun by 'dask-chunkio write', with the same arguments.
+    """Resume an unfinished write of FILE that 'dask-chunkio write' began, with the same arguments.
 
-    Who works on it may be another: --scheduler, --workers, --threads and --memory-limit are not kept.
+    The options --scheduler, --workers, --threads and --memory-limit of the first command are not kept; give them again
+    if you need them.
     """
     found = status_of(file)
     if found is None and is_hdf5(file):
-        say(f"{file}: no write of it is unfinished; nothing was written")
+        say(f"{file}: there is no unfinished write of it; nothing was written")
         return
     if found is None:
-        raise ArgumentError(f"there is no unfinished write of {file}; begin one with 'dask-chunkio write'")
+        raise ArgumentError(f"there is no unfinished write of {file}; start one with 'dask-chunkio write'")
     context = _kept_command(found)
     src, dst = (_from_folder(context.params[name], found.command_folder) for name in ("src", "dst"))
     if os.path.realpath(dst.file) != found.path:
-        raise IntegrityError(f"{found.folder} keeps the command of a write of {dst.file}, not of {file}; discard it")
+        raise IntegrityError(f"{found.folder} has the command of a write of {dst.file}, not of {file}; discard it")
     _run_write(src, dst, {**context.params, **options, "resume": True, "only_plan": False, "kept": found.command})
 
 
@@ -284,9 +286,7 @@ def _kept_command(found: UnfinishedWrite) -> click.Context:
     try:
         return write.make_context("write", list(found.command))
     except (click.ClickException, click.exceptions.Exit, click.Abort) as error:
-        raise IntegrityError(
-            f"{found.folder} keeps a command that cannot be understood ({error}); discard it"
-        ) from error
+        raise IntegrityError(f"{found.folder} has an invalid command ({error}); discard it") from error
 
 
 def _from_folder(location: Location, folder: str) -> Location:
@@ -297,7 +297,7 @@ for command in (status, verify, recover, discard, check):
     main.add_command(command)
 
 
-@main.command(short_help="Time a write of a made-up recording.")
+@main.command(short_help="Time a write of a synthetic recording.")
 @click.option(
     "--size-mb",
     type=click.IntRange(min=1),
@@ -308,10 +308,10 @@ for command in (status, verify, recover, discard, check):
 )
 @click.option(
     "--compare-mb", type=click.IntRange(min=0), metavar="N",
-    help="How much of it dask.array.to_hdf5 writes; 0 for nothing.  [default: 256, or all if that is less]",
+    help="Size of the part that dask.array.to_hdf5 writes; 0 for nothing.  [default: 256, or all if that is less]",
 )  # fmt: skip
-@click.option("--folder", type=click.Path(exists=True, file_okay=False), help="Where to write.  [default: temporary]")
-@click.option("--keep", is_flag=True, help="Keep the files, and say where they are.")
+@click.option("--folder", type=click.Path(exists=True, file_okay=False), help="Folder to use.  [default: temporary]")
+@click.option("--keep", is_flag=True, help="Keep the files, and print their paths.")
 @workers_option
 @threads_option
 @click.option(
@@ -319,11 +319,11 @@ for command in (status, verify, recover, discard, check):
     type=click.Choice(LOCAL),
     default="threads",
     show_default=True,
-    help="What runs our writes.",
+    help="Scheduler that runs our writes.",
 )
 @progress_option
 def demo(size_mb: int, compare_mb: int | None, folder: str | None, keep: bool, **options: Any) -> None:
-    """Write a made-up recording, and time dask.array.to_hdf5 on the same data."""
+    """Write a synthetic recording, and time dask.array.to_hdf5 on the same data."""
     scheduler = options["scheduler"], options["workers"], options["threads"]
     with running_scheduler(*scheduler) as running:
         run_demo(
@@ -351,28 +351,28 @@ def _dataset_keywords(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _compression_opts(compression: str | int | None, text: str | None) -> Any:
-    """Return the options in the form in which h5py wants them for this filter."""
+    """Return the options in the form that h5py requires for this filter."""
     if text is None:
         return None
     if compression is None:
-        raise click.UsageError("--compression-opts goes with --compression")
+        raise click.UsageError("--compression-opts requires --compression")
     values = tuple(int(word) if word.lstrip("-").isdecimal() else word for word in text.split(","))
     if isinstance(compression, int) and not all(isinstance(value, int) for value in values):
         raise click.UsageError(f"--compression-opts {text}: the options of filter {compression} are whole numbers")
-    # A level; of a filter by its number, its own options.
+    # With the name of a filter one number is a level; with the number of a filter it is an option of the filter.
     is_level = isinstance(compression, str) and compression != "szip" and len(values) == 1
     return values[0] if is_level else values
 
 
 @contextlib.contextmanager
 def _leftovers_named(file: str) -> Iterator[None]:
-    """Have the line on an error or Ctrl-C say what stays beside the file."""
+    """Store the resume instructions of an error, which are added to the line that reports it."""
     try:
         yield
     except BaseException as error:
         click.get_current_context().meta[_LEFTOVERS] = [
-            f"What was committed is kept in {note.folder}; go on with: dask-chunkio resume {file}, "
-            f"or remove it with: dask-chunkio discard {file}"
+            f"The committed data are kept in {note.folder}; resume the write with: dask-chunkio resume {file}, "
+            f"or remove them with: dask-chunkio discard {file}"
             for note in getattr(error, "__notes__", ())
             if isinstance(note, KeptNote)
         ]
@@ -382,5 +382,5 @@ def _leftovers_named(file: str) -> Iterator[None]:
 def _summary(file: str, result: WriteResult) -> str:
     (dataset,) = result.datasets
     if result.already_complete:
-        return f"{file}:{dataset.name}: there already, {dataset.shape} {dataset.dtype}; nothing was written"
+        return f"{file}:{dataset.name}: complete already, {dataset.shape} {dataset.dtype}; nothing was written"
     return f"{file}:{dataset.name}: {amounts_of(result)}"

@@ -1,4 +1,4 @@
-"""Commands about writes that were cut off, and about files and folders: status, recover, discard, verify, check."""
+"""Commands for interrupted writes, and for files and folders: status, recover, discard, verify, check."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = ["check", "discard", "recover", "status", "verify"]
 _PROBLEMS_SHOWN = 20
 
 
-@click.command(short_help="Say how far an unfinished write is.")
+@click.command(short_help="Show the progress of an unfinished write.")
 @click.argument("file", type=click.Path())
 def status(file: str) -> None:
-    """Say what is committed of an unfinished write of FILE, when, and by whom."""
+    """Show which part of an unfinished write of FILE is committed, when it was committed, and by which processes."""
     found = status_of(file)
     if found is None and not os.path.exists(local_path("FILE", file)):
         raise TargetError(f"there is no file {file}, and no unfinished write of it")
@@ -35,8 +35,8 @@ def status(file: str) -> None:
 
 
 def _lines(file: str, found: UnfinishedWrite) -> list[str]:
-    state = "running" if found.running else "all is written, its folder is left" if found.finished else "cut off"
-    kind = "a new file" if found.mode == "new" else "datasets added to the file that is there"
+    state = "running" if found.running else "complete, but its folder remains" if found.finished else "interrupted"
+    kind = "a new file" if found.mode == "new" else "datasets added to an existing file"
     lines = [f"{found.path}: {kind}; {state}", f"  side files  {found.folder}"]
     for number, owner in enumerate(found.owners):
         lines.append(f"  {'resumed' if number else 'begun':10s}  {str(owner).removeprefix('started ')}")
@@ -51,22 +51,22 @@ def _lines(file: str, found: UnfinishedWrite) -> list[str]:
         lines.append(f"  last alive  {in_words(found.last_alive)}")
     if found.log_nbytes:
         lines.append(
-            f"  a transaction that was cut off is in the log ({format_bytes(found.log_nbytes)}); the next one ends it"
+            f"  an interrupted transaction is in the log ({format_bytes(found.log_nbytes)}); the next one completes it"
         )
     if not found.running:
         again = f"dask-chunkio resume {file}" if found.command else "the same call of to_hdf5 with resume=True"
-        lines.append(f"  go on with {again}, or remove it with dask-chunkio discard {file}")
+        lines.append(f"  resume it with {again}, or remove it with dask-chunkio discard {file}")
     return lines
 
 
-@click.command(short_help="Bring an unfinished write into order without its source.")
+@click.command(short_help="Make the file of an unfinished write readable, without its source.")
 @click.argument("file", type=click.Path())
-@click.option("--output", type=click.Path(), metavar="PATH", help="Move the file there, and end the write.")
+@click.option("--output", type=click.Path(), metavar="PATH", help="Move the file to PATH, and end the write.")
 def recover(file: str, output: str | None) -> None:
-    """Apply or drop a transaction that was cut off, and leave an HDF5 file that opens.
+    """Apply or drop an interrupted transaction, so that the HDF5 file can be opened.
 
-    What was not committed reads as the fill value. The write can still be resumed, unless the file was moved with
-    --output. Datasets that are being added to an existing FILE stay hidden in it.
+    Chunks that were not committed read as the fill value. The write can still be resumed, unless --output has moved
+    the file. Datasets that are being added to an existing FILE stay hidden in it.
     """
     done = recovery.recover(file, output)
     for name, path in done.datasets.items():
@@ -74,12 +74,12 @@ def recover(file: str, output: str | None) -> None:
     say(f"{done.committed} of {done.chunks} chunks hold their data; the others read as the fill value.")
 
 
-@click.command(short_help="Remove what an unfinished write left.")
+@click.command(short_help="Remove the data of an unfinished write.")
 @click.argument("file", type=click.Path())
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--force", is_flag=True, help="Remove the side files even if they are damaged, or FILE was changed.")
 def discard(file: str, yes: bool, force: bool) -> None:
-    """Remove what an unfinished write of FILE left; nothing that was in FILE before is touched."""
+    """Remove the data of an unfinished write of FILE; the earlier contents of FILE are not changed."""
     folder = Target(os.path.realpath(local_path("FILE", file)), "").folder
     if not is_left(folder):
         recovery.discard(file, force=force)
@@ -95,12 +95,12 @@ def _nbytes(folder: str) -> int:
     return sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(folder) if entry.is_file())
 
 
-@click.command(short_help="Check that every chunk can be trusted.")
+@click.command(short_help="Check every chunk of a file.")
 @click.argument("file", type=click.Path())
 def verify(file: str) -> None:
-    """Check every chunk of FILE: with its checksum while it is being written, else by decoding it.
+    """Check every chunk of FILE: with its checksum if a write of FILE is unfinished, otherwise by decoding it.
 
-    Exit code 1 if something is wrong, 3 if something cannot be checked since a plugin is missing.
+    The exit code is 1 if there is a problem, 3 if a dataset cannot be checked because a plugin is missing.
     """
     found = verify_file(file)
     how = "compared with their checksums" if found.by_checksum else "decoded"
@@ -116,12 +116,12 @@ def verify(file: str) -> None:
         raise click.exceptions.Exit(1 if found.problems else 3)
 
 
-@click.command(short_help="Say what is promised on the file system of a folder.")
+@click.command(short_help="Show what is guaranteed on the file system of a folder.")
 @click.argument("folder", type=click.Path())
 def check(folder: str) -> None:
-    """Try in FOLDER what a write needs of its file system, and say what is promised there.
+    """Test in FOLDER whether its file system has what a write needs, and show what is guaranteed there.
 
-    Everything that this makes in FOLDER is removed. Exit code 1 if files cannot be written there.
+    The command removes all files that it makes in FOLDER. The exit code is 1 if files cannot be written there.
     """
     found = check_folder(local_path("FOLDER", folder))
     width = max(len(probe.about) for probe in found.probes)
@@ -137,25 +137,25 @@ def _locks_of_hosts(found: CheckedFolder) -> str:
     if found.file_system.is_local:
         return "not needed: other hosts cannot write here"
     if found.file_system.has_local_locks:
-        return "no: it is mounted so that locks hold on this host alone"
-    return "not tried: run this on each host, and see the mount's options"
+        return "no: it is mounted such that locks hold on this host only"
+    return "not tested: run this on each host, and see the mount's options"
 
 
 def _promises(found: CheckedFolder) -> list[str]:
     if not found.ok:
-        return ["What says 'no' is needed: write to another file system, and move the file when it is whole."]
-    lines = ["Promised here with durability='process': a committed buffer survives the death of any process."]
+        return ["Features with 'no' are needed: write to another file system, and move the file when it is complete."]
+    lines = ["Guaranteed here with durability='process': a committed buffer survives the death of any process."]
     if found.file_system.is_memory:
         lines.append(
-            "Not promised: durability='power'. The file system is in memory, and ends with the machine's power."
+            "Not guaranteed: durability='power'. The file system is in memory, and is lost in a power failure."
         )
     else:
-        lines.append("Promised here with durability='power': it survives a power failure too, as far as fsync is true.")
+        lines.append("Guaranteed here with durability='power': it survives a power failure too, if fsync is reliable.")
     if not found.file_system.is_local:
-        lines.append("Where the workers of a cluster are on several hosts, each commit waits for fsync, with both.")
+        lines.append("If the workers of a cluster are on several hosts, each commit waits for fsync in both cases.")
     if found.file_system.has_local_locks:
         lines.append(
-            "Not promised: that two calls on two hosts keep apart. One cluster may write here; its scheduler's lock "
-            "keeps its workers apart."
+            "Not guaranteed: that calls on two hosts exclude each other. One cluster may write here; the lock of its "
+            "scheduler makes its workers exclude each other."
         )
     return lines

@@ -1,4 +1,4 @@
-"""Options of the commands, and what reads their values."""
+"""Options of the commands, and functions that parse their values."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _Values = Callable[[click.Context, click.Parameter, Any], Any]
 
 
 def location(_ctx: click.Context, _param: click.Parameter, value: str) -> Location:
-    """Read FILE or FILE:/PATH."""
+    """Parse FILE or FILE:/PATH."""
     try:
         return parse_location(value)
     except ArgumentError as error:
@@ -37,7 +37,7 @@ def location(_ctx: click.Context, _param: click.Parameter, value: str) -> Locati
 
 
 def lengths(least: int = 1, may_be_open: bool = False, words: tuple[str, ...] = ()) -> _Values:
-    """Return what parses lengths between commas; where it `may_be_open`, one of them is -1."""
+    """Return a function that parses lengths separated by commas; with `may_be_open`, one of them may be -1."""
 
     def parse(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
         if value is None or value in words:
@@ -56,16 +56,16 @@ def lengths(least: int = 1, may_be_open: bool = False, words: tuple[str, ...] = 
 
 
 def dtype(_ctx: click.Context, _param: click.Parameter, value: str | None) -> np.dtype[Any] | None:
-    """Read the name of one of numpy's types."""
+    """Parse the name of a numpy dtype."""
     try:
         found: np.dtype[Any] | None = None if value is None else np.dtype(value)
     except (TypeError, ValueError, SyntaxError) as error:
-        raise click.BadParameter(f"{value!r} is not one of numpy's, such as int16, <f4 or >u2") from error
+        raise click.BadParameter(f"{value!r} is not a numpy dtype, such as int16, <f4 or >u2") from error
     return found
 
 
 def compression(_ctx: click.Context, _param: click.Parameter, value: str) -> str | int | None:
-    """Read a name, a number, or none."""
+    """Parse the name or the number of a filter, or none."""
     if value in KNOWN_NAMES or value == "none":
         return None if value == "none" else value
     if value.isdecimal():
@@ -77,7 +77,7 @@ workers_option = click.option(
     "--workers",
     type=click.IntRange(min=1),
     metavar="N",
-    help="How many workers: threads, or processes with --scheduler processes.  [default: one a core]",
+    help="Number of workers: threads, or processes with --scheduler processes.  [default: one per core]",
 )
 threads_option = click.option(
     "--threads",
@@ -90,14 +90,16 @@ scheduler_option = click.option(
     default="threads",
     show_default=True,
     metavar="threads|processes|synchronous|ADDRESS",
-    help="What runs the write; ADDRESS is that of a running dask scheduler, as tcp://host:8786.",
+    help="Scheduler that runs the write; ADDRESS is that of a running dask scheduler, such as tcp://host:8786.",
 )
 scheduler_file_option = click.option(
     "--scheduler-file", type=click.Path(), metavar="FILE",
-    help="In place of --scheduler: the file in which a running dask scheduler has written its address.",
+    help="Instead of --scheduler: the file in which a running dask scheduler has written its address.",
 )  # fmt: skip
 memory_limit_option = click.option(
     "--memory-limit", metavar="SIZE",
-    help="What one worker process may take, as 2GB: buffers are chosen to fit.  [default: the memory there is]",
+    help="Memory that one worker process may use, such as 2GB; buffers are chosen to fit.  [default: the free memory]",
 )  # fmt: skip
-progress_option = click.option("--progress/--no-progress", default=None, help="Show a bar.  [default: on a terminal]")
+progress_option = click.option(
+    "--progress/--no-progress", default=None, help="Show a progress bar.  [default: on a terminal]"
+)

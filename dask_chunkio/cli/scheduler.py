@@ -1,4 +1,4 @@
-"""The scheduler that a command asks for, ended with the command."""
+"""The scheduler of a command, which ends together with the command."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ _DEFAULT = LOCAL[0]
 
 @contextlib.contextmanager
 def running_scheduler(name: str, workers: int | None, threads: int | None, file: str | None = None) -> Iterator[Any]:
-    """Give what `scheduler=` takes, for as long as the context lasts.
+    """Provide the scheduler of a command as a value of ``scheduler=``, while the context is open.
 
     Parameters
     ----------
     name : str
         ``"threads"``, ``"processes"``, ``"synchronous"``, or the address of a dask scheduler.
     workers : int or None
-        Threads or processes; None for one a core.
+        Number of threads or processes; None for one per core.
     threads : int or None
-        Threads of each process; with ``"threads"``, another word for `workers`.
+        Threads of each process; with ``"threads"``, the same as `workers`.
     file : str or None
-        Where a running scheduler has written its address, in place of `name`.
+        The file in which a running scheduler has written its address, instead of `name`.
 
     Raises
     ------
     click.UsageError
-        If the numbers do not go with the scheduler.
+        If the numbers do not apply to the scheduler, or both `name` and `file` are given.
     WorkerError
-        If there is no scheduler at that address.
+        If there is no scheduler at that address, it has no workers, or `file` cannot be read.
     """
     if file is not None:
         name = _address_in(file, name)
@@ -76,14 +76,14 @@ def _address_in(file: str, name: str) -> str:
 
 
 def thread_count(name: str, workers: int | None, threads: int | None) -> int:
-    """Return how many threads a local scheduler runs in all its processes."""
+    """Return the number of threads of a local scheduler, in all its processes together."""
     if name == "processes":
         return (workers or CPU_COUNT) * (threads or 1)
     return 1 if name == "synchronous" else workers or threads or CPU_COUNT
 
 
 def describe(name: str, workers: int | None, threads: int | None) -> str:
-    """Return who works for a local scheduler, in words.
+    """Return a description of the workers of a local scheduler.
 
     Examples
     --------
@@ -137,7 +137,7 @@ def _client(address: Any) -> Iterator[Any]:
     level = log.level
     try:
         with distributed().Client(address, set_as_default=False, timeout=_CONNECT_SECONDS) as client:
-            # Its coroutines that Ctrl-C cuts off would be reported one by one, the first before we hear of it.
+            # asyncio would log each coroutine of the client that Ctrl-C interrupts, some before our own handler runs.
             log.setLevel(logging.CRITICAL)
             yield client
     finally:
@@ -145,7 +145,7 @@ def _client(address: Any) -> Iterator[Any]:
 
 
 def _leave_interrupts_to_the_client() -> None:
-    # A terminal sends Ctrl-C to the workers, too.
+    # A terminal sends Ctrl-C to the workers too: they must ignore it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

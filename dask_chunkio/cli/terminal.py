@@ -1,4 +1,4 @@
-"""What the command line says.  No other module writes to the terminal what is in a file, or what a file is called."""
+"""Output of the command line.  Names and contents of files must reach the terminal only through this module."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from dask_chunkio.printable import printable
 
 __all__ = ["in_one_line", "in_options", "options_of", "say"]
 
-# (Raw sources have a dtype of their own.)
+# The option --dtype is that of a raw source; the keyword dtype of `to_hdf5` is the option --out-dtype.
 _OTHER_KEYWORDS = {"out_dtype": "dtype", "dtype": None}
 _QUOTES = "'\""
 _VALUE = r"""(?:(\([^()]*\)|'[^']*'|"[^"]*"|[\w.]+)(?![\w/]))?"""
 
 
 def say(words: str = "", error: bool = False) -> None:
-    """Write a line, or several, without anything that a terminal obeys.
+    """Write one or more lines, without control characters.
 
     Parameters
     ----------
     words : str
-        What to write.
+        The text to write.
     error : bool
-        Whether it goes to standard error.
+        Whether to write to standard error.
     """
     click.echo(printable(words, most=1 << 20), err=error)
 
 
 def in_one_line(words: str) -> str:
-    """Return words without line ends."""
+    """Return text without line ends."""
     return printable(" ".join(words.split("\n")))
 
 
 def options_of(commands: click.Group) -> dict[str, str]:
-    """Return the option that stands for each keyword of Python's functions: ``--wait`` for ``wait``."""
+    """Return the option for each keyword of the Python functions, such as ``--wait`` for ``wait``."""
     found = {}
     for command in commands.commands.values():
         for parameter in command.params:
@@ -47,14 +47,14 @@ def options_of(commands: click.Group) -> dict[str, str]:
 
 
 def in_options(words: str, options: Mapping[str, str]) -> str:
-    """Return what a message says to Python's users as it is said on the command line.
+    """Replace keywords of Python functions in a message by the options of the command line.
 
     Parameters
     ----------
     words : str
-        Of an error, with keywords as they stand in a call.
+        Message of an error, with keywords as in a Python call.
     options : mapping of str to str
-        From `options_of`.
+        Result of `options_of`.
 
     Examples
     --------
@@ -69,6 +69,6 @@ def in_options(words: str, options: Mapping[str, str]) -> str:
         return f"{options[found[1]]} {value.strip(_QUOTES) if value != 'True' else ''}".rstrip()
 
     words = re.sub(rf"(?<![\w/.])({'|'.join(options)})={_VALUE}", option, words)
-    # A name with an underscore is a keyword, and no English word.
+    # A name with an underscore is a keyword and not an English word.
     names = "|".join(name for name in options if "_" in name)
     return re.sub(rf"(?<![\w/.-])({names})\b(?!=)", lambda found: options[found[1]], words) if names else words

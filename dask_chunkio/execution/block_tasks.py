@@ -17,12 +17,12 @@ __all__ = ["commit_block", "pass_block", "write_block"]
 
 # Number of a dataset, number of a buffer.
 Place = tuple[int, int]
-# What is made of a block alone, and committed: its task, the key of the block, its places.
+# A block that is derived from one other block and committed: its task, the key of the other block, its places.
 Derived = tuple[Any, Any, Sequence[Place]]
 
 
 def commit_block(layout: WriteLayout, dataset: int, buffer: int, block: Any) -> Receipt:
-    """Commit a block that dask computed, if it is what the array announced."""
+    """Check that a block computed by dask agrees with its array, and commit it."""
     if layout.complete:
         return nothing_done(dataset, buffer)
     job = layout.jobs[dataset]
@@ -39,9 +39,10 @@ def write_block(
     values: Sequence[Any],
     derived: Sequence[Derived] = (),
 ) -> list[Receipt]:
-    """Compute a block (its task, and the keys of what it needs) and commit it, and then what is made of it.
+    """Compute a block and commit it; then compute and commit the blocks derived from it.
 
-    A write that is resumed or has lost a worker computes no block that is in all of its places.
+    `block` has the task of the block, and the keys of the values that it needs.  If the block is committed at all its
+    places already, it is not computed again: after a resumption or the loss of a worker.
     """
     source = _block(block, values)
     if len(places) == 1 and not derived:
@@ -57,7 +58,7 @@ def pass_block(
     values: Sequence[Any],
     derived: Sequence[Derived] = (),
 ) -> Any:
-    """Compute a block, commit it and what is made of it, and return it for other tasks, which need it too."""
+    """Compute a block, commit it and the blocks derived from it, and return it for other tasks that need it."""
     source = _Once(_block(block, values))
     for dataset, buffer in places:
         job = layout.jobs[dataset]
@@ -72,7 +73,7 @@ def _written(layout: WriteLayout, places: Sequence[Place], source: Reader) -> li
 
 
 def _derived(layout: WriteLayout, derived: Sequence[Derived], source: Reader) -> list[Receipt]:
-    """Compute and commit one after the other what is made of a block."""
+    """Compute and commit the blocks derived from a block, one after the other."""
     return [
         receipt
         for task, key, places in derived
@@ -82,7 +83,7 @@ def _derived(layout: WriteLayout, derived: Sequence[Derived], source: Reader) ->
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What the task makes of a block of this key, when it is read."""
+    """A reader of a derived block, which calls `task` with the block of this key."""
 
     task: Any
     key: Any
@@ -93,7 +94,7 @@ class _Made:
 
 
 class _Once:
-    """Reads a block the first time that it is asked for."""
+    """A reader that reads a block at its first call, and then returns the same block."""
 
     def __init__(self, block: Reader) -> None:
         self._block = block

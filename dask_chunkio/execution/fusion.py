@@ -1,9 +1,9 @@
-"""Commits that go into the tasks that compute their blocks.
+"""Fusion of commits with the tasks that compute their blocks.
 
-A block that nothing but commits need is computed by the task that commits it.  One that other tasks need too is
-committed by the task that computes it, and handed on: as a task of its own, a commit would be left to the end by
-`dask.order`, with all blocks in memory.  The same holds for a block that is made of this one alone: it is computed and
-committed by the same task.
+If only commits need a block, the task that commits the block computes it.  If other tasks need the block too, the task
+that computes it commits it and returns it.  A commit that stayed a task of its own would be placed at the end by
+`dask.order`, with all blocks in memory.  A block that is derived from one other block only is treated likewise: one
+task computes and commits both.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ __all__ = ["FusingOptimizer", "fuse_commits", "held_blocks", "receipt_nodes", "w
 
 Key = Any
 Place = tuple[int, int]
-# For each commit that is a task no longer its receipts; none where another task returns them.
+# The commits that are no longer tasks, with their receipts; without receipts if another task returns them.
 Gone = dict[Key, tuple[Receipt, ...]]
-# How many arguments they have that commit a block, and nothing made of it.
+# Number of arguments of a task that commits a block, but no block derived from it.
 _ALONE = 4
-# What has keys of its write.
+# Functions of tasks whose keys already contain the identifier of their write.
 _OF_A_WRITE = (create_target, commit_block, write_block, finish_target)
 
 
 class FusingOptimizer:
-    """An optimizer of dask arrays that fuses commits, too.
+    """An optimizer of dask arrays that also fuses commits.
 
-    Dask optimizes what is computed together in groups of equal optimizers, and takes the first one of each.  This one
-    is equal to that of arrays: optimized apart, an array would be fused with the blocks that it shares with
-    a write, under other keys, and compute them again.
+    Dask groups the collections of one computation by equal optimizers, and calls the first optimizer of each group.
+    This optimizer is equal to that of arrays, so that arrays and writes form one group.  In separate groups, blocks
+    that an array shares with a write would be fused into the array under other keys, and computed again.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class FusingOptimizer:
 
 
 def _fuse_writes(graph: Any, outputs: Collection[Key]) -> dict[Key, Any]:
-    """Fuse the commits of all writes in a graph, and hand each write its receipts."""
+    """Fuse the commits of all writes in a graph, and pass the receipts to the last task of each write."""
     tasks = dict(ensure_dict(graph))
     jobs = {key: task.args[0].jobs for key, task in tasks.items() if _calls(task, create_target)}
     found, gone = fuse_commits(tasks, jobs, outputs)
@@ -76,23 +76,23 @@ def _fuse_writes(graph: Any, outputs: Collection[Key]) -> dict[Key, Any]:
 def fuse_commits(
     tasks: Mapping[Key, Any], jobs: Mapping[Key, Sequence[DatasetJob]], outputs: Collection[Key] = ()
 ) -> tuple[dict[Key, Any], Gone]:
-    """Move each commit into the task that computes its block, where the end of the write depends on that task.
+    """Move each commit into the task that computes its block, if the end of the write depends on that task.
 
     Parameters
     ----------
     tasks : mapping
-        Those that compute blocks, and those that commit them.
+        The tasks that compute blocks and the tasks that commit them.
     jobs : mapping
-        For the key of the task that begins a write its datasets.
+        The datasets of each write, by the key of the task that begins it.
     outputs : collection
-        The keys whose values are asked for.
+        The keys whose values are requested.
 
     Returns
     -------
     tasks : dict
-        The fused ones in their places.
+        The tasks after the fusion.
     gone : mapping
-        The commits that are tasks no longer, and their receipts.
+        The commits that are no longer tasks, and their receipts.
     """
     found, _ = without_aliases(tasks, outputs)
     users = _users(found)
@@ -100,7 +100,7 @@ def fuse_commits(
     waited_for = {create: _upstream(found, keys) for create, keys in _keys_of_writes(commits).items()}
     gone: Gone = {}
     for (create, block), mine in commits.items():
-        if type(found.get(block)) is not Task:  # Those of a shuffle run by themselves.
+        if type(found.get(block)) is not Task:  # The tasks of a shuffle cannot be fused.
             continue
         others = users[block].keys() - mine.keys()
         begun, places = TaskRef(create), list(mine.values())
@@ -115,7 +115,7 @@ def fuse_commits(
     for create in jobs:
         joined, committed = _join(found, create, jobs[create], (outputs, waited_for.get(create, set())))
         gone |= joined
-        # The receipts of these blocks were known without their tasks, which return them now.
+        # The receipts of these blocks were constants in the graph; now the tasks return them.
         gone |= {key: () for block in committed for key in commits.get((create, block), ())}
     return found, gone
 
@@ -123,14 +123,14 @@ def fuse_commits(
 def _join(
     tasks: dict[Key, Any], create: Key, jobs: Sequence[DatasetJob], wanted: tuple[Collection[Key], Collection[Key]]
 ) -> tuple[Gone, list[Key]]:
-    """Move what is made of one block alone, and committed, into the task that computes that block.
+    """Move each task that commits a block derived from one other block only into the task of that other block.
 
     Returns
     -------
     gone : dict
-        The tasks that are gone.
+        The commits that are no longer tasks, and their receipts.
     committed : list
-        The blocks that others return the receipts of.
+        The other blocks whose receipts the remaining tasks return.
     """
     outputs, waited_for = wanted
     gone: Gone = {}
@@ -156,17 +156,17 @@ def _join(
 
 
 def with_own_keys(tasks: Mapping[Key, Any], outputs: Collection[Key] = ()) -> dict[Key, Any]:
-    """Give the tasks that return what they commit, and all that depend on them, keys that no other graph has.
+    """Give unique keys to the tasks that commit and return a block, and to all tasks that depend on them.
 
-    A scheduler runs no task whose key it knows a value of, nor one that only such tasks need: where somebody else
-    keeps, or computes at the same time, what has the same keys, nothing would be committed.
+    A scheduler does not run a task if it has a value for the key, or if only such tasks need the task.  If another
+    computation keeps values for the same keys, or computes them at the same time, nothing would be committed.
 
     Parameters
     ----------
     tasks : mapping
-        The fused ones.
+        The tasks after the fusion.
     outputs : collection
-        The keys whose values are asked for; they stay.
+        The keys whose values are requested; these keys are kept.
     """
     handing = [key for key, task in tasks.items() if _calls(task, pass_block)]
     users = _users(tasks) if handing else {}
@@ -187,7 +187,7 @@ def _own_key(key: Key, create: str) -> Key:
 
 
 def held_blocks(tasks: Mapping[Key, Any]) -> set[Key]:
-    """Return the blocks that one task computes, and holds while it commits what is made of them."""
+    """Return the keys of blocks that a task computes, and holds while it commits blocks derived from them."""
     return {
         task.args[_ALONE].value[0][1]
         for task in tasks.values()
@@ -196,7 +196,7 @@ def held_blocks(tasks: Mapping[Key, Any]) -> set[Key]:
 
 
 def receipt_nodes(commits: Iterable[Key], gone: Gone) -> list[Any]:
-    """Return the receipts that the last task takes: of the commits that are left, and of those that were fused."""
+    """Return the arguments of the last task: the results of the remaining commits, and the receipts of fused ones."""
     left = [TaskRef(key) for key in commits if key not in gone]
     return [*left, *(DataNode(None, receipt) for key in commits for receipt in gone.get(key, ()))]
 
@@ -208,7 +208,7 @@ def _calls(task: Any, function: Callable[..., Any]) -> bool:
 def _commits(
     tasks: Mapping[Key, Any], jobs: Mapping[Key, Sequence[DatasetJob]]
 ) -> dict[tuple[Key, Key], dict[Key, Place]]:
-    """Return for each write and block the tasks that commit it, and the dataset and the buffer of each."""
+    """Return for each write and block the tasks that commit the block, with the dataset and the buffer of each task."""
     found = collections.defaultdict[tuple[Key, Key], dict[Key, Place]](dict)
     for key, task in tasks.items():
         if _calls(task, commit_block):
@@ -226,7 +226,7 @@ def _keys_of_writes(commits: Mapping[tuple[Key, Key], Mapping[Key, Any]]) -> dic
 
 
 def _users(tasks: Mapping[Key, Any]) -> dict[Key, dict[Key, None]]:
-    """Return for each key those of the tasks that need it, in their order."""
+    """Return for each key the tasks that need it, in the order of `tasks`."""
     found = collections.defaultdict[Key, dict[Key, None]](dict)
     for key, task in tasks.items():
         for other in needs(task):
@@ -235,7 +235,7 @@ def _users(tasks: Mapping[Key, Any]) -> dict[Key, dict[Key, None]]:
 
 
 def _upstream(tasks: Mapping[Key, Any], keys: Iterable[Key]) -> set[Key]:
-    """Return all that these tasks need, and what that needs."""
+    """Return the given tasks and all tasks that they need, directly or indirectly."""
     found: set[Key] = set()
     left = list(keys)
     while left:
@@ -251,12 +251,12 @@ def _receipts(jobs: Sequence[DatasetJob], places: Iterable[Place]) -> tuple[Rece
 
 
 def _is_made_of(task: Any, create: Key, block: Key) -> bool:
-    """Say whether a task does nothing but make something of one block, and commit it."""
+    """Return whether a task only derives a block from one other block and commits it."""
     return _calls(task, write_block) and len(task.args) == _ALONE and needs(task) == {create, block}
 
 
 def _parts(task: Task, create: Key) -> tuple[Any, ...]:
-    """Return the places of a block, its task, and what that needs."""
+    """Return the places of a block, its task, and the values that the task needs."""
     if _calls(task, pass_block) and len(task.args) == _ALONE and task.args[0].key == create:
         parts: tuple[Any, ...] = task.args[1:]
         return parts
@@ -264,6 +264,6 @@ def _parts(task: Task, create: Key) -> tuple[Any, ...]:
 
 
 def _as_data(task: Task) -> tuple[DataNode, List]:
-    """Return a task for another one to call: in the graph, it would run before anything is asked of the file."""
+    """Return a task as data, which another task calls only if needed: as a task in the graph, it would always run."""
     needed = tuple(needs(task))
     return DataNode(None, (task, needed)), List(*map(TaskRef, needed))

@@ -1,11 +1,11 @@
-"""A write as a dask graph: create, one chain for each buffer, finish.
+"""The dask graph of a write: a task to create the file, a chain of tasks for each buffer, and a task to finish.
 
 ::
 
     create-<name> ──► read-<name> ──► commit-<name> ──► finish-<name>
 
-The chain of a buffer is one task (``fuse=True``), so that no scheduler can store, move or
-pile up a buffer between its read and its commit.
+With ``fuse=True`` the chain of a buffer is one task, so that no scheduler can store, move or
+accumulate buffers between the read and the commit.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ Layer = dict[Key, Any]
 
 
 class DelayedWrite(Delayed):
-    """A write to be computed with other things; the dask arrays that it writes are optimized with these."""
+    """A write that can be computed together with other collections, and is optimized together with their arrays."""
 
     __slots__ = ()
     __dask_optimize__ = vars(Array)["__dask_optimize__"]
 
 
 class FusedWrite(DelayedWrite):
-    """A write whose blocks are committed by the tasks that compute them, where that is possible."""
+    """A write whose blocks are committed by the tasks that compute them, if possible."""
 
     __slots__ = ()
 
@@ -65,7 +65,7 @@ class _Layers:
             self.dependencies[name] = {other for other in after if other in self.layers}
 
     def add_graph(self, graph: Any) -> None:
-        """Add the layers of an array as they are, for dask to optimize."""
+        """Add the layers of an array unchanged, so that dask can optimize them."""
         merged = HighLevelGraph.merge(graph)
         self.layers.update(merged.layers)
         self.dependencies.update(merged.dependencies)
@@ -85,14 +85,14 @@ def build_graph(
     creation : Creation
         The file and its datasets.
     sources : sequence of Source
-        One for each dataset.
+        One source for each dataset.
     fuse : bool
         Whether the chain of each buffer is one task.
     blocks : ArrayBlocks, optional
-        Of all dask arrays, where nothing is computed with the write.  By default their graphs are left to be
-        optimized with what is, so that a block that both need is computed once.
+        The blocks of all dask arrays, for a write that is computed alone.  By default the graphs of the arrays are
+        optimized together with other collections, so that a block that both need is computed once.
     begun : WriteLayout, optional
-        Of a write that this process has begun and runs itself; by default a task begins it, or goes on with it.
+        The layout of a write that this process has begun and runs itself; by default a task begins or resumes it.
     """
     token = creation.target.write_id
     graph = _Layers({}, {})
@@ -117,10 +117,10 @@ def build_graph(
 
 
 def kept_nbytes(write: PreparedWrite) -> int:
-    """Return about the most bytes of blocks of dask arrays that are kept for tasks that need them later."""
+    """Estimate the maximum memory of blocks of dask arrays that are kept for later tasks, in bytes."""
     creation, blocks, workers = write.creation(exclusive=False), write.blocks(), write.workers
     graph = _Layers({}, {})
-    # (By their own keys, blocks are known to be large.)
+    # Keep the keys of the blocks: the sizes of blocks are stored under these keys.
     commits = _add_blocks(graph, creation, blocks, fused=True, has_own_keys=False)
     ends = {creation.key: Task(creation.key, int), "finish": Task("finish", len, TaskRef(creation.key), List(*commits))}
     tasks = {key: task for layer in (*graph.layers.values(), ends) for key, task in layer.items()}
@@ -128,16 +128,16 @@ def kept_nbytes(write: PreparedWrite) -> int:
 
 
 def buffer_of(key: Key, token: str, jobs: Sequence[DatasetJob]) -> tuple[int, int] | None:
-    """Return the numbers of the dataset and of the buffer that a task is for, or None for another task.
+    """Return the numbers of the dataset and of the buffer of a task, or None for other tasks.
 
     Parameters
     ----------
     key : object
-        Of the task.
+        Key of the task.
     token : str
         The target's ``write_id``.
     jobs : sequence of DatasetJob
-        One for each dataset.
+        One job for each dataset.
     """
     if not isinstance(key, tuple):
         return None
@@ -149,14 +149,14 @@ def buffer_of(key: Key, token: str, jobs: Sequence[DatasetJob]) -> tuple[int, in
 
 
 def _suffix(job: DatasetJob, number: int, token: str) -> str:
-    # The number makes it unique: the labels of /a/b and /a.b are alike.
+    # The number makes the suffix unique: the labels of /a/b and /a.b are equal.
     return f"{job.label}-{token}.{number}"
 
 
 def _ranks(count: int) -> list[tuple[str, int]]:
-    """Return what makes dask run buffers in the order of the file, as far as it has a choice.
+    """Return parts of keys that make dask run buffers in the order of the file, if it has a choice.
 
-    `dask.order` takes what stands side by side by its key, as text, from the last to the first.
+    `dask.order` sorts equivalent tasks by their keys as text, in descending order.
     """
     width = len(str(count))
     return [(f"{count - buffer:0{width}d}", buffer) for buffer in range(count)]
@@ -188,7 +188,7 @@ def _add_dataset(
             reads[of_read] = Task(of_read, read_buffer, *arguments)
             commits[key] = Task(key, commit_buffer, *arguments[:3], TaskRef(of_read))
     if shared:
-        # Once in the graph: put into each task, it would be pickled once for each.
+        # The source is one node of the graph: as an argument of each task, it would be pickled for each of them.
         graph.add(name, {name: DataNode(name, source)}, ())
     graph.add(read, reads, (create, name))
     graph.add(commit, commits, (create, name, read))
@@ -201,7 +201,7 @@ def _can_be_merged(sources: Sequence[Source]) -> bool:
 
 
 def _add_arrays(graph: _Layers, create: Key, creation: Creation, sources: Sequence[Source]) -> list[Key]:
-    """Hang a commit on each block of the dask arrays, whose graphs stay as they are."""
+    """Add a commit for each block of the dask arrays, whose graphs are not changed."""
     commits: list[Key] = []
     for number, (job, source) in enumerate(zip(creation.jobs, sources, strict=True)):
         if isinstance(source, DaskArraySource) and len(job.buffers):
@@ -221,7 +221,7 @@ def _add_arrays(graph: _Layers, create: Key, creation: Creation, sources: Sequen
 def _add_blocks(
     graph: _Layers, creation: Creation, blocks: ArrayBlocks, fused: bool, has_own_keys: bool = True
 ) -> list[Any]:
-    """Commit each block of the dask arrays, in place of reads of our own."""
+    """Add the tasks of the dask arrays and a commit for each of their blocks, fused if `fused` is true."""
     create = creation.key
     commits: Layer = {}
     for number, (job, keys) in enumerate(zip(creation.jobs, blocks.keys, strict=True)):

@@ -1,12 +1,12 @@
-"""Ctrl-C during a write: heard at once, told to every task, and raised only where nothing breaks.
+"""Handling of Ctrl-C during a write: tell all tasks to stop, and raise `KeyboardInterrupt` only at safe points.
 
-Python runs a signal's handler between any two steps of the main thread.  `KeyboardInterrupt` that is raised
-inside h5py, dask, distributed or `threading` leaves locks and futures behind that nobody ends.  So the main
-thread computes nothing while a call runs: another thread does, and the main thread waits for that.  The first
-Ctrl-C tells the tasks to stop, which they do between two chunks; the second ends the waiting.
+Python runs a signal handler between any two steps of the main thread.  A `KeyboardInterrupt` that is raised
+inside h5py, dask, distributed or `threading` leaves locks held and futures that never end.  Therefore
+another thread computes while a call runs, and the main thread only waits for that thread.  The first
+Ctrl-C tells the tasks to stop, which they do between two chunks; the second Ctrl-C ends the wait.
 
-With the synchronous scheduler tasks run in the main thread, as users of it expect.  There `KeyboardInterrupt`
-is raised in the user's own code and where a lock is waited for, and otherwise between two tasks or chunks.
+With the synchronous scheduler, tasks run in the main thread, as its users expect.  There `KeyboardInterrupt`
+is raised in the user's own code and during a wait for a lock, and otherwise between two tasks or chunks.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ __all__ = ["Interrupts", "interruptible"]
 Result = TypeVar("Result")
 logger = logging.getLogger("dask_chunkio")
 
-# How often a wait that no signal ends is looked at, in seconds: on Windows Ctrl-C ends none.
+# Seconds after which a wait checks for Ctrl-C: on Windows, no signal ends a wait.
 _LOOK = 0.2
-# Seconds that the end of a call waits at most for a log to take a line.
+# Maximum time that the end of a call waits for the log of Ctrl-C, in seconds.
 _SAYING = 2.0
 _STANDARD = sysconfig.get_path("stdlib")
-# What `KeyboardInterrupt` must not cut off.
+# Packages whose code `KeyboardInterrupt` must not interrupt.
 _OURS = ("dask_chunkio", "dask", "distributed", "h5py", "tornado")
 
 
 class Interrupts:
-    """What Ctrl-C does to one call of `to_hdf5`.
+    """The state and the effects of Ctrl-C for one call of `to_hdf5`.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class Interrupts:
         self.pressed: SimpleQueue[None] = SimpleQueue()
         self._said: SimpleQueue[None] = SimpleQueue()
 
-    # What the call asks and says
+    # Methods for the call
 
     @property
     def is_pressed(self) -> bool:
@@ -78,7 +78,7 @@ class Interrupts:
 
     @property
     def is_pressed_again(self) -> bool:
-        """Whether the user wants to leave at once."""
+        """Whether Ctrl-C was pressed twice: the user wants to leave at once."""
         return self._presses > 1
 
     def check(self) -> None:
@@ -87,7 +87,7 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, unless Ctrl-C is pressed."""
+        """Sleep; raise `KeyboardInterrupt` if Ctrl-C is pressed."""
         end = time.monotonic() + seconds
         self.check()
         while (left := end - time.monotonic()) > 0:
@@ -95,25 +95,25 @@ class Interrupts:
             self.check()
 
     def begun(self, target: Target, in_processes: bool) -> None:
-        """Say what is written, and whether tasks of it run in other processes."""
+        """Store the target of the write, and whether its tasks run in other processes."""
         self._target, self._in_processes = target, in_processes
         self.check()
 
     def leave(self, error: BaseException) -> NoReturn:
-        """Raise an error although tasks may still run."""
+        """Raise an error while tasks may still run."""
         hurry_exit()
         with contextlib.nullcontext() if self._target is None else add_resume_note(self._target):
             raise error
 
     def wait_until_said(self) -> None:
-        """Wait until Ctrl-C is logged, so that its line precedes the one about the end of the call."""
+        """Wait until Ctrl-C is logged, so that this line precedes the line about the end of the call."""
         if self._presses:
             with contextlib.suppress(Empty):
                 self._said.get(timeout=_SAYING)
 
     @contextlib.contextmanager
     def given_up_by(self, give_up: Callable[[], object]) -> Iterator[None]:
-        """Call `give_up` on Ctrl-C: it ends what the block waits for."""
+        """Call `give_up` on Ctrl-C, to end the wait inside the context."""
         self._give_up = give_up
         try:
             self.check()
@@ -123,7 +123,7 @@ class Interrupts:
 
     @contextlib.contextmanager
     def heard(self) -> Iterator[None]:
-        """Replace an error that a task or a scheduler raised because it was stopped by `KeyboardInterrupt`."""
+        """Replace an error of a task or a scheduler that Ctrl-C stopped by `KeyboardInterrupt`."""
         try:
             yield
         except Exception:
@@ -136,22 +136,22 @@ class Interrupts:
         thread = threading.get_ident()
 
         def check(*_: object) -> None:
-            # dask calls it for whatever is computed meanwhile, in any thread.
+            # dask calls this for all computations of the process, in any thread.
             if threading.get_ident() == thread:
                 self.check()
 
         return Callback(pretask=check, posttask=check)
 
-    # What Ctrl-C does
+    # Methods for the signal handler
 
     def press(self) -> None:
-        """Tell every task to stop, the first time; takes no lock, for handlers of signals."""
+        """Handle a press of Ctrl-C: tell all tasks to stop; take no lock, because a signal handler must not wait."""
         self._presses += 1
         if self._target is not None:
             cancel(self._target.write_id)
         if not self._has_told:
             self._has_told = True
-            # Not by `threading`: the main thread may be inside its locks, or in the middle of a line on stderr.
+            # Do not use `threading`, and do not log here: the main thread may hold a lock of `threading` or of stderr.
             with contextlib.suppress(RuntimeError, MemoryError):
                 _thread.start_new_thread(self._tell, ())
         self.pressed.put(None)
@@ -173,17 +173,17 @@ class Interrupts:
 def interruptible(interrupts: Interrupts, job: Callable[[], Result], aside: bool) -> Result:
     """Run a job that Ctrl-C can interrupt.
 
-    Outside of the main thread, and where SIGINT is ignored, the job is simply done.  A handler of the user's
-    own stays in place: what it raises ends the job as Ctrl-C does, and where it raises nothing the job goes on.
+    Outside of the main thread, and if SIGINT is ignored, the function only calls the job.  A signal handler of the
+    user stays in place: if it raises, the error ends the job as Ctrl-C does; if it does not, the job continues.
 
     Parameters
     ----------
     interrupts : Interrupts
-        Who is told.
+        The state of Ctrl-C for this call.
     job : callable
         Does the work.
     aside : bool
-        Whether another thread may do it.
+        Whether the job may run in another thread.
 
     Raises
     ------
@@ -217,7 +217,7 @@ def interruptible(interrupts: Interrupts, job: Callable[[], Result], aside: bool
 
 def _too_late(interrupts: Interrupts) -> KeyboardInterrupt:
     error = KeyboardInterrupt()
-    error.add_note(f"Ctrl-C came as the write ended: {interrupts._name} is whole.")
+    error.add_note(f"Ctrl-C was pressed as the write ended: {interrupts._name} is complete.")
     return error
 
 
@@ -227,7 +227,7 @@ def _here(interrupts: Interrupts, job: Callable[[], Result]) -> Result:
 
 
 class _Outcome(Generic[Result]):
-    """What a job has returned or raised in another thread."""
+    """The result or the error of a job that runs in another thread."""
 
     def __init__(self, job: Callable[[], Result], done: Callable[[], object]) -> None:
         self.is_there = False
@@ -268,7 +268,7 @@ def _aside(interrupts: Interrupts, job: Callable[[], Result]) -> Result:
         try:
             _wait(interrupts)
         except BaseException as error:
-            # Of a handler of the user's own.
+            # Raised by a signal handler of the user.
             raised = error
             interrupts.press()
     if not outcome.is_there:
@@ -290,12 +290,12 @@ def _wait(interrupts: Interrupts) -> None:
         interrupts.pressed.get(timeout=_LOOK)
 
 
-# Where nothing is under way that an exception could cut off.
+# Functions that only wait, in which `KeyboardInterrupt` does no harm.
 _WAITS = {_wait.__code__, queue_get.__code__, locks._lock.__code__, locks._lock_within.__code__}
 
 
 def _may_be_cut_off() -> bool:
-    """Say whether `KeyboardInterrupt` may be raised where the main thread is: in the user's code, or in a wait."""
+    """Return whether the main thread is in the user's code or in a wait, where `KeyboardInterrupt` does no harm."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and _is_standard(frame.f_code.co_filename):
         frame = frame.f_back

@@ -1,4 +1,4 @@
-"""The C library's allocator in the processes of dask's nannies."""
+"""Settings of the C library's allocator in worker processes that a nanny of dask starts."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import sys
 
 __all__ = ["keep_freed"]
 
-# What distributed has its nannies set, unless its user says otherwise.
+# The environment variable that nannies set, and the value that they set by default.
 _TRIM, _NANNYS = "MALLOC_TRIM_THRESHOLD_", "65536"
-# The numbers of <malloc.h>.
+# Constants from <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT, _LARGE = 16 << 20, 8 << 20
 
 
 @functools.cache
 def keep_freed() -> bool:
-    """Have glibc keep up to 16 MiB of freed memory a thread, where dask's nanny has it keep 64 KiB.
+    """Let glibc keep up to 16 MiB of freed memory for each thread, instead of the 64 KiB that a nanny of dask sets.
 
-    With so little, each chunk, payload and codec's state gets pages from the system anew, which takes longer than most
-    codecs.  What has 8 MiB or more, as buffers have, is still given back at once.
+    With 64 KiB, each chunk, payload and state of a codec gets new pages from the system, which takes longer than most
+    codecs.  Blocks of 8 MiB or more, such as buffers, are still returned to the system at once.
 
     Returns
     -------
     bool
-        Whether anything was changed: not where the environment has no ``MALLOC_TRIM_THRESHOLD_``, or one that is not
-        distributed's own, and not without glibc.
+        Whether anything was changed.  Nothing is changed if ``MALLOC_TRIM_THRESHOLD_`` is not set or does not have
+        distributed's default value, or without glibc.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Who hears of a write while it runs, on any scheduler."""
+"""Delivery of the events of a write to its listeners, on any scheduler."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ __all__ = ["Observed", "observed"]
 
 
 class Observed:
-    """A write that tells its listeners what happens; each event of it once, one at a time.
+    """Dispatcher of the events of a write: calls all listeners once for each event, one call at a time.
 
-    A listener that raises is not told any more: a write does not end because it cannot be watched.
+    A listener that raises is not called again.  Its error is logged and does not end the write.
 
     Parameters
     ----------
     write : PreparedWrite
-        What is written.
+        The write.
     listeners : sequence of callable
-        Who is told.
+        The functions to call.
     """
 
     def __init__(self, write: PreparedWrite, listeners: Sequence[Listener]) -> None:
         self._path, self._jobs = write.target.path, write.jobs
         self._listeners = list(listeners)
-        # A listener may come back here from inside, in its own thread.
+        # Reentrant, because a listener may cause another event in the same thread.
         self._lock = threading.RLock()
         self._seen: set[tuple[int, int]] = set()
         self._done = 0
 
     def started(self) -> None:
-        """Tell that the tasks are handed on."""
+        """Report that the tasks are submitted."""
         is_known = not any(job.open_ended for job in self._jobs)
         names = tuple(job.layout.name for job in self._jobs)
         nbytes = sum(job.nbytes for job in self._jobs) if is_known else None
@@ -50,7 +50,7 @@ class Observed:
         self._tell(WriteStarted(self._path, names, nbytes, buffers))
 
     def committed(self, word: ProgressReport) -> None:
-        """Tell of a buffer; a task that ran twice reports it twice."""
+        """Report a committed buffer, once: a task that runs twice reports its buffer twice."""
         dataset, buffer, nbytes = word
         with self._lock:
             if (dataset, buffer) in self._seen:
@@ -60,11 +60,11 @@ class Observed:
             self._tell(BufferCommitted(self._path, self._jobs[dataset].layout.name, buffer, nbytes, self._done))
 
     def finished(self, result: WriteResult) -> None:
-        """Tell that everything is whole."""
+        """Report that all datasets are complete."""
         self._tell(WriteFinished(self._path, result.nbytes, result.stored_nbytes, result.seconds))
 
     def failed(self, error: BaseException) -> None:
-        """Tell what ended it."""
+        """Report the error that ended the write."""
         self._tell(WriteFailed(self._path, error))
 
     def _tell(self, event: WriteEvent) -> None:
@@ -79,14 +79,14 @@ class Observed:
 
 @contextlib.contextmanager
 def observed(write: PreparedWrite, listeners: Sequence[Listener]) -> Iterator[Observed]:
-    """Tell `listeners` of a write from its beginning to its end.
+    """Report the events of a write to `listeners` while the context is open.
 
     Parameters
     ----------
     write : PreparedWrite
-        What is written.
+        The write.
     listeners : sequence of callable
-        Who is told; without any, nothing is asked of the scheduler.
+        The functions to call; without listeners, the scheduler is not asked for reports.
     """
     found = Observed(write, listeners)
     found.started()

@@ -1,4 +1,4 @@
-"""The task that writes a source which can only be read in order: one reads, others encode and commit."""
+"""The task that writes a source in order: one thread reads, other threads encode and commit."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from dask_chunkio.storage.extent import extend
 
 __all__ = ["write_in_order"]
 
-# What the reader hands on: the layout as it is by then, the number of the buffer, its elements.
+# The items that the reader yields: the present layout, the number of the buffer, its elements.
 _Read = tuple[WriteLayout, int, Array]
 
 
 def write_in_order(layout: WriteLayout, dataset: int, reader: Reader) -> Receipt:
-    """Read every buffer in order, in this thread; encode and commit them in others.
+    """Read all buffers in order, in this thread; encode and commit them in other threads.
 
-    At most one buffer is being read while each other thread holds one.  A dataset whose end
-    is not known grows by turns, to twice its length, and is cut to its length in the end.
+    While this thread reads one buffer, each other thread holds at most one.  If the length of the source is
+    unknown, the dataset is extended to twice its length whenever it is full, and truncated at the end.
     """
     if layout.complete:
         job = layout.jobs[dataset]
@@ -63,12 +63,12 @@ def _read_all(layout: WriteLayout, dataset: int, reader: Reader) -> Iterator[_Re
     dtypes = job.source_dtype, job.layout.form.dtype
     for buffer in range(len(job.buffers)):
         selection = job.selection(buffer)
-        # Copied, since the user's object may fill the same memory again in its next call.
+        # Copied, because the user's object may reuse the same memory in its next call.
         yield layout, buffer, copied(read_checked(reader, selection, dtypes, job.where(buffer, selection)))
 
 
 def _read_to_the_end(layout: WriteLayout, dataset: int, reader: Reader) -> Iterator[_Read]:
-    """Read until fewer rows come than a buffer has, which may be none."""
+    """Read until the source returns fewer rows than a buffer has, or none."""
     job = layout.jobs[dataset]
     dtypes, wanted = (job.source_dtype, job.layout.form.dtype), job.buffer_shape[0]
     rest = tuple(slice(0, n) for n in job.layout.shape[1:])
@@ -87,7 +87,7 @@ def _read_to_the_end(layout: WriteLayout, dataset: int, reader: Reader) -> Itera
 
 
 def _extended(layout: WriteLayout, dataset: int, stop: int, ended: bool) -> WriteLayout:
-    """Give the dataset its length, or room for more than `stop` rows."""
+    """Extend the dataset to more than `stop` rows; at the end of the source, set its final length."""
     job = layout.jobs[dataset]
     length = stop
     if not ended:

@@ -1,4 +1,4 @@
-"""Attempts: until the target is free, and while dask gives a write up for lost workers or a lost connection."""
+"""Retries: while the target is busy, and after dask abandons a write because it lost workers or its connection."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ logger = logging.getLogger("dask_chunkio")
 
 
 def patiently(attempt: Callable[[], Result], waits: bool, sleep: Callable[[float], object] = time.sleep) -> Result:
-    """Make attempts until the target is free, if the call waits for that; nothing is held in between.
+    """Retry until the target is free, if the call waits for that; hold nothing between two attempts.
 
     Parameters
     ----------
     attempt : callable
-        Looks and acts in one step.
+        Checks the target and acts, in one step.
     waits : bool
-        Whether there is more than one.
+        Whether to retry if the target is busy.
     sleep : callable
-        Waits between two of them, so many seconds.
+        Waits between two attempts, for a number of seconds.
 
     Raises
     ------
@@ -48,26 +48,26 @@ def patiently(attempt: Callable[[], Result], waits: bool, sleep: Callable[[float
 
 
 def retry_while_progressing(write: PreparedWrite, compute: Callable[[], Result]) -> Result:
-    """Compute a write, again and again while workers and connections are lost but more is committed each time.
+    """Compute a write; resubmit it after the loss of workers or connections, as long as each attempt commits more.
 
-    The client drops what it waits for when its connection breaks, and connects again.  And dask gives up when
-    some task was on the fourth worker that died.  Over a long write on workers that come and go, that says
-    little: a task counts whenever it waits on a worker that dies, and those of committed buffers run again for
-    their receipts.  A buffer that is not committed and ends two attempts is another matter: it may well be
-    what kills the workers.
+    When the connection of a client breaks, the client cancels its futures and connects again.  When four workers
+    have died that had the same task, dask abandons the computation.  During a long write on workers that come and go,
+    neither is evidence against the task: a task counts even if it only waited on a worker that died, and the tasks of
+    committed buffers run again to return their receipts.  But if the same uncommitted buffer ends two attempts, it
+    probably kills the workers.
 
     Parameters
     ----------
     write : PreparedWrite
-        What is written.
+        The write.
     compute : callable
         Runs its tasks.
 
     Raises
     ------
     KilledWorker, CancelledError
-        If an attempt committed nothing, ended with the same unfinished task as one before, or the client
-        cannot connect again.
+        If an attempt committed nothing, if it ended with the same uncommitted buffer as an earlier attempt, or if
+        the client cannot connect again.
     """
     ended: set[Any] = set()
     ending: Any
@@ -88,7 +88,7 @@ def retry_while_progressing(write: PreparedWrite, compute: Callable[[], Result])
 
 
 def _found(write: PreparedWrite, key: Any) -> tuple[int, bool]:
-    """Return how many chunks are committed, and whether all those of a task's buffer are."""
+    """Return the number of committed chunks, and whether all chunks of a task's buffer are committed."""
     place = buffer_of(key, write.target.write_id, write.jobs)
     if place is None:
         return write.workers.call(how_far, write.target, 0, None)
@@ -96,7 +96,7 @@ def _found(write: PreparedWrite, key: Any) -> tuple[int, bool]:
 
 
 def _is_connected_again(write: PreparedWrite, error: Exception) -> bool:
-    """Wait for the client, which tries for as long as its own time limit says."""
+    """Wait until the client is connected again, or has reached its own time limit; return whether it is connected."""
     client = write.workers.client
     if client is None or not is_connection_lost(error):
         return False

@@ -1,4 +1,4 @@
-"""How a write ends before its time: in words that say what is left and how to go on."""
+"""Errors that interrupt a write: their messages say what was kept and how to resume."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from dask_chunkio.storage.target import Target
 
 __all__ = ["KeptNote", "add_resume_note", "errors_of_arrays", "errors_of_workers", "withdraw"]
 
-# Seconds that the end of a call takes at most to tell a cluster of it.
+# Maximum time that the end of a call waits for a cluster to remove leases, in seconds.
 _PATIENCE = 5.0
 
 
 class KeptNote(str):
-    """The note on an error that says what the write has left, and where.
+    """The note on an error that says which committed data the write has kept, and where.
 
     Parameters
     ----------
     path : str
-        The file that was to be written.
+        The target file.
     folder : str
         The folder of its side files.
     """
@@ -48,12 +48,12 @@ class KeptNote(str):
     folder: str
 
     def __new__(cls, path: str, folder: str) -> Self:
-        """Return the note in words."""
+        """Return the note, with its text."""
         note = super().__new__(
             cls,
             printable(
-                f"{path} was not written. What was committed is kept in {folder}: go on with it by the same call with "
-                f"resume=True, or remove it with dask_chunkio.discard({path!r})."
+                f"{path} was not written. The committed data are kept in {folder}: resume the write by the same call "
+                f"with resume=True, or remove the data with dask_chunkio.discard({path!r})."
             ),
         )
         note.path, note.folder = path, folder
@@ -62,7 +62,7 @@ class KeptNote(str):
 
 @contextlib.contextmanager
 def add_resume_note(target: Target) -> Iterator[None]:
-    """Say with what ends a write in its midst what it leaves behind, and how to go on."""
+    """Add resume instructions to the error that interrupted a write."""
     try:
         yield
     except (ChunkIOError, KeyboardInterrupt) as error:
@@ -72,7 +72,7 @@ def add_resume_note(target: Target) -> Iterator[None]:
 
 
 def _keeps_something(target: Target, error: BaseException) -> bool:
-    """Say whether there is a folder of this very call; where this machine cannot see it, what is likely."""
+    """Return whether there is a folder of this call; guess from the error if this machine cannot access the folder."""
     if not os.path.isdir(os.path.dirname(target.path)):
         is_refusal = isinstance(error, (ArgumentError, ArgumentTypeError, TargetError))
         return isinstance(error, CastError) or not is_refusal
@@ -81,7 +81,13 @@ def _keeps_something(target: Target, error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def errors_of_workers() -> Iterator[None]:
-    """Say what ended the workers, where dask only says that they ended."""
+    """Replace errors of dask about lost workers by errors that name likely causes.
+
+    Raises
+    ------
+    WorkerError
+        If a process pool or a cluster raised such an error.
+    """
     try:
         yield
     except BrokenProcessPool as error:
@@ -93,19 +99,24 @@ def errors_of_workers() -> Iterator[None]:
         if killed_task(error) is None:
             raise WorkerError(f"the cluster dropped the write before it was done: {error}") from error
         raise WorkerError(
-            f"workers died again and again on the same buffer: {error}. They may have run out of memory: look at "
+            f"several workers died while they wrote the same buffer: {error}. They may have run out of memory: look at "
             f"plan(...), and give a smaller buffer_shape or a larger memory_limit"
         ) from error
 
 
 @contextlib.contextmanager
 def errors_of_arrays(names: str) -> Iterator[None]:
-    """Say that a task of a dask array failed, where it is not one that commits its block.
+    """Replace an error of a task of a dask array by an error that names the datasets.
 
     Parameters
     ----------
     names : str
-        The datasets that dask arrays are written to.
+        Names of the datasets whose sources are dask arrays.
+
+    Raises
+    ------
+    SourceError
+        If a task raised an error that is not one of this package or of a lost worker.
     """
     try:
         yield
@@ -116,14 +127,14 @@ def errors_of_arrays(names: str) -> Iterator[None]:
 
 
 def withdraw(write: PreparedWrite) -> None:
-    """Remove the leases of a call that has ended: those of workers that died with it would be believed in for a while.
+    """Remove the leases of a call that has ended: leases of dead workers would otherwise count as valid for a while.
 
-    Where this machine does not see them, a worker does it, if there is one.
+    If this machine cannot access the leases, a worker of the cluster removes them, if there is one.
     """
     with contextlib.suppress(Exception):
         target = write.target.located()
         if os.path.isdir(target.folder):
-            # Worker processes may have tasks of it before them.
+            # Worker processes may still have tasks of the call in their queues.
             if not write.workers.share_process:
                 interrupt(target)
             remove_leases(target.folder, target.write_id)

@@ -1,6 +1,6 @@
-"""What the tasks of a write do: create, read, commit, finish.
+"""The functions of the tasks of a write: create, read, commit, finish.
 
-These run on workers.  Everything that touches the target is here or below.
+They run on workers.  Only this module and the modules that it uses access the target.
 """
 
 from __future__ import annotations
@@ -62,15 +62,15 @@ __all__ = [
 
 logger = logging.getLogger("dask_chunkio")
 
-# How often a task tries to begin a write while others begin and end theirs.
+# Number of attempts to begin a write while other writes begin and end.
 _CHANGES = 6
 
 
 @shortens_tracebacks
 def create_target(creation: Creation) -> WriteLayout:
-    """Make file and datasets; found made by the same write, they are kept.
+    """Create the file and its datasets; keep them if the same write has created them already.
 
-    Where the target is busy and the call waits for it, this task keeps no thread from the work that it waits for.
+    If the target is busy and the call waits for it, this task leaves its thread to other tasks, for which it may wait.
     """
     try:
         return _begin_between_changes(creation)
@@ -81,7 +81,7 @@ def create_target(creation: Creation) -> WriteLayout:
 
 
 def _patiently(creation: Creation) -> WriteLayout:
-    """Make attempts until the target is free; nothing is held in between."""
+    """Retry until the target is free; hold nothing between two attempts."""
     for pause in pauses():
         try:
             return _begin_between_changes(creation)
@@ -91,9 +91,9 @@ def _patiently(creation: Creation) -> WriteLayout:
 
 
 def _begin_between_changes(creation: Creation) -> WriteLayout:
-    """Make an attempt, and others where another write begins or ends at that very moment.
+    """Try to begin a write; retry a few times if another write begins or ends at the same moment.
 
-    What was planned and is no longer so stays so: that error is raised in the end.
+    If the file does not agree with the plan any more, retries do not help: the error of the last attempt is raised.
     """
     for pause in itertools.islice(pauses(), _CHANGES):
         try:
@@ -105,9 +105,9 @@ def _begin_between_changes(creation: Creation) -> WriteLayout:
 
 @shortens_tracebacks
 def begin_write(creation: Creation) -> WriteLayout:
-    """Make one attempt to begin a write."""
+    """Begin a write, in one attempt."""
     target = creation.target.located()
-    # Decided once: all workers have to go by it.
+    # Decided once, here: all workers must use the same value.
     target = replace(target, spans_hosts=spans_hosts() and not file_system_of(os.path.dirname(target.path)).is_local)
     keepalive = _keepalive(target, creation.key)
     try:
@@ -128,8 +128,8 @@ def _begun(creation: Creation, target: Target, keepalive: Keepalive) -> WriteLay
         found = job.of_length(made.shape[0]).layout if job.open_ended else job.layout
         if made != found:
             raise IntegrityError(
-                f"{made.name}: HDF5 made it as {made.form} on the worker, but as {job.layout.form} where it was "
-                f"planned; use the same version of h5py on both"
+                f"{made.name}: HDF5 created it as {made.form} on the worker, but as {job.layout.form} in the process "
+                f"that planned the write; use the same version of h5py on both"
             )
     return WriteLayout(target, creation.jobs, creation.exclusive, started, (), keepalive)
 
@@ -141,7 +141,7 @@ def _keepalive(target: Target, key: str) -> Keepalive:
 
 @shortens_tracebacks
 def read_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader) -> Array | Receipt:
-    """Read one buffer, unless its payloads are in place already."""
+    """Read one buffer, unless it is committed already."""
     if layout.complete:
         return nothing_done(dataset, buffer)
     with session.in_use(layout.target, layout.exclusive):
@@ -159,7 +159,7 @@ def commit_buffer(layout: WriteLayout, dataset: int, buffer: int, data: Array | 
 
 @shortens_tracebacks
 def write_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader) -> Receipt:
-    """Read, encode and commit: the chain of a buffer as one task."""
+    """Read, encode and commit a buffer: its whole chain as one task."""
     if layout.complete:
         return nothing_done(dataset, buffer)
     with session.in_use(layout.target, layout.exclusive):
@@ -171,7 +171,7 @@ def write_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader)
 
 
 def receipt_of(jobs: Sequence[DatasetJob], place: tuple[int, int]) -> Receipt:
-    """Return what says that a buffer is committed."""
+    """Return the receipt of a committed buffer."""
     dataset, buffer = place
     job = jobs[dataset]
     elements = math.prod(selection_shape(job.selection(buffer)))
@@ -182,9 +182,14 @@ def receipt_of(jobs: Sequence[DatasetJob], place: tuple[int, int]) -> Receipt:
 def finish_target(
     layout: WriteLayout, receipts: Sequence[Receipt | Sequence[Receipt]], specs: Sequence[DatasetSpec]
 ) -> WriteResult:
-    """Check the whole file, give it its name, and say what was written.
+    """Check the whole file, publish it under its name, and return the result of the write.
 
-    `specs` is what its datasets were made from.
+    `specs` are the specifications from which its datasets were created.
+
+    Raises
+    ------
+    IntegrityError
+        If receipts are missing, or the file does not hold what was committed.
     """
     receipts = _flat(receipts)
     if layout.complete:
@@ -194,7 +199,7 @@ def finish_target(
     counts = [len(job.buffers) for job in jobs]
     got = [sum(receipt.buffers for receipt in receipts if receipt.dataset == n) for n in range(len(counts))]
     if got != counts:
-        raise IntegrityError(f"{layout.target.path}: receipts for {got} buffers of {counts}")
+        raise IntegrityError(f"{layout.target.path}: there are receipts for {got} buffers of {counts}")
     lock = transaction_lock(layout.target.write_id)
     finished = finish(layout.target, [job.layout for job in jobs], specs, lock)
     for note in finished.notes:
@@ -204,7 +209,7 @@ def finish_target(
 
 
 def _flat(receipts: Sequence[Receipt | Sequence[Receipt]]) -> list[Receipt]:
-    """Return the receipts one by one; a task that commits a block to several datasets has one for each."""
+    """Return a flat list of receipts; a task that commits a block to several datasets returns one for each."""
     return [one for found in receipts for one in ([found] if isinstance(found, Receipt) else found)]
 
 
@@ -232,7 +237,7 @@ def _read(layout: WriteLayout, place: tuple[int, int], reader: Reader) -> Array 
     if job.read == "concurrent":
         return read_checked(reader, selection, dtypes, where)
     with _reading(layout, dataset):
-        # The user's object may fill the same memory again as soon as the next call is let in.
+        # Copied, because the user's object may reuse the same memory as soon as the next call runs.
         return copied(read_checked(reader, selection, dtypes, where))
 
 
@@ -268,7 +273,7 @@ def _encoded(target: Target, job: DatasetJob, buffer: int, data: Array) -> list[
 
 @contextlib.contextmanager
 def _naming(job: DatasetJob, buffer: int) -> Iterator[None]:
-    """Have an error of a filter, or of an element, say which data it refused."""
+    """Add the dataset, buffer and selection to the message of an error of a filter or of an element."""
     try:
         yield
     except (FilterError, SourceError) as error:
@@ -285,7 +290,7 @@ def _commit_by_hdf5(writer: Writer, job: DatasetJob, place: tuple[int, int], dat
 
 
 def _commit_region(writer: Writer, job: DatasetJob, place: tuple[int, int], data: Array, lock: Lock) -> None:
-    """Encode the chunks that are replaced here; the others have to be merged in the transaction."""
+    """Encode the chunks that are replaced completely; the transaction must merge the other chunks."""
     layout, region = job.layout, job.layout.region
     if region is None:
         raise ValueError("not a part of a dataset")
@@ -318,7 +323,7 @@ def _writer(layout: WriteLayout) -> Writer:
 
 
 class _reading:  # noqa: N801
-    """One reader at a time, over all threads and processes that see the folder."""
+    """Lock for one reader at a time, among all threads and processes that can access the folder."""
 
     def __init__(self, layout: WriteLayout, dataset: int) -> None:
         self._path = os.path.join(layout.target.folder, f"read-{dataset}")

@@ -1,4 +1,7 @@
-"""Threads for one call of `to_hdf5`: the interpreter waits for them when it exits, but not for ever."""
+"""Threads for one call of `to_hdf5`.
+
+The interpreter waits for them at its exit, but only a few seconds if Ctrl-C was pressed twice.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,14 @@ __all__ = ["Threads", "begin_thread", "hurry_exit"]
 Result = TypeVar("Result")
 Parameters = ParamSpec("Parameters")
 
-# Seconds that the end of the process waits for threads of calls that were left: for the chunks that they encode.
+# Maximum time that the exit of the process waits for threads after Ctrl-C was pressed twice, in seconds.  They may be
+# encoding a chunk.
 _PATIENCE = 5.0
 _begun: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 class _Ending:
-    """What is known of the end of the process."""
+    """The state of the exit of the process."""
 
     is_begun = False
     is_hurried = False
@@ -38,18 +42,18 @@ _ending = _Ending()
 
 
 class Threads(Executor):
-    """An executor of daemon threads, which begin one by one as they are needed.
+    """An executor of daemon threads, which start one by one when they are needed.
 
     The threads of `concurrent.futures.ThreadPoolExecutor` keep a process alive until their work is done,
-    however often Ctrl-C is pressed.  Its futures stay open for ever where a thread dies between two calls;
-    here a future ends whatever is raised in the thread.
+    however often Ctrl-C is pressed.  If one of its threads dies between two calls, its futures never end.
+    The futures of this executor always end, whatever is raised in a thread.
 
     Parameters
     ----------
     count : int
-        The most threads.
+        Maximum number of threads.
     name : str
-        How the names of the threads begin.
+        Prefix of the names of the threads.
 
     Examples
     --------
@@ -59,7 +63,7 @@ class Threads(Executor):
     """
 
     def __init__(self, count: int, name: str) -> None:
-        self._max_workers = count  # dask asks for it
+        self._max_workers = count  # dask reads this attribute
         self._name = name
         self._work: SimpleQueue[_Work | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -91,10 +95,10 @@ class Threads(Executor):
             while (one := self._work.get()) is not None:
                 one.run()
                 self._open.discard(one)
-                # What it has computed may be large.
+                # Release the result, which may be large.
                 del one
         except BaseException as error:
-            # Raised between two calls, where nobody else hears of it: what this thread had taken is lost.
+            # Raised between two calls, where no future would get the error: the call that this thread took is lost.
             for lost in list(self._open):
                 lost.fail(error)
 
@@ -112,7 +116,7 @@ class Threads(Executor):
 
 
 class _Work:
-    """A call, and the future that its caller waits for."""
+    """A call, and the future for which its caller waits."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         self._call = call
@@ -123,17 +127,17 @@ class _Work:
             try:
                 self.future.set_result(self._call())
             except BaseException as error:
-                # Also what is raised between the call and its result: the caller must hear of it.
+                # Includes errors that are raised after the call but before its result is set: the caller must get them.
                 self.fail(error)
 
     def fail(self, error: BaseException) -> None:
-        """End the future, if nothing else has."""
+        """Set an error on the future, if it has not ended already."""
         with contextlib.suppress(InvalidStateError):
             self.future.set_exception(error)
 
 
 def begin_thread(name: str, target: Callable[..., object], *arguments: object) -> threading.Thread:
-    """Begin a thread that a process waits for when it exits, but not for ever."""
+    """Start a thread for which the process waits at its exit, but only a few seconds if Ctrl-C was pressed twice."""
     thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
     _begun.add(thread)
     thread.start()
@@ -141,17 +145,17 @@ def begin_thread(name: str, target: Callable[..., object], *arguments: object) -
 
 
 def hurry_exit() -> None:
-    """Limit the wait at the end of the process to a few seconds: the user has pressed Ctrl-C twice."""
+    """Limit the wait at the exit of the process to a few seconds, after the user has pressed Ctrl-C twice."""
     _ending.is_hurried = True
 
 
-# After what storage has registered, and so before that: tasks end while their files are open.
+# Registered after the function of storage, and therefore called before it: tasks end while their files are open.
 @atexit.register
 def _wait() -> None:
-    """Wait for the threads that run, as the interpreter does for others.
+    """Wait for running threads, as the interpreter does for threads that are not daemons.
 
-    An interpreter that is taken down under a thread that encodes frees what this reads: the process would crash.
-    So it dies of SIGINT where Ctrl-C was pressed twice and a thread is held up.
+    If the interpreter shut down while a thread encodes, it would free memory that the thread reads, and the process
+    would crash.  Therefore the process ends by SIGINT if Ctrl-C was pressed twice and a thread does not end in time.
     """
     _ending.is_begun = True
     end = time.monotonic() + _PATIENCE if _ending.is_hurried else None
@@ -165,7 +169,7 @@ def _wait() -> None:
 
 
 def _die_of_interrupt() -> None:
-    """End the process as Python itself does on Ctrl-C that nobody handles."""
+    """End the process as Python does after a `KeyboardInterrupt` that is not handled."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     signal.signal(signal.SIGINT, signal.SIG_DFL)

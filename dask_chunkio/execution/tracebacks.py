@@ -1,6 +1,6 @@
-"""Tracebacks of errors that users make: their own frames, and our message last.
+"""Short tracebacks for errors of users, with the frames of their own code and our message at the end.
 
-dask's setting ``admin.traceback.shorten`` decides: where it is an empty list, every frame is shown.
+The setting ``admin.traceback.shorten`` of dask controls this: if it is an empty list, all frames are shown.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ __all__ = ["shortens_tracebacks"]
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-# What lies between a user's call and a user's source.
+# Folders of the code between a call of a user and a source of a user.
 _FOLDERS = tuple(f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], *package_folders()))
 
 
 def shortens_tracebacks(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Remove the frames of dask, distributed and this package from our errors that a function raises, and their causes.
+    """Decorate a function such that its errors have no frames of dask, distributed and this package.
 
-    Any other error keeps its frames: it is no mistake of a user.
+    This applies to the errors of this package and their causes.  Other errors keep their frames, because they are not
+    mistakes of a user.
     """
 
     @functools.wraps(function)
@@ -41,7 +42,7 @@ def shortens_tracebacks(function: Callable[Arguments, Result]) -> Callable[Argum
 
 
 class _Shortened:
-    """Shortens tracebacks on exit: an error that is raised again would gain a frame."""
+    """Context manager that shortens tracebacks on exit; unlike ``raise``, this adds no frame."""
 
     __slots__ = ()
 
@@ -62,7 +63,7 @@ class _Shortened:
 
 
 def _kept(traceback: TracebackType | None, hidden: re.Pattern[str]) -> TracebackType | None:
-    """Return a traceback without the frames that are hidden; the frames themselves are not changed."""
+    """Return a traceback without the hidden frames; the frame objects are not changed."""
     frames = []
     while traceback is not None:
         name = traceback.tb_frame.f_code.co_filename

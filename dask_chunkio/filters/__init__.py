@@ -1,5 +1,5 @@
-"""From a chunk to its payload: HDF5's filter pipeline, run outside HDF5.
+"""Conversion of a chunk to its payload: the filter pipeline of HDF5, run outside HDF5.
 
-Nothing here opens a file of the user's or knows of dask.  What is encoded, and how, is
-read from a dataset's creation property list (`storage.hdf5.dataset.describe`) and never guessed.
+This subpackage opens no file of the user and does not use dask.  It takes the pipeline from the
+creation property list of a dataset (`storage.hdf5.dataset.describe`) and never guesses it.
 """

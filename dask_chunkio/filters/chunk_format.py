@@ -1,4 +1,4 @@
-"""What a stored chunk looks like, and what makes it so."""
+"""The format of stored chunks, and the protocol of encoders that make them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class ChunkFormat:
-    """Everything that decides how a chunk of one dataset is stored.
+    """All properties that determine how a chunk of one dataset is stored.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class ChunkFormat:
     filters : tuple of Filter
         The pipeline, in the order in which it is applied to a chunk.
     fillvalue : bytes or None
-        One element that pads a chunk at the far edge; None stands for HDF5's zeros.
+        One element, with which chunks at the upper edges are padded; None stands for zeros, HDF5's default.
     """
 
     chunk_shape: Shape
@@ -78,7 +78,7 @@ class ChunkFormat:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """A chunk's bytes as stored, and the mask of the filters that were skipped.
+    """The stored bytes of a chunk, and the mask of the filters that were skipped.
 
     Bit ``k`` of the mask stands for position ``k`` of the pipeline.
     """
@@ -93,13 +93,13 @@ class Payload:
 
 
 class Encoder(Protocol):
-    """Makes the payload of one chunk; may be called from several threads at once."""
+    """Protocol of encoders, which make the payload of one chunk; several threads may call one encoder at once."""
 
     @property
     def name(self) -> str:
-        """What `plan` calls it."""
+        """The name that `plan` shows."""
         ...
 
     def encode(self, chunk: Array) -> Payload:
-        """Encode `chunk`: C-contiguous, of exactly the format's shape and dtype."""
+        """Encode `chunk`, which must be C-contiguous and have exactly the shape and dtype of the format."""
         ...

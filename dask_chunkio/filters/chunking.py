@@ -1,4 +1,4 @@
-"""From a buffer to chunks: cut out, converted and padded."""
+"""Extraction of chunks from a buffer, with conversion and padding."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ __all__ = ["copied", "cut_chunk", "filled"]
 
 
 def copied(data: Array) -> Array:
-    """Return a copy, the bytes between the fields of compound elements included.
+    """Return a copy that includes the bytes between the fields of compound elements.
 
-    numpy's own copy leaves there what was in memory before: it would get into the file.
+    numpy's own copy leaves these bytes uninitialized, so that old contents of the memory would get into the file.
     """
     return as_bytes(data).copy().view(data.dtype)
 
 
 def cut_chunk(data: Array, start: Selection, chunk: Selection, form: ChunkFormat) -> Array:
-    """Cut one chunk out of a buffer.
+    """Extract one chunk from a buffer.
 
     Parameters
     ----------
     data : numpy.ndarray
         The buffer's elements, in any memory order and any dtype that can be converted.
     start, chunk : tuple of slice
-        What the buffer and the chunk select from the array.
+        The selections of the buffer and of the chunk in the array.
     form : ChunkFormat
         How the chunk is stored.
 
     Returns
     -------
     numpy.ndarray
-        C-contiguous, of the format's shape and dtype; padded with the fill value where the
-        array ends inside the chunk.  A view of `data` where that is possible.
+        The chunk, C-contiguous, with the shape and dtype of the format.  If the array ends inside
+        the chunk, the chunk is padded with the fill value.  The result is a view of `data` if possible.
     """
     inside = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(chunk, start, strict=True))
     part = data[inside]
@@ -49,7 +49,7 @@ def cut_chunk(data: Array, start: Selection, chunk: Selection, form: ChunkFormat
 
 
 def filled(form: ChunkFormat) -> Array:
-    """Return a chunk of fill values; where a fill value has bytes that belong to no value, they are zero."""
+    """Return a chunk of fill values, whose padding bytes are zero."""
     full = np.zeros(form.chunk_shape, form.dtype)
     if form.fillvalue is not None:
         as_bytes(full)[...] = as_bytes(np.frombuffer(form.fillvalue, form.dtype))

@@ -1,4 +1,4 @@
-"""Which dtypes can be stored as which: those that HDF5 converts, unless signs, fractions or meaning would be lost."""
+"""Rules for the conversion of dtypes: HDF5 must convert them, and no sign, fraction or meaning may be lost."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def check_conversion(source: DType, target: DType, dataset: str) -> None:
     Parameters
     ----------
     source, target : numpy.dtype
-        Of the source and of the dataset, with what h5py notes in them (encodings, enumerations).
+        Dtypes of the source and of the dataset, with the metadata of h5py (encodings, enumerations).
     dataset : str
-        For the message.
+        Name of the dataset, for the message.
 
     Raises
     ------
     CastError
-        Naming the dataset, both dtypes and what to do.
+        If they cannot; the message names the dataset, both dtypes and what to do.
     """
     if (reason := refusal(source, target)) is not None:
         raise CastError(f"{dataset}: {reason}")
 
 
 def refusal(source: DType, target: DType) -> str | None:
-    """Say why values of one dtype cannot be stored as another, and what to do; None where they can be.
+    """Return why values of one dtype cannot be stored as another, and what to do; None if they can be stored.
 
     Examples
     --------
@@ -56,7 +56,7 @@ the source, or give a dtype= that holds them
 
 
 def words(dtype: DType) -> str:
-    """Return the name of a dtype, with what h5py notes in it.
+    """Return the name of a dtype, with a summary of its metadata of h5py.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def words(dtype: DType) -> str:
 
 
 def exact_words(dtype: DType) -> str:
-    """Return the name of a dtype with all that h5py notes in it: no two dtypes that HDF5 stores otherwise share one.
+    """Return the name of a dtype with all its metadata of h5py, unique among dtypes that HDF5 stores differently.
 
     Examples
     --------
@@ -100,15 +100,15 @@ def exact_words(dtype: DType) -> str:
 
 
 def _notes(dtype: DType) -> Mapping[str, Any]:
-    """Return what h5py notes in a dtype."""
+    """Return the metadata that h5py stores in a dtype."""
     return dtype.metadata or {}
 
 
-# What HDF5 has a type for
+# Dtypes for which HDF5 has a type
 
 
 def _without_type(dtype: DType) -> str | None:
-    """Say why a dataset cannot have a dtype."""
+    """Return why a dataset cannot have a dtype; None if it can."""
     if dtype.subdtype is not None:
         return f"a dataset of arrays, dtype {dtype}, is not written; give the array's axes to the dataset"
     for part in _parts(dtype):
@@ -118,7 +118,7 @@ def _without_type(dtype: DType) -> str | None:
 
 
 def _parts(dtype: DType) -> list[DType]:
-    """Return the dtypes without fields that a dtype is made of."""
+    """Return the elementary dtypes, without fields, of which a dtype consists."""
     if dtype.names is None:
         return [dtype.base]
     return [part for name in dtype.names for part in _parts(dtype[name].base)]
@@ -145,7 +145,7 @@ def _without_scalar_type(dtype: DType) -> str | None:
 
 
 def holds_references(dtype: DType) -> bool:
-    """Say whether elements are, or have, HDF5 references.
+    """Return whether elements are HDF5 references, or have fields that are.
 
     Examples
     --------
@@ -156,12 +156,12 @@ def holds_references(dtype: DType) -> bool:
 
 
 def _is_variable(dtype: DType) -> bool:
-    """Say whether elements have no fixed length, or are references."""
+    """Return whether elements have a variable length, or are references."""
     noted = _notes(dtype)
     return dtype.kind == "T" or (dtype.kind == "O" and ("vlen" in noted or "ref" in noted))
 
 
-# What can be stored as what
+# Differences between dtypes that prevent a conversion
 
 
 def _difference(source: DType, target: DType) -> str | None:
@@ -189,7 +189,7 @@ def _with_hint(target: DType) -> str:
 
 
 def with_parts(dtype: DType) -> DType:
-    """Return a complex dtype as h5py stores it, with two fields; others as they are."""
+    """Return a complex dtype as a compound of two fields, as h5py stores it; other dtypes unchanged."""
     if dtype.kind != "c":
         return dtype
     real = np.empty(0, dtype).real.dtype
@@ -203,8 +203,8 @@ def _difference_of_fields(source: DType, target: DType) -> str | None:
     if not here & there or (here - there and there - here):
         mine, theirs = ", ".join(sorted(here - there)), ", ".join(sorted(there - here))
         return (
-            f"the fields {mine} are not in the dataset, and {theirs} are not in the source; fields go by their names: "
-            f"rename them, or leave those out that are not meant"
+            f"the fields {mine} are not in the dataset, and {theirs} are not in the source; fields are matched by "
+            f"their names: rename them, or leave those out that are not meant"
         )
     for name in common_fields(source, target):
         if (reason := _difference(source[name], target[name])) is not None:
@@ -213,14 +213,14 @@ def _difference_of_fields(source: DType, target: DType) -> str | None:
 
 
 def common_fields(source: DType, target: DType) -> list[str]:
-    """Return the fields of `target` that `source` has too, in the order of `target`."""
+    """Return the names of the fields that both dtypes have, in the order of `target`."""
     return [name for name in target.names or () if name in (source.names or ())]
 
 
 def _difference_of_objects(source: DType, target: DType) -> str | None:
     mine, wanted = _notes(source), _notes(target)
     if source.kind == "O" and not mine:
-        return None  # What is in it is seen where it is read.
+        return None  # The elements are checked when they are read.
     if target.kind == "T" or wanted.get("vlen") in (str, bytes):
         is_text = source.kind in "SUT" or mine.get("vlen") in (str, bytes)
         return None if is_text else "only strings can be stored as strings"
@@ -249,7 +249,7 @@ def _difference_of_numbers(source: DType, target: DType) -> str | None:
     if target.kind == "c" != source.kind:
         return "HDF5 does not convert real numbers to complex ones; convert them in the source, .astype(complex)"
     if source.kind == "b" and h5py.check_enum_dtype(target) is not None:
-        return "HDF5 goes by the names FALSE and TRUE, which are not the enumeration's; convert them with .astype('u1')"
+        return "HDF5 matches the names FALSE and TRUE, which the enumeration lacks; convert them with .astype('u1')"
     if np.can_cast(source, target, casting="same_kind"):
         return None
     lost = {"b": "numbers would become truth values", "u": "negative values would be lost"}
@@ -259,9 +259,9 @@ def _difference_of_numbers(source: DType, target: DType) -> str | None:
 
 
 def is_partial(source: DType, target: DType) -> bool:
-    """Say whether the dataset has fields that the source has not.
+    """Return whether the dataset has fields that the source does not have.
 
-    Elements that are there keep them; in new ones they have the fill value.
+    Existing elements keep the values of these fields; new elements get the fill value.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""From the dtype of a source to that of a dataset: what is stored is what HDF5 stores, or it is refused.
+"""Conversion from the dtype of a source to that of a dataset, with the same results as in HDF5.
 
-HDF5 converts between numbers of the machine's byte order with the compiler's casts, which are numpy's but for
-values out of range and NaNs of half precision.  Between byte orders it converts by software of its own, with
-errors; here such numbers are converted in the machine's order, and swapped.
+HDF5 converts numbers of the machine's byte order with casts of the compiler.  These agree with numpy's, except for
+values out of range and NaNs of half precision.  For other byte orders HDF5 converts in software, with errors; this
+module converts such numbers in the machine's byte order and then swaps their bytes.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ DType = np.dtype[Any]
 
 
 def convert(data: Array, dtype: DType) -> Array:
-    """Return `data` as `dtype`, as HDF5 converts.
+    """Return `data` as `dtype`, converted as in HDF5.
 
-    Integers out of range become the nearest, other numbers infinite; strings are cut or padded; fields go by
-    their names.
+    Integers out of range become the nearest integer in range, other numbers become infinite.  Strings are truncated or
+    padded.  Fields are matched by their names.
 
     Examples
     --------
@@ -48,7 +48,7 @@ def convert(data: Array, dtype: DType) -> Array:
 
 
 def assign(target: Array, data: Array) -> None:
-    """Put values into an array, by the names of their fields; other fields stay as they are."""
+    """Store values in an array, matched by the names of their fields; other fields of the array keep their values."""
     if target.dtype == data.dtype:
         as_bytes(target)[...] = as_bytes(data)
         return
@@ -74,7 +74,7 @@ def _floats(data: Array, dtype: DType) -> Array:
     if dtype.kind != "f" or native == data.dtype.newbyteorder("="):
         return data.astype(dtype)
     if data.dtype.char == "g" and dtype.itemsize == 2:
-        # numpy rounds twice.
+        # numpy would round twice.
         return _by_hdf5(data.astype("g"), native).reshape(data.shape).astype(dtype, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):
         found = data.astype(native)
@@ -86,7 +86,7 @@ def _floats(data: Array, dtype: DType) -> Array:
 
 
 def _overflow(data: Array, found: Array) -> None:
-    """Make infinite what numpy rounds down to the largest number."""
+    """Make those numbers infinite that numpy rounds down to the largest finite number."""
     largest = np.finfo(found.dtype).max
     near = np.abs(found) == largest
     if near.any():
@@ -96,7 +96,7 @@ def _overflow(data: Array, found: Array) -> None:
 
 
 def _nans(data: Array, found: Array) -> None:
-    """Give NaNs of half precision the bits that HDF5 gives them."""
+    """Replace NaNs by those that HDF5 makes when it converts from or to half precision."""
     odd = np.isnan(found)
     if odd.any():
         found[odd] = _by_hdf5(data[odd].astype(data.dtype.newbyteorder("=")), found.dtype)
@@ -117,7 +117,7 @@ def _complex(data: Array, dtype: DType) -> Array:
 
 
 def _strings(data: Array, dtype: DType) -> Array:
-    """Cut strings at their first NUL, as HDF5 does where the lengths differ."""
+    """Convert strings; truncate them at their first NUL if the lengths differ, as HDF5 does."""
     if data.dtype.itemsize == dtype.itemsize:
         return data.astype(dtype)
     length = min(data.dtype.itemsize, dtype.itemsize)

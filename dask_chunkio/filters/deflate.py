@@ -1,13 +1,13 @@
-"""HDF5's deflate (gzip) filter: a zlib stream, from the fastest engine for each level.
+"""HDF5's deflate (gzip) filter, which makes a zlib stream with the fastest engine for each level.
 
-Any zlib stream is valid to HDF5, so the level chooses among engines.  The table is measured
-(``benchmarks/deflate_levels.py``, results in ``docs/filters.md``): from HDF5's default
-level 4 up, the output is at most 1 % larger than zlib's at the same level on each of the
-kinds of data measured; below it, speed comes first.
+HDF5 reads any zlib stream, so that the engine can depend on the level.  The table of engines is based on
+measurements (``benchmarks/deflate_levels.py``, results in ``docs/filters.md``).  From HDF5's default
+level 4 up, the output is at most 1 % larger than that of zlib at the same level, for all kinds of data that
+were measured.  Below level 4, the fastest engine is used.
 
 After a shuffle the bytes come in planes: all first bytes of the elements, all second bytes,
-and so on.  ISA-L codes long stretches with one table of symbols; told to begin anew with
-each plane, it makes up to 2 % less at the same speed.
+and so on.  ISA-L encodes long stretches with one table of symbols.  With a new table for
+each plane, its output is up to 2 % smaller at the same speed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["DEFLATE", "deflate", "engine_for"]
 DEFLATE = 1
 
 _ZLIB, _ISAL, _LIBDEFLATE = "zlib", "isal", "libdeflate"
-# ISA-L's level for planes: as fast as 1 within some percent, and 2 % smaller.
+# ISA-L's level for planes: about as fast as level 1, with an output that is 2 % smaller.
 _OF_PLANES = 2
 
 _COMPRESS: dict[str, Callable[[bytes | memoryview, int], bytes]] = {
@@ -33,7 +33,7 @@ _COMPRESS: dict[str, Callable[[bytes | memoryview, int], bytes]] = {
     _LIBDEFLATE: lambda data, level: cast(bytes, libdeflate.zlib_compress(data, level)),
 }
 
-# A table of symbols takes up to some hundred bytes: shorter planes do not pay for one each.
+# A table of symbols has up to some hundred bytes: for shorter planes it costs more than it saves.
 _LEAST_PLANE = 16 << 10
 
 # HDF5's level -> engine and the engine's own level.
@@ -64,11 +64,11 @@ def deflate(data: bytes | memoryview, level: int, planes: int = 1) -> bytes:
     Parameters
     ----------
     data : bytes-like
-        What to compress.
+        The bytes to compress.
     level : int
         HDF5's level, 0 to 9.
     planes : int
-        How many bytes of one element a shuffle has pulled apart.
+        Number of planes into which a shuffle has split the data; 1 without a shuffle.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Pipelines that run outside HDF5: our shuffle, deflate and fletcher32, and plugins by their own functions."""
+"""Pipelines that run outside HDF5: our own shuffle, deflate and fletcher32, and the functions of plugins."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _MAX_LEVEL = 9
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One filter of a pipeline with what runs it.
+    """One filter of a pipeline, with the function that runs it.
 
     Parameters
     ----------
     filter : Filter
-        As HDF5 records it.
+        The filter as HDF5 records it.
     engine : str
-        What `plan` calls it.
+        The name that `plan` shows.
     run : callable
-        Makes bytes of bytes; returns None where the filter fails, or gains nothing.
+        Applies the filter to bytes; returns None if the filter fails, or does not make the data smaller.
     """
 
     filter: Filter
@@ -41,9 +41,9 @@ class Step:
 
 
 class DirectEncoder:
-    """Runs a pipeline without HDF5 and without the GIL.
+    """An encoder that runs a pipeline without HDF5 and without the GIL.
 
-    The payload of an empty pipeline is the chunk's own memory, not a copy.
+    The payload of an empty pipeline is the memory of the chunk itself, not a copy.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class DirectEncoder:
     Raises
     ------
     FilterError
-        If one of the filters can only be run by HDF5, or is missing here.
+        If only HDF5 can run one of the filters, or one is missing in this process.
 
     Examples
     --------
@@ -94,7 +94,7 @@ class DirectEncoder:
 
 
 def direct_steps(form: ChunkFormat) -> tuple[Step, ...] | None:
-    """Return the steps of a pipeline; None if one of its filters can only be run by HDF5.
+    """Return the steps of a pipeline; None if only HDF5 can run one of its filters.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def _shuffle(one: Filter, data: Data) -> Data | None:
 
 
 def _shuffles(one: Filter) -> bool:
-    # HDF5 sets up only the first of two shuffles; the second has no options, and fails.
+    # HDF5 sets the options of only the first of two shuffles; the second one has none, and fails.
     return one.code == SHUFFLE and len(one.options) == 1 and one.options[0] > 0
 
 

@@ -1,12 +1,12 @@
-"""HDF5's fletcher32 filter: the data, then four bytes of checksum.
+"""HDF5's fletcher32 filter, which appends a checksum of four bytes to the data.
 
-From HDF5's ``H5_checksum_fletcher32``: big-endian 16-bit words, an odd last byte is a high
-byte; two running sums in ones' complement, the second in the high half; stored
-little-endian behind the data.
+The algorithm is that of ``H5_checksum_fletcher32`` in HDF5.  It reads big-endian words of 16 bits; an odd
+last byte is a high byte.  It adds two running sums in ones' complement, the second one in the high half of
+the result, which is stored little-endian after the data.
 
-The sums are taken over native words: swapping the bytes of every word multiplies a sum
-modulo 65535 by 256.  They are gathered from sums of rows and of columns of a table of
-words, exact in 64 bits for any chunk that HDF5 allows (below 4 GiB).
+The sums are computed over native words: to swap the bytes of every word multiplies a sum
+modulo 65535 by 256.  They are computed from the sums of the rows and of the columns of a table of
+words, which are exact in 64 bits for all chunks that HDF5 allows (below 4 GiB).
 """
 
 from __future__ import annotations
@@ -68,5 +68,5 @@ def _table_sums(table: Array) -> tuple[int, int]:
 
 
 def _fold(value: int) -> int:
-    # Folding the carries back keeps a positive sum positive: multiples of 65535 end as 65535, not as 0.
+    # In ones' complement, a positive sum stays positive: multiples of 65535 give 65535, not 0.
     return value % _MODULUS or (_MODULUS if value else 0)

@@ -1,4 +1,4 @@
-"""Pipelines that HDF5 accepts, and that end the process or store what cannot be read."""
+"""Detection of pipelines that HDF5 accepts but that crash the process or store unreadable data."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ __all__ = ["hazard"]
 _SZIP, _NBIT, _SCALEOFFSET = 4, 5, 6
 _ZFP, _SZS = 32013, frozenset({32017, 32024})
 _BLOSCS = frozenset({32001, 32026})
-# These compress elements, as many as a chunk has: zfp, sz, fcidecomp, sz3, sperr, htj2k.
+# These process as many elements as a chunk has, whatever the size of their input: szip, zfp, sz, fcidecomp, sz3, sperr,
+# htj2k.
 _OF_ELEMENTS = frozenset({_SZIP, 32013, 32017, 32018, 32024, 32028, 32033})
 
 
 def hazard(filters: Sequence[Filter], dtype: np.dtype[Any]) -> str | None:
-    """Say why a pipeline must not be used for elements of a dtype, and what to do; None where it may be.
+    """Return why a pipeline must not be used for elements of a dtype, and what to do; None if it may be used.
 
     Examples
     --------
@@ -43,7 +44,7 @@ def hazard(filters: Sequence[Filter], dtype: np.dtype[Any]) -> str | None:
 
 
 def _misread(step: Filter, dtype: np.dtype[Any]) -> str | None:
-    """Say why a filter that loses precision takes elements for what they are not."""
+    """Return why a lossy filter would misinterpret elements of a dtype, and what to do; None if it would not."""
     if step.code in _SZS and (dtype.kind not in "iuf" or (dtype.kind == "f" and dtype.itemsize not in (4, 8))):
         return f"{step.name} takes integers, float32 and float64 only, not {dtype}; choose another compression"
     if step.code in (*_SZS, _ZFP) and dtype.kind in "iuf" and dtype != dtype.newbyteorder("="):

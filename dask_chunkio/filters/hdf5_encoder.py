@@ -1,6 +1,6 @@
-"""Any filter that HDF5 has, run by HDF5 itself on a file in memory.
+"""An encoder for any filter of HDF5, which HDF5 itself runs on a file in memory.
 
-Exact for every filter, one chunk at a time in a process: HDF5 has one lock.
+The payloads are exact for every filter.  A process encodes one chunk at a time, because HDF5 has one lock.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dask_chunkio.geometry.grid import Array
 __all__ = ["Hdf5Encoder", "encoder_for", "read_filters", "require_filter"]
 
 _numbers = itertools.count()
-# What decides how a chunk is stored, of all that a dataset is made with.
+# The keywords of a dataset that determine how its chunks are stored.
 _OF_CHUNKS = frozenset(
     {"allow_unknown_filter", "compression", "compression_opts", "fillvalue", "fletcher32", "scaleoffset", "shuffle"}
 )
@@ -35,7 +35,7 @@ def encoder_for(form: ChunkFormat, options: Mapping[str, Any]) -> Encoder:
     form : ChunkFormat
         How its chunks are stored.
     options : mapping
-        The keywords of `h5py.Group.create_dataset` that it was made with.
+        The keywords of `h5py.Group.create_dataset` with which the dataset was created.
 
     Raises
     ------
@@ -52,27 +52,27 @@ def read_filters(plist: h5py.h5p.PropDCID) -> tuple[Filter, ...]:
 
 
 def _name(code: int, name: bytes | str) -> str:
-    # (What plugins call themselves can be a sentence.)
+    # The name that a plugin gives itself can be a whole sentence.
     given = name.decode("ascii", "replace") if isinstance(name, bytes) else name
     return PLUGIN_NAMES.get(code, given)
 
 
 class Hdf5Encoder:
-    """Encodes by writing each chunk into a dataset of one chunk in memory.
+    """An encoder that writes each chunk to a dataset of one chunk in memory.
 
     Parameters
     ----------
     form : ChunkFormat
         How chunks are stored.
     options : mapping
-        The keywords that the dataset was made with; empty for a dataset that is there already,
-        where the recorded pipeline has to do.  That is not always enough: some plugins add to
-        their options each time a dataset is made with them.
+        The keywords with which the dataset was created; empty for an existing dataset, whose
+        recorded pipeline is used.  That pipeline is not always enough: some plugins add
+        options each time a dataset is created with them.
 
     Raises
     ------
     FilterError
-        If a filter is missing here, or would not be set up as it is in the dataset.
+        If a filter is missing in this process, or would get other options than in the dataset.
     """
 
     def __init__(self, form: ChunkFormat, options: Mapping[str, Any]) -> None:
@@ -93,13 +93,13 @@ class Hdf5Encoder:
 
     @property
     def name(self) -> str:
-        """The filters, and that HDF5 runs them."""
+        """The names of the filters, with the remark that HDF5 runs them."""
         names = (PLUGIN_NAMES.get(step.code, step.name) for step in self._form.filters)
         return " > ".join(names) + " by HDF5, one at a time"
 
     def encode(self, chunk: Array) -> Payload:
         """Encode one chunk."""
-        # A new file for each: a dataset written twice could keep the filter mask of the first payload.
+        # Use a new file for each chunk: a dataset written twice could keep the filter mask of the first payload.
         with self._open() as file:
             dataset = self._dataset(file)
             try:
@@ -115,7 +115,8 @@ class Hdf5Encoder:
     def _open(self) -> h5py.File:
         name = f"dask_chunkio-{next(_numbers)}"
         block = self._form.nbytes + 65536
-        # Without a cache a filter fails where the chunk is written; HDF5 does not survive a failure at the end.
+        # Without a chunk cache, a filter fails during the write.  With one, it would fail when the file is closed,
+        # and HDF5 does not survive that.
         return h5py.File(name, "w", driver="core", backing_store=False, block_size=block, rdcc_nbytes=0)
 
     def _made(self, make: Callable[[h5py.File], h5py.h5d.DatasetID]) -> tuple[Filter, ...]:

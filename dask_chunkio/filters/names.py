@@ -1,4 +1,4 @@
-"""Compression by the name of a plugin: ``compression="zstd"``."""
+"""Names of filter plugins as values of ``compression``, such as ``compression="zstd"``."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ KNOWN_NAMES = tuple(sorted([*_CODES, *_H5PY]))
 
 
 def resolve_compression(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace the name of a plugin by what h5py takes.
+    """Replace the name of a plugin by its number and options, which h5py accepts.
 
     Parameters
     ----------
     options : mapping
-        Keywords of `h5py.Group.create_dataset`.  Where ``compression`` is the name of a plugin,
-        ``compression_opts`` may be a level where the plugin has levels, a mapping of the keywords of
-        hdf5plugin's class, or a tuple of the filter's own numbers.
+        Keywords of `h5py.Group.create_dataset`.  If ``compression`` is the name of a plugin,
+        ``compression_opts`` may be a level (for plugins with levels), a mapping of the keywords of
+        the class in hdf5plugin, or a tuple of the filter's own numbers.
 
     Returns
     -------
     dict
-        The keywords; h5py's own names and everything else stay as they are.
+        The keywords; names of h5py's own filters and all other keywords are unchanged.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        If there is no such name, or hdf5plugin does not take the options, or is not installed.
+        If there is no such name, hdf5plugin does not accept the options, or it is not installed.
 
     Examples
     --------

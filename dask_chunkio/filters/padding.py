@@ -1,4 +1,4 @@
-"""Bytes of elements that belong to no value: between fields, and behind long doubles."""
+"""Padding bytes of elements, which belong to no value: between fields, and after long doubles."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ DType = np.dtype[Any]
 
 
 def as_bytes(data: Array) -> Array:
-    """Return the same elements as opaque bytes, so that a copy has those that belong to no value too."""
+    """Return a view of the elements as opaque bytes, so that a copy includes the padding bytes."""
     return data.view(f"V{data.dtype.itemsize}") if is_padded(data.dtype) else data
 
 
 def without_padding(data: Array) -> Array:
-    r"""Return the same values with zeros in the bytes that belong to none: between fields, behind long doubles.
+    r"""Return the same values with zeros in the padding bytes.
 
     Examples
     --------
@@ -35,7 +35,7 @@ def without_padding(data: Array) -> Array:
 
 
 def is_padded(dtype: DType) -> bool:
-    """Say whether elements may have bytes that belong to no value."""
+    """Return whether elements may have padding bytes."""
     return not dtype.hasobject and (dtype.names is not None or dtype.char in "gG")
 
 
@@ -54,7 +54,7 @@ def _copy_values(target: Array, data: Array) -> None:
 
 
 def _value_of_long_double(dtype: DType) -> DType:
-    # x87's numbers of 80 bits fill 12 or 16 bytes.
+    # The 80-bit numbers of x87 occupy 12 or 16 bytes.
     length = 10 if np.finfo(dtype).nmant == 63 else dtype.itemsize
     offset = dtype.itemsize - length if dtype.byteorder == ">" else 0
     return np.dtype({"names": ["value"], "formats": [f"V{length}"], "offsets": [offset], "itemsize": dtype.itemsize})

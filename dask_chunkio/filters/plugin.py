@@ -1,7 +1,7 @@
-"""HDF5's filter plugins, called by their own C function: without HDF5, without the GIL.
+"""Calls of the C functions of HDF5's filter plugins, without HDF5 and without the GIL.
 
-A plugin is a shared library that shows HDF5 an ``H5Z_class2_t``.  The function in it is the
-one that HDF5 calls, so the payload is HDF5's, byte for byte.
+A plugin is a shared library that provides an ``H5Z_class2_t`` to HDF5.  This module calls the
+same function as HDF5, so that the payload is the same, byte for byte.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ PLUGIN_NAMES = {
     32028: "sperr",
     32033: "htj2k",
 }
-# Functions without state between calls, which call nothing of HDF5's: each gave HDF5's bytes from many threads
-# at once, in a process without HDF5.
+# Functions that keep no state between calls and do not call HDF5.  Tests called each from many threads at once, in a
+# process without HDF5, and compared the results with those of HDF5.
 _REENTRANT = frozenset({307, _LZF, 32004, 32008, 32013, 32015, 32018, 32024, _BLOSC2, 32028, 32033})
-# SZ keeps its parameters in variables of the process, which are set up with each dataset.
+# SZ keeps its parameters in global variables, which HDF5 sets for each dataset.
 _ONLY_IN_HDF5 = frozenset({_SZ})
 
-# Blosc lets these override what the dataset says, though not where it is told everything.
+# These environment variables override the options of the dataset in blosc, except in `blosc_compress_ctx`.
 _BLOSC_VARIABLES = tuple(
     f"BLOSC_{name}"
     for name in ("BLOCKSIZE", "CLEVEL", "COMPRESSOR", "NOLOCK", "NTHREADS", "SHUFFLE", "SPLITMODE", "TYPESIZE")
@@ -83,7 +83,7 @@ class _Class(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class _Memory:
-    """The allocator that plugins use: a filter frees the buffer it is given, and leaves another."""
+    """The allocator that plugins use: a filter frees the buffer that it receives, and returns another."""
 
     malloc: Callable[[int], int | None]
     realloc: Callable[[int, int], int | None]
@@ -91,7 +91,7 @@ class _Memory:
 
 
 class _Block:
-    """Memory of the plugin's, freed with the last array that shows it."""
+    """Memory that a plugin allocated; freed together with the last array that uses it."""
 
     def __init__(self, memory: _Memory, address: int, size: int) -> None:
         self._free, self._address = memory.free, address
@@ -102,7 +102,7 @@ class _Block:
 
 
 def require_filter(code: int) -> None:
-    """Make sure that HDF5 can run a filter here, loading hdf5plugin's if they are installed.
+    """Check that HDF5 can run a filter in this process; load the filters of hdf5plugin if they are installed.
 
     Raises
     ------
@@ -122,17 +122,17 @@ def require_filter(code: int) -> None:
 
 
 def require_decoder(dataset: h5py.Dataset) -> None:
-    """Make sure that HDF5 can decode a dataset here, loading hdf5plugin's filters if they are installed.
+    """Check that HDF5 can decode a dataset in this process; load the filters of hdf5plugin if they are installed.
 
     Parameters
     ----------
     dataset : h5py.Dataset
-        Of any layout.
+        The dataset, of any layout.
 
     Raises
     ------
     FilterError
-        If a plugin is missing, which says nothing of the data.
+        If a plugin is missing; the data may be intact.
     """
     plist = dataset.id.get_create_plist()
     for number in range(plist.get_nfilters()):
@@ -154,7 +154,7 @@ def _load_plugins(code: int) -> bool:
 
 
 class Plugin:
-    """A plugin's function, ready to be called from any thread.
+    """The function of a plugin, which can be called from any thread.
 
     Parameters
     ----------
@@ -163,13 +163,13 @@ class Plugin:
     library : ctypes.CDLL
         The plugin.
     description : ctypes.Structure
-        The ``H5Z_class2_t`` that it shows.
+        The ``H5Z_class2_t`` that the plugin provides.
     memory : object
-        The allocator that it shares with HDF5.
+        The allocator that the plugin shares with HDF5.
 
     Notes
     -----
-    What is not known to be re-entrant runs under h5py's lock, as in HDF5 itself.
+    A function that is not known to be re-entrant runs under h5py's lock, as in HDF5 itself.
     """
 
     def __init__(self, code: int, library: ctypes.CDLL, description: _Class, memory: _Memory) -> None:
@@ -180,11 +180,11 @@ class Plugin:
         self._blosc = _blosc_function(library) if code == _BLOSC else None
 
     def is_parallel(self, step: Filter) -> bool:
-        """Say whether several threads may run a step of a pipeline at once."""
+        """Return whether several threads may run a step of a pipeline at once."""
         return self.code in _REENTRANT or self._runs_by_context(step)
 
     def name(self, step: Filter) -> str:
-        """Return what `plan` calls a step.
+        """Return the name of a step that `plan` shows.
 
         Parameters
         ----------
@@ -194,7 +194,7 @@ class Plugin:
         name = PLUGIN_NAMES.get(self.code) or step.name.partition(";")[0] or f"filter {self.code}"
         where = "in h5py" if self.code == _LZF else "by its plugin"
         if self.code == _BLOSC2 and "BLOSC_NTHREADS" not in os.environ:
-            where += ", which begins threads for each chunk unless BLOSC_NTHREADS=1 is set"
+            where += ", which starts threads for each chunk unless BLOSC_NTHREADS=1 is set"
         return f"{name} {where}" + ("" if self.is_parallel(step) else ", one at a time")
 
     def encode(self, step: Filter, data: Data) -> Data | None:
@@ -205,12 +205,12 @@ class Plugin:
         step : Filter
             A step of a pipeline.
         data : bytes-like
-            What the step before it left.
+            The result of the preceding step.
 
         Returns
         -------
         bytes-like or None
-            None where the filter failed, or gained nothing.
+            None if the filter failed, or did not make the data smaller.
         """
         if self._runs_by_context(step):
             return self._compress_by_context(step, data)
@@ -222,7 +222,7 @@ class Plugin:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        # The first call may fill tables of the process, which HDF5's own calls would fill too.
+        # The first call may fill global tables, which calls of HDF5 would fill at the same time.
         with phil:
             yield
             self._is_warm = True
@@ -240,10 +240,10 @@ class Plugin:
         return _owned(memory, buffer.value, made)
 
     def _runs_by_context(self, step: Filter) -> bool:
-        """Say whether blosc can be told everything, with nothing left to variables of the process."""
+        """Return whether blosc can take all options as arguments, without global or environment variables."""
         if self._blosc is None or len(step.options) < 7:
             return False
-        # With one thread, the bytes are those of the function that is told so.
+        # `blosc_compress_ctx` runs with one thread here: its payload equals HDF5's if that uses one thread too.
         found = {name: os.environ[name] for name in _BLOSC_VARIABLES if name in os.environ}
         return found in ({}, {"BLOSC_NTHREADS": "1"})
 
@@ -268,7 +268,7 @@ def _copied(memory: _Memory, data: Data) -> int:
 
 
 def _owned(memory: _Memory, address: int, size: int) -> memoryview:
-    """Return a plugin's buffer cut to the payload: what a filter allocates may be larger than the chunk."""
+    """Return the buffer of a plugin, shrunk to the payload: a filter may allocate more than the size of the chunk."""
     return np.asarray(_Block(memory, memory.realloc(address, size) or address, size)).data
 
 
@@ -287,8 +287,8 @@ def find_plugin(code: int) -> Plugin | None:
     Returns
     -------
     Plugin or None
-        None where HDF5 itself has to run the filter: it is built in, comes from a library that is
-        not known, keeps state that must not be shared, or runs on Windows.
+        None if HDF5 itself must run the filter: because the filter is built in, comes from an unknown
+        library, or keeps state that must not be shared, or because the system is Windows.
     """
     with _finding:
         if code not in _found:
@@ -314,7 +314,7 @@ def _find(code: int) -> Plugin | None:
 
 
 def _in_h5py(memory: _Memory) -> Plugin | None:
-    """Return h5py's own filter, where the module that registers it with HDF5 shows its function."""
+    """Return the filter of h5py, if the module that registers it with HDF5 exports its function."""
     try:
         library = ctypes.CDLL(h5py.h5z.__file__)
         function = _Function(("lzf_filter", library))
@@ -324,7 +324,7 @@ def _in_h5py(memory: _Memory) -> Plugin | None:
 
 
 def _shared_memory() -> _Memory | None:
-    """Return the C library that plugins and HDF5 allocate with; None on Windows, where each may have its own."""
+    """Return the allocator that plugins and HDF5 share; None on Windows, where each may have its own."""
     if sys.platform == "win32":
         return None
     library = ctypes.CDLL(None)
@@ -336,7 +336,7 @@ def _shared_memory() -> _Memory | None:
 
 
 def _libraries(code: int) -> Iterator[str]:
-    """Yield where the filter that HDF5 runs may be: what hdf5plugin registered, else on HDF5's own path."""
+    """Yield the libraries that may have the filter: the one that hdf5plugin registered, or those on HDF5's path."""
     registered = _registered(code)
     if registered is not None:
         yield registered
@@ -373,13 +373,13 @@ def _description(library: ctypes.CDLL) -> _Class | None:
 
 
 def _encodes(description: _Class, code: int) -> bool:
-    # Not all plugins fill in the version; HDF5 reads the identifier from the same place in either.
+    # Some plugins leave the version at 0; the identifier has the same position in both versions.
     is_current = description.version in (0, _CLASS_VERSION)
     return is_current and description.id == code and bool(description.encoder_present) and bool(description.filter)
 
 
 def _blosc_function(library: ctypes.CDLL) -> Any:
-    """Return blosc's function that takes everything as arguments; None where the plugin hides it."""
+    """Return the function of blosc that takes all options as arguments; None if the plugin does not export it."""
     try:
         function, names = library.blosc_compress_ctx, library.blosc_compcode_to_compname
     except AttributeError:

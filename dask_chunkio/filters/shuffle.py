@@ -1,4 +1,4 @@
-"""HDF5's shuffle filter: all first bytes of the elements, then all second bytes, and so on."""
+"""HDF5's shuffle filter, which stores all first bytes of the elements, then all second bytes, and so on."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ SHUFFLE = 2
 
 
 def shuffle(data: bytes | memoryview, itemsize: int) -> bytes | memoryview:
-    """Regroup the bytes of `data` by their place in the element.
+    """Regroup the bytes of `data` by their position in the element.
 
     Parameters
     ----------
     data : bytes-like
         Elements, one after the other.
     itemsize : int
-        Bytes of an element.  Bytes left over behind the last whole element stay last.
+        Size of an element in bytes.  Bytes after the last whole element stay last.
 
     Returns
     -------
     bytes-like
-        As many bytes; `data` itself if there is nothing to regroup.
+        The same number of bytes; `data` itself if there is nothing to regroup.
 
     Examples
     --------

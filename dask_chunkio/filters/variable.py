@@ -1,7 +1,7 @@
-"""Elements without a fixed length, and references, as h5py's conversion needs them: it checks none of them.
+"""Checks of elements of variable length and of references, which h5py converts without a check.
 
-h5py takes the memory of whatever Python object is there for an array of the first one's dtype, and ends the
-process where it is something else; an error in its conversion leaves HDF5 in the middle of a write.
+h5py assumes that each Python object is an array of the dtype of the first one.  If an object is something else, h5py
+reads wrong memory and crashes the process.  An error in its conversion interrupts HDF5 in the middle of a write.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _OF_OBJECTS = {
 
 
 def noted_elements(data: Array) -> Array:
-    """Return objects that are all strings, or all references, with the dtype that h5py gives them.
+    """Return objects that are all strings, or all references, with the dtype that h5py uses for them.
 
     Examples
     --------
@@ -44,21 +44,21 @@ def noted_elements(data: Array) -> Array:
 
 
 def storable_elements(data: Array, dtype: DType) -> Array:
-    """Return elements as a dataset has them, or as objects of exactly the types that h5py converts.
+    """Return elements with the dtype of a dataset, or as objects of exactly the types that h5py converts.
 
-    Where the dataset has fields that `data` has not, so has the result not.
+    If `data` lacks some fields of the dataset, the result lacks them too.
 
     Parameters
     ----------
     data : numpy.ndarray
         The elements.
     dtype : numpy.dtype
-        Of the dataset.
+        Dtype of the dataset.
 
     Raises
     ------
     SourceError
-        Naming the element that cannot be stored.
+        If an element cannot be stored; the message names the element.
 
     Examples
     --------
@@ -105,7 +105,7 @@ def _text(element: Any, encoding: str) -> bytes:
         raise TypeError(f"it is {_named(element)}, not a str or bytes")
     found = element.encode(encoding) if isinstance(element, str) else bytes(element)
     if b"\0" in found:
-        raise ValueError("it has a NUL character, where HDF5's strings of variable length end")
+        raise ValueError("it has a NUL character, which ends a string of variable length in HDF5")
     return found
 
 
@@ -123,7 +123,7 @@ def _sequence(element: Any, base: DType) -> Array:
     is_array = isinstance(element, np.ndarray)
     found = np.asarray(element, None if is_array or not base.hasobject else object)
     if found.ndim != 1:
-        raise ValueError(f"it has {found.ndim} axes; what has a variable length has one")
+        raise ValueError(f"it has {found.ndim} axes; an element of variable length has one")
     if not found.size:
         return np.empty(0, base)
     if (reason := refusal(found.dtype, base)) is not None:

@@ -1,7 +1,7 @@
-"""Geometry: how an array is cut into chunks, and chunks are gathered into buffers.
+"""Grids of chunks and buffers: an array is split into chunks, and chunks are combined into buffers.
 
-Pure integers.  Both grids are frozen and give random access: cell ``k`` is computed from
-its number, in C order, and nothing is ever stored for a cell.
+Both grids consist of integers only, are frozen, and allow random access: cell ``k`` is computed from
+its number, in C order.  Nothing is stored for a single cell.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def selection_shape(selection: Selection) -> Shape:
-    """Return the shape of what a selection selects.
+    """Return the shape of a selection.
 
     Examples
     --------
@@ -52,7 +52,7 @@ def _check_positive(what: str, cell: Shape) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ChunkGrid:
-    """An array cut into chunks of one shape; those at the far edges may be cut short.
+    """An array split into chunks of one shape; the array clips the chunks at its upper edges.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class ChunkGrid:
         Shape of the array, in elements; may have axes of length 0, or no axes at all.
     chunk_shape : tuple of int
         Shape of a chunk, in elements, at least 1 along each axis.  It may exceed the array,
-        as HDF5 allows where an axis can grow.
+        as HDF5 allows if an axis can grow.
 
     Raises
     ------
@@ -87,7 +87,7 @@ class ChunkGrid:
         for axis, length in enumerate(self.shape):
             if length < 0:
                 raise ArgumentError(f"shape {self.shape} is {length} along axis {axis}; lengths are 0 or more")
-        # Kept, since it is asked for several times for each of very many chunks.
+        # Stored, because it is needed several times for each of very many chunks.
         cells = tuple(-(-n // c) for n, c in zip(self.shape, self.chunk_shape, strict=True))
         object.__setattr__(self, "cells", cells)
 
@@ -134,11 +134,11 @@ class ChunkGrid:
         return number
 
     def origin(self, number: int) -> Shape:
-        """Return the first element of chunk `number`, as HDF5 addresses chunks."""
+        """Return the position of the first element of chunk `number`: the address of the chunk in HDF5."""
         return tuple(i * c for i, c in zip(self.index(number), self.chunk_shape, strict=True))
 
     def origins(self, numbers: Sequence[int]) -> list[Shape]:
-        """Return the `origin` of each of many chunks, all in one step.
+        """Return the `origin` of each of many chunks; faster than one call for each.
 
         Raises
         ------
@@ -156,19 +156,19 @@ class ChunkGrid:
 
 @functools.lru_cache(maxsize=256)
 def chunk_grid(shape: Shape, chunk_shape: Shape) -> ChunkGrid:
-    """Return the `ChunkGrid`; kept, since the same ones are asked for again and again."""
+    """Return the `ChunkGrid`; cached, because the same grids are needed often."""
     return ChunkGrid(shape, chunk_shape)
 
 
 @functools.lru_cache(maxsize=256)
 def buffer_grid(chunks: ChunkGrid, buffer_shape: Shape) -> BufferGrid:
-    """Return the `BufferGrid`; kept, as with `chunk_grid`."""
+    """Return the `BufferGrid`; cached like `chunk_grid`."""
     return BufferGrid(chunks, buffer_shape)
 
 
 @dataclass(frozen=True, slots=True)
 class BufferGrid:
-    """An array cut into buffers of whole chunks; only the array's far edge may cut a chunk.
+    """An array split into buffers of whole chunks; only the upper edges of the array may clip a chunk.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ class BufferGrid:
     Raises
     ------
     AlignmentError
-        If a buffer would cut a chunk; the message names the axis.
+        If a buffer would split a chunk; the message names the axis.
 
     Examples
     --------
@@ -204,7 +204,7 @@ class BufferGrid:
         for axis, (buffer, chunk, length) in enumerate(rows):
             if buffer % chunk and buffer < length:
                 raise AlignmentError(
-                    f"buffer shape {self.buffer_shape} is {buffer} along axis {axis}, which is no multiple of the "
+                    f"buffer shape {self.buffer_shape} is {buffer} along axis {axis}, neither a multiple of the "
                     f"chunk's {chunk} nor the whole axis of {length}; chunks would be cut. Use a multiple of {chunk}"
                 )
 

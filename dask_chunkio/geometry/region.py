@@ -1,4 +1,4 @@
-"""A part of a dataset that is there already, in the coordinates of its own chunks.
+"""A region of an existing dataset, in coordinates relative to its chunks.
 
 ::
 
@@ -6,8 +6,8 @@
     window                origin (first of a chunk)      stop
     region                    start ────────────────────►stop
 
-Writing counts chunks and buffers in the *window*: from the first chunk that the region touches
-to the region's end.  Its first chunks may begin before the region, its last ones reach beyond.
+A write numbers chunks and buffers within the *window*: from the first chunk that overlaps the region
+to the end of the region.  The first chunks may begin before the region, and the last chunks may end after it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Region", "growing_axis", "parse_region"]
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """What is written of a dataset.
+    """The part of a dataset that a write writes.
 
     Parameters
     ----------
@@ -54,17 +54,17 @@ class Region:
 
     @property
     def shape(self) -> Shape:
-        """Shape of the region, which is the source's."""
+        """Shape of the region, equal to that of the source."""
         return tuple(stop - start for start, stop in zip(self.start, self.stop, strict=True))
 
     @property
     def origin(self) -> Shape:
-        """First element of the first chunk that is touched."""
+        """Position of the first element of the first chunk that overlaps the region."""
         return tuple(start // chunk * chunk for start, chunk in zip(self.start, self.chunk_shape, strict=True))
 
     @property
     def window(self) -> Shape:
-        """Shape of what is counted in chunks."""
+        """Shape of the window, from `origin` to `stop`."""
         if 0 in self.shape:
             return self.shape
         return tuple(stop - origin for stop, origin in zip(self.stop, self.origin, strict=True))
@@ -80,17 +80,17 @@ class Region:
         )
 
     def of_source(self, selection: Selection) -> Selection:
-        """Return what a selection of the window is in the source."""
+        """Convert a selection of the window to a selection of the source."""
         clipped = zip(self.inside(selection), self._lead, strict=True)
         return tuple(slice(axis.start - lead, axis.stop - lead) for axis, lead in clipped)
 
     def of_dataset(self, selection: Selection) -> Selection:
-        """Return what a selection of the window is in the dataset."""
+        """Convert a selection of the window to a selection of the dataset."""
         pairs = zip(selection, self.origin, strict=True)
         return tuple(slice(axis.start + origin, axis.stop + origin) for axis, origin in pairs)
 
     def is_whole(self, chunk: Selection) -> bool:
-        """Say whether the region has every element that the dataset has in a chunk of the window."""
+        """Return whether the region contains all elements of the dataset in a chunk of the window."""
         rows = zip(chunk, self._lead, self.origin, self.extent, self.chunk_shape, strict=True)
         return all(
             axis.start >= lead and axis.stop == min(axis.start + length, extent - origin)
@@ -99,7 +99,7 @@ class Region:
 
     @property
     def whole_chunks(self) -> int:
-        """Number of chunks that are replaced as they are, without a look at what they held."""
+        """Number of chunks that the region covers completely, so that their old contents need not be read."""
         counts = []
         for axis, length in enumerate(self.chunk_shape):
             grid = ChunkGrid(self.window[axis : axis + 1], (length,))
@@ -117,25 +117,27 @@ class Region:
 def parse_region(
     name: str, region: Any, append: Any, source: Shape, dataset: tuple[Shape, tuple[int | None, ...], Shape]
 ) -> Region:
-    """Return the region that a user means.
+    """Convert the arguments ``region`` and ``append`` of a user to a region.
 
     Parameters
     ----------
     name : str
-        Of the dataset, for messages.
+        Name of the dataset, for messages.
     region : slice, Ellipsis or tuple of these
-        As ``dataset[region] = source`` takes it; without steps.
+        The index in ``dataset[region] = source``, without steps.
     append : bool or int
-        In its place: behind the end, along this axis or the only one that can grow.
+        Instead of `region`: True to write after the end along the only axis that can grow, or the axis.
     source : tuple of int
         Shape of the source.
     dataset : tuple
-        Shape, maximal shape (None where an axis is unlimited) and chunk shape of the dataset.
+        Shape, maximum shape (None for an unlimited axis) and chunk shape of the dataset.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        If there is no such part, or the source has another shape; the message names the axis.
+        If there is no such region; the message names the axis.
+    AlignmentError
+        If the shape of the source differs from that of the region; the message names the axis.
     """
     shape, _, chunk_shape = dataset
     if len(source) != len(shape):
@@ -176,7 +178,7 @@ def _range(name: str, axis: int, part: Any, length: int) -> tuple[int, int]:
     if part.stop is not None and part.stop > length:
         raise ArgumentError(
             f"{name}: region ends at {part.stop} along axis {axis}, the dataset at {length}; "
-            f"append=True writes behind its end"
+            f"append=True writes after its end"
         )
     return start, max(start, stop)
 
@@ -199,12 +201,12 @@ def _behind(name: str, append: Any, source: Shape, dataset: tuple[Shape, tuple[i
 
 
 def growing_axis(name: str, append: Any, maxshape: tuple[int | None, ...], shape: Shape) -> int:
-    """Return the axis that a user means by ``append``, of a dataset of that shape.
+    """Return the axis that ``append`` names in a dataset of that shape.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        If that is none, or not clear.
+        If there is no such axis, or ``append=True`` is ambiguous.
     """
     if append is not True:
         if not isinstance(append, int) or not -len(maxshape) <= append < len(maxshape):
@@ -217,7 +219,7 @@ def growing_axis(name: str, append: Any, maxshape: tuple[int | None, ...], shape
 
 
 def _unclear_axis(endless: list[int], maxshape: tuple[int | None, ...], shape: Shape) -> str:
-    """Say why ``append=True`` names no axis, and what does."""
+    """Return the reason why ``append=True`` does not determine an axis, and what to give instead, for a message."""
     if endless:
         return f"axes {endless} can all grow without end; say which is meant, as append={endless[0]}"
     ends = [axis for axis, (most, length) in enumerate(zip(maxshape, shape, strict=True)) if (most or 0) > length]
@@ -225,5 +227,5 @@ def _unclear_axis(endless: list[int], maxshape: tuple[int | None, ...], shape: S
         return f"no axis can grow without end; say which of axes {ends} is meant, as append={ends[0]}"
     return (
         "no axis can grow. Only a dataset that was made with maxshape=(None, ...) can: copy this one to such a "
-        "dataset, or write into what is there with region="
+        "dataset, or write into its existing part with region="
     )

@@ -1,4 +1,4 @@
-"""The selections of an iterator's buffers, one after the other."""
+"""The sequence of the selections of an iterator's buffers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["BufferSelections"]
 class BufferSelections:
     """The selections of all buffers, in C order.
 
-    A loop over it, or `list`, goes through all of them, as often as it is asked; ``next``
-    advances `position`, its own place in them, which nothing else moves.
+    A loop over the object, or `list`, always covers all selections, and can be repeated.  ``next``
+    advances `position`, which no other operation changes.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class BufferSelections:
     buffers : BufferGrid
         The buffers of the array.
     position : int
-        Number of the buffer that ``next`` gives; 0 again in a copy.
+        Number of the buffer whose selection ``next`` returns; 0 again in a copy.
 
     Examples
     --------

@@ -1,7 +1,6 @@
-"""Shapes from byte budgets.
+"""Choice of shapes of chunks and buffers from their sizes in bytes.
 
-The automatic shapes are hdmf's, to the element: an array that was written in some chunks
-by hdmf is written in the same chunks here.
+The automatic shapes are exactly those of hdmf: an iterator gets the same chunks here as with hdmf.
 """
 
 from __future__ import annotations
@@ -25,14 +24,15 @@ __all__ = [
 ]
 
 READABLE_NBYTES = 1 << 20
-# A buffer is not made shorter than that for the sake of balance, and costs about as much as so many bytes more.
+# A buffer is not made smaller than this to balance the load of threads.
 _LEAST_NBYTES = 1 << 20
+# The overhead of one buffer, as the number of bytes that could be written in the same time.
 _COST_NBYTES = 256 << 10
 _MOST_SPLITS = 64
 
 
 def default_chunk_shape(maxshape: Shape, itemsize: int, chunk_mb: float) -> Shape:
-    """Return the chunk of at most `chunk_mb` whose sides are in proportion to the array's.
+    """Return the shape of a chunk of at most `chunk_mb`, with sides in proportion to those of the array.
 
     Parameters
     ----------
@@ -46,12 +46,12 @@ def default_chunk_shape(maxshape: Shape, itemsize: int, chunk_mb: float) -> Shap
     Returns
     -------
     tuple of int
-        Elements along each axis, at least 1; the shape hdmf 6.2 chooses, where hdmf can.
+        Elements along each axis, at least 1; the shape that hdmf 6.2 chooses, if hdmf can choose one.
 
     Raises
     ------
     IteratorArgumentError
-        If `chunk_mb` is not above 0, or does not hold one element.
+        If `chunk_mb` is not above 0, or is smaller than one element.
     ArgumentError
         If an element has no bytes.
 
@@ -76,7 +76,7 @@ def default_chunk_shape(maxshape: Shape, itemsize: int, chunk_mb: float) -> Shap
 
 
 def default_buffer_shape(maxshape: Shape, chunk_shape: Shape, itemsize: int, buffer_gb: float) -> Shape:
-    """Return the buffer of about `buffer_gb` that scales `chunk_shape` alike along every axis.
+    """Return the shape of a buffer of about `buffer_gb`, with the same number of chunks along each axis.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def default_buffer_shape(maxshape: Shape, chunk_shape: Shape, itemsize: int, buf
     -------
     tuple of int
         Along each axis a multiple of the chunk, or the whole axis; never less than one
-        chunk, so a chunk that is larger than `buffer_gb` makes a buffer larger than it.
+        chunk.  If a chunk is larger than `buffer_gb`, so is the buffer.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def default_buffer_shape(maxshape: Shape, chunk_shape: Shape, itemsize: int, buf
 
 
 def _budget(name: str, value: float, unit: float) -> float:
-    """Return the budget in bytes, finite."""
+    """Return the budget in bytes, as a finite number."""
     if not value > 0:  # NaN too
         raise IteratorArgumentError(f"{name} is {value}; it must be greater than zero")
     return min(float(value) * unit, sys.float_info.max)
@@ -135,9 +135,9 @@ def _lengths(maxshape: Shape) -> Shape:
 
 
 def _ratios_within(lengths: Shape, itemsize: int, nbytes: float) -> Shape:
-    """Return the array's proportions as whole numbers, of a box within `nbytes`.
+    """Return the proportions of the array as whole numbers, so that a box of this shape fits into `nbytes`.
 
-    Rounds where hdmf rounds, step by step; a closed form would give other shapes.
+    The function rounds in each step, as hdmf does; a closed form would give other shapes.
     """
     shortest = min(lengths, default=1)
     ratios = tuple(math.floor(length / shortest) for length in lengths)
@@ -148,14 +148,14 @@ def _ratios_within(lengths: Shape, itemsize: int, nbytes: float) -> Shape:
 
 
 def _scale(budget: float, nbytes: int, ndim: int) -> int:
-    """Return the number of times a box of `nbytes` goes into the budget, along each of `ndim` axes."""
+    """Return the number of boxes of `nbytes` along each of `ndim` axes that fit into the budget."""
     return math.floor((budget / nbytes) ** (1 / ndim)) if ndim else 1
 
 
 def readable_chunk_shape(
     shape: Shape, itemsize: int, block: Shape | None = None, nbytes: int = READABLE_NBYTES
 ) -> Shape:
-    """Return a chunk of at most `nbytes` that divides the blocks of an array.
+    """Return the shape of a chunk of at most `nbytes` that divides the blocks of an array.
 
     Parameters
     ----------
@@ -166,18 +166,18 @@ def readable_chunk_shape(
     block : tuple of int, optional
         Shape of the blocks in which the array is stored or computed.
     nbytes : int
-        The most bytes of a chunk; 1 MiB by default.
+        Maximum size of a chunk in bytes; 1 MiB by default.
 
     Returns
     -------
     tuple of int
-        Elements along each axis, at least 1.  Sides shrink from the longest, in proportion to
-        the block, as h5py's own guess does.
+        Elements along each axis, at least 1.  The function starts with the shape of the block and
+        always shortens the longest side, as h5py does when it guesses a chunk shape.
 
     Notes
     -----
-    1 MiB is the chunk cache of every HDF5 library before 2.0: a larger chunk is read and
-    decoded again for each access that touches it (HDF5 documentation, `H5Pset_cache`).
+    1 MiB is the size of the chunk cache in every HDF5 library before 2.0.  A larger chunk is read and
+    decoded again at each access to it (HDF5 documentation, `H5Pset_cache`).
 
     Examples
     --------
@@ -197,13 +197,13 @@ def _replaced(shape: Shape, axis: int, length: int) -> Shape:
 
 
 def _smaller_divisor(whole: int, length: int, exact: bool) -> int:
-    """Return about half of `length`, a divisor of `whole` if there is one that is not far below."""
+    """Return about half of `length`; if possible, a divisor of `whole` that is not larger and not much smaller."""
     half = -(-length // 2)
     if not exact:
         return half
     least = max(half // 8, 1)
     quotients = range(-(-whole // half), whole // least + 1)
-    # Whichever are fewer to look through: of a length of 1e12, never more than some millions.
+    # Try the fewer candidates of the two: for a length of 1e12 these are never more than some millions.
     if len(quotients) < half - least:
         found = (whole // quotient for quotient in quotients if whole % quotient == 0)
     else:
@@ -212,9 +212,9 @@ def _smaller_divisor(whole: int, length: int, exact: bool) -> int:
 
 
 def buffer_within(shape: Shape, chunk: Shape, itemsize: int, nbytes: int) -> Shape:
-    """Return the buffer of whole chunks, at most `nbytes` long, that is read in the longest pieces.
+    """Return the shape of a buffer of whole chunks, of at most `nbytes`, with the longest contiguous pieces.
 
-    It grows from one chunk along the last axis first: in C order, that is contiguous.
+    The buffer grows from one chunk, along the last axis first: this axis is contiguous in C order.
 
     Examples
     --------
@@ -234,11 +234,11 @@ def buffer_within(shape: Shape, chunk: Shape, itemsize: int, nbytes: int) -> Sha
 def split_buffer(
     shape: Shape, chunk: Shape, buffer: Shape, itemsize: int, *, nbytes: int, count: int, threads: int = 1
 ) -> Shape:
-    """Return a part of `buffer` in whole chunks, at most `nbytes` long and such that there are `count` of them.
+    """Split `buffer` into buffers of whole chunks, of at most `nbytes` each, and return their shape.
 
-    One chunk is the least.  The first axes are split first, so that pieces stay contiguous;
-    along each axis they are as equal as whole chunks allow, and as many as all `threads` end at about the
-    same time.
+    The shape is chosen such that the array has at least `count` buffers, but a buffer has at least one chunk.  The
+    first axes are split first, so that the pieces stay contiguous.  Along each axis the buffers are as equal as whole
+    chunks allow, and their number is such that all `threads` end at about the same time.
 
     Examples
     --------
@@ -256,7 +256,7 @@ def split_buffer(
 
 
 def _finer(shape: Shape, chunk: Shape, buffer: Shape) -> Iterator[Shape]:
-    """Yield a buffer, and what it can be split into, the first axes first."""
+    """Yield the shape of a buffer, and the smaller shapes into which it can be split, along the first axes first."""
     cells = [-(-min(b, max(n, 1)) // c) for b, c, n in zip(buffer, chunk, shape, strict=True)]
     yield buffer
     for axis, most in enumerate(cells):
@@ -268,7 +268,7 @@ def _finer(shape: Shape, chunk: Shape, buffer: Shape) -> Iterator[Shape]:
 
 
 def _duration(shape: Shape, buffer: Shape, itemsize: int, threads: int) -> int:
-    """Return how long the busiest of all threads works, in bytes; each buffer costs a little for itself."""
+    """Return the work of the busiest thread in bytes, including an overhead for each buffer."""
     counts = [-(-max(n, 1) // b) for n, b in zip(shape, buffer, strict=True)]
     rounds, rest = divmod(math.prod(counts), threads)
     whole = math.prod(buffer) * itemsize + _COST_NBYTES
@@ -290,26 +290,29 @@ def _split(shape: Shape, chunk: Shape, buffer: Shape, itemsize: int, wanted: tup
 
 
 def _equal_parts(shape: Shape, chunk: Shape, cells: Sequence[int]) -> Shape:
-    """Return the buffer of at most so many chunks along each axis that cuts it as often, and most equally."""
+    """Return the shape of a buffer with at most `cells` chunks along each axis, such that the buffers are most equal.
+
+    The number of buffers along each axis is the same as with exactly `cells` chunks.
+    """
     whole = [-(-max(n, 1) // c) for n, c in zip(shape, chunk, strict=True)]
     equal = [-(-all_ // -(-all_ // n)) for all_, n in zip(whole, cells, strict=True)]
     return tuple(n * c for n, c in zip(equal, chunk, strict=True))
 
 
 def buffer_budget(memory_nbytes: int, threads: int) -> int:
-    """Return how many bytes a buffer may have, so that all that threads hold fits into half of the memory.
+    """Return the maximum size of a buffer in bytes, such that the data of all threads fit into half of the memory.
 
-    A thread holds its buffer, the payloads (as long at worst), and a chunk.
+    A thread holds its buffer, the payloads (at worst of the same size), and a chunk.
     """
     return max(1, memory_nbytes // (2 * 2 * threads))
 
 
 def projected_nbytes(buffer_nbytes: int, chunk_nbytes: int, threads: int) -> int:
-    """Return the most that the running threads hold at once, in bytes: a buffer, its payloads and a chunk each.
+    """Return the maximum memory of the running threads in bytes: each holds a buffer, its payloads and a chunk.
 
-    A payload may be a little longer than its chunk: deflate adds 5 bytes for each 16 kB that
-    it cannot shrink and a few at both ends (RFC 1950, RFC 1951), and a checksum takes 4.
+    A payload may be slightly larger than its chunk: deflate adds 5 bytes for each 16 kB that
+    it cannot compress and a few at both ends (RFC 1950, RFC 1951), and a checksum has 4 bytes.
     """
     payloads = buffer_nbytes + buffer_nbytes // 1024 + 64 * -(-buffer_nbytes // max(1, chunk_nbytes))
-    # A chunk is held twice while it is cut, cast and shuffled.
+    # There are two copies of a chunk while it is extracted, cast and shuffled.
     return threads * (buffer_nbytes + payloads + 2 * chunk_nbytes)

@@ -1,1 +1,1 @@
-"""Other packages, one module each; a module here imports its package, and nothing else here does."""
+"""Integrations of other packages, one module for each package; only that module imports the package."""

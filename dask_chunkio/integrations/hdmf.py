@@ -1,8 +1,8 @@
-"""hdmf: its serial ``HDF5IO`` and ``H5DataIO`` take our iterator for one of theirs.
+"""Registration of our iterator with hdmf, whose serial ``HDF5IO`` and ``H5DataIO`` then accept it.
 
-Nobody has to import this module for that: our iterator makes itself known to hdmf when
-hdmf asks for it, and not before hdmf is there (`dask_chunkio.iterator`).  Importing it settles
-the same at once, for code that asks ``issubclass`` of a class that has no objects yet.
+This import is usually not needed: our iterator registers itself when hdmf checks an object
+(`dask_chunkio.iterator`).  The import of this module registers it at once, for code that
+calls ``issubclass`` before any object exists.
 
 Examples
 --------

@@ -1,4 +1,4 @@
-"""The blocks of dask arrays: the tasks that compute them, and what several tasks need of them."""
+"""The blocks of dask arrays: the tasks that compute them, and the memory of blocks that several tasks need."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _CUTTING = (operator.getitem, getitem)
 
 @dataclass(frozen=True, slots=True)
 class ArrayBlocks:
-    """The tasks of all dask arrays of a write that nothing else is computed with.
+    """The tasks that compute the blocks of all dask arrays of a write.
 
     Parameters
     ----------
     tasks : mapping
         The optimized tasks by their keys.
     keys : tuple of tuple
-        For each dataset the keys of its blocks, in the order of its buffers; empty for another source.
+        For each dataset the keys of its blocks, in the order of its buffers; empty if its source is not a dask array.
     sizes : mapping
         Bytes of the blocks of known size, by their keys.
     cutting : frozenset
-        The keys of the tasks that cut blocks.  What they return may keep the block alive.
+        The keys of the tasks that select parts of blocks.  Their results may be views that keep the block alive.
     """
 
     tasks: Mapping[Key, Any]
@@ -51,18 +51,18 @@ class ArrayBlocks:
     cutting: frozenset[Key]
 
     def kept_nbytes(self, tasks: Mapping[Key, Any], held: Collection[Key], threads: int, is_local: bool) -> int:
-        """Return about the most bytes that blocks take which are kept for tasks that need them later.
+        """Estimate the maximum memory of blocks that are kept for later tasks, in bytes.
 
         Parameters
         ----------
         tasks : mapping
-            All those of the write, as they run.
+            All tasks of the write, as they run.
         held : collection
-            The blocks that are held within tasks.
+            The keys of the blocks that are held within tasks.
         threads : int
-            How many tasks run at once.
+            Number of tasks that run at once.
         is_local : bool
-            Whether a scheduler of dask's own runs them, which keeps less in memory than a cluster.
+            Whether a local scheduler of dask runs them, which keeps less in memory than a cluster.
         """
         uses = collections.Counter(itertools.chain.from_iterable(map(needs, tasks.values())))
         sizes = self._all_sizes()
@@ -75,7 +75,10 @@ class ArrayBlocks:
         return most + min(self._peak(tasks, positions, kept) + (threads - 1) * max(kept.values()), sum(kept.values()))
 
     def _kept(self, tasks: Mapping[Key, Any], uses: Mapping[Key, int]) -> Iterator[Key]:
-        """Yield the keys of what several tasks need, of committed blocks that others need, and of inputs that wait."""
+        """Yield the keys of blocks that several tasks need, of committed blocks that other tasks need, and of inputs.
+
+        An input is kept if its task needs several, and has to wait for the others.
+        """
         committed = set(itertools.chain.from_iterable(self.keys))
         waiting = {
             other
@@ -86,9 +89,10 @@ class ArrayBlocks:
         return (key for key in tasks if uses[key] > (key not in committed) or key in waiting)
 
     def _all_sizes(self) -> dict[Key, int]:
-        """Return the sizes of what tasks return.
+        """Return the sizes of the results of all tasks, in bytes.
 
-        Where that is not known, it is about as much as the largest made of it, and no more than it is made of.
+        An unknown size is estimated: as large as the largest result computed from it, but not larger than the sum of
+        its own inputs.
         """
         sizes, ranks = dict(self.sizes), order(dict(self.tasks))
         in_order = sorted(self.tasks, key=ranks.__getitem__)
@@ -103,7 +107,7 @@ class ArrayBlocks:
         return sizes
 
     def _peak(self, tasks: Mapping[Key, Any], positions: Mapping[Key, int], kept: Mapping[Key, int]) -> int:
-        """Return the most bytes of blocks that are alive at once when tasks run one by one."""
+        """Return the maximum memory of blocks that are alive at once if tasks run one by one, in bytes."""
         last = self._last_uses(tasks, positions)
         changes = collections.Counter[int]()
         for key, size in kept.items():
@@ -121,9 +125,9 @@ class ArrayBlocks:
 
 
 def _positions(tasks: Mapping[Key, Any]) -> dict[Key, int]:
-    """Return the position of each task in the order in which dask's own schedulers run them with one thread.
+    """Return the position of each task in the order in which dask's local schedulers run them with one thread.
 
-    It takes dask's order for what can run from the beginning on; what can run later goes first.
+    Tasks without inputs run in dask's order.  A task that becomes ready later runs before them.
     """
     ranks = order(dict(tasks))
     left = {key: len(needs(task)) for key, task in tasks.items()}
@@ -145,7 +149,7 @@ def needs(task: Any) -> frozenset[Key]:
 
 
 def without_aliases(tasks: Mapping[Key, Any], outputs: Collection[Key] = ()) -> tuple[dict[Key, Any], dict[Key, Key]]:
-    """Return the tasks without aliases, but for `outputs`, and the key that each alias stands for."""
+    """Return the tasks without aliases, except those in `outputs`, and the target of each alias."""
     others = _aliases(tasks)
     left = {key: _substituted(task, others) for key, task in tasks.items() if key not in others or key in outputs}
     return left, others
@@ -154,14 +158,15 @@ def without_aliases(tasks: Mapping[Key, Any], outputs: Collection[Key] = ()) -> 
 def array_blocks(sources: Sequence[Source], jobs: Sequence[DatasetJob]) -> ArrayBlocks:
     """Return the blocks of all dask arrays among the sources, optimized together.
 
-    Optimized one by one, arrays that have a part in common would each be fused with it, and compute it again.
+    If arrays that share tasks were optimized one by one, each would be fused with the shared tasks, which would then
+    run several times.
 
     Parameters
     ----------
     sources : sequence of Source
-        One for each dataset.
+        One source for each dataset.
     jobs : sequence of DatasetJob
-        One for each dataset.
+        One job for each dataset.
     """
     arrays = {
         number: (source.array, aligned_array(source.array, job))
@@ -183,7 +188,7 @@ def _optimized(arrays: Sequence[Any]) -> tuple[dict[Key, Any], list[tuple[Key, .
     """Return the tasks of arrays, optimized, and the keys of the blocks of each."""
     if all(map(has_layers, arrays)):
         keys = list(map(block_keys, arrays))
-        # `dask.optimize` does so one by one.
+        # `dask.optimize` would optimize the arrays one by one.
         merged = HighLevelGraph.merge(*(array.__dask_graph__() for array in arrays))
         return dict(Array.__dask_optimize__(merged, list(itertools.chain.from_iterable(keys)))), keys
     done = optimize(*arrays, traverse=False)
@@ -191,7 +196,7 @@ def _optimized(arrays: Sequence[Any]) -> tuple[dict[Key, Any], list[tuple[Key, .
 
 
 def _aliases(tasks: Mapping[Key, Any]) -> dict[Key, Key]:
-    """Return the keys that stand for others, with these: fusion gives the task of a block another key."""
+    """Return the keys that are aliases, with their targets: fusion gives the task of a block another key."""
     found = {key: _target(tasks, key) for key in tasks}
     return {key: target for key, target in found.items() if target != key}
 
@@ -208,15 +213,15 @@ def _substituted(task: Any, others: Mapping[Key, Key]) -> Any:
 
 
 def has_layers(array: Any) -> bool:
-    """Whether it is an array such as dask optimizes with others by their layers."""
+    """Return whether dask can optimize the array together with others by their layers."""
     return isinstance(array, Array) and isinstance(array.__dask_graph__(), HighLevelGraph)
 
 
 def aligned_array(array: Any, job: DatasetJob) -> Any:
     """Return the array with one block for each buffer.
 
-    It is rechunked by tasks, whatever dask would choose: with a client it takes a shuffle, which fails on any other
-    scheduler, and computes all of the array anew where a worker is lost.
+    The array is always rechunked with the method "tasks".  With a client, dask would choose a shuffle, which fails on
+    any other scheduler, and which computes the whole array again if a worker is lost.
     """
     cells = [ChunkGrid((end,), (length,)) for length, end in zip(job.buffer_shape, job.buffers.shape, strict=True)]
     region = job.layout.region

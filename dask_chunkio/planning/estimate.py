@@ -1,4 +1,4 @@
-"""The stored size of a dataset, from a few of its chunks."""
+"""Estimate of the stored size of a dataset, from a sample of its chunks."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ _SAMPLE = 3
 
 
 def estimated_nbytes(sample: int | None, job: DatasetJob, source: Source) -> int | None:
-    """Return how long all payloads of a dataset are going to be, or None where that is not known.
+    """Return the estimated size of all payloads of a dataset in bytes, or None if it cannot be estimated.
 
     Parameters
     ----------
     sample : int or None
-        How many chunks are read and encoded; None for 3, and for none where reading is dear or spoils the source.
+        Number of chunks that are read and encoded.  None stands for 3, or for 0 if the source is a dask array, whose
+        chunks are expensive to compute.  Sources that are read in order are never sampled: reading consumes them.
     job : DatasetJob
         The dataset.
     source : Source
-        What is written.
+        The source of the dataset.
     """
     count = len(job.layout.chunks)
     if job.read == "ordered" or not job.layout.is_chunked or job.layout.region is not None:
@@ -39,12 +40,12 @@ def estimated_nbytes(sample: int | None, job: DatasetJob, source: Source) -> int
     try:
         return sum(_payload_nbytes(job, source, job.layout.chunks[chunk]) for chunk in chosen) * count // len(chosen)
     except ChunkIOError:
-        # Where the write runs, the source may well be readable.
+        # The source may be readable on the workers although it is not readable here.
         return None
 
 
 def _spread(count: int, sample: int) -> list[int]:
-    """Return numbers from all over a grid: the first of each of so many equal parts, and the last of none but one."""
+    """Return numbers spread over a grid of `count` chunks: the middle one of each of `sample` equal parts."""
     sample = min(sample, count)
     return [(2 * number + 1) * count // (2 * sample) for number in range(sample)]
 

@@ -1,4 +1,4 @@
-"""What is decided before a write begins: datasets, chunks, buffers, and how each source is read."""
+"""The decisions before a write begins: datasets, chunks, buffers, and the read mode of each source."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ __all__ = ["PreparedWrite", "prepare"]
 
 @dataclass(frozen=True, slots=True)
 class PreparedWrite:
-    """Everything that is decided before a write begins.
+    """All decisions about a write that has not begun yet.
 
     Parameters
     ----------
     target : Target
         The file.
     workers : Workers
-        Who runs the tasks.
+        The workers that run the tasks.
     sources : tuple of Source
-        One for each dataset.
+        One source for each dataset.
     specs : tuple of DatasetSpec
-        What is to be made.
+        The datasets to create or to write into.
     jobs : tuple of DatasetJob
         How each dataset is written.
     blocks : callable
-        Returns those of the dask arrays among the sources; the first call optimizes their graphs.
+        Returns the blocks of the dask arrays among the sources; the first call optimizes their graphs.
     complete : tuple of StoredDataset
-        What is there, of a call whose token says that it is applied; then nothing else is decided.
+        The existing datasets, if the token of the call is stored already; `specs` and `jobs` are then empty.
     """
 
     target: Target
@@ -69,11 +69,11 @@ class PreparedWrite:
     _again: Callable[[], PreparedWrite] | None = field(default=None, repr=False, compare=False)
 
     def again(self) -> PreparedWrite:
-        """Decide once more, as another write has changed the file."""
+        """Prepare the write again, after another write has changed the file."""
         return self if self._again is None else self._again()
 
     def creation(self, exclusive: bool) -> Creation:
-        """Return what the first task makes."""
+        """Return the file and the datasets that the first task creates."""
         return Creation(self.target, self.specs, self.jobs, exclusive)
 
     @property
@@ -88,18 +88,18 @@ class PreparedWrite:
         write: Callable[..., WriteResult] | None = None,
         looks: bool = False,
     ) -> WritePlan:
-        """Return what the user may read before the write begins.
+        """Return the description of the write for the user.
 
         Parameters
         ----------
         kept_nbytes : callable
-            Returns about the most bytes of blocks that are kept for tasks that need them later.
+            Estimates the maximum memory of blocks that are kept for later tasks.
         estimates : sequence of int or None
-            Bytes that the payloads of each dataset are going to have.
+            Estimated size of the payloads of each dataset, in bytes.
         write : callable
-            Has it done.
+            Executes the write.
         looks : bool
-            Whether to look if the target can be written.
+            Whether to check that the target can be written.
         """
         datasets = tuple(map(_dataset_plan, self.jobs, estimates or [None] * len(self.jobs)))
         workers = self.workers
@@ -133,7 +133,7 @@ class PreparedWrite:
 
     @property
     def lazy_names(self) -> str:
-        """Names of the datasets that dask arrays are written to."""
+        """Names of the datasets whose sources are dask arrays."""
         names = (
             job.layout.name
             for job, one in zip(self.jobs, self.sources, strict=True)
@@ -142,25 +142,25 @@ class PreparedWrite:
         return ", ".join(names)
 
     def require_fit(self, kept_nbytes: Callable[[PreparedWrite], int]) -> None:
-        """Refuse what the workers have no memory for.
+        """Refuse a write for which the workers have not enough memory.
 
         Parameters
         ----------
         kept_nbytes : callable
-            As `plan` takes it.
+            Same as in `plan`.
 
         Raises
         ------
         ArgumentError
-            With every number, and the buffer shape that would fit.
+            If the memory does not suffice; the message has all numbers, and a buffer shape that would fit.
         """
         if advice := self.plan(kept_nbytes).advice:
             raise ArgumentError(advice)
 
 
 def _projected(datasets: Sequence[DatasetPlan], threads: int) -> int:
-    """Return the most bytes that the threads of a worker process hold at once."""
-    # Not all of them have a buffer at once where there are fewer buffers than threads.
+    """Return the maximum memory that the threads of a worker process hold at once, in bytes."""
+    # If there are fewer buffers than threads, only some of the threads hold a buffer.
     busy = min(threads, sum(len(dataset.buffers) if not dataset.open_ended else threads for dataset in datasets))
     held = max(projected_nbytes(d.buffer_nbytes, d.chunk_nbytes, busy) for d in datasets)
     return held + max((d.buffer_nbytes for d in datasets if d.read != "concurrent"), default=0)
@@ -189,16 +189,16 @@ def _advice(datasets: Sequence[DatasetPlan], held: int, workers: Workers) -> str
 
 
 def _advice_on_kept(names: str, held: int, kept: int, workers: Workers) -> str:
-    # The workers of a cluster put on disk what does not fit.
+    # The workers of a cluster spill blocks that do not fit to disk.
     if not kept or workers.kind == "distributed":
         return ""
     room = (workers.memory_nbytes - held) * max(1, workers.threads // workers.threads_per_worker)
     if kept <= room:
         return ""
     return (
-        f"{names}: up to {format_bytes(kept)} of blocks are kept for other tasks that need them, beside what the "
-        f"threads hold; there are {format_bytes(room)} for it. Write what shares blocks in calls of their own (each "
-        f"computes them again), give a dask array with other blocks, or a larger memory_limit"
+        f"{names}: up to {format_bytes(kept)} of blocks are kept for other tasks that need them, in addition to the "
+        f"data of the threads; there are {format_bytes(room)} for them. Write arrays that share blocks in separate "
+        f"calls (each computes the blocks again), give a dask array with other blocks, or a larger memory_limit"
     )
 
 
@@ -233,25 +233,25 @@ def prepare(
     may_begin_streams: bool = True,
     touches: bool = True,
 ) -> PreparedWrite:
-    """Decide everything about a write.
+    """Prepare a write: make all decisions about it.
 
     Parameters
     ----------
     filename, args, encoding, keywords : object
-        As `to_hdf5` takes them.
+        Same as in `to_hdf5`.
     workers : Workers
-        Who runs the tasks.
+        The workers that run the tasks.
     options : mapping
-        Of the `Target`.
+        Options of the `Target`.
     may_begin_streams : bool
-        Whether the first DataChunk of a stream may be taken, where nothing else says its shape and dtype.
+        Whether the first DataChunk of a stream may be read, if no argument gives its shape and dtype.
     touches : bool
-        Whether what an earlier write has left may be brought into order, where a part of it is looked for.
+        Whether the call may recover or remove what an interrupted write left, when it looks for an existing dataset.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        For anything that cannot be meant.
+        If an argument is invalid.
     """
     path = parse_filename(filename)
     requests = parse_requests(args, encoding, keywords, may_begin_streams)
@@ -265,7 +265,7 @@ def prepare(
 def _prepared(
     target: Target, requests: Sequence[DatasetRequest], workers: Workers, touches: bool = True
 ) -> PreparedWrite:
-    """Decide what depends on the file that is there."""
+    """Make the decisions that depend on the existing file."""
     scale = Scale(workers, settings())
     new = {one.name: spec_of(one, scale) for one in requests if one.region is None}
     wanted = {one.name: wanted_of(one, new.get(one.name)) for one in requests if one.may_be_there}
@@ -280,7 +280,7 @@ def _prepared(
     specs = tuple(spec_of_part(one, there[one.name]) if one.name in there else new[one.name] for one in requests)
     layouts = preview(specs, target.libver)
     jobs = tuple(_job(request, layout, scale) for request, layout in zip(requests, layouts, strict=True))
-    # What is open-ended begins with room for one buffer.
+    # An open-ended dataset starts with the length of one buffer.
     specs = tuple(
         replace(spec, shape=job.layout.shape) if spec.open_ended else spec
         for spec, job in zip(specs, jobs, strict=True)
@@ -290,7 +290,7 @@ def _prepared(
 
 
 def _require_token(target: Target, requests: Sequence[DatasetRequest]) -> None:
-    """Refuse what cannot be told from the same call once more."""
+    """Refuse a resumed append without a token: it cannot be distinguished from a second append of the same data."""
     appended = [one.name for one in requests if one.append is not None]
     if appended and target.resume and target.token is None:
         raise ArgumentError(
@@ -331,7 +331,7 @@ def _read_mode(request: DatasetRequest) -> ReadMode:
 
 
 def _buffer_shape(request: DatasetRequest, layout: DatasetLayout, scale: Scale) -> Shape:
-    """Return the buffer shape that the user chose, or one that suits chunks, memory and threads."""
+    """Return the buffer shape that the user chose, or a buffer shape that suits chunks, memory and threads."""
     if request.buffer_shape is not None:
         return request.buffer_shape
     shapes, chunk = request.source.shapes, layout.form.chunk_shape
@@ -360,7 +360,7 @@ def _require_portable(request: DatasetRequest, workers: Workers) -> None:
     if workers.share_process or isinstance(source, DaskArraySource):
         return
     empty = tuple(slice(0, 0) for _ in source.shape)
-    # An array in memory is sent in parts, which are plain numpy.
+    # An array in memory is sent in parts, which are plain numpy arrays and need no check.
     if not (isinstance(source, ArraySource) and source.part(empty) is not None):
         require_picklable(source, request.name)
     elif holds_references(source.dtype):

@@ -1,4 +1,4 @@
-"""What a user asks for: the arguments of `to_hdf5` and `plan`, checked and made uniform."""
+"""The arguments of `to_hdf5` and `plan`, checked and converted to one form."""
 
 from __future__ import annotations
 
@@ -29,36 +29,36 @@ __all__ = ["DatasetRequest", "parse_filename", "parse_requests"]
 _OWN = frozenset({"append", "attrs", "buffer_shape", "chunks", "dtype", "read", "region"})
 # Keywords of h5py.Group.create_dataset that pass through under their own names.
 _H5PY = frozenset(DatasetKeywords.__annotations__) - _OWN
-# Those of a call, which belong to no dataset.
+# Keywords of the whole call, which do not belong to a dataset.
 _OF_CALL = frozenset(WriteKeywords.__annotations__) - frozenset(DatasetKeywords.__annotations__) | {"compute"}
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetRequest:
-    """One dataset as the user asks for it.
+    """One dataset that the user requests.
 
     Parameters
     ----------
     name : str
         Absolute path in the file.
     source : Source
-        What to read.
+        The source of the data.
     chunks : tuple of int or None
-        Chunk shape; None to have one chosen.
+        Chunk shape; None to choose one automatically.
     buffer_shape : tuple of int or None
-        Buffer shape; None to have one chosen.
+        Buffer shape; None to choose one automatically.
     dtype : numpy.dtype
         Type of the elements in the file.
     read : str or None
-        How the source may be read; None for what the source says.
+        Read mode; None for the read mode of the source.
     attrs : mapping
         Attributes.
     options : mapping
-        Keywords for `h5py.Group.create_dataset`, the name of a plugin resolved.
+        Keywords for `h5py.Group.create_dataset`, with the name of a plugin resolved.
     region, append : object
-        Where in a dataset that is there, as the user says it; None for a new one.
+        Position in an existing dataset, as the user gave it; None for a new dataset.
     given : frozenset of str
-        Keywords of a new dataset that the user gave.
+        Keywords for a new dataset that the user gave.
     """
 
     name: str
@@ -75,22 +75,22 @@ class DatasetRequest:
 
     @property
     def may_be_there(self) -> bool:
-        """Whether it is written into a dataset that is there already."""
+        """Whether the request writes into an existing dataset, or may do so."""
         return self.region is not None or self.append is not None
 
 
 def parse_filename(filename: Any) -> str:
-    """Return the absolute path.
+    """Return the absolute path of the file.
 
     Raises
     ------
     ArgumentTypeError
-        If it is not a path.
+        If `filename` is not a path.
     ArgumentError
-        If it is a URL.
+        If `filename` is empty, names a folder, or is a URL.
     """
     path = os.path.abspath(local_path("filename", filename))
-    # A link stays a link: what it points to is written.
+    # A symbolic link is kept: the write replaces the file that the link points to.
     return os.path.realpath(path) if os.path.islink(path) else path
 
 
@@ -100,7 +100,7 @@ def parse_requests(
     keywords: Mapping[str, Any],
     may_begin_streams: bool = True,
 ) -> list[DatasetRequest]:
-    """Make the forms of dask's signature one.
+    """Convert the arguments of a call to requests, one for each dataset.
 
     Parameters
     ----------
@@ -111,12 +111,12 @@ def parse_requests(
     keywords : mapping
         Keywords for all datasets.
     may_begin_streams : bool
-        Whether the first DataChunk of a stream may be taken, where nothing else says its shape and dtype.
+        Whether the first DataChunk of a stream may be read, if no argument gives its shape and dtype.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        For anything that cannot be meant.
+        If an argument is invalid.
     """
     data = _data(args)
     of_each = _of_each(encoding)
@@ -130,7 +130,7 @@ def parse_requests(
     for name, options in asked.items():
         _refuse_unknown(name, options)
         check_read_mode(options.get("read"), name)
-    # A stream loses its first DataChunk here: everything else that can be wrong is found before.
+    # Streams come last: to make a request can consume the first DataChunk, and other errors must be found before that.
     values = sorted(((name, value) for name, (value, _) in wrapped.items()), key=lambda item: is_stream(item[1]))
     requests = {name: _request(name, value, asked[name], may_begin_streams) for name, value in values}
     return [requests[name] for name in data]
@@ -192,7 +192,7 @@ def _request(name: str, value: Any, keywords: dict[str, Any], may_begin: bool) -
     region, append = keywords.get("region"), keywords.get("append")
     append = None if append is False else append
     if TOKENS in (keywords.get("attrs") or {}):
-        raise ArgumentError(f"{name}: attrs= has {TOKENS!r}, in which the tokens of calls are kept; leave it out")
+        raise ArgumentError(f"{name}: attrs= has {TOKENS!r}, which is reserved for the tokens of calls; leave it out")
     if region is not None:
         if is_open_ended(source):
             raise ArgumentError(of_unknown_length(name))
@@ -226,13 +226,13 @@ def _refuse_new_properties(name: str, keywords: Mapping[str, Any], append: Any) 
         raise ArgumentError(f"{name}: give region= or append=, not both")
     if strange := sorted(_given(keywords)):
         raise ArgumentError(
-            f"{name}: {', '.join(f'{key}=' for key in strange)} is for a new dataset, but region= writes into one that "
-            f"is there, whose own properties are kept; leave it out"
+            f"{name}: {', '.join(f'{key}=' for key in strange)} is for a new dataset, but region= writes into an "
+            f"existing one, which keeps its own properties; leave it out"
         )
 
 
 def _given(keywords: Mapping[str, Any]) -> set[str]:
-    """Return the keywords of a new dataset that are given."""
+    """Return the given keywords that are meant for a new dataset."""
     given = {key for key, value in keywords.items() if value is not None and not (key == "chunks" and _is_auto(value))}
     return given & (_H5PY | {"attrs", "chunks", "dtype"})
 
@@ -295,7 +295,7 @@ def _dtype(name: str, dtype: Any) -> np.dtype[Any] | None:
 
 
 def _row_shape(maxshape: Any) -> Shape | None:
-    """Return the lengths of all axes but the first, if `maxshape` says them."""
+    """Return the lengths of all axes except the first, if `maxshape` gives them."""
     whole = (maxshape,) if isinstance(maxshape, (int, np.integer)) and not isinstance(maxshape, bool) else maxshape
     if not isinstance(whole, (tuple, list)) or not whole:
         return None
@@ -310,7 +310,7 @@ def _attrs(name: str, attrs: Any) -> dict[str, Any]:
 
 
 def _maxshape(maxshape: Any) -> tuple[Any, ...] | None:
-    """Return maxshape as a tuple; None for what says nothing of lengths."""
+    """Return maxshape as a tuple; None if it gives no lengths."""
     if maxshape is None or maxshape is True:
         return None
     return tuple(maxshape) if isinstance(maxshape, (tuple, list)) else (maxshape,)
@@ -320,8 +320,7 @@ def _check_maxshape(name: str, maxshape: Any) -> None:
     for axis, most in enumerate(_maxshape(maxshape) or ()):
         if most is not None and (isinstance(most, bool) or not isinstance(most, (int, np.integer)) or most < 0):
             raise ArgumentTypeError(
-                f"{name}: maxshape={maxshape!r} has {most!r} along axis {axis}; give a length, or None for one without "
-                f"end"
+                f"{name}: maxshape={maxshape!r} has {most!r} along axis {axis}; give a length, or None for no limit"
             )
 
 

@@ -1,4 +1,4 @@
-"""What runs the tasks: the scheduler that dask would choose, its threads and their memory."""
+"""The resources of a write: the scheduler that dask would choose, its threads and their memory."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ logger = logging.getLogger("dask_chunkio")
 _PACKAGE = "dask_chunkio"
 Kind = Literal["synchronous", "threads", "processes", "distributed", "other"]
 
-# What Python, numpy, h5py and distributed take in a worker before any data.
+# Memory that Python, numpy, h5py and distributed use in a worker before any data.
 _BASE_NBYTES = 128 << 20
-# Where distributed starts to spill, by default: the share of a worker's limit that may be used.
+# The usable share of a worker's memory limit: above it, distributed starts to spill by default.
 _USABLE = 0.6
-# The share that local processes may take of what is free.
+# The share of the free memory that local processes may use.
 _FREE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """Who runs the tasks.
+    """The workers that run the tasks of a write.
 
     Parameters
     ----------
     kind : str
         ``"synchronous"``, ``"threads"``, ``"processes"``, ``"distributed"`` or ``"other"``.
     threads : int
-        In all worker processes together.
+        Number of threads in all worker processes together.
     threads_per_worker : int
-        The most that one process has.
+        Maximum number of threads in one process.
     memory_nbytes : int
-        What the poorest process has for the data of a write.
+        Memory for the data of a write in the process that has the least, in bytes.
     client : distributed.Client or None
-        Where `kind` is ``"distributed"``, and the client may be waited for.
+        The client, if `kind` is ``"distributed"`` and a call may wait for the client.
     is_asynchronous : bool
         Whether the client belongs to an event loop.
     """
@@ -65,7 +65,7 @@ class Workers:
     is_asynchronous: bool = False
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Call a function where the files of the tasks are: of a cluster, on a worker."""
+        """Call a function on a machine that has the files: on a worker of the cluster, if there is one, or here."""
         if self.client is None:
             return function(*arguments)
         found: Result = self.client.submit(function, *arguments, pure=False).result()
@@ -73,27 +73,27 @@ class Workers:
 
     @property
     def share_process(self) -> bool:
-        """Whether tasks run in this very process, from the user's own objects."""
+        """Whether tasks run in this process and use the objects of the user directly."""
         return self.kind in ("synchronous", "threads")
 
 
 def find_workers(scheduler: Any = None, memory_limit: int | str | None = None) -> Workers:
-    """Find what dask would use.
+    """Find the workers that dask would use.
 
     Parameters
     ----------
     scheduler : str, callable, Client or Executor, optional
-        As dask takes it; by default the current `Client`, or else threads.
+        Same as in dask; by default the current `Client`, or threads if there is none.
     memory_limit : int or str, optional
-        What one worker process may take in all, in bytes or as in ``"600MB"``; by default the limit of
-        the cluster's poorest worker, or four fifths of what is free, shared by local processes.
+        Total memory that one worker process may use, in bytes or as in ``"600MB"``; by default the lowest limit
+        of the cluster's workers, or four fifths of the free memory, shared by local processes.
 
     Raises
     ------
     ArgumentError
-        If dask does not know that scheduler, or `memory_limit` is no size.
+        If dask does not know that scheduler, or `memory_limit` is not a size.
     WorkerError
-        If a cluster has no worker for as long as ``chunkio.worker-timeout`` says, or one without this package.
+        If a cluster has no worker within the time ``chunkio.worker-timeout``, or has a worker without this package.
     """
     found = _workers(scheduler)
     if found.client is not None:
@@ -105,14 +105,14 @@ def _parsed(limit: int | str) -> int:
     try:
         nbytes = int(parse_bytes(limit))
     except (ValueError, TypeError, OverflowError) as error:
-        raise ArgumentError(f"memory_limit={limit!r} is no size; give bytes, or words such as '600MB'") from error
+        raise ArgumentError(f"memory_limit={limit!r} is not a size; give bytes, or text such as '600MB'") from error
     if nbytes < 1:
-        raise ArgumentError(f"memory_limit={limit!r} is below 1 byte; give what a worker may take in all")
+        raise ArgumentError(f"memory_limit={limit!r} is below 1 byte; give the total memory that a worker may use")
     return nbytes
 
 
 def _usable(limit: int) -> int:
-    """Return what a process of that limit has for the data of a write."""
+    """Return the memory for the data of a write in a process with that limit, in bytes."""
     return max(int(limit * _USABLE) - _BASE_NBYTES, limit // 8)
 
 
@@ -120,11 +120,11 @@ def _workers(scheduler: Any) -> Workers:
     try:
         get = dask.base.get_scheduler(scheduler=scheduler) or dask.threaded.get
     except RuntimeError:
-        # dask refuses a client that belongs to an event loop, in which nothing may wait for it.
+        # dask refuses a client that belongs to an event loop: a synchronous call cannot wait there.
         return _asynchronous(scheduler if is_client(scheduler) else distributed().default_client())
     except (TypeError, ValueError) as error:
         raise ArgumentError(
-            f"scheduler={scheduler!r} is none of dask's; use 'threads', 'processes', 'synchronous' or a Client"
+            f"scheduler={scheduler!r} is not known to dask; use 'threads', 'processes', 'synchronous' or a Client"
         ) from error
     if get is dask.local.get_sync:
         return Workers("synchronous", 1, 1, _local_memory(1))
@@ -148,7 +148,7 @@ def _cluster(client: Any) -> Workers:
 
 
 def _asynchronous(client: Any) -> Workers:
-    """Return what a client has heard of its cluster, as nothing here may wait for more."""
+    """Return the workers that a client in an event loop knows already: this call cannot wait to ask the cluster."""
     return replace(_of_workers(client._scheduler_identity.get("workers", {}).values(), None), is_asynchronous=True)
 
 
@@ -160,7 +160,7 @@ def _of_workers(workers: Iterable[Mapping[str, Any]], client: Any) -> Workers:
 
 
 def _wait_for_a_worker(client: Any) -> None:
-    """Have a task wait for a worker: an adaptive cluster begins none before it has one."""
+    """Wait for a worker by means of a task: an adaptive cluster starts no worker until it has a task."""
     seconds, address = settings().worker_seconds, client.scheduler.address
     logger.info("the cluster at %s has no workers yet; waiting for one, at most %g s", address, seconds)
     future = client.submit(int, pure=False)
@@ -169,14 +169,14 @@ def _wait_for_a_worker(client: Any) -> None:
     except TimeoutError as error:
         future.cancel()
         raise WorkerError(
-            f"the cluster at {address} has had no workers for {seconds:g} s, so that nothing is known of their memory; "
+            f"the cluster at {address} has had no workers for {seconds:g} s, so that their memory is unknown; "
             f"start some, or wait longer with dask.config.set({{'chunkio.worker-timeout': '1h'}})"
         ) from error
 
 
 def _require_package(client: Any) -> None:
-    """Refuse workers that cannot run the tasks: dask would try again and again to send these."""
-    # By functions of Python's own: one of this package could not be sent there either.
+    """Refuse workers that cannot import this package: dask would retry without end to send them tasks."""
+    # Use only functions of Python itself: a worker without this package cannot receive a function of it.
     found = client.run(eval, f"__import__('importlib.util').util.find_spec({_PACKAGE!r}) is not None")
     if missing := sorted(address for address, has_package in found.items() if has_package is False):
         raise WorkerError(
@@ -187,40 +187,40 @@ def _require_package(client: Any) -> None:
 
 def _local_memory(processes: int) -> int:
     free = int(psutil.virtual_memory().available * _FREE)
-    # A limit on this process (a cgroup's, a batch job's) is what distributed finds; what is in use counts too.
+    # distributed finds a limit on this process (of a cgroup or a batch job); memory in use lowers the free memory.
     limit = memory_limit()
     is_limited = psutil.virtual_memory().total > limit
     return min(free, _usable(limit)) // processes if is_limited else free // processes
 
 
 def require_picklable(value: Any, where: str) -> None:
-    """Make sure that `value` can be sent to another process.
+    """Check that `value` can be sent to another process.
 
     Raises
     ------
     PicklingError
-        Naming the dataset and what cannot be sent.
+        If it cannot; the message names the dataset and the reason.
     """
     try:
-        # Some can be pickled and not unpickled: hdmf's streams recurse without end.
+        # Some objects can be pickled but not unpickled: hdmf's streams recurse without end.
         cloudpickle.loads(cloudpickle.dumps(value))
     except PicklingError:
         raise
     except Exception as error:
         raise PicklingError(
-            f"{where}: the source cannot be sent to worker processes ({type(error).__name__}: {error}). Keep what "
-            f"cannot be pickled out of it (open files in _get_data, or define _to_dict and _from_dict), "
+            f"{where}: the source cannot be sent to worker processes ({type(error).__name__}: {error}). Remove the "
+            f"attributes that cannot be pickled (open files in _get_data, or define _to_dict and _from_dict), "
             f"or use scheduler='threads'"
         ) from error
 
 
 def refuse_import_by_spawn() -> None:
-    """Refuse to write while a spawned process is importing the user's script.
+    """Refuse to write while a spawned process imports the user's script.
 
     Raises
     ------
     WorkerError
-        Saying how to guard the script.
+        If this process is being spawned; the message says how to guard the script.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise WorkerError(

@@ -1,4 +1,4 @@
-"""The datasets of a write, as they are to be made or found."""
+"""Specifications of the datasets of a write: new ones to create, and existing ones to find."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ __all__ = ["Scale", "most_rows", "spec_of", "spec_of_part", "wanted_of"]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What sizes are chosen by."""
+    """The workers and settings from which sizes of chunks and buffers are chosen."""
 
     workers: Workers
     settings: Settings
 
     @property
     def buffer_nbytes(self) -> int:
-        """Bytes of a buffer that nobody gave a shape."""
+        """Maximum size of a buffer whose shape is not given, in bytes."""
         budget = buffer_budget(self.workers.memory_nbytes, self.workers.threads_per_worker)
         return min(self.settings.buffer_nbytes, budget)
 
     @property
     def count(self) -> int:
-        """How many buffers there are to be at least."""
+        """Minimum number of buffers."""
         return self.settings.buffers_per_thread * self.workers.threads
 
 
@@ -47,7 +47,7 @@ _FILTERS = ("compression", "compression_opts", "shuffle", "fletcher32", "scaleof
 
 
 def wanted_of(request: DatasetRequest, spec: DatasetSpec | None) -> Wanted:
-    """Return what is looked for in the file; `spec` is what is made where there is nothing to append to."""
+    """Return the dataset to look for in the file; `spec` is the dataset to create if there is none to append to."""
     names = {"filters" if name in _FILTERS else name for name in request.given}
     given = names & {"attrs", "chunks", "dtype", "fillvalue", "filters", "maxshape"}
     shape = None if is_open_ended(request.source) else request.source.shape
@@ -55,7 +55,7 @@ def wanted_of(request: DatasetRequest, spec: DatasetSpec | None) -> Wanted:
 
 
 def spec_of(request: DatasetRequest, scale: Scale) -> DatasetSpec:
-    """Return a new dataset as it is to be made."""
+    """Return the specification of a new dataset."""
     source, options, shape = request.source, request.options, request.source.shape
     open_ended = is_open_ended(source)
     if open_ended:
@@ -71,7 +71,7 @@ def spec_of(request: DatasetRequest, scale: Scale) -> DatasetSpec:
 
 
 def _chunks(source: Source, shape: Shape, itemsize: int, nbytes: int) -> Shape:
-    """Return the chunk shape that a source recommends, within `shape`, or one that suits it."""
+    """Return the chunk shape that the source recommends, clipped to `shape`, or a chunk shape that suits `shape`."""
     chunk, block = source.shapes.chunk, source.shapes.block
     if chunk is None:
         return readable_chunk_shape(shape, itemsize, block, nbytes)
@@ -79,7 +79,7 @@ def _chunks(source: Source, shape: Shape, itemsize: int, nbytes: int) -> Shape:
 
 
 def _appendable(spec: DatasetSpec, append: Any, open_ended: bool) -> DatasetSpec:
-    """Return a dataset that can grow, for what is appended where there is none."""
+    """Return the specification of a dataset that can grow, for a call that appends to a dataset that does not exist."""
     shape, maxshape = spec.shape, spec.options.get("maxshape")
     if not shape:
         raise ArgumentError(f"{spec.name}: append= needs an axis, and the source has none; give it one")
@@ -96,14 +96,14 @@ def _appendable(spec: DatasetSpec, append: Any, open_ended: bool) -> DatasetSpec
 
 
 def most_rows(options: Mapping[str, Any]) -> int | None:
-    """Return to how many rows ``maxshape`` limits a dataset; None without a limit."""
+    """Return the maximum number of rows that ``maxshape`` allows; None without a limit."""
     maxshape = options.get("maxshape")
     first = maxshape[0] if isinstance(maxshape, (tuple, list)) and maxshape else maxshape
     return int(first) if isinstance(first, (int, np.integer)) and not isinstance(first, bool) else None
 
 
 def spec_of_part(request: DatasetRequest, layout: DatasetLayout) -> DatasetSpec:
-    """Return the part of a dataset that is there."""
+    """Return the specification of the part of an existing dataset that the request writes."""
     source, form = request.source, layout.form
     check_conversion(source.dtype, form.dtype, request.name)
     spec = DatasetSpec(request.name, source.shape, form.dtype, form.chunk_shape, source_dtype=source.dtype)

@@ -1,4 +1,4 @@
-"""What a buffer can be read from.
+"""Sources from which buffers are read.
 
-`as_source` takes whatever a user brings and returns the adapter that fits it.
+`as_source` takes an object of the user and returns the adapter for it.
 """

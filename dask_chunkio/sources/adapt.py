@@ -1,4 +1,4 @@
-"""Finds the adapter for what a user brings."""
+"""Selection of the adapter for an object of the user."""
 
 from __future__ import annotations
 
@@ -27,16 +27,18 @@ def as_source(value: Any, dataset: str, announced: Announced | None = None) -> S
         An iterator with hdmf's methods, a dask array, anything with ``shape``, ``dtype`` and
         ``__getitem__``, a number, or a nested list of numbers or strings.
     dataset : str
-        For messages.
+        Name of the dataset, for messages.
     announced : Announced, optional
-        What the user says of a stream.
+        Shape and dtype that the user gave for a stream.
 
     Raises
     ------
     ArgumentTypeError
-        If it is none of these.
+        If `value` is none of these.
     ArgumentError, SourceError
-        If it cannot be written.
+        If `value` cannot be written.
+    FilterError
+        If a filter plugin or codec of `value` is missing.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Sources that are indexed: numpy, memory maps, h5py, zarr and whatever is like them."""
+"""Sources that are read by indexing: numpy arrays, memory maps, h5py datasets, zarr arrays and similar objects."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from dask_chunkio.sources.codecs import require_codecs
 
 __all__ = ["ArraySource", "is_array_like"]
 
-# The packages whose arrays may be read from several threads at once.
+# The packages whose arrays allow reads from several threads at once.
 _CONCURRENT = ("numpy", "h5py", "zarr", "xarray", "tensorstore")
 
 
 def is_array_like(value: Any) -> bool:
-    """Say whether `value` has a shape and a dtype and can be indexed."""
+    """Return whether `value` has a shape and a dtype and supports indexing."""
     return all(hasattr(value, name) for name in ("shape", "dtype", "__getitem__"))
 
 
 class ArraySource:
-    """Adapter for anything with ``shape``, ``dtype`` and ``__getitem__``.
+    """Adapter for any object with ``shape``, ``dtype`` and ``__getitem__``.
 
-    In the process that made it, it reads from the object itself.  To other processes a
-    memory map travels as file name and offset, an h5py dataset as file name and path,
-    and an array in memory as the part that is read there.
+    In the process that made it, the adapter reads from the object itself.  To other processes it
+    sends a memory map as file name and offset, an h5py dataset as file name and path,
+    and of an array in memory only the part that is read there.
 
     Parameters
     ----------
     array : array-like
-        What to read.
+        The object to read.
 
     Raises
     ------
     ArgumentTypeError
         If its dtype is not one of numpy's.
     FilterError
-        If it is an h5py dataset whose filter plugin is missing, or a zarr array whose codec is.
+        If it is an h5py dataset whose filter plugin is missing, or a zarr array whose codec is missing.
 
     Examples
     --------
@@ -79,7 +79,7 @@ class ArraySource:
 
     @property
     def shapes(self) -> Shapes:
-        """Its own chunks, where it is stored in some."""
+        """The shape of its own chunks, if it is stored in chunks."""
         block = getattr(self._array, "chunks", None)
         if not isinstance(block, tuple) or len(block) != len(self.shape):
             return Shapes()
@@ -87,22 +87,22 @@ class ArraySource:
 
     @property
     def read_mode(self) -> ReadMode:
-        """Concurrent for arrays that are known to bear it, else one at a time."""
+        """Concurrent for arrays of packages that are known to allow it, otherwise serial."""
         return "concurrent" if _package(self._array) in _CONCURRENT else "serial"
 
     @property
     def file_name(self) -> str | None:
-        """The HDF5 file that it is in, if it is an h5py dataset."""
+        """The name of its HDF5 file, if it is an h5py dataset."""
         return os.path.realpath(self._array.file.filename) if _is_h5py(self._array) else None
 
     def read(self, selection: Selection) -> Any:
         """Return the elements of `selection`."""
         found = self._array[selection]
-        # What is taken out of an array without axes may be an array itself.
+        # The element of an array without axes may be an array itself.
         return found if self._dtype.hasobject and not self._shape else np.asanyarray(found)
 
     def part(self, selection: Selection) -> Reader | None:
-        """Return the selected part of an array in memory; other arrays are small to send."""
+        """Return the selected part of an array in memory; None for other arrays, which are small to send."""
         return _InMemory(self._array[(*selection, ...)]) if _is_in_memory(self._array) else None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class ArraySource:
 
 @dataclass(frozen=True, slots=True)
 class _InMemory:
-    """One selection of an array in memory: a view here, its elements when it is sent."""
+    """One selection of an array in memory: a view in this process, pickled as its elements."""
 
     data: Array
 
@@ -122,8 +122,8 @@ class _InMemory:
         return self.data
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A view of compound elements is pickled by numpy without the bytes between their fields: others' memory
-        # would be in their place.
+        # numpy pickles a view of compound elements without the bytes between their fields: the unpickled array
+        # would have uninitialized memory there.
         if self.data.dtype.names is None:
             return _InMemory, (self.data,)
         raw = np.asarray(self.data.view(f"V{self.data.dtype.itemsize}"), order="C")
@@ -132,7 +132,7 @@ class _InMemory:
 
 @dataclass(frozen=True, slots=True)
 class _MappedFile:
-    """A memory map, by file name."""
+    """A memory map, described by its file name; opened for each read."""
 
     filename: str
     offset: int
@@ -147,7 +147,7 @@ class _MappedFile:
 
 @dataclass(frozen=True, slots=True)
 class _Hdf5Dataset:
-    """An h5py dataset, by file name and path; opened for each read, so that no lock on the file outlives it."""
+    """An h5py dataset, described by file name and path; opened for each read, so that no lock on the file remains."""
 
     filename: str
     name: str
@@ -172,13 +172,13 @@ def _is_h5py(array: Any) -> bool:
 
 
 def _root(array: Array) -> np.memmap[Any, Any] | None:
-    """Return the memory map that `array` is a view of, if its file shows what the array shows."""
+    """Return the memory map of which `array` is a view, if the file has the same contents as the array."""
     base: Any = array
     root = None
     while isinstance(base, np.ndarray):
         root = base if isinstance(base, np.memmap) else root
         base = base.base
-    # A subclass may know more than its memory: a mask, a unit.
+    # A subclass may have more than its memory, such as a mask or a unit.
     is_plain = type(array) in (np.ndarray, np.memmap)
     is_private = root is None or root.filename is None or root.mode == "c"
     return root if is_plain and not is_private else None

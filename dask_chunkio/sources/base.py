@@ -1,4 +1,4 @@
-"""The seam between a user's array and the writer."""
+"""The interface of sources, and checks of the data that they return."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ReadMode = Literal["concurrent", "serial", "ordered"]
 
 
 class Reader(Protocol):
-    """Reads selections; travels to where a buffer is read."""
+    """Protocol of objects that read selections; they can be sent to the process that reads a buffer."""
 
     def read(self, selection: Selection) -> Array:
         """Return the elements of `selection`, in memory."""
@@ -27,7 +27,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """What a source says of chunks and buffers.
+    """The shapes of chunks and buffers that a source recommends.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Shapes:
     buffer : tuple of int or None
         The buffer shape that it recommends.
     is_fixed : bool
-        Whether its user chose that buffer shape, so that it is kept.
+        Whether the user of the source chose that buffer shape, so that it must be kept.
     block : tuple of int or None
         Shape of the blocks in which it is stored or computed.
     """
@@ -48,7 +48,7 @@ class Shapes:
 
 
 class Source(Reader, Protocol):
-    """Something with a shape and a dtype that can be read buffer by buffer."""
+    """Protocol of sources: objects with a shape and a dtype that can be read buffer by buffer."""
 
     @property
     def shape(self) -> Shape:
@@ -67,25 +67,25 @@ class Source(Reader, Protocol):
 
     @property
     def read_mode(self) -> ReadMode:
-        """How it may safely be read if the user does not say otherwise.
+        """The read mode that is safe if the user gives none.
 
         ``"concurrent"``: any selections, from several threads at once.  ``"serial"``: any
-        selections, one at a time.  ``"ordered"``: every buffer once, in C order, in one place.
+        selections, one at a time.  ``"ordered"``: every buffer once, in C order, in one process.
         """
         ...
 
     def part(self, selection: Selection) -> Reader | None:
-        """Return what to send to the place where `selection` is read, if it is less than all."""
+        """Return a reader of `selection` to send to another process; None to send the whole source."""
         ...
 
 
 def check_read_mode(mode: str | None, dataset: str) -> None:
-    """Refuse a `read=` that is none of the three.
+    """Check that a value of `read=` is one of the three read modes, or None.
 
     Raises
     ------
     ArgumentError
-        Naming the dataset and the value.
+        If it is not; the message names the dataset and the value.
     """
     if mode is not None and mode not in get_args(ReadMode):
         raise ArgumentError(f"{dataset}: read={mode!r} is not one of {', '.join(map(repr, get_args(ReadMode)))}")
@@ -94,16 +94,16 @@ def check_read_mode(mode: str | None, dataset: str) -> None:
 def read_checked(
     reader: Reader, selection: Selection, dtypes: tuple[np.dtype[Any], np.dtype[Any]], where: str
 ) -> Array:
-    """Read a selection and check what comes back.
+    """Read a selection and check the result.
 
     Parameters
     ----------
     reader : Reader
-        What to read from.
+        The source to read from.
     selection : tuple of slice
-        What to read.
+        The selection to read.
     dtypes : tuple of numpy.dtype
-        What the source had announced, and what is stored.
+        The dtype that the source announced, and the dtype of the dataset.
     where : str
         Dataset, buffer and selection, for messages.
 
@@ -112,7 +112,7 @@ def read_checked(
     SourceError
         If the source raises, or returns another shape, or masked or non-numeric elements.
     CastError
-        If it returns a dtype whose values cannot be stored.
+        If the source returns a dtype whose values cannot be stored.
     """
     return check_buffer(read_named(reader, selection, where), selection_shape(selection), dtypes, where)
 
@@ -120,14 +120,14 @@ def read_checked(
 def read_some_checked(
     reader: Reader, selection: Selection, dtypes: tuple[np.dtype[Any], np.dtype[Any]], where: str
 ) -> Array:
-    """Read as `read_checked` does what a source has of a selection, which may be fewer rows of it."""
+    """Read a selection like `read_checked`, but accept fewer rows if the source has ended."""
     found = read_named(reader, selection, where)
     whole = selection_shape(selection)
     return check_buffer(found, (min(len(found), whole[0]), *whole[1:]), dtypes, where)
 
 
 def read_named(reader: Reader, selection: Selection, where: str) -> Any:
-    """Read a selection; have an error say where.
+    """Read a selection; add `where` to the message of an error.
 
     Raises
     ------
@@ -143,14 +143,14 @@ def read_named(reader: Reader, selection: Selection, where: str) -> Any:
 
 
 def check_buffer(found: Any, shape: Shape, dtypes: tuple[np.dtype[Any], np.dtype[Any]], where: str) -> Array:
-    """Return `found` as an array, if it is what a buffer has to be; otherwise raise as `read_checked`."""
+    """Return `found` as an array if it is valid data of a buffer; otherwise raise like `read_checked`."""
     if isinstance(found, np.ma.MaskedArray) and np.ma.is_masked(found):
         raise SourceError(f"{where}: the source returned masked elements; fill them first, with .filled(value)")
     announced, stored = dtypes
     try:
         data = _as_array(found, shape, announced)
     except (ValueError, TypeError) as error:
-        raise SourceError(f"{where}: the source returned a {type(found).__name__} that is no array: {error}") from error
+        raise SourceError(f"{where}: the source returned a {type(found).__name__}, not an array: {error}") from error
     if data.shape != shape:
         raise SourceError(
             f"{where}: the source returned shape {data.shape} instead of {shape}; return exactly what is selected"
@@ -169,14 +169,14 @@ def _as_array(found: Any, shape: Shape, announced: np.dtype[Any]) -> Array:
         return np.asarray(found)
     if shape != () or (isinstance(found, np.ndarray) and (found.dtype, found.shape) == (announced, ())):
         return np.asarray(found, None if isinstance(found, np.ndarray) else announced)
-    # Indexing an array without axes takes the element out of it, which may be an array.
+    # The index of an array without axes returns its element, which may be an array.
     single = np.empty((), announced)
     single[()] = found
     return single
 
 
 def _noted(data: Array, announced: np.dtype[Any]) -> Array:
-    """Return elements with what h5py notes in a dtype (an encoding, an enumeration): scalars and dask lose it."""
+    """Restore the metadata of h5py in a dtype (an encoding, an enumeration), which scalars and dask lose."""
     is_noted = announced.metadata is not None and not announced.hasobject
     if is_noted and np.can_cast(data.dtype, announced, casting="safe"):
         return data.astype(announced, copy=False).view(announced)

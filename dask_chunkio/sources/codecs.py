@@ -1,4 +1,4 @@
-"""Codecs of zarr arrays: some are looked for only when the first chunk is decoded, in the middle of a write."""
+"""Checks of the codecs of zarr arrays: zarr would look for some of them only in the middle of a write."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _OF_NUMCODECS = "numcodecs."
 
 
 def require_codecs(array: Any) -> None:
-    """Make sure that a zarr array can be decoded in this process.
+    """Check that this process can decode a zarr array.
 
     Parameters
     ----------
     array : zarr.Array
-        Of any version of the format.
+        The array, of any version of the format.
 
     Raises
     ------
     FilterError
-        If a codec needs a package that is missing, which says nothing of the data.
+        If a codec needs a package that is missing; the data may be intact.
     """
     numcodecs = sys.modules.get("numcodecs")
     metadata: Any = getattr(array, "metadata", None)
-    # (zarr finds all others as it opens the array.)
+    # zarr finds all other codecs when it opens the array.
     if numcodecs is None or not hasattr(metadata, "to_dict"):
         return
     for name, configuration in _codecs(metadata.to_dict()):
@@ -39,14 +39,14 @@ def require_codecs(array: Any) -> None:
 
 
 def missing_codec(where: str, name: str) -> FilterError:
-    """Return the error that says which codec is missing."""
+    """Return the error for a missing codec."""
     return FilterError(
         f"{where}: cannot decode: codec {name} is missing; install the package that brings it where the array is read"
     )
 
 
 def _codecs(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield name and configuration of the codecs of numcodecs, also of those inside of shards."""
+    """Yield the names and configurations of the codecs of numcodecs, including those inside shards."""
     for codec in (*metadata.get("codecs", ()), *metadata.get("index_codecs", ())):
         name, configuration = str(codec.get("name")), codec.get("configuration") or {}
         if name.startswith(_OF_NUMCODECS):

@@ -1,4 +1,4 @@
-"""Arrays that dask has yet to compute."""
+"""Dask arrays as sources."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Block", "DaskArraySource", "lazy_array"]
 
 
 def lazy_array(value: Any) -> Any | None:
-    """Return the dask array that `value` is or wraps (xarray), or None."""
+    """Return `value` if it is a dask array, the dask array in an xarray object, or None."""
     if not _is_lazy(value):
         return None
     if hasattr(value, "rechunk") and hasattr(value, "__dask_keys__"):
@@ -31,12 +31,12 @@ def _is_lazy(value: Any) -> bool:
 
 
 class DaskArraySource:
-    """A dask array.  Its own tasks compute the buffers; nothing is read here.
+    """Adapter for a dask array, whose own tasks compute the buffers.
 
     Parameters
     ----------
     array : dask.array.Array
-        What to write.
+        The array to write.
 
     Raises
     ------
@@ -65,20 +65,20 @@ class DaskArraySource:
 
     @property
     def shapes(self) -> Shapes:
-        """The largest of its blocks."""
+        """The shape of the largest of its blocks."""
         return Shapes(block=tuple(max(1, *map(int, blocks)) for blocks in self.array.chunks))
 
     @property
     def read_mode(self) -> ReadMode:
-        """Blocks are computed as dask sees fit."""
+        """Always concurrent: dask decides when it computes which block."""
         return "concurrent"
 
     def part(self, selection: Selection) -> Reader | None:  # noqa: ARG002
-        """Return nothing: blocks are not read, but computed by tasks of their own."""
+        """Return None: tasks of the array compute the blocks, instead of a reader."""
         return None
 
     def read(self, selection: Selection) -> Array:
-        """Compute a selection (for `plan`'s samples; a write uses the array's tasks)."""
+        """Compute a selection; only for samples of `plan`, because a write uses the tasks of the array."""
         return np.asarray(self.array[selection].compute())
 
 
@@ -89,14 +89,14 @@ class Block:
     Parameters
     ----------
     task : callable
-        The block's task: dask calls a task with the values that it needs, by key.
+        The task of the block, which is called with the values that it needs.
     values : mapping
-        These.
+        These values, by their keys.
     """
 
     task: Any
     values: Mapping[Any, Any]
 
     def read(self, selection: Selection) -> Any:  # noqa: ARG002
-        """Compute the block, which is what is selected."""
+        """Compute the block; `selection` is that of the block."""
         return self.task(self.values)

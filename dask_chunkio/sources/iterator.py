@@ -1,4 +1,4 @@
-"""Sources with hdmf's methods: ours, hdmf's own, and their subclasses."""
+"""Iterators with hdmf's methods as sources: ours, hdmf's, and their subclasses."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from dask_chunkio.sources.base import Reader, ReadMode, Shapes
 
 __all__ = ["IteratorSource", "is_iterator"]
 
-# Classes whose `_get_data` is known to read the next element whatever the selection says.
+# Classes whose `_get_data` ignores the selection and always reads the next element.
 _IN_ORDER = {("neuroconv", "VideoDataChunkIterator")}
 
 
 def is_iterator(value: Any) -> bool:
-    """Say whether `value` has the methods of hdmf's `GenericDataChunkIterator`."""
+    """Return whether `value` has the methods of hdmf's `GenericDataChunkIterator`."""
     return callable(getattr(value, "_get_data", None)) and all(
         hasattr(value, name) for name in ("maxshape", "dtype", "chunk_shape", "buffer_shape")
     )
 
 
 class IteratorSource:
-    """Adapter for iterators that read a selection by `_get_data`.
+    """Adapter for iterators that read a selection with `_get_data`.
 
     Parameters
     ----------
     iterator : GenericDataChunkIterator
-        Ours, or any object with hdmf's methods.
+        Our iterator, or any object with hdmf's methods.
 
     Raises
     ------
@@ -42,7 +42,7 @@ class IteratorSource:
         self._iterator = iterator
         if any(length is None for length in iterator.maxshape):
             raise ArgumentError(
-                f"{type(iterator).__name__} has maxshape {iterator.maxshape}; an axis without an end cannot be "
+                f"{type(iterator).__name__} has maxshape {iterator.maxshape}; an axis of unknown length cannot be "
                 f"written yet: return a length for each axis from _get_maxshape"
             )
         self._shape = tuple(int(length) for length in iterator.maxshape)
@@ -67,28 +67,28 @@ class IteratorSource:
 
     @property
     def read_mode(self) -> ReadMode:
-        """Concurrent for ours, which documents it; one at a time for others; in order for known ones."""
+        """Concurrent for our iterator, which requires it of subclasses; ordered for some classes; serial for others."""
         if any((base.__module__.partition(".")[0], base.__name__) in _IN_ORDER for base in type(self._iterator).mro()):
             return "ordered"
         return "concurrent" if isinstance(self._iterator, GenericDataChunkIterator) else "serial"
 
     @property
     def display_progress(self) -> bool:
-        """Whether its user asked for a progress bar."""
+        """Whether the user of the iterator asked for a progress bar."""
         return bool(getattr(self._iterator, "display_progress", False))
 
     def read(self, selection: Selection) -> Array:
-        """Return what the user's `_get_data` returns."""
+        """Return the result of the user's `_get_data`."""
         data: Array = self._iterator._get_data(selection=selection)
         return data
 
     def part(self, selection: Selection) -> Reader | None:  # noqa: ARG002
-        """Return nothing less than the iterator itself."""
+        """Return None: the whole iterator is sent."""
         return None
 
     def _has_chosen_buffer(self, buffer: Shape) -> bool:
         if isinstance(self._iterator, GenericDataChunkIterator):
             return self._iterator.buffer_shape_is_explicit
         default = getattr(self._iterator, "_get_default_buffer_shape", None)
-        # hdmf's does not tell: its default of 1 GB is taken for inferred, anything else for chosen.
+        # hdmf's iterator does not record this: a buffer of its default of 1 GB counts as inferred, others as chosen.
         return default is None or not self.shape or tuple(default(buffer_gb=1.0)) != buffer

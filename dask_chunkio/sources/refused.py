@@ -1,4 +1,4 @@
-"""What is often given for an array and is none, or is more than one; and what to give in its place."""
+"""Objects that users often give instead of an array but that cannot be written, with advice what to give instead."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WITH_UNITS = ("astropy", "pint", "unyt")
 
 
 def why_refused(value: Any) -> str | None:
-    """Return in words why a value cannot be written as it is, or None.
+    """Return why a value cannot be written as it is, as text for a message; None if no rule refuses it.
 
     Examples
     --------
@@ -29,7 +29,7 @@ def _package(value: Any) -> str:
 
 
 def _block(value: Any) -> Any:
-    """Return what the blocks of a dask array are; anything else as it is."""
+    """Return a sample block of a dask array; any other value unchanged."""
     return getattr(value, "_meta", value)
 
 

@@ -1,4 +1,4 @@
-"""Where the elements of a DataChunk belong, as its selection says it."""
+"""Interpretation of the selection of a DataChunk: the position of its elements in the dataset."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ __all__ = ["whole_rows"]
 
 
 def whole_rows(data: Array, selection: Any, row: int, others: Shape | None) -> Array:
-    """Return the elements of a DataChunk as rows, if the selection means whole ones from `row` on.
+    """Return the elements of a DataChunk as rows, if the selection selects whole rows from `row` on.
 
     Parameters
     ----------
     data : numpy.ndarray
         The elements.
     selection : int, slice, Ellipsis, or tuple of them
-        Where they belong, as in ``dataset[selection] = data``: an int takes its axis away.
+        The position of the elements, as in ``dataset[selection] = data``: an int removes its axis.
     row : int
-        The row that comes next.
+        The number of the next row.
     others : tuple of int or None
-        Lengths of the dataset along its other axes; None if it is to have those of `data`.
+        Lengths of the dataset along its other axes; None to use those of `data`.
 
     Raises
     ------
     ValueError
-        Saying what they are instead.
+        If the selection selects something else; the message says what.
 
     Examples
     --------
@@ -40,14 +40,14 @@ def whole_rows(data: Array, selection: Any, row: int, others: Shape | None) -> A
     """
     first, *rest = _axes(selection, data.ndim, None if others is None else len(others) + 1)
     if isinstance(first, int):
-        # h5py takes a row with or without the axis that the number takes away.
+        # h5py accepts a row with or without the axis that the int removes.
         data = data[None] if others is None or data.ndim == len(others) else data
         first = slice(first, first + 1)
     if not data.ndim:
-        raise ValueError("a scalar is no row")
+        raise ValueError("a scalar is not a row")
     if others is not None and data.shape[1:] != others:
         raise ValueError(f"a row of this dataset has the shape {others}")
-    # A selection may reach behind the last row, as numpy has it; where more rows follow, they begin elsewhere.
+    # A slice may end after the last row of the data, as in numpy.  If more rows follow, their selection says where.
     _require_range(first, 0, row, row + len(data))
     for axis, (part, length) in enumerate(zip(_slices(rest), data.shape[1:], strict=True), 1):
         _require_range(part, axis, 0, length)
@@ -58,12 +58,12 @@ def _slices(parts: list[slice | int]) -> list[slice]:
     found = [part for part in parts if isinstance(part, slice)]
     if len(found) < len(parts):
         axis, part = next((axis, part) for axis, part in enumerate(parts, 1) if isinstance(part, int))
-        raise ValueError(f"the selection takes {part} alone along axis {axis}")
+        raise ValueError(f"the selection takes only {part} along axis {axis}")
     return found
 
 
 def _axes(selection: Any, data_ndim: int, ndim: int | None) -> list[slice | int]:
-    """Return what is selected along each axis."""
+    """Return the selection along each axis, as slices and ints."""
     parts = [_part(part) for part in (selection if isinstance(selection, tuple) else (selection,))]
     if parts.count(Ellipsis) > 1:
         raise ValueError("the selection has more than one ellipsis")

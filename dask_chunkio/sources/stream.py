@@ -1,4 +1,4 @@
-"""Sources that hand out DataChunks in their own order of reading, such as hdmf's `DataChunkIterator`."""
+"""Streams of DataChunks as sources, such as hdmf's `DataChunkIterator`."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from dask_chunkio.sources.rows import whole_rows
 
 __all__ = ["Announced", "StreamSource", "is_open_ended", "is_stream"]
 
-# So much of a stream whose end is not known is taken for its size, where chunks and buffers are chosen.
+# The assumed size of a stream of unknown length, for the choice of chunks and buffers.
 _PRESUMED_NBYTES = 1 << 30
 _READ_BEFORE = ". If an earlier call has read the stream, make it anew: it cannot be read twice"
 
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """What a user says of a stream, in place of the stream itself.
+    """Properties of a stream that the user gave, for streams that do not state them.
 
     Parameters
     ----------
     row_shape : tuple of int or None
-        Lengths of all axes but the first.
+        Lengths of all axes except the first.
     dtype : numpy.dtype or None
         Type of its elements.
     may_be_begun : bool
-        Whether its first DataChunk may be taken to find out the rest.
+        Whether the first DataChunk may be read to find the properties that are not given.
     """
 
     row_shape: Shape | None = None
@@ -40,39 +40,41 @@ class Announced:
 
 
 def is_stream(value: Any) -> bool:
-    """Say whether `value` hands out what it has with ``next``."""
+    """Return whether `value` is an iterator, which returns its items by ``next``."""
     return callable(getattr(value, "__next__", None))
 
 
 def is_open_ended(source: Source) -> bool:
-    """Say whether the length of a source is known only when it has ended."""
+    """Return whether the length of a source is unknown until the source ends."""
     return isinstance(source, StreamSource) and source.open_ended
 
 
 class StreamSource:
-    """Adapter for iterators that can only be asked for their next DataChunk.
+    """Adapter for iterators that can only return their next DataChunk.
 
-    DataChunks have to come in order along the first axis, each with all of the others.  What
-    neither the stream says of itself (``maxshape``, ``dtype``) nor its user is taken from its first one.
+    The DataChunks must come in order along the first axis, and each must have all elements along the other axes.
+    Shape and dtype come from the stream (``maxshape``, ``dtype``), from its user, or else from the first DataChunk.
 
     Parameters
     ----------
     stream : iterator
         Any iterator over DataChunks: hdmf's, or a generator.
     announced : Announced, optional
-        What its user says of it.
+        Shape and dtype that the user gave.
 
     Attributes
     ----------
     open_ended : bool
-        Whether its number of rows is known only when it has ended.
+        Whether the number of rows is unknown until the stream ends.
 
     Raises
     ------
     ArgumentError
-        If its shape or dtype cannot be known, or only by taking its first DataChunk where that is to be left.
+        If shape or dtype cannot be found, or only with the first DataChunk, which may not be read.
     ArgumentTypeError
-        If it hands out something else.
+        If the first item is not a DataChunk.
+    SourceError
+        If the stream raises, or its first DataChunk does not consist of the first rows.
 
     Examples
     --------
@@ -100,7 +102,7 @@ class StreamSource:
         self._shape = tuple(map(int, (rows, *maxshape[1:])))
 
     def _said(self, announced: Announced) -> tuple[Any, Any]:
-        """Return the maxshape and the dtype, of the stream itself if it says them."""
+        """Return the maxshape and the dtype, preferably those that the stream itself states."""
         maxshape, dtype = getattr(self._stream, "maxshape", None), getattr(self._stream, "dtype", None)
         if maxshape is None and announced.row_shape is not None:
             maxshape = (None, *announced.row_shape)
@@ -108,9 +110,9 @@ class StreamSource:
         if maxshape is None or dtype is None:
             if not announced.may_be_begun:
                 raise ArgumentError(
-                    f"a plan would have to take the first DataChunk away from this {_name(self._stream)}, which cannot "
-                    f"be put back; say what is in it, with dtype= and maxshape=(None, ...), or give an object that has "
-                    f"the attributes dtype and maxshape, and __next__"
+                    f"a plan would have to read the first DataChunk of this {_name(self._stream)}, which would then be "
+                    f"missing in the write; give dtype= and maxshape=(None, ...), or an object that has the "
+                    f"attributes dtype and maxshape, and __next__"
                 )
             self._rest = self._first()
             maxshape = (None, *self._rest.shape[1:]) if maxshape is None else maxshape
@@ -119,7 +121,7 @@ class StreamSource:
 
     @property
     def shape(self) -> Shape:
-        """Its shape, in elements; where its length is not known, a GiB's."""
+        """Its shape, in elements; if its length is unknown, the shape of an array of 1 GiB."""
         return self._shape
 
     @property
@@ -130,7 +132,7 @@ class StreamSource:
 
     @property
     def shapes(self) -> Shapes:
-        """No more than a hint: its recommended chunks."""
+        """The chunk shape that the stream recommends, if it recommends one."""
         recommend = getattr(self._stream, "recommended_chunk_shape", None)
         chunk = recommend() if recommend is not None else None
         if chunk is None or len(chunk) != len(self.shape):
@@ -139,21 +141,28 @@ class StreamSource:
 
     @property
     def read_mode(self) -> ReadMode:
-        """In order, always."""
+        """Always ordered."""
         return "ordered"
 
     def part(self, selection: Selection) -> Reader | None:  # noqa: ARG002
-        """Return nothing less than the stream itself."""
+        """Return None: the whole stream is sent."""
         return None
 
     def read(self, selection: Selection) -> Array:
-        """Return the next rows; `selection` has to begin where the last one ended.
+        """Return the next rows; `selection` must begin at the end of the preceding one.
 
-        Of a stream whose end was not known, fewer where it has ended.
+        If a stream of unknown length ends, the result has fewer rows than `selection`.
+
+        Raises
+        ------
+        SourceError
+            If `selection` begins elsewhere, the stream ends too early, or a DataChunk does not have the next rows.
+        ArgumentTypeError
+            If an item of the stream is not a DataChunk.
         """
         rows = selection[0]
         if rows.start != self._next_row:
-            raise SourceError(f"a stream was asked for row {rows.start}, but stands at row {self._next_row}")
+            raise SourceError(f"row {rows.start} of a stream was requested, but its next row is {self._next_row}")
         parts: list[Array] = []
         while self._next_row < rows.stop:
             part = self._take(rows.stop - self._next_row)
@@ -198,7 +207,7 @@ class StreamSource:
         """Return the elements of a DataChunk, if they are the next whole rows."""
         if not (hasattr(chunk, "data") and hasattr(chunk, "selection")):
             raise ArgumentTypeError(
-                f"{_name(self._stream)} handed out a {type(chunk).__name__}, not a DataChunk; yield "
+                f"{_name(self._stream)} returned a {type(chunk).__name__}, not a DataChunk; yield "
                 f"dask_chunkio.DataChunk(data, selection)"
             )
         data = np.asarray(chunk.data)

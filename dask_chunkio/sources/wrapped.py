@@ -1,4 +1,4 @@
-"""What hdmf wraps around data: the data themselves, and how they are to be stored."""
+"""Wrappers of hdmf around data: extraction of the data, and of the options for their storage."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 
 __all__ = ["combined", "unwrapped"]
 
-# What `H5DataIO` says with the names of h5py's keywords.
+# Options of `H5DataIO` that have the names and meanings of h5py's keywords.
 _HONOURED = {"chunks", "compression", "compression_opts", "fillvalue", "fletcher32", "maxshape", "shuffle"}
 
 
 def unwrapped(value: Any, dataset: str) -> tuple[Any, dict[str, Any]]:
-    """Return the data in hdmf's ``DataIO`` or ``H5DataIO``, and the keywords of `to_hdf5` that it says.
+    """Return the data in hdmf's ``DataIO`` or ``H5DataIO``, and its options as keywords of `to_hdf5`.
 
     Parameters
     ----------
     value : object
-        Anything; what is no such wrapper is returned as it is, with no keywords.
+        Any object; an object that is not such a wrapper is returned unchanged, without keywords.
     dataset : str
-        For messages.
+        Name of the dataset, for messages.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        If it holds no data, or says what cannot be honoured.
+        If the wrapper holds no data, or has options that cannot be honoured.
 
     Examples
     --------
@@ -47,9 +47,9 @@ def unwrapped(value: Any, dataset: str) -> tuple[Any, dict[str, Any]]:
 
 
 def combined(wrapped: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the `given` keywords, and those `wrapped` ones in whose place none, or None, is given.
+    """Return the `given` keywords, completed by the `wrapped` keywords that are not given or given as None.
 
-    Options of a filter belong to it: they go where another filter is given.
+    The options of a filter in `wrapped` are dropped if another filter is given.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def _is_a(value: Any, name: str) -> bool:
 
 
 def _keywords(value: Any, data: Any, dataset: str) -> dict[str, Any]:
-    """Return what a wrapper says, but for what hdmf itself has filled in."""
+    """Return the options of a wrapper, except those that hdmf itself has filled in."""
     kind, said = type(value).__name__, dict(value.get_io_params())
     if not _is_a(value, "H5DataIO"):
         if said:
@@ -84,7 +84,7 @@ def _keywords(value: Any, data: Any, dataset: str) -> dict[str, Any]:
     if strange := sorted(said.keys() - _HONOURED):
         raise ArgumentTypeError(f"{dataset}: to_hdf5 cannot honour {', '.join(strange)} of this {kind}; leave it out")
     for keyword, recommended in (("chunks", _recommended_chunks(data)), ("maxshape", getattr(data, "maxshape", None))):
-        # hdmf repeats here what an iterator says of itself.
+        # hdmf fills in the values that the iterator recommends.
         if keyword in said and recommended is not None and said[keyword] == recommended:
             del said[keyword]
     return said

@@ -52,8 +52,8 @@ def test_a_number_may_come_with_an_axis_of_its_own():
         ((3, 4, 5), slice(None), "is : along axis 0"),
         ((3, 4, 5), np.s_[7:10, 1:4], "is 1:4 along axis 1, where the data are 0:4"),
         ((3, 4, 5), np.s_[7:10, :, ::-1], "is : along axis 2"),
-        ((3, 5), np.s_[7:10, 2], "takes 2 alone along axis 1"),
-        ((3, 4), np.s_[7:10, :, 2], "takes 2 alone along axis 2"),
+        ((3, 5), np.s_[7:10, 2], "takes only 2 along axis 1"),
+        ((3, 4), np.s_[7:10, :, 2], "takes only 2 along axis 2"),
         ((3, 4, 5), np.s_[7:10, :, :, :], "has 4 axes, the dataset 3"),
         ((3, 4, 5), (slice(7, 10), ..., ...), "more than one ellipsis"),
         ((3, 4, 5), None, "has None, which is neither an int nor a slice"),
@@ -78,5 +78,5 @@ def test_rows_of_another_shape(shape):
 
 
 def test_a_scalar_is_no_row():
-    with pytest.raises(ValueError, match="a scalar is no row"):
+    with pytest.raises(ValueError, match="a scalar is not a row"):
         whole_rows(np.zeros(()), slice(7, 8), 7, UNKNOWN)

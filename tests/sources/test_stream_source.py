@@ -41,7 +41,7 @@ def test_it_is_read_in_order_only():
     assert (source.shape, source.dtype, source.read_mode) == ((11, 4), np.dtype("i2"), "ordered")
     assert source.part(whole_rows(0, 2)) is None
     source.read(whole_rows(0, 2))
-    with pytest.raises(SourceError, match="asked for row 5, but stands at row 2"):
+    with pytest.raises(SourceError, match="row 5 of a stream was requested, but its next row is 2"):
         source.read(whole_rows(5, 6))
 
 
@@ -82,7 +82,7 @@ def test_a_generator_without_a_datachunk():
 
 @pytest.mark.parametrize("item", [1, "rows", np.zeros(3), None])
 def test_a_generator_of_something_else(item):
-    with pytest.raises(ArgumentTypeError, match=r"handed out a \w+, not a DataChunk; yield dask_chunkio.DataChunk"):
+    with pytest.raises(ArgumentTypeError, match=r"returned a \w+, not a DataChunk; yield dask_chunkio.DataChunk"):
         StreamSource(iter([item]))
 
 

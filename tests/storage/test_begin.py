@@ -244,7 +244,7 @@ def test_what_is_no_token(target, token):
 
 def test_an_attribute_of_that_name_that_is_not_ours(target):
     write(target, maxshape=(None, 8))
-    with pytest.raises(ArgumentError, match="in which the tokens of calls are kept"):
+    with pytest.raises(ArgumentError, match="reserved for the tokens of calls"):
         write(target, name="/y", attrs={"dask_chunkio_tokens": "[]"})
     for value in ("{}", "no", 5, "[1]"):
         with h5py.File(target, "a") as file:
