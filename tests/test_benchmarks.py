@@ -213,7 +213,9 @@ def test_simulated_workers_that_never_meet_lose_nothing(monkeypatch: pytest.Monk
     assert simulate(4, 400, 0.1, costs) == pytest.approx(alone, rel=0.15)
 
 
-def test_simulated_workers_wait_for_turns_handovers_cores_and_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_simulated_workers_wait_for_transactions_handovers_cores_and_the_journal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.syspath_prepend(ROOT)
     from benchmarks.simulation import Costs, simulate
 

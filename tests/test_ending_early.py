@@ -65,8 +65,11 @@ def test_a_second_call_is_told_at_once_and_the_first_goes_on(
     source = Held()
     first = pool.submit(to_hdf5, path, "/x", source, scheduler="threads")
     assert source.begun.wait(60)
-    with pytest.raises(TargetBusyError, match=r"is being written by another call, started .*wait=True"):
+    with pytest.raises(TargetBusyError, match=r"is being written by another call, started .*wait=True") as caught:
         to_hdf5(path, "/x" if resume else "/y", DATA, resume=resume, scheduler="synchronous")
+    # Nothing offers to discard what the other call writes.
+    assert not getattr(caught.value, "__notes__", [])
+    assert "discard" not in str(caught.value)
     source.free.set()
     first.result(60)
     with h5py.File(path) as file:

@@ -90,7 +90,7 @@ def test_hdmfs_iterator_over_an_iterable(target):
     check(target, data)
 
 
-def test_a_stream_that_turns_out_to_be_empty(target):
+def test_a_stream_that_transactions_out_to_be_empty(target):
     result = write(target, Empty())
     with h5py.File(target) as file:
         assert (file["x"].shape, file["x"].maxshape, file["x"].id.get_num_chunks()) == ((0, 5), (None, 5), 0)

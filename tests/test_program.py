@@ -38,7 +38,7 @@ def test_the_program_is_installed(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", DATA)
     result = program(command, "write", "a.npy", "out.h5", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.startswith("out.h5:/a: 12000 bytes stored in 12000 bytes (ratio 1.00) in ")
+    assert result.stdout.startswith("out.h5:/a: 11.72 kiB stored in 11.72 kiB (ratio 1.00) in ")
     np.testing.assert_array_equal(stored(tmp_path), DATA)
 
 

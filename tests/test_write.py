@@ -596,3 +596,11 @@ def test_a_link_stays_a_link(target: Path) -> None:
     to_hdf5(target, "/x", DATA + 1, overwrite=True)
     assert target.is_symlink()
     np.testing.assert_array_equal(stored(real), DATA + 1)
+
+
+def test_names_that_differ_in_a_slash_and_a_dot_are_two_datasets(target: Path) -> None:
+    """The keys of their tasks have the dot for both."""
+    to_hdf5(target, {"/a/b": DATA, "/a.b": DATA[::-1]}, chunks=(10, 20))
+    with h5py.File(target) as file:
+        np.testing.assert_array_equal(file["a/b"][...], DATA)
+        np.testing.assert_array_equal(file["a.b"][...], DATA[::-1])

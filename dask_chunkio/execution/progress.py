@@ -58,7 +58,7 @@ class ProgressBar:
             self._bar = tqdm(
                 total=event.nbytes,
                 desc=printable(label, 80),
-                unit="iB",
+                unit="B",
                 unit_scale=True,
                 unit_divisor=1024,
                 file=sys.stderr,

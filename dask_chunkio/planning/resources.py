@@ -19,7 +19,7 @@ from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
 
 from dask_chunkio.config import settings
-from dask_chunkio.dask_compat import distributed, is_client, memory_limit
+from dask_chunkio.dask_compat import cluster_errors, distributed, is_client, memory_limit
 from dask_chunkio.errors import ArgumentError, PicklingError, WorkerError
 
 __all__ = ["Kind", "Workers", "find_workers", "refuse_import_by_spawn", "require_picklable"]
@@ -65,10 +65,22 @@ class Workers:
     is_asynchronous: bool = False
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Call a function on a machine that has the files: on a worker of the cluster, if there is one, or here."""
+        """Call a function where the files of the tasks are: on a worker of a cluster, otherwise here.
+
+        Raises
+        ------
+        WorkerError
+            If the cluster gives up the call.
+        """
         if self.client is None:
             return function(*arguments)
-        found: Result = self.client.submit(function, *arguments, pure=False).result()
+        try:
+            found: Result = self.client.submit(function, *arguments, pure=False).result()
+        except cluster_errors() as error:
+            raise WorkerError(
+                f"the cluster gave up a task of this call ({error}): its workers died or were restarted; run the same "
+                f"call again with resume=True"
+            ) from error
         return found
 
     @property

@@ -18,7 +18,7 @@ from dask_chunkio.storage.journal.records import (
     pack_record,
     read_records,
 )
-from dask_chunkio.storage.journal.redo_record import _RUN, _TURN
+from dask_chunkio.storage.journal.redo_record import _HEAD, _RUN
 
 NUMBERS = [0, 1, 2, 3, 7, 100, 4096, 1 << 20, 1 << 29, 1 << 31, 1 << 32, 1 << 40, 1 << 48]
 NUMBERS += [(1 << 61) - 1, (1 << 62) - 1, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
@@ -145,10 +145,10 @@ def forged_log(draw, data):
     if draw.random() < 0.1:
         return records._pack(kind, body, draw.choice([1, 3, 65535]))
     if draw.random() < 0.5:
-        return pack_record(kind, forged_numbers(draw, body[: _TURN.size]) + body[_TURN.size :])
+        return pack_record(kind, forged_numbers(draw, body[: _HEAD.size]) + body[_HEAD.size :])
     try:
-        _, length, *_, count = _TURN.unpack_from(body)
-        at, heads = _TURN.size + length, []
+        _, length, *_, count = _HEAD.unpack_from(body)
+        at, heads = _HEAD.size + length, []
         for _ in range(count):
             heads.append(at)
             at += _RUN.size + _RUN.unpack_from(body, at)[1]

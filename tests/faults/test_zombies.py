@@ -142,7 +142,7 @@ def test_others_go_on_for_a_stopped_worker_and_it_comes_too_late(place, schedule
 @pytest.mark.parametrize("ending", [resume, kill])
 @pytest.mark.parametrize("phase", [*HELD, *HELD_FINISH])
 @pytest.mark.usefixtures("impatient")
-def test_others_wait_for_a_worker_that_is_stopped_in_its_turn(tmp_path, scheduler, workers, phase, ending):
+def test_others_wait_for_a_worker_that_is_stopped_in_its_transaction(tmp_path, scheduler, workers, phase, ending):
     place = make_place("new" if ending is resume else "existing", tmp_path)
     with workers(phase) as (marker, pids):
         call = Call(write, place, scheduler=scheduler)

@@ -193,7 +193,7 @@ def test_a_folder_that_is_empty_is_no_write(name, how):
 
 @pytest.mark.parametrize("how", ["recover", "discard"])
 @pytest.mark.parametrize("name", ["existing, synchronous", "existing, shared"])
-def test_a_first_turn_that_cannot_be_applied_is_not_left_half_done(name, how):
+def test_a_first_transaction_that_cannot_be_applied_is_not_left_half_done(name, how):
     case = CASES[name]
     old, calls = case.old(), calls_of(case)
     first = calls.index(("pwrite", FILE))

@@ -141,7 +141,7 @@ def every_damage_is_refused(base, case, durability, most, states=None):
 
 @pytest.mark.parametrize("durability", ["process", "power"])
 @pytest.mark.parametrize("case", CASES)
-def test_a_damaged_log_of_a_turn_that_is_half_applied_is_kept_and_refused(tmp_path, case, durability):
+def test_a_damaged_log_of_a_transaction_that_is_half_applied_is_kept_and_refused(tmp_path, case, durability):
     every_damage_is_refused(tmp_path, case, durability, most=0, states=(1,))
 
 
@@ -153,7 +153,7 @@ def test_a_log_with_any_byte_changed_is_kept_and_refused(tmp_path, case):
 
 
 @pytest.mark.parametrize("case", ["added", "region", "append"])
-def test_an_empty_log_of_a_turn_that_is_half_applied_is_refused(tmp_path, case):
+def test_an_empty_log_of_a_transaction_that_is_half_applied_is_refused(tmp_path, case):
     folder = next(half_applied(tmp_path, case))
     (folder / f"{PATH}.writing" / "log").write_bytes(b"")
     refused_untouched(folder, case)

@@ -162,7 +162,7 @@ def test_a_name_that_was_taken_meanwhile_is_not_clobbered(existing):
         write.check()
 
 
-def test_others_may_write_the_file_between_turns(existing):
+def test_others_may_write_the_file_between_transactions(existing):
     with Write(existing, name="/new/x", compression="gzip") as write:
         for buffer in range(3):
             write.commit(buffer)
@@ -206,14 +206,14 @@ def test_a_program_that_keeps_the_file_open_is_named_and_harms_nothing(existing)
         write.check()
 
 
-def test_hdf5_in_other_programs_is_refused_inside_a_turn(existing):
+def test_hdf5_in_other_programs_is_refused_inside_a_transaction(existing):
     with Write(existing, name="/new/x") as write, write.writer.transactions.transaction(no_lock):
         for mode in ("r", "r+"):
             with pytest.raises(BlockingIOError, match="lock"):
                 h5py.File(existing, mode)
 
 
-def test_no_dataset_is_lost_where_the_turn_that_names_it_is_cut_off(existing, monkeypatch):
+def test_no_dataset_is_lost_where_the_transaction_that_names_it_is_cut_off(existing, monkeypatch):
     """The last transaction unlinks the old dataset and links the new one: both or neither."""
     before = old_content(existing)
     with Write(existing, name="/deflated", overwrite=True, compression="gzip") as write:

@@ -41,21 +41,21 @@ def refused_untouched(path):
         np.testing.assert_array_equal(file["theirs"][...], np.ones(500))
 
 
-def test_a_turn_is_not_applied_over_what_another_program_has_written_since(existing):
+def test_a_transaction_is_not_applied_over_what_another_program_has_written_since(existing):
     cut_off(existing, lambda write: write.commit(1))
     with h5py.File(existing, "r+", libver="v110") as file:
         file["theirs"] = np.ones(500)
     refused_untouched(existing)
 
 
-def test_a_turn_that_changed_the_journal_alone_is_not_applied_over_it_either(existing):
+def test_a_transaction_that_changed_the_journal_alone_is_not_applied_over_it_either(existing):
     cut_off(existing, lambda write: write.writer.transactions.record(pack_record(FILLED, bytes(32))))
     with h5py.File(existing, "r+", libver="v110") as file:
         file["theirs"] = np.ones(500)
     refused_untouched(existing)
 
 
-def test_a_file_that_says_it_is_open_for_writing_gets_no_turn(existing):
+def test_a_file_that_says_it_is_open_for_writing_gets_no_transaction(existing):
     with Write(existing, name="/new/x") as write:
         write.commit(0)
         bytes_ = bytearray(existing.read_bytes())

@@ -177,7 +177,7 @@ def test_a_region_that_was_cut_off_holds_old_or_new_chunks_and_is_resumed(datase
 
 
 @pytest.mark.parametrize("call", ["commit", "_apply"])
-def test_a_turn_that_is_cut_off_changes_nothing_or_is_applied_again(dataset, call):
+def test_a_transaction_that_is_cut_off_changes_nothing_or_is_applied_again(dataset, call):
     """Old payloads give their places to new ones: nothing of these may be there before the log is."""
     expected, new = content(dataset), random((30, 20), seed=7) * 3
     real, calls = getattr(RedoLog, call), []

@@ -138,13 +138,16 @@ def test_an_unlimited_axis_that_is_not_the_first(tmp_path, libver, maxshape):
         np.testing.assert_array_equal(file["x"][...], data)
 
 
-def test_a_region_over_chunks_whose_filter_was_skipped(tmp_path):
+@pytest.mark.parametrize("filters", [{"shuffle": True}, {"shuffle": True, "fletcher32": True}, {"compression": "lzf"}])
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_a_region_over_chunks_whose_filter_was_skipped(tmp_path, filters, libver):
+    """A chunk of the same length as before keeps its place in the file, and must not keep its filter mask."""
     path = tmp_path / "out.h5"
-    data = np.random.default_rng(2).integers(0, 255, (8, 16), "u1")
-    with h5py.File(path, "w", libver="latest") as file:
-        file.create_dataset("x", (8, 16), "u1", chunks=(4, 4), maxshape=(8, None), compression="lzf")
+    data = np.random.default_rng(2).integers(0, 255, (8, 16), "i4")
+    with h5py.File(path, "w", libver=libver) as file:
+        file.create_dataset("x", (8, 16), "i4", chunks=(4, 4), maxshape=(8, None), **filters)
         for origin in np.ndindex(2, 4):
-            file["x"].id.write_direct_chunk(tuple(4 * n for n in origin), bytes(16), 1)
+            file["x"].id.write_direct_chunk(tuple(4 * n for n in origin), bytes(64), 2 ** len(filters) - 1)
     dcio.to_hdf5(path, "/x", data, region=np.s_[...])
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file["x"][...], data)

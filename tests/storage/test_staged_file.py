@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dask_chunkio.errors import IntegrityError
-from dask_chunkio.storage.hdf5.placeholder import hole
+from dask_chunkio.storage.hdf5.placeholder import placeholder
 from dask_chunkio.storage.hdf5.staged_file import StagedFile
 
 START = bytes(range(200))
@@ -171,22 +171,22 @@ def test_a_dead_file_gives_hdf5_zeros_and_not_what_its_memory_held_before(staged
     assert found == bytes(7)
 
 
-# The hole
+# The placeholder
 
 
-def test_a_hole_has_exactly_the_length_asked_for_and_cannot_be_written():
+def test_a_placeholder_has_exactly_the_length_asked_for_and_cannot_be_written():
     for nbytes in (1, 4096, (64 << 20) + 1, 5):
-        place = hole(nbytes)
+        place = placeholder(nbytes)
         assert len(place) == nbytes
         assert not place.flags.writeable
-    assert hole(5).ctypes.data == hole(5).ctypes.data
+    assert placeholder(5).ctypes.data == placeholder(5).ctypes.data
 
 
-def test_only_the_expected_slice_is_a_hole(staged):
-    staged._expected = (hole(10).ctypes.data, 10)
+def test_only_the_expected_slice_is_a_placeholder(staged):
+    staged._expected = (placeholder(10).ctypes.data, 10)
     staged.seek(300)
-    staged.write(hole(10))
-    staged.write(hole(11))
+    staged.write(placeholder(10))
+    staged.write(placeholder(11))
     staged.write(bytes(10))
     assert staged._reserved == [300]
     assert staged.staged.runs() == [(310, bytes(21))]
@@ -214,7 +214,7 @@ def test_reservations_are_where_hdf5_says_they_are(descriptor):
         assert all(low + len(data) <= start or end <= low for start, end in ends)
 
 
-def test_what_was_staged_under_a_hole_is_forgotten(descriptor, tmp_path):
+def test_what_was_staged_under_a_placeholder_is_forgotten(descriptor, tmp_path):
     """With early allocation HDF5 fills the chunk first: applied later, that would destroy the payload."""
     staged = StagedFile(descriptor)
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -238,7 +238,7 @@ def test_what_was_staged_under_a_hole_is_forgotten(descriptor, tmp_path):
         np.testing.assert_array_equal(file["x"][...], np.repeat([0, 1], 1000))
 
 
-def test_a_hole_that_does_not_come_is_an_error(staged):
+def test_a_placeholder_that_does_not_come_is_an_error(staged):
     with h5py.File("elsewhere", "w", driver="core", backing_store=False) as other:
         dataset = other.create_dataset("x", (4,), "u1", chunks=(4,))
         with pytest.raises(IntegrityError, match=r"chunk at \(0,\) 0 times instead of once"):

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import dask
 import dask.array as da
@@ -138,6 +139,42 @@ def test_a_cluster_that_is_restarted_ends_the_call_and_the_same_call_goes_on(tar
 
 def _kept():
     return _kept.found
+
+
+def test_a_cluster_that_is_restarted_as_a_call_begins_ends_it_with_our_error(target):
+    with local(n_workers=1, threads_per_worker=1, processes=False) as cluster, Client(cluster) as client:
+        submit = client.submit
+
+        def cancelled(function, *arguments, **keywords):
+            future = submit(function, *arguments, **keywords)
+            future.cancel(force=True)
+            return future
+
+        client.submit = cancelled
+        with pytest.raises(WorkerError, match=r"gave up a task of this call .* again with resume=True"):
+            dcio.to_hdf5(target, "/x", X)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "configuration", "executor", "later", "processes"])
+def test_blocks_are_rechunked_where_another_scheduler_than_the_current_client_runs(target, process_client, scheduler):
+    """By the tasks of that scheduler: those of a rechunk by P2P run on the client's workers alone."""
+    tall = np.arange(4000, dtype="i4").reshape(200, 20)
+    x = da.from_array(tall, chunks=(200, 2))
+    shapes = {"chunks": (20, 20), "buffer_shape": (20, 20)}
+    with process_client.as_current():
+        if scheduler == "configuration":
+            with dask.config.set(scheduler="threads"):
+                dcio.to_hdf5(target, "/x", x, **shapes)
+        elif scheduler == "later":
+            dcio.to_hdf5(target, "/x", x, compute=False, **shapes).compute(scheduler="threads")
+        elif scheduler == "executor":
+            with ThreadPoolExecutor(2) as pool:
+                dcio.to_hdf5(target, "/x", x, scheduler=pool, **shapes)
+        else:
+            dcio.to_hdf5(target, "/x", x, scheduler=scheduler, **shapes)
+    with h5py.File(target) as file:
+        np.testing.assert_array_equal(file["x"][...], tall)
 
 
 # Limits

@@ -107,7 +107,7 @@ def test_what_is_committed_is_found_by_any_writer(shared):
     other.close()
 
 
-def test_writers_take_turns_on_one_file(shared):
+def test_writers_take_transactions_on_one_file(shared):
     other = Writer(shared.target, exclusive=False)
     shared.commit(0)
     shared.commit(1, writer=other)
@@ -271,7 +271,7 @@ def test_finish_refuses_missing_buffers(write, target):
     write.check()
 
 
-def test_an_error_in_the_middle_of_a_turn_leaves_the_last_commit(write, monkeypatch):
+def test_an_error_in_the_middle_of_a_transaction_leaves_the_last_commit(write, monkeypatch):
     write.commit(0)
     whole = StagedFile.reserve
 
@@ -334,7 +334,7 @@ def test_killed_between_any_two_writes_to_the_disk_the_next_process_goes_on(excl
 
 
 @both
-def test_a_turn_that_could_not_be_applied_is_applied_by_the_next(exclusive, target, monkeypatch):
+def test_a_transaction_that_could_not_be_applied_is_applied_by_the_next(exclusive, target, monkeypatch):
     """In one process, such as where the disk was full."""
     count = 0
     while _apply_with_fault(target.with_name(f"{count}.h5"), exclusive, count, monkeypatch):
@@ -391,7 +391,7 @@ def _process(what, folder):
 
 
 @pytest.mark.parametrize("libver", [None, "v108", "v110", "latest"])
-def test_between_turns_the_file_does_not_say_that_it_is_open(target, libver):
+def test_between_transactions_the_file_does_not_say_that_it_is_open(target, libver):
     """If this process died, HDF5 would refuse a file that says so."""
     with Write(target, exclusive=True, compression="gzip", libver=libver) as write:
         for buffer in range(2):

@@ -47,21 +47,21 @@ def applied():
 
 @given(st.binary(max_size=30), runs)
 @settings(deadline=None)
-def test_turns_come_back(journal, staged):
+def test_transactions_come_back(journal, staged):
     before = [bytes(min(len(data), max(0, 2**32 - offset))) for offset, data in staged]
     redo = RedoRecord(3, journal, 2**32, 2**34, staged, before, 7, 8)
     assert read_redo_record(redo.pack()) == redo
     assert read_redo_record(redo.pack() + b"rest of an older log") == redo
 
 
-def test_a_turn_cut_off_anywhere_never_happened(redo):
+def test_a_transaction_cut_off_anywhere_never_happened(redo):
     record = redo.pack()
     for length in range(len(record)):
         assert read_redo_record(record[:length]) is None
         assert read_redo_record(record[:length] + bytes(len(record) - length)) is None
 
 
-def test_a_turn_with_any_bit_changed_never_happened(redo):
+def test_a_transaction_with_any_bit_changed_never_happened(redo):
     record = redo.pack()
     for position in range(len(record)):
         damaged = bytearray(record)
@@ -69,13 +69,13 @@ def test_a_turn_with_any_bit_changed_never_happened(redo):
         assert read_redo_record(bytes(damaged)) is None
 
 
-def test_other_records_are_no_turn(redo):
+def test_other_records_are_no_transaction(redo):
     with pytest.raises(IntegrityError, match="holds an invalid transaction"):
         read_redo_record(pack_record(RESERVED, redo.pack()))
 
 
 @pytest.mark.parametrize("cut", [0, 8, 55, 57, 80, 120, -1, -8])
-def test_a_whole_record_of_half_a_turn_is_an_error(redo, cut):
+def test_a_whole_record_of_half_a_transaction_is_an_error(redo, cut):
     body = redo.pack()[24:]
     with pytest.raises(IntegrityError, match="holds an invalid transaction"):
         read_redo_record(pack_record(REDO, body[:cut]))
@@ -96,7 +96,7 @@ def test_hostile_numbers_are_an_error(wrong):
         read_redo_record(wrong.pack())
 
 
-def test_a_turn_applied_twice_changes_nothing(opened, redo):
+def test_a_transaction_applied_twice_changes_nothing(opened, redo):
     for _ in range(2):
         redo.require_applicable(*opened, "out.h5")
         apply(redo, opened)
@@ -109,7 +109,7 @@ def test_applying_never_cuts_the_file(opened, redo):
     assert os.fstat(opened[0]).st_size == 12000
 
 
-def test_a_turn_extends_then_writes_what_is_new_then_the_superblock_then_the_rest(opened, redo, monkeypatch):
+def test_a_transaction_extends_then_writes_what_is_new_then_the_superblock_then_the_rest(opened, redo, monkeypatch):
     order = []
 
     def note(descriptor, _, offset):
@@ -128,7 +128,7 @@ def log(tmp_path):
     os.close(descriptor)
 
 
-def test_a_turn_is_loaded_from_its_log(log, redo):
+def test_a_transaction_is_loaded_from_its_log(log, redo):
     record = redo.pack()
     assert load_redo_record(log, "log") is None
     for rest in (b"", b"rest of an older log"):
@@ -140,7 +140,7 @@ def test_a_turn_is_loaded_from_its_log(log, redo):
         os.pwrite(log, record, 0)
 
 
-def test_what_is_no_turn_is_not_loaded_into_memory(log, redo):
+def test_what_is_no_transaction_is_not_loaded_into_memory(log, redo):
     """A sparse file, and one whose header claims all of it."""
     nbytes = 300 << 20
     whole = redo.pack()
@@ -156,7 +156,7 @@ def test_what_is_no_turn_is_not_loaded_into_memory(log, redo):
         tracemalloc.stop()
 
 
-def test_a_turn_is_held_in_memory_once(log, opened):
+def test_a_transaction_is_held_in_memory_once(log, opened):
     """And the file is compared with it block by block."""
     data = bytes(range(256)) * (20 << 12)
     redo = RedoRecord.on(opened[0], 24, b"journal", 3 * len(data), [(0, data), (len(data) + 7, data)])
@@ -226,7 +226,7 @@ def test_a_change_by_another_program_is_never_written_over(opened, redo, at, was
 
 
 @pytest.mark.parametrize("at", [10, 4095, 4136, 4799, 5400, 8989])
-def test_what_the_turn_does_not_touch_may_change(opened, redo, at):
+def test_what_the_transaction_does_not_touch_may_change(opened, redo, at):
     """Payloads are placed beside metadata at any time."""
     os.pwrite(opened[0], b"P", at)
     redo.require_applicable(*opened, "out.h5")
