@@ -172,6 +172,14 @@ def test_a_class_can_be_read_in_one_sitting(module):
             assert sum(isinstance(one, ast.FunctionDef) for one in node.body) <= 15, node.name
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_a_function_can_be_read_at_a_glance(module):
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            assert not body or body[-1].end_lineno - body[0].lineno < 34, node.name
+
+
 @pytest.mark.parametrize("module", [m for m in MODULES if not m.startswith("_")])
 def test_every_module_says_what_it_is(module):
     assert ast.get_docstring(ast.parse(MODULES[module].read_text()))

@@ -238,18 +238,9 @@ def _taken_over(target: Target, stack: contextlib.ExitStack) -> Sequence[Owner] 
         folder = stack.enter_context(Folder(target.folder))
     except FileNotFoundError as error:
         raise TargetChangedError(_is_beginning(target)) from error
-    activity_lock = _opened_activity_lock(target)
-    # The lock is the first file that is created in a folder.
-    if activity_lock is None and (not folder.is_there or folder.is_empty):
-        raise TargetChangedError(_is_beginning(target))
-    if activity_lock is None and (activity_lock := _opened_activity_lock(target)) is None:
-        # The folder is being removed, or its removal was interrupted: a new lock file would hinder the removal.
-        if _is_over(target) or (target.found() is not None and target.is_finished):
-            _remove(folder)
-            return None
-        activity_lock = _opened_activity_lock(target, create=True)
+    activity_lock = _lock_in(folder, target)
     if activity_lock is None:
-        raise TargetChangedError(_is_beginning(target))
+        return None
     stack.callback(activity_lock.close)
     with read_journal(target.journal) as journal:
         owners, owner = tuple(journal.owners), journal.owner
@@ -272,6 +263,29 @@ def _taken_over(target: Target, stack: contextlib.ExitStack) -> Sequence[Owner] 
     # From here on no other process can take it exclusively; the writer of this call shares it.
     activity_lock.share()
     return owners
+
+
+def _lock_in(folder: Folder, target: Target) -> ActivityLock | None:
+    """Open the lock of a write that was found; None if that write is over, and its folder is removed here.
+
+    Raises
+    ------
+    TargetChangedError
+        If another call creates or removes the folder just now.
+    """
+    activity_lock = _opened_activity_lock(target)
+    # The lock is the first file that is created in a folder.
+    if activity_lock is None and (not folder.is_there or folder.is_empty):
+        raise TargetChangedError(_is_beginning(target))
+    if activity_lock is None and (activity_lock := _opened_activity_lock(target)) is None:
+        # The folder is being removed, or its removal was interrupted: a new lock file would hinder the removal.
+        if _is_over(target) or (target.found() is not None and target.is_finished):
+            _remove(folder)
+            return None
+        activity_lock = _opened_activity_lock(target, create=True)
+    if activity_lock is None:
+        raise TargetChangedError(_is_beginning(target))
+    return activity_lock
 
 
 def _opened_activity_lock(target: Target, create: bool = False) -> ActivityLock | None:

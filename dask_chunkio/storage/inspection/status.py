@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from dask_chunkio.errors import ChunkIOError
 from dask_chunkio.paths import local_path
 from dask_chunkio.storage.filesystem.side_folder import is_left
-from dask_chunkio.storage.journal.journal import HELD, read_journal
+from dask_chunkio.storage.journal.journal import HELD, Journal, read_journal
 from dask_chunkio.storage.journal.manifest import read_manifest, require_real_folder
 from dask_chunkio.storage.journal.owner import Owner
 from dask_chunkio.storage.take_over import last_sign
@@ -124,19 +124,7 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
     manifest = read_manifest(target.manifest)
     require_real_folder(target.folder)
     with read_journal(target.journal) as journal:
-        tables = [journal.table(n) for n in range(len(journal.created.datasets))] if journal.created else []
-        made = journal.created.datasets if journal.created else ()
-        datasets = tuple(
-            DatasetState(
-                one.name,
-                one.shape,
-                one.dtype,
-                len(table) - journal.missing(number),
-                len(table),
-                int(table["nbytes"][table["state"] == HELD].sum()),
-            )
-            for number, (one, table) in enumerate(zip(made, tables, strict=True))
-        )
+        datasets = tuple(_states(journal))
         sign = last_sign(target)
         return UnfinishedWrite(
             target.path,
@@ -152,6 +140,14 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
             manifest.folder if manifest else "",
             _moment(sign.time),
         )
+
+
+def _states(journal: Journal) -> Iterator[DatasetState]:
+    for number, made in enumerate(journal.created.datasets if journal.created else ()):
+        table = journal.table(number)
+        stored = int(table["nbytes"][table["state"] == HELD].sum())
+        committed = len(table) - journal.missing(number)
+        yield DatasetState(made.name, made.shape, made.dtype, committed, len(table), stored)
 
 
 def is_own(target: Target) -> bool:
