@@ -18,7 +18,7 @@ from distributed import Client, LocalCluster, Scheduler, Worker
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, SourceError, WorkerError
-from dask_chunkio.planning import request, resources
+from dask_chunkio.planning import planner, request, resources
 
 X = np.arange(120, dtype="i4").reshape(20, 6)
 
@@ -221,3 +221,10 @@ def test_a_misspelt_keyword_of_the_call_is_recognised(target):
 def test_all_keywords_of_the_call_are_known():
     parameters = inspect.signature(dcio.to_hdf5).parameters.values()
     assert {one.name for one in parameters if one.kind is one.KEYWORD_ONLY} == request._OF_CALL
+
+
+def test_several_processes_are_refused_where_files_have_no_locks(target, monkeypatch):
+    monkeypatch.setattr(planner, "HAS_LOCKS", False)
+    with pytest.raises(ArgumentError, match=r"no locks between processes, so scheduler='processes' .* use .*'threads'"):
+        dcio.to_hdf5(target, "/x", X, scheduler="processes")
+    assert dcio.to_hdf5(target, "/x", X, scheduler="threads").nbytes == X.nbytes

@@ -29,6 +29,7 @@ from dask_chunkio.sources.dask_array import DaskArraySource
 from dask_chunkio.sources.iterator import IteratorSource
 from dask_chunkio.sources.stream import StreamSource, is_open_ended
 from dask_chunkio.storage.completeness import StoredDataset
+from dask_chunkio.storage.filesystem.locks import HAS_LOCKS
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, preview
 from dask_chunkio.storage.preconditions import is_complete, target_problem
 from dask_chunkio.storage.regions import Parts, resolve_regions
@@ -255,6 +256,7 @@ def prepare(
     """
     path = parse_filename(filename)
     requests = parse_requests(args, encoding, keywords, may_begin_streams)
+    _require_locks(workers)
     target = Target(path, uuid.uuid4().hex, **options)
     _require_token(target, requests)
     for request in requests:
@@ -287,6 +289,15 @@ def _prepared(
     )
     blocks = functools.cache(functools.partial(array_blocks, sources, jobs))
     return PreparedWrite(target, workers, sources, specs, jobs, blocks, (), again)
+
+
+def _require_locks(workers: Workers) -> None:
+    """Refuse several processes on a system whose files have no locks that processes respect."""
+    if not HAS_LOCKS and not workers.share_process:
+        raise ArgumentError(
+            f"this system has no locks between processes, so scheduler={workers.kind!r} could damage the file; use "
+            f"scheduler='threads'"
+        )
 
 
 def _require_token(target: Target, requests: Sequence[DatasetRequest]) -> None:

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from dask_chunkio.errors import ChunkIOError, IntegrityError
+from dask_chunkio.geometry.grid import Array
 from dask_chunkio.storage.chunk_index import UNREADABLE
 from dask_chunkio.storage.filesystem.io import pread_into, pwrite_all
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, describe, make_dataset
@@ -65,10 +66,23 @@ def rebuild_dataset(transactions: Transactions, number: int, layout: DatasetLayo
                 f"discard the write and start it again"
             ) from error
         # Space below the end of the last commit may still belong to that commit.
-        early = moved["to"] >= end
-        _copy(transactions, layout, moved[early])
-        transactions.commit(state, b"".join(_records(transactions, number, moved)), close=True)
-    _copy(transactions, layout, moved[~early])
+        late = _is_late(moved, end)
+        _copy(transactions, layout, moved[~late])
+        # A chunk counts as committed when its payload is in place: a process that is killed before that must not leave
+        # a file that another one finishes.
+        committed = moved.copy()
+        committed["state"][late] = VOID
+        transactions.commit(state, b"".join(_records(transactions, number, committed)), close=True)
+    if late.any():
+        _copy(transactions, layout, moved[late])
+        if transactions.payloads.is_durable:
+            transactions.payloads.sync()
+        transactions.record(b"".join(_records(transactions, number, moved[late])))
+
+
+def _is_late(moved: Entries, end: int) -> Array:
+    """Return which payloads can be copied only after the commit that gives them their space."""
+    return moved["to"] < end
 
 
 def _rebuilt(

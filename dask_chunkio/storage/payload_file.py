@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 
 from dask_chunkio.storage.filesystem.disk import Disk
-from dask_chunkio.storage.filesystem.io import pwrite_each, sync_folder
+from dask_chunkio.storage.filesystem.io import flush, pwrite_each, sync_folder
 from dask_chunkio.storage.open_files import OpenFiles
 from dask_chunkio.storage.target import Target
 
@@ -78,7 +78,7 @@ class PayloadFile:
         self.settle()
         self.sync()
         try:
-            os.fsync(self._files.journal)
+            flush(self._files.journal)
         except OSError:
             self.disk.doubt()
             raise

@@ -23,6 +23,7 @@ from dask_chunkio.errors import IntegrityError
 from dask_chunkio.storage.filesystem.disk import Disk
 from dask_chunkio.storage.filesystem.io import (
     copy_whole_file,
+    flush,
     memory_nbytes,
     pread_into,
     pwrite_all,
@@ -93,7 +94,7 @@ class RedoLog:
             # Its records may be only in the page cache, and marked clean: until they are on the disk, only the log
             # tells that the transaction is applied.
             pwrite_all(self._journal, redo.journal, redo.journal_at)
-            os.fsync(self._journal)
+            flush(self._journal)
             os.ftruncate(self._log, 0)
         else:
             redo.require_applicable(self._disk.descriptor, self._journal, self._target.file)
@@ -111,7 +112,7 @@ class RedoLog:
             self._sync()
 
     def _sync(self) -> None:
-        os.fsync(self._log)
+        flush(self._log)
         if not self._is_named:
             sync_folder(self._target.folder)
             self._is_named = True
@@ -119,7 +120,7 @@ class RedoLog:
     def _apply(self, redo: RedoRecord, durable: bool) -> None:
         pwrite_all(self._applying, redo.mark.pack(), 0)
         if durable:
-            os.fsync(self._applying)
+            flush(self._applying)
         begun = self._disk.begin()
         redo.apply(self._disk.descriptor)
         if durable:
@@ -131,7 +132,7 @@ class RedoLog:
         try:
             redo.enter(self._journal)
             if durable:
-                os.fsync(self._journal)
+                flush(self._journal)
         except OSError:
             # Records that may not be on the disk must not state that the transaction is applied: apply it again then.
             with contextlib.suppress(OSError):

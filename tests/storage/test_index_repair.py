@@ -2,6 +2,7 @@
 
 import os
 import random
+from contextlib import nullcontext
 from pathlib import Path
 from unittest import mock
 
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 
 import dask_chunkio as dcio
-from dask_chunkio.errors import ChunkIOError, SourceError
+from dask_chunkio.errors import ChunkIOError, IntegrityError, SourceError
+from dask_chunkio.storage import index_repair
 from tests.storage.writes import Write, numbers
 
 PLUGINS = {
@@ -77,6 +79,42 @@ def test_a_dataset_that_is_made_anew_has_the_same_pipeline(tmp_path, name, mode)
         assert payloads == expected
         np.testing.assert_array_equal(file["x"][...], made[...])
         assert file["x"].attrs["unit"] == "mV"
+    assert dcio.verify(path).ok
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+@pytest.mark.parametrize("durability", ["process", "power"])
+def test_payloads_that_are_copied_after_the_commit_do_not_count_before(tmp_path, monkeypatch, is_killed, durability):
+    """Else another worker, which has all receipts, would finish a file whose payloads were never copied."""
+    path, data = tmp_path / "out.h5", numbers((64, 64), "i4")
+    copy, copied = index_repair._copy, []
+
+    def cut_off(transactions, layout, moved):
+        copied.append(len(moved))
+        if is_killed and len(copied) == 2:
+            raise KeyboardInterrupt
+        copy(transactions, layout, moved)
+
+    monkeypatch.setattr(index_repair, "_is_late", lambda moved, _: moved["chunk"] % 2 == 1)
+    with Write(path, data, chunks=(32, 32), buffer=(64, 64), durability=durability, compression="gzip") as write:
+        write.commit_missing()
+        offsets = write.writer.transactions.journal.table(0)["offset"]
+        write.release()
+        hide_a_chunk(write.target.file, offsets)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) if is_killed else nullcontext():
+            patch.setattr(index_repair, "_copy", cut_off)
+            write.finish()
+        assert copied == [2, 2]
+        if is_killed:
+            write.release()
+            with pytest.raises(IntegrityError, match=r"2 of 4 chunks are committed; go on with resume=True"):
+                write.finish()
+            assert not path.exists()
+            write.release()
+            write.commit_missing()
+            write.finish()
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["x"][...], data)
     assert dcio.verify(path).ok
 
 

@@ -1,3 +1,5 @@
+import contextlib
+import errno
 import os
 
 import pytest
@@ -56,3 +58,23 @@ def test_a_whole_file_takes_the_place_of_another(tmp_path):
         write_whole_file(str(path), content)
         assert path.read_bytes() == content
     assert os.listdir(tmp_path) == ["manifest.json"]
+
+
+def test_a_flush_empties_the_cache_of_the_drive_where_the_system_can(tmp_path, monkeypatch):
+    """Simulated: macOS has a command for it, and some of its file systems do not have it."""
+    calls = []
+    monkeypatch.setattr(io, "_FULL_FLUSH", 51)
+    monkeypatch.setattr(io.os, "fsync", lambda _: calls.append("fsync"))
+    with (tmp_path / "file").open("wb") as file:
+        monkeypatch.setattr(io.fcntl, "fcntl", lambda _, command: calls.append(command))
+        io.flush(file.fileno())
+        assert calls == [51]
+        for number, fails in ((errno.ENOTSUP, False), (errno.EIO, True)):
+
+            def refuse(*_, number=number):
+                raise OSError(number, os.strerror(number))
+
+            monkeypatch.setattr(io.fcntl, "fcntl", refuse)
+            with pytest.raises(OSError, match="error") if fails else contextlib.nullcontext():
+                io.flush(file.fileno())
+    assert calls == [51, "fsync"]

@@ -14,7 +14,7 @@ import os
 import threading
 
 from dask_chunkio.storage.filesystem.descriptors import close_descriptor
-from dask_chunkio.storage.filesystem.io import open_side_file, rewrite_file
+from dask_chunkio.storage.filesystem.io import flush, open_side_file, rewrite_file
 
 __all__ = ["Disk"]
 
@@ -93,7 +93,7 @@ class Disk:
         for descriptor in (self.descriptor, *others):
             rewrite_file(descriptor)
         for descriptor in others:
-            os.fsync(descriptor)
+            flush(descriptor)
         self.sync(self.begin())
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._mark)
@@ -101,7 +101,7 @@ class Disk:
 
     def _fsync(self) -> None:
         try:
-            os.fsync(self.descriptor)
+            flush(self.descriptor)
         except OSError:
             self.doubt()
             raise

@@ -11,8 +11,14 @@ from collections.abc import Iterator, Sequence
 
 from dask_chunkio.storage.filesystem.descriptors import close_descriptor, open_descriptor
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = [
     "copy_whole_file",
+    "flush",
     "is_at",
     "memory_nbytes",
     "open_side_file",
@@ -30,6 +36,9 @@ __all__ = [
 _MOST = 0x7FFFF000
 # The most that one call writes: the system admits one writer to a file at a time, and other threads wait for it.
 _MOST_AT_ONCE = 8 << 20
+# The command of macOS that empties the cache of the drive, and how a file system says that it does not have it.
+_FULL_FLUSH: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+_NO_FULL_FLUSH = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY}
 # The number of buffers that one call accepts on every current system (IOV_MAX of Linux and macOS).
 _MOST_PIECES = 1024
 
@@ -40,6 +49,24 @@ def pwrite_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
     while view:
         count = _pwrite(descriptor, view[:_MOST], offset)
         view, offset = view[count:], offset + count
+
+
+def flush(descriptor: int) -> None:
+    """Wait until a file is on the disk.
+
+    On macOS ``fsync`` leaves data in the cache of the drive, which loses them in a power failure; ``F_FULLFSYNC`` does
+    not (manual page fsync(2) of macOS).  Some file systems do not have it.
+    """
+    if _FULL_FLUSH is not None:
+        try:
+            fcntl.fcntl(descriptor, _FULL_FLUSH)
+        except OSError as error:
+            # A real failure must not be hidden by a second flush, which may succeed without the data.
+            if error.errno not in _NO_FULL_FLUSH:
+                raise
+        else:
+            return
+    os.fsync(descriptor)
 
 
 def pwrite_each(descriptor: int, pieces: Sequence[tuple[int, bytes | memoryview]]) -> None:
@@ -130,7 +157,7 @@ def write_whole_file(path: str, data: bytes) -> None:
         os.ftruncate(descriptor, 0)
         pwrite_all(descriptor, data, 0)
         # If the name reached the disk before the bytes, it would name a file without its content.
-        os.fsync(descriptor)
+        flush(descriptor)
     finally:
         close_descriptor(descriptor)
     os.replace(temporary, path)
@@ -144,7 +171,7 @@ def copy_whole_file(descriptor: int, folder: str, prefix: str) -> str:
         for offset, data in _blocks(descriptor):
             pwrite_all(copy, data, offset)
         os.ftruncate(copy, os.fstat(descriptor).st_size)
-        os.fsync(copy)
+        flush(copy)
     finally:
         close_descriptor(copy)
     sync_folder(folder)
@@ -191,7 +218,7 @@ def sync_folder(path: str) -> None:
     with contextlib.suppress(PermissionError):  # Windows cannot open folders
         descriptor = open_descriptor(path, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
+            flush(descriptor)
         finally:
             close_descriptor(descriptor)
 

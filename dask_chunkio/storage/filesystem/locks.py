@@ -12,14 +12,16 @@ from dask_chunkio.errors import TargetBusyError, TargetError
 from dask_chunkio.storage.filesystem.descriptors import close_descriptor, open_descriptor
 from dask_chunkio.storage.filesystem.lock_holders import close_it
 
-__all__ = ["has_writer", "locked", "share", "try_exclusive", "try_share", "unlock"]
+__all__ = ["HAS_LOCKS", "has_writer", "locked", "share", "try_exclusive", "try_share", "unlock"]
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 _POLL = 0.02
 
 try:
     import fcntl
-except ImportError:  # Windows: threads of one process only
+except ImportError:  # Windows
+    # Nothing keeps two processes apart: only the threads of one may write.
+    HAS_LOCKS = False
 
     def _lock(descriptor: int, is_exclusive: bool, waits: bool) -> bool:  # noqa: ARG001
         return True
@@ -28,6 +30,7 @@ except ImportError:  # Windows: threads of one process only
         """Do nothing: this system has no ``flock``."""
 
 else:
+    HAS_LOCKS = True
 
     def _lock(descriptor: int, is_exclusive: bool, waits: bool) -> bool:
         """Take a lock, and return whether it was free; errors of the system pass through."""

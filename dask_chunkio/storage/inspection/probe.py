@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from dask_chunkio.errors import TargetError
 from dask_chunkio.storage.activity.activity_lock import ActivityLock
 from dask_chunkio.storage.filesystem.descriptors import close_descriptor
-from dask_chunkio.storage.filesystem.io import open_side_file, pread_into, pwrite_all, read_small_file, sync_folder
+from dask_chunkio.storage.filesystem.io import (
+    flush,
+    open_side_file,
+    pread_into,
+    pwrite_all,
+    read_small_file,
+    sync_folder,
+)
 from dask_chunkio.storage.filesystem.kind import FileSystem, file_system_of
 from dask_chunkio.storage.filesystem.side_folder import Folder, is_held_open
 
@@ -188,7 +195,7 @@ def _synced_file(place: str) -> _Found:
     descriptor = open_side_file(os.path.join(place, "synced"))
     try:
         pwrite_all(descriptor, b"synced", 0)
-        os.fsync(descriptor)
+        flush(descriptor)
     finally:
         close_descriptor(descriptor)
     return "yes", True
