@@ -73,7 +73,13 @@ def _by_keywords(code: int, name: str, keywords: Mapping[str, Any]) -> dict[str,
             f"compression={name!r} needs hdf5plugin for its options: pip install hdf5plugin, or give "
             f"compression={code} with compression_opts= as a tuple of the filter's own numbers"
         ) from error
-    (kind,) = hdf5plugin.get_filters(code)
+    try:
+        (kind,) = hdf5plugin.get_filters(code)
+    except ValueError as error:
+        raise ArgumentError(
+            f"compression={name!r}: hdf5plugin {hdf5plugin.version} does not have it; give compression={code} with "
+            f"compression_opts= as a tuple of the filter's own numbers"
+        ) from error
     try:
         made = kind(**keywords)
     except TypeError as error:

@@ -210,7 +210,7 @@ class Plugin:
         Returns
         -------
         bytes-like or None
-            None if the filter failed, or did not make the data smaller.
+            None if the function of the filter returned 0: it failed, or chose not to change the data.
         """
         if self._runs_by_context(step):
             return self._compress_by_context(step, data)

@@ -1,4 +1,4 @@
-"""Finish a write: check every chunk, repair an index, name the datasets, trim the file, make it durable."""
+"""Finish a write: check that every chunk is committed and indexed, name the datasets, trim the file, publish it."""
 
 from __future__ import annotations
 
@@ -89,8 +89,7 @@ def _finished_before(target: Target, layouts: Sequence[DatasetLayout]) -> Finish
             made = [(one, layout) for one, layout in zip(datasets, layouts, strict=True) if layout.region is None]
             if any(describe(dataset) != layout for dataset, layout in made):
                 raise IntegrityError(f"{target.path} holds other datasets than this write made")
-            chunked = made
-            if any(made.is_chunked and count_stored(found) != len(made.chunks) for found, made in chunked):
+            if any(layout.is_chunked and count_stored(dataset) != len(layout.chunks) for dataset, layout in made):
                 raise IntegrityError(f"{target.path} does not hold every chunk")
             return Finished(tuple(int(dataset.id.get_storage_size()) for dataset in datasets))
     except (OSError, KeyError, IntegrityError) as error:

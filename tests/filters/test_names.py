@@ -4,6 +4,7 @@ import pytest
 from h5py_stores import dataset
 
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError
+from dask_chunkio.filters import names
 from dask_chunkio.filters.names import resolve_compression
 from dask_chunkio.filters.plugin import PLUGIN_NAMES
 
@@ -57,3 +58,10 @@ def test_a_plugin_without_levels_says_so():
 def test_a_name_that_nobody_knows_is_named():
     with pytest.raises(ArgumentError, match=r"'zst' is not known; known are .*gzip.*zstd"):
         resolve_compression({"compression": "zst"})
+
+
+def test_a_name_that_hdf5plugin_does_not_have_is_refused_in_our_words(monkeypatch):
+    monkeypatch.setattr(names, "_CODES", {**names._CODES, "future": 32999})
+    with pytest.raises(ArgumentError, match=r"'future': hdf5plugin .* does not have it; give compression=32999 with"):
+        names.resolve_compression({"compression": "future"})
+    assert names.resolve_compression({"compression": "future", "compression_opts": (1,)})["compression"] == 32999
