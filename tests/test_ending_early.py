@@ -105,7 +105,7 @@ def test_waiting_for_another_program(path: Path, pool: ThreadPoolExecutor) -> No
 
 @pytest.mark.parametrize(
     "scheduler",
-    ["threads", "processes", *(pytest.param(name, marks=pytest.mark.heavy) for name in ("synchronous", "cluster"))],
+    ["threads", *(pytest.param(name, marks=pytest.mark.heavy) for name in ("processes", "synchronous", "cluster"))],
 )
 def test_ctrl_c_begins_no_new_buffer_and_says_how_to_go_on(path: Path, tmp_path: Path, scheduler: str) -> None:
     log = tmp_path / "log"

@@ -187,7 +187,7 @@ write(sys.argv[1], dying(numbers((101, 5))), "threads")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
-@pytest.mark.parametrize("killed_at", [9, 33, 99])
+@pytest.mark.parametrize("killed_at", [33, *(pytest.param(at, marks=pytest.mark.heavy) for at in (9, 99))])
 def test_a_killed_one_is_resumed(target, killed_at):
     command = [sys.executable, "-c", KILLED, target, str(killed_at)]
     ended = subprocess.run(command, cwd=os.path.dirname(__file__), check=False)

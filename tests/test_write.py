@@ -75,7 +75,7 @@ def scheduler(request: pytest.FixtureRequest) -> Any:
 # The one code path on every scheduler
 
 
-@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize("fuse", [True, pytest.param(False, marks=pytest.mark.heavy)])
 @pytest.mark.parametrize("kind", ["numpy", "iterator", "dask", "dask-misaligned"])
 def test_every_source_on_every_scheduler(target: Path, scheduler: Any, kind: str, fuse: bool) -> None:
     source = {

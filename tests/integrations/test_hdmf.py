@@ -199,8 +199,8 @@ HDMF = "import hdmf\n"
     [
         (HDMF, OURS, DEFINE, MAKE, ASK),
         (OURS, HDMF, DEFINE, MAKE, ASK),
-        (OURS, DEFINE, HDMF, MAKE, ASK),
-        (OURS, DEFINE, MAKE, ASK),
+        pytest.param((OURS, DEFINE, HDMF, MAKE, ASK), marks=pytest.mark.heavy),
+        pytest.param((OURS, DEFINE, MAKE, ASK), marks=pytest.mark.heavy),
     ],
     ids=["hdmf-first", "ours-first", "defined-first", "object-first"],
 )

@@ -20,7 +20,7 @@ def kills(runs, seed):
 
 
 def test_a_few_kills():
-    kills(5, seed=1)
+    kills(3, seed=1)
 
 
 @pytest.mark.heavy

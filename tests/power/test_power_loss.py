@@ -114,7 +114,7 @@ def unsynced(recorder, paths):
     recorder.events = [event for event in recorder.events if not (event[0] == "fsync" and event[1] in gone)]
 
 
-@pytest.mark.parametrize("name", ["new", "existing"])
+@pytest.mark.parametrize("name", ["new", pytest.param("existing", marks=pytest.mark.heavy)])
 @pytest.mark.parametrize("what", ["", "out.h5.writing", "manifest.json", "log", "journal", FILE])
 def test_without_one_of_the_syncs_a_disk_is_broken(name, what):
     case = CASES[name]

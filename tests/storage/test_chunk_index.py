@@ -125,7 +125,7 @@ CASES = [
 @pytest.mark.parametrize("libver", LIBVERS)
 @pytest.mark.parametrize("is_part", [True, pytest.param(False, marks=pytest.mark.heavy)], ids=["part", "whole"])
 def test_every_index_of_every_maxshape(tmp_path, libver, is_part):
-    left_out = {3: 0.5, 4: 0.85} if is_part else {}
+    left_out = {3: 0.7, 4: 0.92} if is_part else {}
     kinds = set()
     draw = random.Random(libver)
     for number, (shape, chunks, maxshape) in enumerate(CASES):

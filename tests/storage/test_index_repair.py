@@ -50,7 +50,7 @@ def hide_a_chunk(path, offsets):
 
 
 @pytest.mark.parametrize("name", PLUGINS)
-@pytest.mark.parametrize("mode", ["new", "existing"])
+@pytest.mark.parametrize("mode", ["existing", pytest.param("new", marks=pytest.mark.heavy)])
 def test_a_dataset_that_is_made_anew_has_the_same_pipeline(tmp_path, name, mode):
     options = PLUGINS[name]
     options = options if isinstance(options, dict) else {"compression": options}
