@@ -28,6 +28,8 @@ Parameters = ParamSpec("Parameters")
 # Maximum time that the exit of the process waits for threads after Ctrl-C was pressed twice, in seconds.  They may be
 # encoding a chunk.
 _PATIENCE = 5.0
+# How often a callback is called again without memory for it, and the pause in between, in seconds.
+_ATTEMPTS, _PAUSE = 100, 0.05
 _begun: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
@@ -115,12 +117,34 @@ class Threads(Executor):
                 thread.join()
 
 
+class _Future(Future[Any]):
+    """A future whose callbacks are called again if there was no memory for them.
+
+    `concurrent.futures` drops the error of a callback.  dask's callback hands the result to the main thread, which
+    would wait for it without end.
+    """
+
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        super().add_done_callback(functools.partial(_call_back, fn))
+
+
+def _call_back(function: Callable[[Future[Any]], object], future: Future[Any]) -> None:
+    for _ in range(_ATTEMPTS):
+        try:
+            function(future)
+        except MemoryError:
+            time.sleep(_PAUSE)
+        else:
+            return
+    function(future)
+
+
 class _Work:
     """A call, and the future for which its caller waits."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         self._call = call
-        self.future: Future[Any] = Future()
+        self.future: Future[Any] = _Future()
 
     def run(self) -> None:
         if self.future.set_running_or_notify_cancel():
