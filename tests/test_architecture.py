@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import functools
 import graphlib
 import pickle
 import subprocess
@@ -82,6 +83,11 @@ MODULES = {
 }
 
 
+@functools.cache
+def parsed(path):
+    return ast.parse(path.read_text())
+
+
 def stands_in(module, names):
     return module in names or f"{module.partition('.')[0]}." in names
 
@@ -101,7 +107,7 @@ def _number(module, floors):
 
 def imports(path):
     """(name, whether it is imported at the top) of everything that a file imports."""
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     top = set(map(id, tree.body))
     for node in ast.walk(tree):
         names = []
@@ -155,7 +161,7 @@ def test_one_module_writes_to_the_terminal():
     """So that names and contents of files are quoted."""
     for module, path in MODULES.items():
         if module != "cli.terminal":
-            calls = [one for one in ast.walk(ast.parse(path.read_text())) if isinstance(one, ast.Call)]
+            calls = [one for one in ast.walk(parsed(path)) if isinstance(one, ast.Call)]
             called = {ast.unparse(one.func) for one in calls}
             assert not called & {"print", "click.echo", "click.secho", "sys.stderr.write"}, module
 
@@ -166,7 +172,7 @@ LARGE = {"GenericDataChunkIterator"}
 
 @pytest.mark.parametrize("module", MODULES)
 def test_a_class_can_be_read_in_one_sitting(module):
-    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+    for node in ast.walk(parsed(MODULES[module])):
         if isinstance(node, ast.ClassDef) and node.name not in LARGE:
             assert node.end_lineno - node.lineno < 200, node.name
             assert sum(isinstance(one, ast.FunctionDef) for one in node.body) <= 15, node.name
@@ -174,7 +180,7 @@ def test_a_class_can_be_read_in_one_sitting(module):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_a_function_can_be_read_at_a_glance(module):
-    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+    for node in ast.walk(parsed(MODULES[module])):
         if isinstance(node, ast.FunctionDef):
             body = node.body[1:] if ast.get_docstring(node) is not None else node.body
             assert not body or body[-1].end_lineno - body[0].lineno < 34, node.name
@@ -182,7 +188,7 @@ def test_a_function_can_be_read_at_a_glance(module):
 
 @pytest.mark.parametrize("module", [m for m in MODULES if not m.startswith("_")])
 def test_every_module_says_what_it_is(module):
-    assert ast.get_docstring(ast.parse(MODULES[module].read_text()))
+    assert ast.get_docstring(parsed(MODULES[module]))
 
 
 def test_public_names():
@@ -275,7 +281,7 @@ def test_one_module_asks_hdf5_about_chunks():
     """HDF5's own answers are wrong for some indexes (`storage.chunk_index`)."""
     for module, path in MODULES.items():
         if module != "storage.chunk_index":
-            asked = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+            asked = {node.attr for node in ast.walk(parsed(path)) if isinstance(node, ast.Attribute)}
             assert not asked & {"chunk_iter", "get_chunk_info", "get_chunk_info_by_coord", "get_num_chunks"}, module
 
 

@@ -21,7 +21,7 @@ from dask_chunkio.errors import SourceError, TargetBusyError
 from dask_chunkio.storage.activity.lease import leases_in
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no flock")
-KINDS = ["threads", *(pytest.param(kind, marks=pytest.mark.heavy) for kind in ("processes", "cluster", "compute"))]
+KINDS = [pytest.param(kind, marks=pytest.mark.heavy) for kind in ("threads", "processes", "cluster", "compute")]
 
 
 @contextlib.contextmanager
