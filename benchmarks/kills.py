@@ -56,14 +56,14 @@ def by_h5py(libver: str, flush: bool) -> Write:
 
 def by_us(path: Path, done: Callable[[int], None], resume: bool = False) -> None:
     """Write with dask_chunkio, on threads; a buffer is done when its commit has returned."""
-    commit = tasks._commit
+    store = tasks._store
 
     def noting(layout: Any, place: tuple[int, int], *more: Any) -> Any:
-        receipt = commit(layout, place, *more)
+        receipt = store(layout, place, *more)
         done(place[1])
         return receipt
 
-    tasks._commit = noting
+    tasks._store = noting
     keywords = {"compression": "gzip", "chunks": CHUNKS, "buffer_shape": (BUFFER, COLUMNS)}
     dask_chunkio.to_hdf5(path, "/new", data(), resume=resume, scheduler="threads", progress=False, **keywords)
 
@@ -167,7 +167,9 @@ def look(path: Path, kind: str, done: list[int], ours: bool, seen: Path) -> None
             name, file_path = recovered.datasets["/new"], Path(recovered.path)
         except dask_chunkio.errors.TargetError:
             name = ""
-    opens = old = wrong = False
+    opens = wrong = False
+    # A write that is killed before it has begun leaves no new file, and nothing old that could be lost.
+    old = kind == "new"
     right = 0
     try:
         with h5py.File(file_path, "r") as file:
