@@ -503,13 +503,15 @@ def compare_chunks(case, a, b):
         other = yours[origin]
         if compression == "lzf":
             continue  # h5py's own payloads differ.
-        require(not is_exact(case) or mask == other[0], "mask", origin, mask, other[0])
         is_same = isinstance(compression, str) and compression == "gzip"
         is_same |= isinstance(compression, int) and not isinstance(compression, bool)
         is_padded = any(part.char in "gG" for part in flat(case.stored_dtype)) or case.name in ("padded", "holes")
         # HDF5 leaves what was in memory behind the edge of a dataset that is never filled.
         is_cut = any(at + c > n for at, c, n in zip(origin, case.chunks, case.shape, strict=True))
-        is_padded |= is_cut and case.options.get("fill_time") == "never"
+        is_undefined = is_cut and case.options.get("fill_time") == "never"
+        is_padded |= is_undefined
+        # A filter that makes data longer is skipped, which may depend on that memory.
+        require(not is_exact(case) or is_undefined or mask == other[0], "mask", origin, mask, other[0])
         if not is_same and is_exact(case) and not is_padded:
             require(payload == other[1], "payload", origin, payload[:40], other[1][:40])
 
