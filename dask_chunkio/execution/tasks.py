@@ -11,8 +11,9 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from dask_chunkio.dask_compat import (
     is_held,
@@ -23,7 +24,14 @@ from dask_chunkio.dask_compat import (
     spans_hosts,
     transaction_lock,
 )
-from dask_chunkio.errors import FilterError, IntegrityError, SourceError, TargetBusyError, TargetChangedError
+from dask_chunkio.errors import (
+    FilterError,
+    IntegrityError,
+    SourceError,
+    TargetBusyError,
+    TargetChangedError,
+    TargetError,
+)
 from dask_chunkio.execution.malloc import keep_freed
 from dask_chunkio.execution.tracebacks import shortens_tracebacks
 from dask_chunkio.filters.chunk_format import Payload
@@ -61,6 +69,7 @@ __all__ = [
 ]
 
 logger = logging.getLogger("dask_chunkio")
+Result = TypeVar("Result")
 
 # Number of attempts to begin a write while other writes begin and end.
 _CHANGES = 6
@@ -112,6 +121,12 @@ def begin_write(creation: Creation) -> WriteLayout:
     keepalive = _keepalive(target, creation.key)
     try:
         return _begun(creation, target, keepalive)
+    except TargetError:
+        keepalive.give_up()
+        if not session.is_finished(target):
+            raise
+        # By a worker that was presumed dead, whose tasks this one repeats (see `_run`).
+        return WriteLayout(target, creation.jobs, creation.exclusive, time.time())
     except BaseException:
         keepalive.give_up()
         raise
@@ -142,32 +157,46 @@ def _keepalive(target: Target, key: str) -> Keepalive:
 @shortens_tracebacks
 def read_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader) -> Array | Receipt:
     """Read one buffer, unless it is committed already."""
-    if layout.complete:
-        return nothing_done(dataset, buffer)
-    with session.in_use(layout.target, layout.exclusive):
-        return _read(layout, (dataset, buffer), reader)
+    place = dataset, buffer
+    return _run(layout, place, lambda: _read(layout, place, reader))
 
 
 @shortens_tracebacks
 def commit_buffer(layout: WriteLayout, dataset: int, buffer: int, data: Array | Receipt) -> Receipt:
     """Encode a buffer and commit it."""
-    if layout.complete:
-        return nothing_done(dataset, buffer)
-    with session.in_use(layout.target, layout.exclusive):
-        return _commit(layout, (dataset, buffer), data, transaction_lock(layout.target.write_id))
+    place = dataset, buffer
+    return _run(layout, place, lambda: _commit(layout, place, data, transaction_lock(layout.target.write_id)))
 
 
 @shortens_tracebacks
 def write_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader) -> Receipt:
     """Read, encode and commit a buffer: its whole chain as one task."""
-    if layout.complete:
-        return nothing_done(dataset, buffer)
-    with session.in_use(layout.target, layout.exclusive):
-        place = dataset, buffer
+    place = dataset, buffer
+
+    def chain() -> Receipt:
         data = _read(layout, place, reader)
-        return (
-            data if isinstance(data, Receipt) else _store(layout, place, data, transaction_lock(layout.target.write_id))
-        )
+        if isinstance(data, Receipt):
+            return data
+        return _store(layout, place, data, transaction_lock(layout.target.write_id))
+
+    return _run(layout, place, chain)
+
+
+def _run(layout: WriteLayout, place: tuple[int, int], part: Callable[[], Result]) -> Result | Receipt:
+    """Run a part of the chain of a buffer while the write is in use; return only the receipt if nothing is to be done.
+
+    A worker that was presumed dead may finish a write whose tasks another worker repeats.  The last task examines the
+    file.
+    """
+    if layout.complete:
+        return nothing_done(*place)
+    try:
+        with session.in_use(layout.target, layout.exclusive):
+            return part()
+    except TargetError:
+        if not session.is_finished(layout.target):
+            raise
+        return receipt_of(layout.jobs, place)
 
 
 def receipt_of(jobs: Sequence[DatasetJob], place: tuple[int, int]) -> Receipt:

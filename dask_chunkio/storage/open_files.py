@@ -53,7 +53,7 @@ class OpenFiles:
         self._target = target
         self._shares_by_use = not exclusive and not holds_activity_lock
         self._counting = threading.Condition()
-        self._users = 0
+        self._users = self._keepers = 0
         self._ended = False
         self._process = os.getpid()
         self._descriptors: list[int] = []
@@ -94,7 +94,7 @@ class OpenFiles:
         """Let no more tasks use the files, and close them when the last task has left them."""
         with self._counting:
             self._ended = True
-            is_free = self._users == 0
+            is_free = self._is_free()
         if is_free:
             self._close()
 
@@ -138,11 +138,36 @@ class OpenFiles:
         with self._counting:
             self._users -= 1
             self._counting.notify_all()
-            is_last = self._ended and self._users == 0
+            is_last = self._ended and self._is_free()
             if self._users == 0 and self._shares_by_use and not is_last:
                 self.activity_lock.release()
         if is_last:
             self._close()
+
+    def _is_free(self) -> bool:
+        return self._users == 0 and self._keepers == 0
+
+    @contextlib.contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Keep the descriptors open to read from them; unlike a task, do not hold the activity lock.
+
+        Raises
+        ------
+        TargetError
+            If they are closed already.
+        """
+        with self._counting:
+            if not self._descriptors:
+                raise TargetError(f"the files of the write of {self._target.path} are closed in this process")
+            self._keepers += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._keepers -= 1
+                is_last = self._ended and self._is_free()
+            if is_last:
+                self._close()
 
     @property
     def is_used(self) -> bool:

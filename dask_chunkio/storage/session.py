@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from dask_chunkio.errors import TargetError
+from dask_chunkio.errors import ChunkIOError, TargetError
 from dask_chunkio.storage.activity.activity_lock import ActivityLock
 from dask_chunkio.storage.activity.keepalive import attend, let_go, look
 from dask_chunkio.storage.filesystem.descriptors import in_child
@@ -23,13 +23,15 @@ from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.writer import Writer
 
 __all__ = ["cancel", "end", "in_use", "interrupt", "release", "release_unused", "require_going"]
-__all__ += ["used_writer", "wait_for_others", "writer_for"]
+__all__ += ["is_finished", "used_writer", "wait_for_others", "writer_for"]
 
 _writers: dict[str, Writer] = {}
 _inherited: list[Writer] = []
 # Writes that have ended, in insertion order, so that the oldest, which have no tasks left, can be removed first.
 _ended: dict[str, None] = {}
 _MOST_ENDED = 10_000
+# Writes that another process has finished, as their journal said that was open here, in insertion order.
+_finished: dict[str, None] = {}
 # Calls that were interrupted.  No lock protects this set, because a signal handler adds to it.
 _cancelled: set[str] = set()
 # When a task checked last whether another process has interrupted its call, and the interval in seconds.
@@ -185,7 +187,7 @@ def release(write_id: str) -> None:
         writer = _writers.pop(write_id, None)
         _looked.pop(write_id, None)
     if writer is not None:
-        writer.close()
+        _close(writer)
 
 
 def release_unused(write_id: str) -> None:
@@ -196,7 +198,40 @@ def release_unused(write_id: str) -> None:
             return
         del _writers[write_id]
         _looked.pop(write_id, None)
+    _close(writer)
+
+
+def _close(writer: Writer) -> None:
+    """Close a writer; keep in mind whether its write is finished, which nothing else tells when its folder is gone."""
+    is_finished(writer.target, writer)
     writer.close()
+
+
+def is_finished(target: Target, writer: Writer | None = None) -> bool:
+    """Return whether another process is known to have finished this very write, and to have removed its folder.
+
+    Parameters
+    ----------
+    target : Target
+        The target of the write.
+    writer : Writer, optional
+        Its writer; by default that of this process, if it has one.
+    """
+    write_id = target.write_id
+    with _registry:
+        if write_id in _finished:
+            return True
+        writer = writer or _writers.get(write_id)
+    if writer is None or is_left(writer.target.folder):
+        return False
+    with contextlib.suppress(OSError, ChunkIOError), writer.transactions.files.kept_open():
+        if writer.transactions.is_finished_by_this():
+            with _registry:
+                _finished[write_id] = None
+                if len(_finished) > _MOST_ENDED:
+                    del _finished[next(iter(_finished))]
+            return True
+    return False
 
 
 def _forget_stale() -> None:

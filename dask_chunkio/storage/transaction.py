@@ -190,6 +190,12 @@ class Transactions:
             self.files.see_other_hosts()
             self.journal.refresh()
 
+    def is_finished_by_this(self) -> bool:
+        """Return whether a process of this very write has finished it; the folder may be removed already."""
+        with self._mutex:
+            self.journal.refresh()
+        return self.journal.finished and self.journal.may_be_of(self.target.write_id)
+
     def record(self, records: bytes) -> None:
         """Add records to the journal only, inside a transaction."""
         size = os.fstat(self.files.file).st_size

@@ -1,0 +1,92 @@
+"""A worker that was presumed dead finishes a write while another one repeats its tasks."""
+
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from unittest import mock
+
+import h5py
+import numpy as np
+import pytest
+from zombies import DATA, Numbers
+
+import dask_chunkio as dcio
+from dask_chunkio.errors import TargetError
+from dask_chunkio.execution import tasks
+
+ZOMBIES = Path(__file__).with_name("zombies.py")
+
+
+class Outrun(Numbers):
+    """The data, of which the second buffer is read when another process has done the whole write."""
+
+    def __init__(self, finish):
+        super().__init__()
+        self.finish = finish
+
+    def _get_data(self, selection):
+        if selection[0].start == 5:
+            self.finish()
+        return super()._get_data(selection)
+
+
+def finished_by_another(path, write_id, marker):
+    """Have a process do all tasks of the write; it does not stop, as the marker is taken."""
+    marker.touch()
+    words = "as_worker", path, "before publishing", marker, write_id
+    done = subprocess.run([sys.executable, ZOMBIES, *words], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == "done\n"
+    assert not Path(f"{path}.writing").exists()
+
+
+@pytest.fixture
+def delayed(tmp_path):
+    """Return the tasks of a write that another process of the same write finishes after the first buffer."""
+    path, write_id = tmp_path / "out.h5", tmp_path.name
+    source = Outrun(lambda: finished_by_another(path, write_id, tmp_path / "marker"))
+    with mock.patch.object(uuid, "uuid4", return_value=mock.Mock(hex=write_id)):
+        return dcio.to_hdf5(path, "/new/x", source, compression="gzip", compute=False)
+
+
+def test_the_tasks_that_are_repeated_have_nothing_to_do(delayed, tmp_path):
+    result = delayed.compute(scheduler="synchronous")
+    assert result.nbytes == DATA.nbytes
+    with h5py.File(tmp_path / "out.h5") as file:
+        np.testing.assert_array_equal(file["new/x"][...], DATA)
+
+
+def test_it_is_begun_again_where_it_is_known_to_be_finished(delayed, monkeypatch):
+    begin, creations = tasks.begin_write, []
+
+    def noting(creation):
+        creations.append(creation)
+        return begin(creation)
+
+    monkeypatch.setattr(tasks, "begin_write", noting)
+    delayed.compute(scheduler="synchronous")
+    (creation,) = creations
+    layout = begin(creation)
+    job = layout.jobs[0]
+    receipts = [tasks.write_buffer(layout, 0, buffer, None) for buffer in range(len(job.buffers))]
+    assert tasks.finish_target(layout, receipts, creation.specs).nbytes == DATA.nbytes
+
+
+def test_what_another_call_has_finished_is_still_an_error(delayed):
+    """Its file is not that of this write, whatever it holds."""
+    with (
+        mock.patch(f"{__name__}.finished_by_another", side_effect=lambda path, *_: resumed_and_finished(path)),
+        pytest.raises(TargetError, match=r"finished or discarded meanwhile|taken over|ended"),
+    ):
+        delayed.compute(scheduler="synchronous")
+
+
+def resumed_and_finished(path):
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from zombies import Numbers; import dask_chunkio as dcio;"
+        "from dask_chunkio.storage.activity.activity_lock import ActivityLock;"
+        "ActivityLock.take_alone = lambda *_: True;"
+        "from dask_chunkio.storage import begin; begin.take_over = lambda *_, **__: True;"
+        "dcio.to_hdf5(sys.argv[2], '/new/x', Numbers(), compression='gzip', scheduler='synchronous', resume=True)"
+    )
+    subprocess.run([sys.executable, "-c", script, ZOMBIES.parent, path], check=True, timeout=120)
