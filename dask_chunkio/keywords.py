@@ -56,11 +56,10 @@ class DatasetKeywords(TypedDict, total=False):
     """Whether to accept a filter that HDF5 does not find."""
 
 
-class PlanKeywords(DatasetKeywords, total=False):
-    """Keywords of `to_hdf5` that have no effect on a plan."""
+class RunKeywords(DatasetKeywords, total=False):
+    """Keywords of `to_hdf5` that say how a write runs; a plan does not depend on them."""
 
     callback: Listener | None
-    compute: bool
     compute_kwargs: Mapping[str, Any] | None
     durability: Literal["process", "power"] | None
     fuse: bool
@@ -68,19 +67,19 @@ class PlanKeywords(DatasetKeywords, total=False):
     wait: bool | None
 
 
-class WriteKeywords(DatasetKeywords, total=False):
-    """All keywords of `to_hdf5` except ``compute``, which determines the type of its result."""
+class PlanKeywords(RunKeywords, total=False):
+    """Keywords of `plan` that are not its own parameters; those of a run are accepted and ignored."""
 
-    callback: Listener | None
-    compute_kwargs: Mapping[str, Any] | None
-    durability: Literal["process", "power"] | None
+    compute: bool
+
+
+class WriteKeywords(RunKeywords, total=False):
+    """Keywords of `to_hdf5` but for ``compute``, which decides what it returns."""
+
     encoding: Mapping[str, DatasetKeywords] | None
-    fuse: bool
     libver: str | tuple[str, str] | None
     memory_limit: int | str | None
     overwrite: bool
-    progress: bool | None
     resume: bool
     scheduler: Any
     token: str | None
-    wait: bool | None

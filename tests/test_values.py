@@ -348,14 +348,23 @@ HAZARDS = [({"dtype": dtype, "compression": name}, name) for dtype in (STRING, L
 HAZARDS += [({"dtype": "i4", "compression": name, "scaleoffset": 2}, name) for name in ("szip", "sz3")]
 HAZARDS += [({"dtype": "f4", "compression": "zfp", "compression_opts": {"rate": 8}, "scaleoffset": 2}, "zfp")]
 HAZARDS += [({"dtype": dtype, "compression": name}, name) for dtype in (">f4", "f2", "g") for name in ("sz", "sz3")]
+HAZARDS += [({"dtype": "i2", "compression": "sz3", "chunks": (chunk,)}, "sz3") for chunk in (20, 21, 63)]
 HAZARDS += [({"dtype": ">f4", "compression": "zfp", "compression_opts": {"rate": 8}}, "zfp")]
 
 
 @pytest.mark.parametrize(("keywords", "name"), HAZARDS)
 def test_what_ends_the_process_of_h5py_is_refused(target, keywords, name):
-    source = np.arange(20, dtype="i2" if np.dtype(keywords["dtype"]).kind == "i" else "f4")
+    source = np.arange(64, dtype="i2" if np.dtype(keywords["dtype"]).kind == "i" else "f4")
     if keywords["dtype"] in (STRING, LISTS):
         source = np.array([None], object)
-    with pytest.raises(dcio.errors.ArgumentError, match=rf"^/x: {name} (divides by|after scaleoffset|takes )"):
+    with pytest.raises(
+        dcio.errors.ArgumentError, match=rf"^/x: {name} (divides by|after scaleoffset|takes |writes beyond)"
+    ):
         dcio.to_hdf5(target, "/x", source, **keywords)
     assert not os.listdir(target.parent)
+
+
+def test_sz3_is_not_refused_where_it_stays_within_its_memory(target):
+    dcio.to_hdf5(target, "/x", np.arange(64, dtype="i2"), chunks=(64,), compression="sz3")
+    with h5py.File(target) as file:
+        np.testing.assert_allclose(file["x"][...], np.arange(64), atol=1)

@@ -13,14 +13,26 @@ __all__ = ["hazard"]
 
 _SZIP, _NBIT, _SCALEOFFSET = 4, 5, 6
 _ZFP, _SZS = 32013, frozenset({32017, 32024})
+_SZ3 = 32024
+# Its output for 21 to 60 elements of one byte, or 21 to 30 of two, exceeds what it allocates for it (hdf5plugin 7.1).
+_LEAST_OF_SZ3 = 128
 _BLOSCS = frozenset({32001, 32026})
 # These process as many elements as a chunk has, whatever the size of their input: szip, zfp, sz, fcidecomp, sz3, sperr,
 # htj2k.
 _OF_ELEMENTS = frozenset({_SZIP, 32013, 32017, 32018, 32024, 32028, 32033})
 
 
-def hazard(filters: Sequence[Filter], dtype: np.dtype[Any]) -> str | None:
+def hazard(filters: Sequence[Filter], dtype: np.dtype[Any], chunk_nbytes: int | None = None) -> str | None:
     """Return why a pipeline must not be used for elements of a dtype, and what to do; None if it may be used.
+
+    Parameters
+    ----------
+    filters : sequence of Filter
+        The pipeline.
+    dtype : numpy.dtype
+        Type of the elements.
+    chunk_nbytes : int, optional
+        Bytes of a chunk before filters; None for a dataset without chunks.
 
     Examples
     --------
@@ -39,6 +51,12 @@ def hazard(filters: Sequence[Filter], dtype: np.dtype[Any]) -> str | None:
             return f"{step.name} after {packed.name} reads and writes beyond its memory; leave one of the two out"
         if (reason := _misread(step, dtype)) is not None:
             return reason
+        is_small = chunk_nbytes is not None and chunk_nbytes < _LEAST_OF_SZ3
+        if step.code == _SZ3 and is_small and dtype.itemsize <= 2:
+            return (
+                f"{step.name} writes beyond its memory for chunks of less than {_LEAST_OF_SZ3} bytes of {dtype}, and "
+                f"this one has {chunk_nbytes}; give larger chunks, or choose another compression"
+            )
         packed = step if step.code in (_NBIT, _SCALEOFFSET) else packed
     return None
 

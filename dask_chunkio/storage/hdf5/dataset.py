@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -154,7 +155,8 @@ def make_dataset(file: h5py.File, spec: DatasetSpec) -> h5py.Dataset:
 
 
 def _refuse_hazard(name: str, dataset: h5py.Dataset) -> None:
-    if (reason := hazard(read_filters(dataset.id.get_create_plist()), dataset.dtype)) is not None:
+    chunk_nbytes = math.prod(dataset.chunks) * dataset.dtype.itemsize if dataset.chunks else None
+    if (reason := hazard(read_filters(dataset.id.get_create_plist()), dataset.dtype, chunk_nbytes)) is not None:
         raise ArgumentError(f"{name}: {reason}")
 
 
