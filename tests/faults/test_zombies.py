@@ -132,11 +132,10 @@ def test_others_go_on_for_a_stopped_worker_and_it_comes_too_late(place, schedule
         check(place)
         before = digest(place)
         resume(zombie)
-        kind, _ = outcome(marker)
-    assert digest(place) == before
+        # It fails, or finds in the journal that it has open that the write is finished, and has nothing to do.
+        outcome(marker)
+    assert digest(place) == before, "something was committed after the end"
     check(place)
-    # (What it raises may be distributed's: its connections are gone.)
-    assert phase != "encoding" or kind != "NoneType", "a commit after the end was accepted"
 
 
 @pytest.mark.parametrize("ending", [resume, kill])

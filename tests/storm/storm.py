@@ -33,7 +33,8 @@ MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 KINDS = ("append", "append", "region", "region", "new", "overwrite")
 SCHEDULERS = ("synchronous",) * 10 + ("threads",) * 10 + ("processes", "cluster")
 AT_ONCE, JOBS = 4, 8
-# A process that was interrupted ends within this time; one that waits for nobody, too.
+# A process hangs that goes on for so long after anything has happened in the storm: no other one began, ended, or was
+# sent a signal.  Longer than the sign of a dead process on a cluster is believed (30 s).
 PATIENCE = 45.0
 # How soon after its death a writer is known to be dead.
 DEAD_AFTER = 20.0
@@ -119,7 +120,7 @@ class Round:
         first = draw.randrange(2)
         self.jobs = [Job(number, draw.choice(KINDS)) for number in range(first, first + JOBS)]
         self.waiting, self.running, self.is_discarded = list(self.jobs), [], False
-        self._number = 0
+        self._number, self._last_event = 0, time.monotonic()
         begin(self.path, self.jobs)
 
     def run(self):
@@ -152,7 +153,7 @@ class Round:
         said = self.folder / f"said-{self._number}"
         arguments = job, str(self.folder), str(said), self.draw.choice(SCHEDULERS), self.draw.random()
         action = self._action()
-        now = time.monotonic()
+        now = self._last_event = time.monotonic()
         due = now + self.draw.choice([0.05, 0.3, 1.0]) * self.draw.random()
         slow = arguments[3] in ("processes", "cluster")
         pid = forked(attempt, *arguments)
@@ -169,6 +170,7 @@ class Round:
             one.began = now
         if not one.action or now < one.due:
             return
+        self._last_event = now
         action, one.action = one.action, ""
         if action == "stop":
             one.signal_all(signal.SIGSTOP)
@@ -200,9 +202,11 @@ class Round:
     def _collect(self, one):
         words = one.ended()
         if words is None:
-            if time.monotonic() - one.began > PATIENCE + SECONDS * bool(self._gated()) and not one.is_stopped:
+            quiet = time.monotonic() - max(one.began, self._last_event)
+            if quiet > PATIENCE + SECONDS * bool(self._gated()) and not one.is_stopped:
                 self._require_no_hang(one)
             return
+        self._last_event = time.monotonic()
         self.running.remove(one)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(gate_of(self.folder, one.job.number))
@@ -258,7 +262,14 @@ class Round:
             os.unlink(gate_of(self.folder, one.job.number))
 
     def _attack_the_dead(self, one):
-        """Kill all of its processes, but for a child that its source has forked: what was refused goes through."""
+        """Kill all of its processes, but for a child that its source has forked: what was refused goes through.
+
+        No other process is stopped meanwhile: what it holds, it would keep.
+        """
+        for other in self.running:
+            if other.is_stopped and other is not one:
+                other.signal_all(signal.SIGCONT)
+                other.is_stopped, other.began = False, time.monotonic()
         for pid in one.members():
             with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
                 if pid == one.pid or not _is_forked_child(pid):
@@ -273,6 +284,7 @@ class Round:
         is_through = words == "ok" or words.startswith("TargetError: the write") or "no unfinished write" in words
         require(is_through, f"{how}, when job {one.job} is dead: {words}")
         self.tally["gone through when it was dead"] += 1
+        self._last_event = time.monotonic()
 
     def _attack(self, how, job):
         """Return how a second call ends, made in a process of its own while the first one goes on."""

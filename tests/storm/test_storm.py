@@ -18,7 +18,6 @@ def storm(kills, seed):
 
 
 @pytest.mark.heavy
-@pytest.mark.timeout(1200)
 @pytest.mark.skipif(sys.platform != "linux", reason="the state of processes is asked of Linux")
 def test_a_storm():
     storm(int(os.environ.get("DASK_CHUNKIO_KILLS", "30")), int(os.environ.get("DASK_CHUNKIO_SEED", "1")))
