@@ -36,9 +36,9 @@ class DatasetKeywords(TypedDict, total=False):
     """Name of a filter, its number, a level of gzip, or an object of hdf5plugin's; None, the default, for none."""
     compression_opts: Any
     """Parameters of the filter, for example the level of gzip."""
-    shuffle: bool
+    shuffle: bool | None
     """Whether bytes of equal significance are stored side by side before they are compressed."""
-    fletcher32: bool
+    fletcher32: bool | None
     """Whether each chunk has a checksum."""
     scaleoffset: int
     """Number of decimals, or of bits, that the scale-offset filter keeps."""

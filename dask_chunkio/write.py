@@ -6,7 +6,6 @@ import contextlib
 import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack, get_args, overload
 
@@ -38,15 +37,42 @@ from dask_chunkio.storage.session import end, release, wait_for_others
 from dask_chunkio.storage.target import Durability
 from dask_chunkio.validation import check_flag, check_type
 
-__all__ = ["command_line", "plan", "to_hdf5"]
-
-# The arguments of the command line.  A write stores them beside the file, so that `dask-chunkio resume` can resume it.
-command_line: ContextVar[tuple[str, ...]] = ContextVar("command_line", default=())
-
+__all__ = ["RunArguments", "delay_write", "plan", "run_write", "to_hdf5"]
 
 # Number of attempts to plan a write, without a pause, while other writes change the file.
 _CHANGES = 20
 _NOT_OF_A_PLAN = PlanKeywords.__annotations__.keys() - DatasetKeywords.__annotations__.keys()
+
+
+@dataclass(frozen=True, slots=True)
+class RunArguments:
+    """The arguments of a write that do not describe its datasets.
+
+    Parameters
+    ----------
+    encoding, overwrite, resume, token, wait, durability, libver
+        Same as in `to_hdf5`.
+    scheduler, memory_limit, progress, callback, fuse, compute_kwargs
+        Same as in `to_hdf5`.
+    command : tuple of str
+        The arguments of the command line.  The write stores them beside the file, so that `dask-chunkio resume` can
+        resume it.
+    """
+
+    encoding: Mapping[str, DatasetKeywords] | None = None
+    overwrite: bool = False
+    resume: bool = False
+    token: str | None = None
+    wait: bool | None = None
+    durability: Durability | None = None
+    libver: str | tuple[str, str] | None = None
+    scheduler: Any = None
+    memory_limit: int | str | None = None
+    progress: bool | None = None
+    callback: Listener | None = None
+    fuse: bool = True
+    compute_kwargs: Mapping[str, Any] | None = None
+    command: tuple[str, ...] = ()
 
 
 @overload
@@ -168,34 +194,77 @@ def to_hdf5(
     >>> result.nbytes, result.stored_nbytes < result.nbytes
     (8000, True)
     """
-    refuse_import_by_spawn()
-    if callback is not None and not callable(callback):
-        raise ArgumentTypeError(f"callback={callback!r} is not callable; give a function of one event")
-    for name, flag in {"compute": compute, "fuse": fuse, "progress": progress}.items():
-        check_flag(name, flag)
-    is_mapping = isinstance(compute_kwargs, Mapping | None)
-    check_type("compute_kwargs", compute_kwargs, is_mapping, "a mapping of keywords of dask.compute")
-    options = _target_options(overwrite, resume, wait, durability, libver) | {"token": _token(token)}
-    workers = _workers(scheduler, memory_limit)
-    if compute and workers.is_asynchronous:
+    run = RunArguments(
+        encoding,
+        overwrite,
+        resume,
+        token,
+        wait,
+        durability,
+        libver,
+        scheduler,
+        memory_limit,
+        progress,
+        callback,
+        fuse,
+        compute_kwargs,
+    )
+    check_flag("compute", compute)
+    return (run_write if compute else delay_write)(filename, args, keywords, run)
+
+
+def run_write(filename: Any, args: tuple[Any, ...], keywords: DatasetKeywords, run: RunArguments) -> WriteResult:
+    """Write arrays; see `to_hdf5`."""
+    workers, prepared, waits = _preparation(filename, args, keywords, run)
+    if workers.is_asynchronous:
         raise ArgumentError(
             "the client belongs to an event loop, in which this call cannot wait for it; use compute=False, and "
             "'await client.compute(...)' with its result"
         )
-    prepared = functools.partial(prepare, filename, args, encoding, keywords, workers, options=options)
-    if not compute:
-        return _delayed(patiently(prepared, options["wait"]), fuse)
     interrupts = Interrupts(str(filename))
 
     def written() -> WriteResult:
-        write = patiently(prepared, options["wait"], interrupts.sleep)
-        begun = patiently(functools.partial(_begun, write), options["wait"], interrupts.sleep)
+        write = patiently(prepared, waits, interrupts.sleep)
+        begun = patiently(functools.partial(_begun, write), waits, interrupts.sleep)
         if begun.complete:
             return already_complete(begun.write.target.path, begun.complete)
-        compute = functools.partial(_compute, workers, scheduler, compute_kwargs or {}, interrupts)
-        return _computed(begun, _listeners(begun.write, progress, callback), fuse, compute, interrupts)
+        compute = functools.partial(_compute, workers, run.scheduler, run.compute_kwargs or {}, interrupts)
+        return _computed(begun, _listeners(begun.write, run.progress, run.callback), run.fuse, compute, interrupts)
 
     return interruptible(interrupts, written, aside=workers.kind in ("threads", "processes", "distributed"))
+
+
+def delay_write(filename: Any, args: tuple[Any, ...], keywords: DatasetKeywords, run: RunArguments) -> Delayed:
+    """Return a write that is not yet started; see `to_hdf5`."""
+    _, prepared, waits = _preparation(filename, args, keywords, run)
+    write = patiently(prepared, waits)
+    if write.complete:
+        found: Delayed = delayed(already_complete)(write.target.path, write.complete)
+        return found
+    return build_graph(write.creation(exclusive=False), write.sources, run.fuse)
+
+
+def _preparation(
+    filename: Any, args: tuple[Any, ...], keywords: DatasetKeywords, run: RunArguments
+) -> tuple[Workers, Callable[[], PreparedWrite], bool]:
+    """Return the workers, a function that prepares the write, and whether the write waits for a busy target."""
+    refuse_import_by_spawn()
+    _check(run)
+    options = _target_options(run)
+    workers = _workers(run.scheduler, run.memory_limit)
+    prepared = functools.partial(prepare, filename, args, run.encoding, keywords, workers, options=options)
+    return workers, prepared, options["wait"]
+
+
+def _check(run: RunArguments) -> None:
+    if run.callback is not None and not callable(run.callback):
+        raise ArgumentTypeError(f"callback={run.callback!r} is not callable; give a function of one event")
+    for name in ("fuse", "progress", "overwrite", "resume", "wait"):
+        check_flag(name, getattr(run, name))
+    if run.token is not None and (not isinstance(run.token, str) or not run.token):
+        raise ArgumentTypeError(f"token={run.token!r} is not a string with at least one character")
+    is_mapping = isinstance(run.compute_kwargs, Mapping | None)
+    check_type("compute_kwargs", run.compute_kwargs, is_mapping, "a mapping of keywords of dask.compute")
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,13 +300,6 @@ def _layout(write: PreparedWrite) -> WriteLayout:
         # Other processes do the work and open the files themselves.
         release(write.target.write_id)
     return layout
-
-
-def _delayed(write: PreparedWrite, fuse: bool) -> Delayed:
-    if write.complete:
-        found: Delayed = delayed(already_complete)(write.target.path, write.complete)
-        return found
-    return build_graph(write.creation(exclusive=False), write.sources, fuse)
 
 
 def _listeners(write: PreparedWrite, progress: bool | None, callback: Listener | None) -> list[Listener]:
@@ -357,11 +419,13 @@ def plan(
     'deflate(4) by libdeflate 4'
     """
     mine = {"encoding": encoding, "overwrite": overwrite, "resume": resume, "token": token, "libver": libver}
-    run = {"scheduler": scheduler, "memory_limit": memory_limit}
-    write = functools.partial(to_hdf5, filename, *args, **mine, **run, **keywords)
+    own = {"scheduler": scheduler, "memory_limit": memory_limit}
+    write = functools.partial(to_hdf5, filename, *args, **mine, **own, **keywords)
+    run = RunArguments(encoding, overwrite, resume, token, False, "process", libver)
+    _check(run)
     asked = {keyword: value for keyword, value in keywords.items() if keyword not in _NOT_OF_A_PLAN}
-    options = _target_options(overwrite, resume, False, "process", libver) | {"token": _token(token)}
     workers = _workers(scheduler, memory_limit)
+    options = _target_options(run)
     prepared = prepare(
         filename, args, encoding, asked, workers, options=options, may_begin_streams=False, touches=False
     )
@@ -369,31 +433,22 @@ def plan(
     return prepared.plan(kept_nbytes, estimates, write, looks=True)
 
 
-def _token(token: Any) -> str | None:
-    if token is not None and (not isinstance(token, str) or not token):
-        raise ArgumentTypeError(f"token={token!r} is not a string with at least one character")
-    return token
-
-
 def _workers(scheduler: Any, memory_limit: int | str | None) -> Workers:
     return find_workers(scheduler, settings().memory_limit if memory_limit is None else memory_limit)
 
 
-def _target_options(
-    overwrite: bool, resume: bool, wait: bool | None, durability: str | None, libver: Any
-) -> dict[str, Any]:
-    for name, flag in {"overwrite": overwrite, "resume": resume, "wait": wait}.items():
-        check_flag(name, flag)
+def _target_options(run: RunArguments) -> dict[str, Any]:
     chosen = settings()
-    durability = chosen.durability if durability is None else durability
+    durability = chosen.durability if run.durability is None else run.durability
     if durability not in get_args(Durability):
         raise ArgumentError(f"durability={durability!r} is not one of {', '.join(map(repr, get_args(Durability)))}")
     return {
-        "overwrite": overwrite,
-        "resume": resume,
-        "wait": chosen.wait if wait is None else wait,
+        "overwrite": run.overwrite,
+        "resume": run.resume,
+        "wait": chosen.wait if run.wait is None else run.wait,
         "durability": durability,
-        "libver": libver,
-        "command": command_line.get(),
+        "libver": run.libver,
+        "command": run.command,
+        "token": run.token,
         "lease_seconds": chosen.lease_seconds,
     }

@@ -396,7 +396,7 @@ def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dask_chunkio.cli.main.to_hdf5", interrupt)
+    monkeypatch.setattr("dask_chunkio.cli.main.run_write", interrupt)
     result = run("write", *npy(), "out.h5")
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted\n")
     monkeypatch.setattr("dask_chunkio.cli.main._interrupted", interrupt)  # pressed again

@@ -38,11 +38,12 @@ from dask_chunkio.errors import ArgumentError, ChunkIOError, IntegrityError
 from dask_chunkio.events import BufferCommitted
 from dask_chunkio.execution.progress import logger, wants_progress
 from dask_chunkio.execution.supervise import KeptNote
+from dask_chunkio.keywords import DatasetKeywords
 from dask_chunkio.results import WriteResult, amounts_of
 from dask_chunkio.storage.hdf5.superblock import is_hdf5
 from dask_chunkio.storage.inspection.status import UnfinishedWrite
 from dask_chunkio.storage.inspection.status import status as status_of
-from dask_chunkio.write import command_line, plan, to_hdf5
+from dask_chunkio.write import RunArguments, plan, run_write
 
 __all__ = ["main"]
 
@@ -185,14 +186,14 @@ def _run_write(src: Location, dst: Location, options: dict[str, Any]) -> None:
     keywords = _dataset_keywords(options)
     with open_source(src, raw) as opened, running_scheduler(*scheduler) as running, _logged(options["progress"]):
         name = dst.path or f"/{opened.name}"
-        keywords |= {"scheduler": running}
-        keywords |= {word: options[word] for word in ("memory_limit", "overwrite", "token")}
+        of_plan = {"scheduler": running} | {word: options[word] for word in ("memory_limit", "overwrite", "token")}
         if options["only_plan"]:
-            say(in_options(repr(plan(dst.file, name, opened.array, **keywords)), options_of(main)))
+            say(in_options(repr(plan(dst.file, name, opened.array, **keywords, **of_plan)), options_of(main)))
             return
-        keywords |= {word: options[word] for word in ("resume", "wait", "durability")}
-        with _leftovers_named(dst.file), _command_kept(options["kept"]):
-            done = to_hdf5(dst.file, name, opened.array, progress=options["progress"], **keywords)
+        of_run = {word: options[word] for word in ("resume", "wait", "durability", "progress")}
+        run = RunArguments(command=options["kept"], **of_plan, **of_run)
+        with _leftovers_named(dst.file):
+            done = run_write(dst.file, (name, opened.array), keywords, run)
     say(_summary(dst.file, done))
 
 
@@ -239,15 +240,6 @@ def _is_news(record: logging.LogRecord) -> bool:
     """Return whether to show a record; the command itself reports the start and the end of the write."""
     event = getattr(record, "chunkio_event", None)
     return isinstance(event, BufferCommitted) or (event is None and record.levelno >= logging.WARNING)
-
-
-@contextlib.contextmanager
-def _command_kept(arguments: tuple[str, ...]) -> Iterator[None]:
-    token = command_line.set(arguments)
-    try:
-        yield
-    finally:
-        command_line.reset(token)
 
 
 @main.command(short_help="Resume a write that the command line began.")
@@ -338,7 +330,7 @@ def demo(size_mb: int, compare_mb: int | None, folder: str | None, keep: bool, *
         )
 
 
-def _dataset_keywords(options: dict[str, Any]) -> dict[str, Any]:
+def _dataset_keywords(options: dict[str, Any]) -> DatasetKeywords:
     return {
         "chunks": options["chunks"],
         "buffer_shape": options["buffer_shape"],

@@ -100,6 +100,11 @@ class Encoder(Protocol):
         """The name that `plan` shows."""
         ...
 
+    @property
+    def is_parallel(self) -> bool:
+        """Whether several threads of a process encode chunks at once."""
+        ...
+
     def encode(self, chunk: Array) -> Payload:
         """Encode `chunk`, which must be C-contiguous and have exactly the shape and dtype of the format."""
         ...

@@ -33,11 +33,14 @@ class Step:
         The name that `plan` shows.
     run : callable
         Applies the filter to bytes; returns None if the filter fails, or does not make the data smaller.
+    is_parallel : bool
+        Whether several threads may run it at once.
     """
 
     filter: Filter
     engine: str
     run: Callable[[Filter, Data], Data | None]
+    is_parallel: bool = True
 
 
 class DirectEncoder:
@@ -74,6 +77,11 @@ class DirectEncoder:
     def name(self) -> str:
         """The engines in the order in which they run."""
         return " > ".join(step.engine for step in self._steps) or "copying"
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether several threads of a process encode chunks at once."""
+        return all(step.is_parallel for step in self._steps)
 
     def encode(self, chunk: Array) -> Payload:
         """Encode one chunk."""
@@ -128,7 +136,7 @@ def _own_step(one: Filter, before: Filter | None) -> Step | None:
 def _plugin_step(one: Filter) -> Step | None:
     require_filter(one.code)
     plugin = find_plugin(one.code)
-    return None if plugin is None else Step(one, plugin.name(one), plugin.encode)
+    return None if plugin is None else Step(one, plugin.name(one), plugin.encode, plugin.is_parallel(one))
 
 
 def _shuffle(one: Filter, data: Data) -> Data | None:

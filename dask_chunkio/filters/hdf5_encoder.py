@@ -97,6 +97,11 @@ class Hdf5Encoder:
         names = (PLUGIN_NAMES.get(step.code, step.name) for step in self._form.filters)
         return " > ".join(names) + " by HDF5, one at a time"
 
+    @property
+    def is_parallel(self) -> bool:
+        """Whether several threads of a process encode chunks at once: never, because HDF5 has one lock."""
+        return False
+
     def encode(self, chunk: Array) -> Payload:
         """Encode one chunk."""
         # Use a new file for each chunk: a dataset written twice could keep the filter mask of the first payload.

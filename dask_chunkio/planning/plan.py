@@ -46,6 +46,8 @@ class DatasetPlan:
         False for what HDF5 itself has to write.
     estimated_nbytes : int or None
         Bytes that all payloads are going to have, judged by a few chunks; None where that is not known.
+    encodes_in_parallel : bool
+        Whether several threads of a process encode chunks at once.
     """
 
     name: str
@@ -59,6 +61,7 @@ class DatasetPlan:
     open_ended: bool = False
     is_chunked: bool = True
     estimated_nbytes: int | None = None
+    encodes_in_parallel: bool = True
 
     @property
     def shape(self) -> Shape:
@@ -106,7 +109,7 @@ class DatasetPlan:
             found.append("read in order, by one task: the source has no other way; encoding is parallel beside it")
         if not self.is_chunked:
             found.append("written by HDF5 itself, one buffer at a time: its elements or chunks have no fixed form")
-        elif "one at a time" in self.encoder:
+        elif not self.encodes_in_parallel:
             found.append(f"encoded by {self.encoder} in each process: the filter bears no two calls at once")
         if self.merged_chunks:
             found.append(f"{self.merged_chunks} chunks are merged under the lock: the region covers parts of them")

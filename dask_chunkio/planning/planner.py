@@ -205,7 +205,7 @@ def _advice_on_kept(names: str, held: int, kept: int, workers: Workers) -> str:
 
 def _dataset_plan(job: DatasetJob, estimated: int | None) -> DatasetPlan:
     form = job.layout.form
-    encoder = encoder_for(form, job.options).name if job.layout.is_chunked else "HDF5, one buffer at a time"
+    encoder = encoder_for(form, job.options) if job.layout.is_chunked else None
     filters = tuple(map(str, form.filters))
     region = job.layout.region
     return DatasetPlan(
@@ -214,12 +214,13 @@ def _dataset_plan(job: DatasetJob, estimated: int | None) -> DatasetPlan:
         job.source_dtype,
         job.buffers,
         filters,
-        encoder,
+        "HDF5, one buffer at a time" if encoder is None else encoder.name,
         job.read,
         region,
         job.open_ended,
         job.layout.is_chunked,
         estimated,
+        encoder is not None and encoder.is_parallel,
     )
 
 
