@@ -72,7 +72,7 @@ def take_over(target: Target, activity_lock: ActivityLock, looks: int, patience:
     looks : int
         As for `ActivityLock.take_alone`.
     patience : float
-        Seconds to wait for processes that hold the lock and may be about to release it; 0 not to wait.
+        Seconds to wait for processes that hold the lock all the time and may be about to release it; 0 not to wait.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def take_over(target: Target, activity_lock: ActivityLock, looks: int, patience:
         Whether this process holds the activity lock exclusively now.
     """
     watched = _Watched(target)
-    begun = time.monotonic()
+    begun = held_since = time.monotonic()
     while True:
         # Only this process can tell that its own `Keepalive` has outlived its graph, but a worker learns that late.
         is_ours = settle(target.folder, target.write_id) and not scheduler_of(target.write_id)
@@ -93,14 +93,16 @@ def take_over(target: Target, activity_lock: ActivityLock, looks: int, patience:
                 return False
             if _is_over(begun, patience, target) and not watched.waits:
                 return False
-        elif is_ours or _is_over(begun, patience, target):
+            # Another call that waits for the same lease holds the lock for a moment only.
+            held_since = time.monotonic()
+        elif is_ours or _is_over(held_since, patience, target):
             return False
         time.sleep(_PAUSE)
 
 
-def _is_over(begun: float, patience: float, target: Target) -> bool:
+def _is_over(since: float, patience: float, target: Target) -> bool:
     """Return whether the holders of the lock have had enough time to release it."""
-    waited = time.monotonic() - begun
+    waited = time.monotonic() - since
     longest = _GRACE_OF_CLUSTER if patience and _is_of_this_cluster(target) else patience
     return waited > longest
 

@@ -36,8 +36,8 @@ AT_ONCE, JOBS = 4, 8
 # A process hangs that goes on for so long after anything has happened in the storm: no other one began, ended, or was
 # sent a signal.  Longer than the sign of a dead process on a cluster is believed (30 s).
 PATIENCE = 45.0
-# How soon after its death a writer is known to be dead.
-DEAD_AFTER = 20.0
+# How soon after its death a writer is known to be dead: a worker of a cluster after 30 s, and others look at it too.
+DEAD_AFTER = 45.0
 # Longer than any look at a lock: a writer that commits nothing for so long still is alive.
 IDLE = 0.8
 ATTACKS = ("discard", "recover", "same call", "other call")
