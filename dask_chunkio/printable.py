@@ -1,10 +1,13 @@
-"""Conversion of text from files to text that is safe to show: control characters in names must not reach a terminal."""
+"""Text for messages: text from files without control characters, which must not reach a terminal, and times."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
-__all__ = ["printable"]
+__all__ = ["TIME_FORM", "local_time", "printable"]
+
+TIME_FORM = "%Y-%m-%d %H:%M:%S %z"
 
 # Limits the length of messages: a file may contain names of a megabyte.
 _MOST = 6000
@@ -44,3 +47,20 @@ def _shown(character: str) -> str:
     if character.isprintable() or character in _KEPT:
         return character
     return character.encode("unicode_escape").decode("ascii")
+
+
+def local_time(moment: datetime) -> str:
+    """Return a moment in the local time of this process, with the time zone.
+
+    Parameters
+    ----------
+    moment : datetime.datetime
+        An aware one.
+
+    Examples
+    --------
+    >>> from datetime import UTC
+    >>> local_time(datetime(2026, 11, 23, 8, 13, 2, tzinfo=UTC))  # doctest: +ELLIPSIS
+    '2026-11-2...:...:02 ...'
+    """
+    return moment.astimezone().strftime(TIME_FORM)

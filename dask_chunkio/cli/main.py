@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import click
+import h5py
 
 from dask_chunkio import __version__
 from dask_chunkio.cli.demo import run_demo
@@ -40,7 +41,6 @@ from dask_chunkio.execution.progress import logger, wants_progress
 from dask_chunkio.execution.supervise import KeptNote
 from dask_chunkio.keywords import DatasetKeywords
 from dask_chunkio.results import WriteResult, amounts_of
-from dask_chunkio.storage.hdf5.superblock import is_hdf5
 from dask_chunkio.storage.inspection.status import UnfinishedWrite
 from dask_chunkio.storage.inspection.status import status as status_of
 from dask_chunkio.write import RunArguments, plan, run_write
@@ -257,7 +257,7 @@ def resume(file: str, **options: Any) -> None:
     if you need them.
     """
     found = status_of(file)
-    if found is None and is_hdf5(file):
+    if found is None and h5py.is_hdf5(file):
         say(f"{file}: there is no unfinished write of it; nothing was written")
         return
     if found is None:

@@ -10,14 +10,12 @@ from dask.utils import format_bytes
 from dask_chunkio.cli.terminal import in_one_line, say
 from dask_chunkio.errors import TargetError
 from dask_chunkio.paths import local_path
+from dask_chunkio.printable import local_time
 from dask_chunkio.storage import recovery
-from dask_chunkio.storage.filesystem.side_folder import is_left
 from dask_chunkio.storage.inspection.probe import CheckedFolder, check_folder
 from dask_chunkio.storage.inspection.status import UnfinishedWrite
 from dask_chunkio.storage.inspection.status import status as status_of
 from dask_chunkio.storage.inspection.verify import verify as verify_file
-from dask_chunkio.storage.journal.owner import in_words
-from dask_chunkio.storage.target import Target
 
 __all__ = ["check", "discard", "recover", "status", "verify"]
 
@@ -46,9 +44,9 @@ def _lines(file: str, found: UnfinishedWrite) -> list[str]:
             f"  {dataset.name}  {dataset.shape} {dataset.dtype}: {dataset.committed} of {dataset.chunks} chunks "
             f"committed ({share:.1f} %), {format_bytes(dataset.stored_nbytes)}"
         )
-    lines.append(f"  last commit {in_words(found.last_commit) if found.last_commit else 'none'}")
+    lines.append(f"  last commit {local_time(found.last_commit) if found.last_commit else 'none'}")
     if found.last_alive:
-        lines.append(f"  last alive  {in_words(found.last_alive)}")
+        lines.append(f"  last alive  {local_time(found.last_alive)}")
     if found.log_nbytes:
         lines.append(
             f"  an interrupted transaction is in the log ({format_bytes(found.log_nbytes)}); the next one completes it"
@@ -80,8 +78,8 @@ def recover(file: str, output: str | None) -> None:
 @click.option("--force", is_flag=True, help="Remove the side files even if they are damaged, or FILE was changed.")
 def discard(file: str, yes: bool, force: bool) -> None:
     """Remove the data of an unfinished write of FILE; the earlier contents of FILE are not changed."""
-    folder = Target(os.path.realpath(local_path("FILE", file)), "").folder
-    if not is_left(folder):
+    folder = recovery.leftovers(local_path("FILE", file))
+    if folder is None:
         recovery.discard(file, force=force)
         say(f"There is nothing to remove: no unfinished write of {file}.")
         return

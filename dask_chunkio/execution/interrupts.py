@@ -31,7 +31,7 @@ from dask.local import queue_get
 
 from dask_chunkio.execution.supervise import add_resume_note
 from dask_chunkio.execution.threads import begin_thread, hurry_exit
-from dask_chunkio.storage.filesystem import locks
+from dask_chunkio.storage.filesystem.locks import WAITS
 from dask_chunkio.storage.session import cancel, interrupt
 from dask_chunkio.storage.target import Target
 
@@ -291,7 +291,7 @@ def _wait(interrupts: Interrupts) -> None:
 
 
 # Functions that only wait, in which `KeyboardInterrupt` does no harm.
-_WAITS = {_wait.__code__, queue_get.__code__, locks._lock.__code__, locks._lock_within.__code__}
+_WAITS = WAITS | {_wait.__code__, queue_get.__code__}
 
 
 def _may_be_cut_off() -> bool:

@@ -9,10 +9,8 @@ import contextlib
 import itertools
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 from dask_chunkio.dask_compat import (
@@ -47,12 +45,9 @@ from dask_chunkio.sources.base import Reader, read_checked
 from dask_chunkio.storage import session
 from dask_chunkio.storage.activity.keepalive import Held, Keepalive
 from dask_chunkio.storage.begin import begin
-from dask_chunkio.storage.filesystem.descriptors import close_descriptor
-from dask_chunkio.storage.filesystem.io import open_side_file
-from dask_chunkio.storage.filesystem.kind import file_system_of
-from dask_chunkio.storage.filesystem.locks import locked
 from dask_chunkio.storage.finish import finish
 from dask_chunkio.storage.hdf5.dataset import DatasetSpec
+from dask_chunkio.storage.read_lock import reading_alone
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.visible_chunks import Change, Part
 from dask_chunkio.storage.writer import Lock, Writer
@@ -116,8 +111,8 @@ def _begin_between_changes(creation: Creation) -> WriteLayout:
 def begin_write(creation: Creation) -> WriteLayout:
     """Begin a write, in one attempt."""
     target = creation.target.located()
-    # Decided once, here: all workers must use the same value.
-    target = replace(target, spans_hosts=spans_hosts() and not file_system_of(os.path.dirname(target.path)).is_local)
+    if spans_hosts():
+        target = target.for_several_hosts()
     keepalive = _keepalive(target, creation.key)
     try:
         return _begun(creation, target, keepalive)
@@ -265,7 +260,7 @@ def _read(layout: WriteLayout, place: tuple[int, int], reader: Reader) -> Array 
     where = job.where(buffer, selection)
     if job.read == "concurrent":
         return read_checked(reader, selection, dtypes, where)
-    with _reading(layout, dataset):
+    with reading_alone(layout.target, dataset):
         # Copied, because the user's object may reuse the same memory as soon as the next call runs.
         return copied(read_checked(reader, selection, dtypes, where))
 
@@ -349,19 +344,3 @@ def _reported(layout: WriteLayout, place: tuple[int, int]) -> Receipt:
 def _writer(layout: WriteLayout) -> Writer:
     keep_freed()
     return session.writer_for(layout.target, layout.exclusive)
-
-
-class _reading:  # noqa: N801
-    """Lock for one reader at a time, among all threads and processes that can access the folder."""
-
-    def __init__(self, layout: WriteLayout, dataset: int) -> None:
-        self._path = os.path.join(layout.target.folder, f"read-{dataset}")
-
-    def __enter__(self) -> None:
-        self._file = open_side_file(self._path)
-        self._lock = locked(self._file, self._path)
-        self._lock.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        self._lock.__exit__(None, None, None)
-        close_descriptor(self._file)

@@ -28,7 +28,7 @@ from dask_chunkio.storage.transaction import Transactions
 from dask_chunkio.storage.visible_chunks import truncate_dataset
 from dask_chunkio.storage.writer import Writer
 
-__all__ = ["RecoveryResult", "discard", "recover"]
+__all__ = ["RecoveryResult", "discard", "leftovers", "recover"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
     True
     """
     target = _target(path)
-    if not is_left(target.folder):
+    if leftovers(path) is None:
         remove_empty_folder(target.folder)
         return None
     _require_ours(target)
@@ -174,6 +174,12 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
                 recovered, path=_moved(found, os.path.abspath(local_path("output", output)), activity_lock)
             )
     return recovered
+
+
+def leftovers(path: str | os.PathLike[str]) -> str | None:
+    """Return the folder that an unfinished write of a file has left; None if there is none."""
+    folder = _target(path).folder
+    return folder if is_left(folder) else None
 
 
 def _target(path: str | os.PathLike[str]) -> Target:

@@ -11,6 +11,7 @@ from typing import Literal
 from dask_chunkio.errors import TargetError, TargetExistsError, UnfinishedWriteError
 from dask_chunkio.storage.activity.lease import DEFAULT_SECONDS
 from dask_chunkio.storage.filesystem.io import sync_folder
+from dask_chunkio.storage.filesystem.kind import file_system_of
 from dask_chunkio.storage.filesystem.side_folder import Folder, is_left
 from dask_chunkio.storage.journal.journal import read_journal
 from dask_chunkio.storage.journal.manifest import Manifest, read_manifest, require_real_folder
@@ -106,6 +107,13 @@ class Target(SidePaths):
         if os.path.islink(self.path) and not os.path.exists(self.path):
             raise TargetExistsError(f"{self.path} exists and is not a file: it is a link to nothing; remove it first")
         return replace(self, path=os.path.realpath(self.path))
+
+    def for_several_hosts(self) -> Target:
+        """Return the target for workers on several hosts, which may have to share its file system.
+
+        It is decided once, as the write begins: all workers must use the same value.
+        """
+        return replace(self, spans_hosts=not file_system_of(os.path.dirname(self.path)).is_local)
 
     def make_folder(self) -> Folder:
         """Create the folder.

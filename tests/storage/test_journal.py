@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dask_chunkio.errors import IntegrityError
+from dask_chunkio.printable import local_time
 from dask_chunkio.storage.filesystem.io import pwrite_all
 from dask_chunkio.storage.journal import journal as journals
 from dask_chunkio.storage.journal.created import Created, CreatedDataset
 from dask_chunkio.storage.journal.journal import Journal, Reservations
-from dask_chunkio.storage.journal.owner import Owner, in_words
+from dask_chunkio.storage.journal.owner import Owner
 from dask_chunkio.storage.journal.records import CREATED, FILLED, FINISHED, OWNER, RESERVED, pack_record, read_records
 
 numbers = st.integers(0, 2**64 - 1)
@@ -134,7 +135,7 @@ def test_the_last_owner_owns_the_write(journal):
     journal.refresh()
     assert (journal.owner.write_id, journal.owner.epoch, journal.owner.exclusive) == ("other", 2, True)
     assert [owner.user for owner in journal.owners] == ["me", "you"]
-    assert str(ME) == f"started {in_words(NOW)} by me on host (process 7)"
+    assert str(ME) == f"started {local_time(NOW)} by me on host (process 7)"
 
 
 @given(st.data())

@@ -12,7 +12,7 @@ from dask_chunkio.errors import TargetBusyError, TargetError
 from dask_chunkio.storage.filesystem.descriptors import close_descriptor, open_descriptor
 from dask_chunkio.storage.filesystem.lock_holders import close_it
 
-__all__ = ["HAS_LOCKS", "has_writer", "locked", "share", "try_exclusive", "try_share", "unlock"]
+__all__ = ["HAS_LOCKS", "WAITS", "has_writer", "locked", "share", "try_exclusive", "try_share", "unlock"]
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 _POLL = 0.02
@@ -145,3 +145,7 @@ def _named(name: str) -> Iterator[None]:
             f"the file system of {name} has no file locks (flock: {error.strerror}), without which two programs could "
             f"write one file at once; write to another file system and move the file when it is whole"
         ) from error
+
+
+# The code of the functions that wait for a lock: an exception that is raised there does no harm.
+WAITS = frozenset({_lock.__code__, _lock_within.__code__})

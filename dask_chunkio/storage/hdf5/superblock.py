@@ -14,7 +14,7 @@ from dask_chunkio.storage.filesystem.descriptors import close_descriptor
 from dask_chunkio.storage.filesystem.io import open_to_read, pread_into
 from dask_chunkio.storage.hdf5.staged_pages import Run
 
-__all__ = ["find_superblock", "is_hdf5", "require_closed", "with_superblock"]
+__all__ = ["find_superblock", "require_closed", "with_superblock"]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _WRITING = 1
@@ -30,17 +30,6 @@ def find_superblock(descriptor: int) -> int | None:
             return at
         at = max(512, at * 2)
     return None
-
-
-def is_hdf5(path: str) -> bool:
-    """Return whether a path is that of an HDF5 file."""
-    if not os.path.isfile(path):
-        return False
-    descriptor = open_to_read(path)
-    try:
-        return find_superblock(descriptor) is not None
-    finally:
-        close_descriptor(descriptor)
 
 
 def _keeps_status(descriptor: int) -> bool:

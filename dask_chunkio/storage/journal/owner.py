@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from dask_chunkio.printable import TIME_FORM, local_time
 from dask_chunkio.storage.journal.records import OWNER, json_object, pack_json
 
-__all__ = ["Owner", "in_words"]
-
-_FORM = "%Y-%m-%d %H:%M:%S %z"
+__all__ = ["Owner"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +53,11 @@ class Owner:
         return cls(write_id, epoch, socket.gethostname(), os.getpid(), _user(), started, exclusive, durability)
 
     def __str__(self) -> str:
-        return f"started {in_words(self.started)} by {self.user} on {self.host} (process {self.pid})"
+        return f"started {local_time(self.started)} by {self.user} on {self.host} (process {self.pid})"
 
     def pack(self) -> bytes:
         """Return the record."""
-        return pack_json(OWNER, {**dataclasses.asdict(self), "started": self.started.strftime(_FORM)})
+        return pack_json(OWNER, {**dataclasses.asdict(self), "started": self.started.strftime(TIME_FORM)})
 
     @classmethod
     def unpack(cls, body: bytes) -> Owner:
@@ -80,25 +79,9 @@ class Owner:
         return owner
 
 
-def in_words(moment: datetime) -> str:
-    """Return a moment in the local time of this process, with the time zone.
-
-    Parameters
-    ----------
-    moment : datetime.datetime
-        An aware one.
-
-    Examples
-    --------
-    >>> in_words(datetime(2026, 11, 23, 8, 13, 2, tzinfo=UTC))  # doctest: +ELLIPSIS
-    '2026-11-2...:...:02 ...'
-    """
-    return moment.astimezone().strftime(_FORM)
-
-
 def _moment(text: Any) -> datetime:
     try:
-        return datetime.strptime(text, _FORM).astimezone(UTC)
+        return datetime.strptime(text, TIME_FORM).astimezone(UTC)
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"whose started is {text!r}") from error
 
