@@ -18,7 +18,6 @@ import logging
 import os
 import signal
 import sys
-import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -44,7 +43,7 @@ logger = logging.getLogger("dask_chunkio")
 _LOOK = 0.2
 # Maximum time that the end of a call waits for the log of Ctrl-C, in seconds.
 _SAYING = 2.0
-_STANDARD = sysconfig.get_path("stdlib")
+_STANDARD = os.path.dirname(os.__file__)
 # Packages whose code `KeyboardInterrupt` must not interrupt.
 _OURS = ("dask_chunkio", "dask", "distributed", "h5py", "tornado")
 

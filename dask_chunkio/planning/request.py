@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
 import os
 from collections.abc import Mapping
@@ -240,6 +239,9 @@ def _given(keywords: Mapping[str, Any]) -> set[str]:
 def _refuse_unknown(name: str, keywords: Mapping[str, Any]) -> None:
     for keyword in keywords:
         if keyword not in _H5PY | _OWN:
+            # Imported here: only a mistake needs it.
+            import difflib
+
             known = _H5PY | _OWN | _OF_CALL
             near = difflib.get_close_matches(keyword, known, 1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import getpass
 import os
 import socket
 from dataclasses import dataclass
@@ -87,6 +86,9 @@ def _moment(text: Any) -> datetime:
 
 
 def _user() -> str:
+    # Imported here: it is slow to import, and only processes that begin a write need it.
+    import getpass
+
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
