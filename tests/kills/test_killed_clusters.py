@@ -5,58 +5,28 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import h5py
 import numpy as np
 import psutil
 import pytest
-from cluster_writes import BUFFER, SHAPE, data, write
 from distributed import Client
 
 import dask_chunkio as dcio
+from tests.support.kills.cluster_writes import BUFFER, SHAPE, data, write
+from tests.support.processes import program, wait_until
 
 pytestmark = pytest.mark.heavy
-HERE = Path(__file__).parent
 # The first half of the buffers can be read at once.
 FREE = SHAPE[0] // BUFFER[0] // 2
-
-
-def until(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.02)
-    return found
 
 
 @pytest.fixture
 def start(tmp_path):
     """Start Python processes that end with the test."""
-    started = []
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
-
-    def start(*words):
-        process = subprocess.Popen(
-            [sys.executable, *map(str, words)],
-            env=environment,
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.kill()
-        process.kill()
-        process.communicate()
+    with contextlib.ExitStack() as stack:
+        yield lambda *words: stack.enter_context(program(*words, cwd=tmp_path, stderr=subprocess.STDOUT))
 
 
 @pytest.fixture
@@ -65,7 +35,7 @@ def cluster(start, tmp_path):
     file = tmp_path / "scheduler.json"
     scheduler = start("-m", "distributed.cli.dask_scheduler", "--port", 0, "--host", "127.0.0.1", "--no-dashboard",
                       "--scheduler-file", file)  # fmt: skip
-    until(lambda: file.exists() and "address" in json.loads(file.read_text() or "{}"))
+    wait_until(lambda: file.exists() and "address" in json.loads(file.read_text() or "{}"))
     nannies = [
         start(
             "-m",
@@ -112,9 +82,9 @@ def check(path):
 
 def half_written(start, cluster, path, gate):
     """Start a write, and return its process when the first half is committed."""
-    client = start(HERE / "cluster_writes.py", cluster["file"], path, gate)
+    client = start("-m", "tests.support.kills.cluster_writes", cluster["file"], path, gate)
     chunks = FREE * (BUFFER[0] // 5) * 2
-    until(lambda: committed(path) >= chunks - 8)
+    wait_until(lambda: committed(path) >= chunks - 8)
     return client
 
 

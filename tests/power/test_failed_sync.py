@@ -12,7 +12,11 @@ from random import Random
 import h5py
 import numpy as np
 import pytest
-from power_writes import (
+
+import dask_chunkio
+from dask_chunkio.errors import ChunkIOError
+from dask_chunkio.storage.filesystem import disk
+from tests.support.power.power_writes import (
     FILE,
     SEED,
     TIMES,
@@ -28,11 +32,7 @@ from power_writes import (
     some_of,
     without_pauses,
 )
-from simulated_disk import Recorder, disks_after
-
-import dask_chunkio
-from dask_chunkio.errors import ChunkIOError
-from dask_chunkio.storage.filesystem import disk
+from tests.support.power.simulated_disk import Recorder, disks_after
 
 
 def noise(seed, rows):
