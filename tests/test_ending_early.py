@@ -18,6 +18,7 @@ import dask_chunkio
 from dask_chunkio import GenericDataChunkIterator, status, to_hdf5
 from dask_chunkio.errors import SourceError, TargetBusyError
 from tests.support.faults.interrupted_writes import DATA, Slow, write
+from tests.support.notes import notes
 from tests.support.processes import run_python
 
 SCRIPT = "tests.support.faults.interrupted_writes"
@@ -111,11 +112,11 @@ def test_ctrl_c_begins_no_new_buffer_and_says_how_to_go_on(path: Path, tmp_path:
     done = run_python("-m", SCRIPT, scheduler, path, log, timeout=120)
     assert done.returncode == 130, done.stderr
     assert "resume the write by the same call with resume=True" in done.stdout
-    words = log.read_text().split("\n")
-    begun = {int(word.split()[1]) for word in words if word.startswith("begin")}
+    noted = notes(log)
+    begun = {words[1] for words in noted if words[0] == "begin"}
     if scheduler in ("threads", "synchronous"):
-        after = words[words.index("returned") + 1 :]
-        assert not any(after), "it returned before the calls that were running"
+        after = noted[noted.index(("returned",)) + 1 :]
+        assert not after, "it returned before the calls that were running"
     assert len(begun) < len(DATA) // 10
     kept = status(path)
     assert kept is not None
@@ -123,7 +124,7 @@ def test_ctrl_c_begins_no_new_buffer_and_says_how_to_go_on(path: Path, tmp_path:
     committed = kept.datasets[0].committed
     log.unlink()
     write(path, Slow(str(log), None), "threads", resume=True)
-    again = [word for word in log.read_text().split("\n") if word.startswith("begin")]
+    again = [words for words in notes(log) if words[0] == "begin"]
     assert len(again) == len(DATA) // 10 - committed // 2
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file["x"][...], DATA)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.files import MEMORY
 from tests.support.processes import run_python
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts on Linux's limits and devices")
 SCRIPT = "tests.support.fuzz.side_files"
 FINISHED = "tests.support.fuzz.finished_files"
-MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 # Of the heavy tests: how many cases, and which; with thousands, --timeout has to be longer.
 RUNS = int(os.environ.get("DASK_CHUNKIO_FUZZ_RUNS", "400"))
 SEED = int(os.environ.get("DASK_CHUNKIO_SEED", "1000000"))

@@ -15,7 +15,8 @@ import pytest
 from distributed import Client, LocalCluster
 
 import dask_chunkio as dcio
-from tests.support.gates import ManyGates, Proxy, data, open_gate, reads
+from tests.support.gates import Gated, data, open_gate, reads
+from tests.support.kills.proxy import Proxy
 from tests.support.processes import environment, python, wait_until
 
 pytestmark = pytest.mark.heavy
@@ -42,7 +43,7 @@ def writing(path, client, gates):
     """Write in a thread; what is given waits for it and looks at the file."""
     folder = path.parent
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        source = ManyGates(folder, BUFFERS, gates)
+        source = Gated(folder, BUFFERS, gates=gates)
         future = pool.submit(dcio.to_hdf5, path, "/x", source, scheduler=client, compression="gzip", progress=False)
 
         def finished():

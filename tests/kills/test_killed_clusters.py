@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -14,12 +13,11 @@ import pytest
 from distributed import Client
 
 import dask_chunkio as dcio
-from tests.support.kills.cluster_writes import BUFFER, SHAPE, data, write
+from tests.support.gates import BUFFER, data, open_gate, reads
+from tests.support.kills.cluster_writes import BUFFERS, FREE, write
 from tests.support.processes import program, wait_until
 
 pytestmark = pytest.mark.heavy
-# The first half of the buffers can be read at once.
-FREE = SHAPE[0] // BUFFER[0] // 2
 
 
 @pytest.fixture
@@ -73,16 +71,16 @@ def committed(path):
 
 def check(path):
     with h5py.File(path) as file:
-        np.testing.assert_array_equal(file["new/x"][...], data())
+        np.testing.assert_array_equal(file["new/x"][...], data(BUFFERS))
         assert set(file) <= {"new", "old"}
         if "old" in file:
             np.testing.assert_array_equal(file["old"][...], np.arange(100))
     assert not path.with_name("out.h5.writing").exists()
 
 
-def half_written(start, cluster, path, gate):
+def half_written(start, cluster, path):
     """Start a write, and return its process when the first half is committed."""
-    client = start("-m", "tests.support.kills.cluster_writes", cluster["file"], path, gate)
+    client = start("-m", "tests.support.kills.cluster_writes", cluster["file"], path, path.parent)
     chunks = FREE * (BUFFER[0] // 5) * 2
     wait_until(lambda: committed(path) >= chunks - 8)
     return client
@@ -95,24 +93,22 @@ def worker_pids(cluster):
 
 @pytest.mark.parametrize("victim", ["worker", "nanny"])
 def test_the_write_completes_by_itself(start, cluster, path, tmp_path, victim):
-    gate = tmp_path / "gate"
-    client = half_written(start, cluster, path, gate)
+    client = half_written(start, cluster, path)
     pid = worker_pids(cluster)[0] if victim == "worker" else cluster["nanny"].pid
     os.kill(pid, signal.SIGKILL)
-    gate.touch()
+    open_gate(tmp_path)
     out, _ = client.communicate(timeout=120)
     assert out.endswith("done\n"), out
     check(path)
-    read = [int(line) for line in Path(f"{gate}.log").read_text().split()]
-    assert len(read) <= SHAPE[0] // BUFFER[0] + 2, "more than the buffers in flight were read again"
+    assert len(reads(tmp_path)) <= BUFFERS + 2, "more than the buffers in flight were read again"
 
 
 @pytest.mark.parametrize(
     "ending", [("client", "threads"), ("client", "cluster"), ("scheduler", "threads"), ("everything", "threads")]
 )
 def test_the_write_is_resumed(start, cluster, path, tmp_path, ending):
-    (victim, again), gate = ending, tmp_path / "gate"
-    client = half_written(start, cluster, path, gate)
+    victim, again = ending
+    client = half_written(start, cluster, path)
     before = committed(path)
     os.kill(client.pid, signal.SIGKILL)
     if victim != "client":
@@ -122,15 +118,14 @@ def test_the_write_is_resumed(start, cluster, path, tmp_path, ending):
             if process.info["cwd"] == str(tmp_path):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-    gate.touch()
-    log = Path(f"{gate}.log")
-    log.unlink()
+    open_gate(tmp_path)
+    (tmp_path / "reads").unlink()
     if again == "threads":
         # Workers that lost their scheduler end what they run.
-        write(path, str(gate), resume=True, wait=True, scheduler="threads")
+        write(path, tmp_path, resume=True, wait=True, scheduler="threads")
     else:
         with Client(scheduler_file=str(cluster["file"])):
-            write(path, str(gate), resume=True, wait=True)
+            write(path, tmp_path, resume=True, wait=True)
     check(path)
-    read = len(set(log.read_text().split()))
-    assert read <= SHAPE[0] // BUFFER[0] - before // (2 * BUFFER[0] // 5) + 2
+    read = len({buffer for _, buffer in reads(tmp_path)})
+    assert read <= BUFFERS - before // (2 * BUFFER[0] // 5) + 2

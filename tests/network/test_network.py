@@ -21,6 +21,7 @@ from dask_chunkio.storage.filesystem.side_folder import is_held_open
 from dask_chunkio.storage.journal.owner import Owner
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.transaction import Transactions
+from tests.support.files import open_files
 from tests.support.network.mounts import file_system, mounted
 from tests.support.processes import in_child, wait_until
 
@@ -49,17 +50,6 @@ def mount(tmp_path):
 @pytest.fixture(params=["local", pytest.param("network", marks=needs_mounts)])
 def folder(request, tmp_path):
     return request.getfixturevalue("mount") if request.param == "network" else tmp_path
-
-
-def open_files(folder):
-    """Return the files in a folder that this process has open."""
-    found = []
-    for descriptor in os.listdir("/proc/self/fd"):
-        try:
-            found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
-        except FileNotFoundError:
-            continue
-    return [name for name in found if name.startswith(f"{folder}/")]
 
 
 def lazy():

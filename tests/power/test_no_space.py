@@ -15,7 +15,8 @@ import dask_chunkio
 from dask_chunkio.errors import SourceError, TargetError
 from dask_chunkio.storage import session
 from dask_chunkio.storage.filesystem import locks
-from tests.support.power.failing_disk import FailingDisk, still_open
+from tests.support.files import content, still_open
+from tests.support.power.failing_disk import FailingDisk
 from tests.support.power.power_writes import (
     FILE,
     SEED,
@@ -24,7 +25,6 @@ from tests.support.power.power_writes import (
     acknowledging,
     check,
     check_here,
-    content,
     folder,
     is_begun,
     some_of,

@@ -12,10 +12,11 @@ import pytest
 from distributed import Client
 
 import dask_chunkio as dcio
+from tests.support.gates import data, open_gate, readers, reads
 from tests.support.processes import environment, python, wait_until
 from tests.support.slurm import daemons
+from tests.support.slurm.batch_write import BUFFERS, LAYOUT, source
 from tests.support.slurm.daemons import call
-from tests.support.slurm.gated import BUFFERS, LAYOUT, Gated, data, open_gate, readers, reads
 
 jobqueue = pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
 pytestmark = [
@@ -59,12 +60,12 @@ def pool():
 
 
 def written(pool, folder, client, free):
-    return pool.submit(dcio.to_hdf5, folder / "out.h5", "/x", Gated(folder, free), scheduler=client, **LAYOUT)
+    return pool.submit(dcio.to_hdf5, folder / "out.h5", "/x", source(folder, free), scheduler=client, **LAYOUT)
 
 
 def check(folder, lost=0):
     with h5py.File(folder / "out.h5") as file:
-        np.testing.assert_array_equal(file["x"][...], data(), strict=True)
+        np.testing.assert_array_equal(file["x"][...], data(BUFFERS), strict=True)
     assert not (folder / "out.h5.writing").exists()
     again = [buffer for _, buffer in reads(folder)]
     assert len(again) <= BUFFERS + lost, again

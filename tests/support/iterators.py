@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from dask_chunkio.iterator import GenericDataChunkIterator
+from tests.support.notes import note
 
 
 class FromArray(GenericDataChunkIterator):
@@ -22,6 +23,18 @@ class FromArray(GenericDataChunkIterator):
 
     def _get_dtype(self):
         return self.array.dtype
+
+
+class Noting(FromArray):
+    """Notes which of its buffers are read: a name, and where they start."""
+
+    def __init__(self, array, notes, name, **shapes):
+        self.notes, self.name = notes, name
+        super().__init__(array, **shapes)
+
+    def _get_data(self, selection):
+        note(self.notes, "read", self.name, *(axis.start for axis in selection))
+        return super()._get_data(selection)
 
 
 class Describing(FromArray):

@@ -12,15 +12,10 @@ import numpy as np
 from dask.distributed import Client, LocalCluster
 
 import dask_chunkio as dcio
+from tests.support.notes import note
 
 BUFFERS = 12
 DATA = np.arange(BUFFERS * 100, dtype="i4").reshape(-1, 10)
-
-
-def note(path, word):
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.write(descriptor, f"{word}\n".encode())
-    os.close(descriptor)
 
 
 class Slow(dcio.GenericDataChunkIterator):
@@ -32,11 +27,11 @@ class Slow(dcio.GenericDataChunkIterator):
 
     def _get_data(self, selection):
         number = selection[0].start // 10
-        note(self.log, f"begin {number}")
+        note(self.log, "begin", number)
         if number == 3 and self.victim:
             os.kill(self.victim, signal.SIGINT)
         total = sum(range(3_000_000))
-        note(self.log, f"end {number}")
+        note(self.log, "end", number)
         return DATA[selection] + 0 * total
 
     def _get_maxshape(self):

@@ -17,7 +17,6 @@ import numpy as np
 
 import dask_chunkio as dcio
 from dask_chunkio.execution import graph, tasks
-from dask_chunkio.iterator import GenericDataChunkIterator
 from dask_chunkio.storage import begin, finish, payload_file, publish, session, transaction
 from dask_chunkio.storage.activity.activity_lock import ActivityLock
 from dask_chunkio.storage.filesystem import placement_barrier
@@ -27,29 +26,17 @@ from dask_chunkio.storage.payload_file import PayloadFile
 from dask_chunkio.storage.redo_log import RedoLog
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.writer import Writer
+from tests.support.iterators import FromArray
 
 DATA = np.arange(40 * 8, dtype="i4").reshape(40, 8) % 23
 CHUNK, BUFFER = (5, 4), (5, 8)
 
 
-class Numbers(GenericDataChunkIterator):
-    """The data; notes what is read where it is given a log."""
+class Numbers(FromArray):
+    """The data, in its buffers."""
 
-    def __init__(self, log=None):
-        self.log = None if log is None else str(log)
-        super().__init__(chunk_shape=CHUNK, buffer_shape=BUFFER)
-
-    def _get_data(self, selection):
-        if self.log is not None:
-            with open(self.log, "a", encoding="utf-8") as log:
-                log.write(f"{selection[0].start}\n")
-        return DATA[selection]
-
-    def _get_maxshape(self):
-        return DATA.shape
-
-    def _get_dtype(self):
-        return DATA.dtype
+    def __init__(self):
+        super().__init__(DATA, chunk_shape=CHUNK, buffer_shape=BUFFER)
 
 
 class Stop:

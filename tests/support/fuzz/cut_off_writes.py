@@ -11,10 +11,11 @@ import h5py
 import numpy as np
 
 import dask_chunkio as dcio
-from dask_chunkio.iterator import GenericDataChunkIterator
 from dask_chunkio.storage import finish, session, target, writer
 from dask_chunkio.storage.filesystem.side_folder import Folder
 from dask_chunkio.storage.redo_log import RedoLog
+from tests.support.iterators import FromArray
+from tests.support.processes import in_child
 
 CHUNK, BUFFER = (2, 4), (4, 8)
 DATA = {
@@ -23,21 +24,11 @@ DATA = {
 }
 
 
-class Rows(GenericDataChunkIterator):
+class Rows(FromArray):
     """Reads an array, and is not told what it is."""
 
     def __init__(self, array):
-        self.array = array
-        super().__init__(chunk_shape=CHUNK, buffer_shape=BUFFER)
-
-    def _get_data(self, selection):
-        return self.array[selection]
-
-    def _get_maxshape(self):
-        return self.array.shape
-
-    def _get_dtype(self):
-        return self.array.dtype
+        super().__init__(array, chunk_shape=CHUNK, buffer_shape=BUFFER)
 
 
 def write(path, **keywords):
@@ -124,15 +115,13 @@ def make(folder, state, *, existing):
     path = folder / "out.h5"
     if existing:
         make_old(path)
-    child = os.fork()
-    if child == 0:
-        try:
-            with CUTS[state]():
-                write(path)
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == CUT_OFF, (state, existing)
+    assert in_child(_write_and_cut, path, state) == CUT_OFF, (state, existing)
     return path
+
+
+def _write_and_cut(path, state):
+    with CUTS[state]():
+        write(path)
 
 
 def make_all(folder):

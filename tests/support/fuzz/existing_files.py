@@ -27,6 +27,7 @@ import hdf5plugin
 import numpy as np
 
 import dask_chunkio as dcio
+from tests.support.files import MEMORY
 
 LIBVERS = ("earliest", "v108", "v110", "v112", "v114", "v200", "latest")
 DTYPES = ("i2", "u1", ">i4", "f4", ">f8", "c8", "S5", [("a", "<i2"), ("b", ">f4")], "?")
@@ -495,7 +496,7 @@ def fuzz(runs, seed, makers):
     steps, failures = 0, []
     for number in range(seed, seed + runs):
         maker = makers[number % len(makers)]
-        folder = tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+        folder = tempfile.mkdtemp(dir=MEMORY)
         try:
             steps += run(number, maker, folder)
         except Exception:

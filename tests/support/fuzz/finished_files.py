@@ -7,7 +7,6 @@ Bytes are flipped, zeroed, cut off, replaced by numbers, or copied from elsewher
 answer or an error of ours, in a process that lives on, within a bound of time and memory; looks change nothing.
 """
 
-import argparse
 import collections
 import contextlib
 import json
@@ -32,6 +31,7 @@ from dask_chunkio.storage.inspection import decoding
 from dask_chunkio.storage.inspection import verify as verifying
 from tests.support.fuzz import cut_off_writes
 from tests.support.fuzz.side_files import snapshot
+from tests.support.options import seeded
 
 SECONDS = 60
 # Above what the process has when it begins.
@@ -243,10 +243,7 @@ def _forked(path, done):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", default="/dev/shm" if os.path.isdir("/dev/shm") else None)
+    parser = seeded(__doc__, 2000)
     parser.add_argument("--show", action="store_true", help="print each run")
     parser.add_argument("--started", action="store_true", help="start each process as `verify` does, not by a fork")
     parser.add_argument("--unfinished", action="store_true", help="damage the files of writes that were cut off")

@@ -8,7 +8,6 @@ The outcome is what was asked for, or an error of ours; nothing else is changed 
 is executed, memory and time have a bound.
 """
 
-import argparse
 import collections
 import contextlib
 import faulthandler
@@ -37,6 +36,7 @@ from dask_chunkio.storage.activity import activity_lock
 from dask_chunkio.storage.inspection.verify import _SCRIPT
 from tests.support.fuzz import cut_off_writes, hostile
 from tests.support.fuzz.cut_off_writes import DATA, check_new, check_old
+from tests.support.options import seeded
 
 SECONDS = 60
 # Above what the process has when it begins.
@@ -281,7 +281,7 @@ class Case:
                     assert is_right, f"{name} {selection} is neither data nor fill value"
 
 
-def seeded(seed, states):
+def seeded_case(seed, states):
     """One folder with up to two damages, drawn from a seed."""
 
     def prepare(case):
@@ -363,12 +363,9 @@ def forged():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = seeded(__doc__, 10_000)
     parser.add_argument("--cases", default="undamaged,seeded,stand-ins,forged")
     parser.add_argument("--only", default="")
-    parser.add_argument("--folder", default="/dev/shm" if os.path.isdir("/dev/shm") else None)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as base:
         templates, folder = Path(base, "templates"), Path(base, "case")
@@ -377,7 +374,7 @@ def main():
         states = sorted(entry.name for entry in templates.iterdir())
         found = {
             "undamaged": undamaged(states),
-            "seeded": [seeded(seed, states) for seed in range(options.seed, options.seed + options.runs)],
+            "seeded": [seeded_case(seed, states) for seed in range(options.seed, options.seed + options.runs)],
             "stand-ins": list(stand_ins()),
             "forged": list(forged()),
         }

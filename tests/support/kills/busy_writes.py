@@ -3,7 +3,6 @@
 Usage: python -m tests.support.kills.busy_writes [--runs N] [--seed S] [--folder DIR]
 """
 
-import argparse
 import os
 import random
 import sys
@@ -15,6 +14,8 @@ import h5py
 import numpy as np
 
 import dask_chunkio as dcio
+from tests.support.options import seeded
+from tests.support.processes import exit_code, forked
 
 PROCESSES, ROWS, COLUMNS = 6, 12, 8
 
@@ -57,35 +58,22 @@ def run(seed, path):
     draw = random.Random(seed)
     schedulers = [draw.choice(["threads", "threads", "synchronous"]) for _ in range(PROCESSES)]
     begin, gate = os.pipe()
-    children = []
-    for process, scheduler in enumerate(schedulers):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                os.close(gate)
-                os.read(begin, 1)
-                write(path, process, scheduler)
-                code = 0
-            except BaseException:
-                sys.excepthook(*sys.exc_info())
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        children.append(child)
+
+    def write_with_the_others(process, scheduler):
+        os.close(gate)
+        os.read(begin, 1)
+        write(path, process, scheduler)
+
+    children = [forked(write_with_the_others, *one) for one in enumerate(schedulers)]
     os.close(begin)
     os.close(gate)
-    ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    ends = list(map(exit_code, children))
     assert ends == [0] * PROCESSES, f"processes ended with {ends}"
     check(path)
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=24)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", default="/dev/shm" if os.path.isdir("/dev/shm") else None)
-    options = parser.parse_args(arguments)
+    options = seeded(__doc__, 24).parse_args(arguments)
     for seed in range(options.seed, options.seed + options.runs):
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             try:

@@ -6,11 +6,7 @@ Every run draws a file (new or existing), format, filters, datasets, buffers and
 the system that an undisturbed write makes; and kills another with SIGKILL at one of them, halfway through its bytes.
 """
 
-import argparse
-import ast
 import contextlib
-import itertools
-import os
 import random
 import shutil
 import signal
@@ -26,9 +22,12 @@ import numpy as np
 import dask_chunkio as dcio
 from dask_chunkio.errors import TargetExistsError
 from dask_chunkio.execution import tasks
-from dask_chunkio.iterator import GenericDataChunkIterator
+from tests.support.iterators import Noting
+from tests.support.notes import note, notes
+from tests.support.options import seeded
+from tests.support.processes import in_child
+from tests.support.system_calls import CALLS, count_calls, kill_at
 
-CALLS = ("pwrite", "pwritev", "ftruncate", "open", "mkdir", "link", "replace", "rename", "unlink", "rmdir", "fsync")
 FILTERS = (
     {},
     {"compression": "gzip"},
@@ -36,37 +35,6 @@ FILTERS = (
     {"compression": "gzip", "shuffle": True, "fletcher32": True},
     {"compression": "lzf"},
 )
-
-
-class Source(GenericDataChunkIterator):
-    """An array that notes what is read of it."""
-
-    def __init__(self, array, log, **shapes):
-        self.array, self.log = array, log
-        super().__init__(**shapes)
-
-    def _get_data(self, selection):
-        note(self.log, "read", self.array.shape, *(axis.start for axis in selection))
-        return self.array[selection]
-
-    def _get_maxshape(self):
-        return self.array.shape
-
-    def _get_dtype(self):
-        return self.array.dtype
-
-
-OPEN = os.open
-
-
-def note(path, *words):
-    descriptor = OPEN(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.write(descriptor, (repr(words) + "\n").encode())
-    os.close(descriptor)
-
-
-def notes(path):
-    return [ast.literal_eval(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 @dataclass
@@ -128,7 +96,7 @@ class Plan:
 
     def write(self, *, buffers=None, scheduler=None, resume=False):
         shapes = {"chunk_shape": self.chunk, "buffer_shape": buffers or self.buffers}
-        sources = {name: Source(array, self.log, **shapes) for name, array in self.arrays.items()}
+        sources = {name: Noting(array, self.log, name, **shapes) for name, array in self.arrays.items()}
         with dask.config.set(num_workers=2):
             dcio.to_hdf5(
                 self.path, sources, scheduler=scheduler or self.scheduler, resume=resume,
@@ -183,36 +151,6 @@ class Plan:
                 np.testing.assert_array_equal(file[found.datasets[name]][rows], self.arrays[name][rows])
 
 
-def count_calls(act):
-    """Have `act(name, number, arguments)` called before each call to the system that changes the disk."""
-    numbers = itertools.count()
-
-    def wrap(name, function):
-        def wrapped(*arguments, **keywords):
-            if name != "open" or arguments[1] & os.O_CREAT:
-                act(name, next(numbers), arguments)
-            return function(*arguments, **keywords)
-
-        return wrapped
-
-    for name in CALLS:
-        setattr(os, name, wrap(name, getattr(os, name)))
-
-
-def kill_at(number):
-    pwrite, pwritev = os.pwrite, os.pwritev
-
-    def act(name, count, arguments):
-        if count == number:
-            if name == "pwrite":
-                pwrite(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2], arguments[2])
-            elif name == "pwritev":
-                pwritev(arguments[0], [view[: len(view) // 2] for view in arguments[1][:1]], arguments[2])
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    count_calls(act)
-
-
 def acknowledge(log):
     """Note each buffer whose commit has returned."""
     commit = tasks._commit
@@ -223,22 +161,6 @@ def acknowledge(log):
         return receipt
 
     tasks._commit = noting
-
-
-def in_child(function, *arguments):
-    """Return how a forked process ends that runs `function`."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            function(*arguments)
-            code = 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def counted(plan, counts):
@@ -317,7 +239,7 @@ def run(seed, folder):
     assert in_child(resumed, plan, buffers, scheduler) == 0, "resuming"
     if goes_on and not other:
         read = {words[1:] for words in notes(plan.log) if words[0] == "read"}
-        starts = {(plan.arrays[name].shape, buffer * plan.buffers[0], 0) for name, buffer in acknowledged}
+        starts = {(name, buffer * plan.buffers[0], 0) for name, buffer in acknowledged}
         if len(plan.arrays) == 1:
             assert not read & starts, "acknowledged buffers were read again"
     assert in_child(plan.check_whole) == 0, "at the end"
@@ -325,11 +247,7 @@ def run(seed, folder):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", default="/dev/shm" if os.path.isdir("/dev/shm") else None)
-    options = parser.parse_args(arguments)
+    options = seeded(__doc__, 1000).parse_args(arguments)
     tally = dict.fromkeys(CALLS, 0)
     unreadable = 0
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:

@@ -6,7 +6,6 @@ Each run is killed by SIGKILL some times, at a random call to the system, halfwa
 moment; the calls of the end of a write and of the removal of its folder are among them.
 """
 
-import argparse
 import json
 import os
 import random
@@ -21,7 +20,10 @@ import h5py
 import numpy as np
 
 import dask_chunkio as dcio
-from tests.support.kills.killed_writes import count_calls, in_child, kill_at
+from tests.support.files import content, hidden, values
+from tests.support.options import seeded
+from tests.support.processes import exit_code, forked, in_child
+from tests.support.system_calls import count_calls, kill_at
 
 
 def numbers(seed, rows, columns=12):
@@ -53,31 +55,24 @@ def prepare(path, has_file):
             file["z"] = [1, 2, 3]
 
 
-def content(path):
-    """Everything in the file, to the byte."""
-    found = {}
-
-    def note(name, item):
-        value = (item.shape, item.dtype.str, item[...].tobytes()) if isinstance(item, h5py.Dataset) else ()
-        found[name] = value, {key: str(item.attrs[key]) for key in item.attrs}
-
-    with h5py.File(path) as file:
-        file.visititems(note)
-    return found
-
-
 def check(path, has_file):
     expected = {"x": np.concatenate([X, MORE]), "g/y": Y.copy(), "z": Z} | ({"old": OLD} if has_file else {})
     expected["g/y"][5:13] = PART
     found = content(path)
-    assert found.keys() == {"g", *expected}, found.keys()
+    assert found.keys() == {"/", "/g", *(f"/{name}" for name in expected)}, found.keys()
+    assert not hidden(path)
     for name, data in expected.items():
-        assert found[name][0] == (data.shape, data.dtype.str, data.tobytes()), f"/{name} is {found[name][0][0]}"
-        tokens = json.loads(found[name][1].get("dask_chunkio_tokens", "[]"))
+        assert found[f"/{name}"][0] == values(data), f"/{name} is {found[f'/{name}'][0][0]}"
+        tokens = tokens_of(path, name)
         assert tokens == TOKENS.get(name, []), f"/{name} has the tokens {tokens}"
     assert os.listdir(path.parent) == ["out.h5"], os.listdir(path.parent)
     assert dcio.verify(path).ok
     return found
+
+
+def tokens_of(path, name):
+    with h5py.File(path) as file:
+        return json.loads(file[name].attrs.get("dask_chunkio_tokens", "[]"))
 
 
 def killed(path, durability, number):
@@ -88,17 +83,10 @@ def killed(path, durability, number):
 
 def killed_after(path, durability, seconds):
     """Return how a process ends that is killed after a while."""
-    child = os.fork()
-    if child == 0:
-        try:
-            script(path, durability)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-            os._exit(1)
-        os._exit(0)
+    child = forked(script, path, durability)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return exit_code(child)
 
 
 def counted(path, durability, note):
@@ -135,11 +123,7 @@ def run(seed, folder):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", default="/dev/shm" if os.path.isdir("/dev/shm") else None)
-    options = parser.parse_args(arguments)
+    options = seeded(__doc__, 50).parse_args(arguments)
     kills = 0
     for seed in range(options.seed, options.seed + options.runs):
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:

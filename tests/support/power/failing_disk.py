@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import threading
-import time
 from unittest import mock
 
 
@@ -115,27 +113,3 @@ class FailingDisk:
         if self._is_inside(path):
             self._may_fail("replace", path)
         real(source, path, **keywords)
-
-
-def still_open(root, seconds=5):
-    """Return the files under `root` that this process keeps open, where the system tells.
-
-    The thread that keeps a write alive lets go of it soon after its graph is gone; what an error refers to may need
-    the garbage collector for that.
-    """
-    end = time.monotonic() + seconds
-    while (found := _open_now(root)) and time.monotonic() < end:
-        gc.collect()
-        time.sleep(0.02)
-    return found
-
-
-def _open_now(root):
-    found, root = [], os.path.realpath(root)
-    with contextlib.suppress(FileNotFoundError):
-        for number in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(OSError):
-                path = os.readlink(f"/proc/self/fd/{number}")
-                if path.startswith(root + os.sep):
-                    found.append(os.path.relpath(path, root))
-    return sorted(found)

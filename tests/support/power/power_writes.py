@@ -16,12 +16,13 @@ import dask_chunkio
 from dask_chunkio.errors import TargetError, TargetExistsError
 from dask_chunkio.storage.activity import activity_lock
 from dask_chunkio.storage.writer import Writer
+from tests.support.files import MEMORY, content, hidden, values
 from tests.support.power.simulated_disk import Disk, Recorder, State
+from tests.support.promises import Broken, require
 
 # How many times as much the heavy tests try, and what they choose.
 TIMES, SEED = int(os.environ.get("DASK_CHUNKIO_TIMES", "1")), int(os.environ.get("DASK_CHUNKIO_SEED", "1"))
 FILE = "out.h5"
-MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 
 class Source:
@@ -131,35 +132,9 @@ def without_pauses():
         yield
 
 
-def content(path):
-    """Return everything that a file holds, by name, without what is hidden in it."""
-    found = {}
-    if not os.path.lexists(path):
-        return found
-
-    def note(name, item):
-        if not name.startswith(".dask_chunkio-"):
-            value = item[...].tobytes() if isinstance(item, h5py.Dataset) else "group"
-            attrs = {key: repr(value) for key, value in item.attrs.items()}
-            found["/" + name] = (value, getattr(item, "shape", None), attrs)
-
-    with h5py.File(path, "r") as file:
-        file.visititems(note)
-        found["/"] = {key: repr(value) for key, value in file.attrs.items()}
-    return found
-
-
 def is_begun(path):
     """Say whether the folder of a write holds anything: an empty one is no write, and nothing is to be recovered."""
     return os.path.isdir(path + ".writing") and bool(os.listdir(path + ".writing"))
-
-
-def hidden(path):
-    """Return the names that no finished write leaves."""
-    if not os.path.lexists(path):
-        return []
-    with h5py.File(path, "r") as file:
-        return [name for name in file if name.startswith(".dask_chunkio-")]
 
 
 @contextlib.contextmanager
@@ -234,18 +209,9 @@ def disk_with_everything(recorder, count=None):
     return state.disk(set(state.units()))
 
 
-class Broken(AssertionError):  # noqa: N818
-    """A promise that a disk does not keep."""
-
-
 def some_of(choice, count, random):
     """Return so many of a sequence in their order, or all if they are fewer."""
     return [choice[place] for place in sorted(random.sample(range(len(choice)), min(count, len(choice))))]
-
-
-def require(is_true, words):
-    if not is_true:
-        raise Broken(words)
 
 
 def check(case, old, disk, acks, how):
@@ -288,9 +254,9 @@ def check_here(case, old, root, acks, how):
 
 
 def _with_new(case, old):
-    overwritten = {name: (data.tobytes(), data.shape, {}) for name, data in case.data.items()}
+    overwritten = {name: (values(data), {}) for name, data in case.data.items()}
     groups = {os.path.dirname(name) for name in case.data} - {"/"}
-    return {"/": {}} | old | {name: ("group", None, {}) for name in groups if name not in old} | overwritten
+    return {"/": ("group", {})} | old | {name: ("group", {}) for name in groups if name not in old} | overwritten
 
 
 def _require_old_or_new(path, old, new):

@@ -17,38 +17,16 @@ import h5py
 import numpy as np
 
 import dask_chunkio as dcio
+from tests.support.iterators import Noting
+from tests.support.notes import note
 
 FILE, READS = "out.h5", "reads"
 TOKENS = "token" in inspect.signature(dcio.to_hdf5).parameters
 
 
-class Noting(dcio.GenericDataChunkIterator):
-    """An array that notes in a file which of its buffers are read."""
-
-    def __init__(self, name, data, notes, **shapes):
-        self.name, self.data, self.notes = name, data, notes
-        super().__init__(**shapes)
-
-    def _get_data(self, selection):
-        note(self.notes, f"{self.name} {[axis.start for axis in selection]}")
-        return self.data[selection]
-
-    def _get_maxshape(self):
-        return self.data.shape
-
-    def _get_dtype(self):
-        return self.data.dtype
-
-
-def note(path, words):
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.write(descriptor, f"{words}\n".encode())
-    os.close(descriptor)
-
-
 def as_iterator(name, data, notes, chunks):
     chunks = tuple(map(min, chunks, data.shape))
-    return Noting(name, data, notes, chunk_shape=chunks, buffer_shape=(chunks[0], *data.shape[1:]))
+    return Noting(data, notes, name, chunk_shape=chunks, buffer_shape=(chunks[0], *data.shape[1:]))
 
 
 def as_dask_array(name, data, notes, chunks):  # noqa: ARG001

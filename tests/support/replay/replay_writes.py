@@ -25,14 +25,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.files import MEMORY
 from tests.support.processes import python
+from tests.support.promises import require
 from tests.support.replay.call_recorder import build, record
 from tests.support.replay.call_replayer import Tree
 from tests.support.replay.power_states import Disk, power_states
 from tests.support.replay.replay_cases import CASES, FILE
-from tests.support.replay.state_judge import Judge, require
+from tests.support.replay.state_judge import Judge
 
-MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 SECONDS = 120
 HOWS = ("resume",) * 8 + ("recover", "discard")
 

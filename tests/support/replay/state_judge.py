@@ -5,40 +5,22 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pyfive
 
 import dask_chunkio as dcio
+from tests.support.files import content, hidden
+from tests.support.notes import lines
+from tests.support.promises import require
 from tests.support.replay.replay_cases import FILE, READS, TOKENS
 
-HIDDEN = ".dask_chunkio-"
 # Documented: kept with datasets that a call with a token has written.
 TOKEN_ATTRIBUTE = "dask_chunkio_tokens"
 _FILTERS = (1, 2, 3)  # deflate, shuffle, fletcher32
 
 
-class Broken(AssertionError):  # noqa: N818
-    """A promise that is not kept."""
-
-
-def require(is_true, words):
-    if not is_true:
-        raise Broken(words)
-
-
-def content(path):
-    """Return everything that a file holds, by name, but what is hidden in it."""
-    found = {}
-
-    def look(name, item):
-        if not name.startswith(HIDDEN):
-            found["/" + name] = (_values(item) if isinstance(item, h5py.Dataset) else "group", _attributes(item))
-
-    with h5py.File(path, "r") as file:
-        file.visititems(look)
-        found["/"] = ("group", _attributes(file))
-    return found
+def _content(path):
+    return content(path, _values, (TOKEN_ATTRIBUTE,))
 
 
 def _values(dataset):
@@ -46,16 +28,6 @@ def _values(dataset):
     filters = [made.get_filter(number)[::2] for number in range(made.get_nfilters())]
     data = dataset[...]
     return data.dtype.str, dataset.shape, dataset.maxshape, dataset.chunks, filters, data.tolist()
-
-
-def _attributes(item):
-    return {name: repr(value) for name, value in item.attrs.items() if name != TOKEN_ATTRIBUTE}
-
-
-def hidden(path):
-    """Return the names that no finished write leaves."""
-    with h5py.File(path, "r") as file:
-        return [name for name in file if name.startswith(HIDDEN)]
 
 
 class Judge:
@@ -76,9 +48,9 @@ class Judge:
         path = Path(folder, "by-h5py.h5")
         if case.begin_with is not None:
             case.begin_with(path)
-            self.old = content(path)
+            self.old = _content(path)
         case.by_h5py(path)
-        self.new = content(path)
+        self.new = _content(path)
         # Both may be older than the format.
         self.is_dumped = shutil.which("h5dump") is not None and _dumped(path).returncode == 0
         self.by_pyfive = {name for name, held in self.new.items() if _is_read_by_pyfive(path, name, held[0])}
@@ -92,7 +64,7 @@ class Judge:
         if not path.exists():
             require(self.old is None, "the file is gone")
             return
-        found = content(path)
+        found = _content(path)
         if self.old is None or not self.case.placed:
             require(found in (self.old, self.new), f"neither old nor new: {self._odd(found)}")
             return
@@ -111,7 +83,7 @@ class Judge:
 
     def _is_whole(self, path):
         try:
-            return content(path) == self.new
+            return _content(path) == self.new
         except (OSError, RuntimeError, KeyError):  # a transaction was cut off
             return False
 
@@ -145,29 +117,29 @@ class Judge:
             require(not path.exists() or not hidden(path), "discard leaves what is hidden")
             was_side = False
         was_side = was_side and not self._is_whole(path)
-        before = _notes(root)
+        before = lines(Path(root, READS))
         self.case.write(root, scheduler="synchronous", resume=True)
         self._require_whole(root)
         if was_side and how == "resume" and self.case.scheduler == "synchronous":
-            again = set(_notes(root)[len(before) :]) & set(before[:-1])
+            again = set(lines(Path(root, READS))[len(before) :]) & set(before[:-1])
             require(not again, f"read again, and not in flight: {sorted(again)}")
         if self.once_more and (not self.case.appends or TOKENS):
             self._write_once_more(root)
 
     def _write_once_more(self, root):
-        path, notes = Path(root, FILE), _notes(root)
+        path, read = Path(root, FILE), lines(Path(root, READS))
         held = path.read_bytes()
         self.case.write(root, scheduler="synchronous", resume=True)
         is_same = path.read_bytes() == held and set(os.listdir(root)) <= {FILE, READS}
         if self.case.is_known:
             require(is_same, "the same call once more changes the file, or leaves others")
-            require(_notes(root) == notes, "the same call once more reads its source")
+            require(lines(Path(root, READS)) == read, "the same call once more reads its source")
         if not is_same:
             self._require_whole(root)
 
     def _require_whole(self, root):
         path = Path(root, FILE)
-        found = content(path)
+        found = _content(path)
         for name in sorted({*found, *self.new}):
             require(found.get(name) == self.new.get(name), f"{name} is not what h5py would have made")
         require(not hidden(path), "something hidden is left")
@@ -203,8 +175,3 @@ def _is_read_by_pyfive(path, name, held):
             return np.array_equal(file[name][...], np.array(held[5], held[0]))
     except Exception:
         return False
-
-
-def _notes(root):
-    path = Path(root, READS)
-    return path.read_text().split("\n")[:-1] if path.exists() else []

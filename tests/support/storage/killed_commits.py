@@ -5,37 +5,27 @@ Usage: python -m tests.support.storage.killed_commits exclusive|shared FOLDER
 
 import itertools
 import os
+import signal
 import sys
 from pathlib import Path
 
 from dask_chunkio.storage.journal.redo_record import read_redo_record
+from tests.support.processes import in_child
 from tests.support.storage.writes import Write, numbers
+from tests.support.system_calls import kill_at
 
-KILLED = 9
 
+def kill_at_piece(number):
+    """Die at a write to the disk; of pieces that are written by one call, each counts."""
 
-def kill_at(number):
-    calls = itertools.count()
-    pwrite, ftruncate = os.pwrite, os.ftruncate
-
-    def dying_pwrite(descriptor, data, offset):
-        if next(calls) == number:
-            pwrite(descriptor, bytes(data)[: len(data) // 2], offset)
-            os._exit(KILLED)
-        return pwrite(descriptor, data, offset)
-
-    def dying_ftruncate(descriptor, size):
-        if next(calls) == number:
-            os._exit(KILLED)
-        return ftruncate(descriptor, size)
-
-    def dying_pwritev(descriptor, views, offset):
+    def pwritev(descriptor, views, offset):
         for view in views:
-            dying_pwrite(descriptor, view, offset)
+            os.pwrite(descriptor, view, offset)
             offset += len(view)
         return sum(map(len, views))
 
-    os.pwrite, os.pwritev, os.ftruncate = dying_pwrite, dying_pwritev, dying_ftruncate
+    os.pwritev = pwritev
+    kill_at(number, ("pwrite", "ftruncate"))
 
 
 def the_write(path, exclusive):
@@ -47,9 +37,8 @@ def the_write(path, exclusive):
 def first_process(path, exclusive, number):
     write = the_write(path, exclusive)
     write.commit(0)
-    kill_at(number)
+    kill_at_piece(number)
     write.commit(1)
-    os._exit(0)
 
 
 def second_process(path, exclusive):
@@ -63,26 +52,14 @@ def second_process(path, exclusive):
     write.check()
 
 
-def run_in_child(function, *arguments):
-    child = os.fork()
-    if child == 0:
-        try:
-            function(*arguments)
-        except BaseException as error:
-            sys.stderr.write(f"{function.__name__}{arguments}: {error!r}\n")
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 def main():
     exclusive, folder = sys.argv[1] == "exclusive", Path(sys.argv[2])
     for number in itertools.count():
         path = folder / f"{number}.h5"
-        ended = run_in_child(first_process, path, exclusive, number)
-        assert ended in (0, KILLED)
+        ended = in_child(first_process, path, exclusive, number)
+        assert ended in (0, -signal.SIGKILL)
         assert not os.path.lexists(path)
-        assert run_in_child(second_process, path, exclusive) == 0
+        assert in_child(second_process, path, exclusive) == 0
         if ended == 0:
             break
     sys.stdout.write(f"{number} kills\n")

@@ -23,8 +23,11 @@ from dask_chunkio.storage.filesystem import placement_barrier
 from dask_chunkio.storage.filesystem.locks import try_exclusive, unlock
 from dask_chunkio.storage.journal.redo_record import RedoRecord
 from dask_chunkio.storage.take_over import take_over
+from tests.support.processes import exit_code, forked
 from tests.support.storage.writes import Write
 
+# How a process ends whose write was over, or somebody else's.
+REFUSED = 3
 PLACING = ("before placing", "placing")
 OUTSIDE = ("encoding", *PLACING)
 INSIDE = ("reserving", "before the log", "before applying", "applying", "after applying")
@@ -90,22 +93,20 @@ def the_write(path, **more):
     return Write(path, name="/new/x", compression="gzip", **more)
 
 
+def commit_and_stop(path, phase):
+    """Commit, as a worker of the same write, which does not begin it anew; stop in the midst."""
+    try:
+        write = the_write(path, write_id="same")
+        stop_in(phase)
+        with write.writer.transactions.files.used():
+            write.commit(1)
+    except TargetError:
+        os._exit(REFUSED)
+
+
 def stopped_process(path, phase):
     """Run a commit that stops itself; return its process when it has."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            # A worker of the same write: it does not begin it anew.
-            write = the_write(path, write_id="same")
-            stop_in(phase)
-            with write.writer.transactions.files.used():
-                write.commit(1)
-            code = 0
-        except TargetError:
-            code = 3  # refused: the write was over, or somebody else's
-        finally:
-            os._exit(code)
+    child = forked(commit_and_stop, path, phase)
     _, state = os.waitpid(child, os.WUNTRACED)
     assert os.WIFSTOPPED(state), f"it never reached {phase}"
     return child
@@ -113,7 +114,7 @@ def stopped_process(path, phase):
 
 def end(child, ending):
     os.kill(child, signal.SIGKILL if ending == "killed" else signal.SIGCONT)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return exit_code(child)
 
 
 def is_locked(path):
@@ -192,7 +193,7 @@ def late(path, phase):
     write.commit_missing()
     write.finish()
     before = path.read_bytes()
-    assert end(child, "continued") == 3
+    assert end(child, "continued") == REFUSED
     assert path.read_bytes() == before
     write.check()
 

@@ -6,7 +6,6 @@ import inspect
 import os
 import random
 import signal
-import sys
 import time
 import traceback
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ import h5py
 import numpy as np
 
 import dask_chunkio as dcio
+from tests.support.iterators import FromArray
+from tests.support.processes import forked
 
 FILE = "out.h5"
 COLUMNS, ROWS = 12, 24
@@ -29,7 +30,7 @@ NO_CLUSTER = "no cluster"
 SECONDS = 60
 
 
-class Stormy(dcio.GenericDataChunkIterator):
+class Stormy(FromArray):
     """An array whose reading takes its time; at one buffer it forks a child, or waits at a gate.
 
     Parameters
@@ -47,10 +48,10 @@ class Stormy(dcio.GenericDataChunkIterator):
     """
 
     def __init__(self, data, folder, job, *, gate=None, fork=None, pause=0.0):
-        self.data, self.folder, self.job = data, folder, job
+        self.folder, self.job = folder, job
         self.gate, self.fork, self.pause = gate, fork, pause
         shape = tuple(map(min, BUFFER, data.shape))
-        super().__init__(buffer_shape=shape, chunk_shape=tuple(map(min, CHUNKS, shape)))
+        super().__init__(data, buffer_shape=shape, chunk_shape=tuple(map(min, CHUNKS, shape)))
 
     def _get_data(self, selection):
         if selection[0].start == self.fork:
@@ -58,13 +59,7 @@ class Stormy(dcio.GenericDataChunkIterator):
         if selection[0].start == self.gate:
             wait_at(gate_of(self.folder, self.job))
         time.sleep(self.pause)
-        return self.data[selection]
-
-    def _get_maxshape(self):
-        return self.data.shape
-
-    def _get_dtype(self):
-        return self.data.dtype
+        return super()._get_data(selection)
 
 
 def gate_of(folder, job):
@@ -197,20 +192,9 @@ def _scheduler(name):
         yield client
 
 
-def forked(function, *arguments):
+def forked_deaf(function, *arguments):
     """Run a function in a process of its own, which SIGINT does not reach at first, and return its id."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    child = os.fork()
-    if child:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    if child == 0:
-        code = 1
-        try:
-            function(*arguments)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
+    child = forked(function, *arguments)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     return child

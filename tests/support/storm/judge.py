@@ -8,16 +8,8 @@ import h5py
 import numpy as np
 import pyfive
 
+from tests.support.promises import require
 from tests.support.storm.jobs import COLUMNS, FILE
-
-
-class Broken(AssertionError):  # noqa: N818
-    """A promise that is not kept."""
-
-
-def require(is_true, words):
-    if not is_true:
-        raise Broken(words)
 
 
 def require_whole(folder, jobs):

@@ -26,10 +26,11 @@ from pathlib import Path
 import psutil
 
 import dask_chunkio as dcio
-from tests.support.storm.jobs import FILE, NO_CLUSTER, SECONDS, Job, attempt, begin, forked, gate_of
-from tests.support.storm.judge import Broken, require, require_whole
+from tests.support.files import MEMORY
+from tests.support.promises import Broken, require
+from tests.support.storm.jobs import FILE, NO_CLUSTER, SECONDS, Job, attempt, begin, forked_deaf, gate_of
+from tests.support.storm.judge import require_whole
 
-MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 KINDS = ("append", "append", "region", "region", "new", "overwrite")
 SCHEDULERS = ("synchronous",) * 10 + ("threads",) * 10 + ("processes", "cluster")
 AT_ONCE, JOBS = 4, 8
@@ -156,7 +157,7 @@ class Round:
         now = self._last_event = time.monotonic()
         due = now + self.draw.choice([0.05, 0.3, 1.0]) * self.draw.random()
         slow = arguments[3] in ("processes", "cluster")
-        pid = forked(attempt, *arguments)
+        pid = forked_deaf(attempt, *arguments)
         self.running.append(Attempt(job, pid, said, action, due + 3 * slow * self.draw.random(), now))
 
     def _action(self):
@@ -290,7 +291,7 @@ class Round:
         """Return how a second call ends, made in a process of its own while the first one goes on."""
         self._number += 1
         said = self.folder / f"attacked-{self._number}"
-        child = forked(attack, how, job, self.path, said)
+        child = forked_deaf(attack, how, job, self.path, said)
         end = time.monotonic() + PATIENCE
         while not os.waitpid(child, os.WNOHANG)[0]:
             if time.monotonic() > end:
@@ -305,7 +306,7 @@ class Round:
     def _make_all_calls_again(self):
         for job in self.jobs:
             said = self.folder / f"again-{job.number}"
-            child = forked(attack, "same call", job, self.path, said)
+            child = forked_deaf(attack, "same call", job, self.path, said)
             os.waitpid(child, 0)
             words = said.read_text() if said.exists() else "nothing"
             require(words == "ok", f"{job}, made once more after its end, says {words}")
