@@ -299,10 +299,13 @@ def test_importing_us_imports_no_package_that_is_not_needed():
 
 
 def test_the_names_of_test_files_are_unique():
-    """Pytest imports them flat: tests/ is no package."""
-    names = collections.Counter(path.name for path in TESTS.rglob("*.py"))
-    assert not names["__init__.py"]
+    """What is no test and no conftest.py is found in tests/support, under one name: each folder is a package."""
+    paths = [path for path in TESTS.rglob("*.py") if path.name != "__init__.py"]
+    names = collections.Counter(path.name for path in paths if path.name.startswith("test_"))
     assert [name for name, count in names.items() if count > 1] == []
+    others = {path for path in paths if not path.name.startswith("test_")} - {TESTS / "conftest.py"}
+    assert [path for path in others if TESTS / "support" not in path.parents] == []
+    assert [path for path in paths if not (path.parent / "__init__.py").exists()] == []
 
 
 def test_one_module_asks_hdf5_about_chunks():

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from dask.utils import format_bytes
 from distributed import wait
-from pairs import every_pair
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import ArgumentError
 from dask_chunkio.execution.block_tasks import commit_block, pass_block
+from tests.support.pairs import every_pair
 
 LOCAL = ["synchronous", "threads"]
 

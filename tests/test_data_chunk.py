@@ -3,10 +3,10 @@ import pickle
 
 import numpy as np
 import pytest
-from iterators import numbers, quarters, same
 
 from dask_chunkio.data_chunk import DataChunk
 from dask_chunkio.errors import ArgumentTypeError
+from tests.support.iterators import numbers, quarters, same
 
 
 def test_a_chunk_stands_for_its_data():

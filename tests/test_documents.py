@@ -51,6 +51,8 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 def test_the_files_that_pages_name_are_there(page: Path) -> None:
     for name in re.findall(r"\b(?:dask_chunkio|docs|tests)/[\w./]*\w/?", page.read_text(encoding="utf-8")):
         assert (ROOT / name).exists(), name
+    for name in re.findall(r"\btests\.support\.[\w.]*\w", page.read_text(encoding="utf-8")):
+        assert (ROOT / name.replace(".", "/")).with_suffix(".py").exists(), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +13,15 @@ import h5py
 import numpy as np
 import pytest
 from distributed import Client
-from interrupted_writes import DATA, Slow, write
 
 import dask_chunkio
 from dask_chunkio import GenericDataChunkIterator, status, to_hdf5
 from dask_chunkio.errors import SourceError, TargetBusyError
+from tests.support.faults.interrupted_writes import DATA, Slow, write
+from tests.support.notes import notes
+from tests.support.processes import run_python
 
-SCRIPT = Path(__file__).with_name("interrupted_writes.py")
+SCRIPT = "tests.support.faults.interrupted_writes"
 
 
 class Held(GenericDataChunkIterator):
@@ -109,15 +109,14 @@ def test_waiting_for_another_program(path: Path, pool: ThreadPoolExecutor) -> No
 )
 def test_ctrl_c_begins_no_new_buffer_and_says_how_to_go_on(path: Path, tmp_path: Path, scheduler: str) -> None:
     log = tmp_path / "log"
-    command = [sys.executable, str(SCRIPT), scheduler, str(path), str(log)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = run_python("-m", SCRIPT, scheduler, path, log, timeout=120)
     assert done.returncode == 130, done.stderr
     assert "resume the write by the same call with resume=True" in done.stdout
-    words = log.read_text().split("\n")
-    begun = {int(word.split()[1]) for word in words if word.startswith("begin")}
+    noted = notes(log)
+    begun = {words[1] for words in noted if words[0] == "begin"}
     if scheduler in ("threads", "synchronous"):
-        after = words[words.index("returned") + 1 :]
-        assert not any(after), "it returned before the calls that were running"
+        after = noted[noted.index(("returned",)) + 1 :]
+        assert not after, "it returned before the calls that were running"
     assert len(begun) < len(DATA) // 10
     kept = status(path)
     assert kept is not None
@@ -125,7 +124,7 @@ def test_ctrl_c_begins_no_new_buffer_and_says_how_to_go_on(path: Path, tmp_path:
     committed = kept.datasets[0].committed
     log.unlink()
     write(path, Slow(str(log), None), "threads", resume=True)
-    again = [word for word in log.read_text().split("\n") if word.startswith("begin")]
+    again = [words for words in notes(log) if words[0] == "begin"]
     assert len(again) == len(DATA) // 10 - committed // 2
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file["x"][...], DATA)

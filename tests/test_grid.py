@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import buffer_grids, chunk_grids
 
 from dask_chunkio.errors import AlignmentError, ArgumentError
 from dask_chunkio.geometry.grid import BufferGrid, ChunkGrid, selection_shape
+from tests.support.strategies import buffer_grids, chunk_grids
 
 grids = st.one_of(chunk_grids(), buffer_grids())
 

@@ -20,8 +20,9 @@ from dask_chunkio import GenericDataChunkIterator, status, to_hdf5
 from dask_chunkio.execution.interrupts import Interrupts, interruptible
 from dask_chunkio.filters.chunk_format import Payload
 from dask_chunkio.storage import session
+from tests.support.processes import run_python, wait_until
 
-STORM = Path(__file__).parent / "faults" / "pressed_writes.py"
+STORM = "tests.support.faults.pressed_writes"
 DATA = np.arange(1200, dtype="i4").reshape(120, 10)
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to itself")
@@ -217,17 +218,9 @@ def test_other_threads_set_no_handler(tmp_path: Path) -> None:
     assert set(seen) == {signal.default_int_handler}
 
 
-def wait_until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
 @pytest.mark.parametrize("rounds", [4, pytest.param(0, marks=pytest.mark.heavy)])
 def test_a_storm(rounds: int) -> None:
     seed = "7" if rounds else os.environ.get("CTRL_C_SEED", "11")
     count = str(rounds) if rounds else os.environ.get("CTRL_C_ROUNDS", "36")
-    words = [sys.executable, str(STORM), count, seed]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=280, check=False)
+    done = run_python("-m", STORM, count, seed, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr

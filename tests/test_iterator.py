@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from iterators import Describing, FromArray, numbers, quarters, same
-from strategies import buffer_grids
 
 from dask_chunkio.errors import ArgumentTypeError, IteratorArgumentError, SourceError
+from tests.support.iterators import Describing, FromArray, numbers, quarters, same
+from tests.support.strategies import buffer_grids
 
 
 @given(buffer_grids().filter(lambda g: all(b <= max(n, 1) for b, n in zip(g.buffer_shape, g.shape, strict=True))))

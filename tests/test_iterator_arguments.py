@@ -3,10 +3,10 @@ import pickle
 
 import numpy as np
 import pytest
-from iterators import Describing, FromArray, numbers, quarters
 
 from dask_chunkio.errors import AlignmentError, ArgumentError, ArgumentTypeError, IteratorArgumentError
 from dask_chunkio.iterator import GenericDataChunkIterator
+from tests.support.iterators import Describing, FromArray, numbers, quarters
 
 
 class Bar:

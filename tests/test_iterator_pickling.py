@@ -2,7 +2,8 @@ import pickle
 import threading
 
 import pytest
-from iterators import FromArray, numbers, quarters, same
+
+from tests.support.iterators import FromArray, numbers, quarters, same
 
 
 class AsHdmfPickles(FromArray):

@@ -5,7 +5,8 @@ import pickle
 import threading
 
 import pytest
-from iterators import Describing, numbers, quarters, same
+
+from tests.support.iterators import Describing, numbers, quarters, same
 
 
 class Bar:

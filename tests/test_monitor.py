@@ -8,11 +8,11 @@ import types
 import dask
 import numpy as np
 import pytest
-from iterators import FromArray
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import ArgumentTypeError, SourceError
 from dask_chunkio.execution.progress import wants_progress
+from tests.support.iterators import FromArray
 
 DATA = np.arange(6000, dtype="i4").reshape(600, 10)
 LAYOUT = {"chunks": (50, 10), "buffer_shape": (100, 10)}

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 
 import h5py
@@ -12,7 +10,6 @@ import pytest
 from hdmf.data_utils import DataChunkIterator
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from iterators import numbers
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import (
@@ -23,6 +20,8 @@ from dask_chunkio.errors import (
     SourceError,
     TargetExistsError,
 )
+from tests.support.iterators import numbers
+from tests.support.processes import run_python
 
 here = pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
 
@@ -173,8 +172,8 @@ def test_a_stream_that_is_shorter_than_what_was_committed(target, rows):
 KILLED = """
 import os, signal, sys
 import dask_chunkio as dcio
-from iterators import numbers
-from test_open_ended import rows_of, write
+from tests.support.iterators import numbers
+from tests.test_open_ended import rows_of, write
 
 def dying(data):
     for chunk in rows_of(data):
@@ -189,8 +188,7 @@ write(sys.argv[1], dying(numbers((101, 5))), "threads")
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
 @pytest.mark.parametrize("killed_at", [33, *(pytest.param(at, marks=pytest.mark.heavy) for at in (9, 99))])
 def test_a_killed_one_is_resumed(target, killed_at):
-    command = [sys.executable, "-c", KILLED, target, str(killed_at)]
-    ended = subprocess.run(command, cwd=os.path.dirname(__file__), check=False)
+    ended = run_python("-c", KILLED, target, killed_at)
     assert ended.returncode == -signal.SIGKILL
     data = numbers((101, 5))
     write(target, rows_of(data, 10), "threads", resume=True)

@@ -6,12 +6,12 @@ import dask.array as da
 import h5py
 import numpy as np
 import pytest
-from iterators import FromArray, numbers
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import ArgumentError
 from dask_chunkio.planning.plan import WritePlan
 from dask_chunkio.planning.plan_html import drawing
+from tests.support.iterators import FromArray, numbers
 
 DATA = np.random.default_rng(0).normal(0, 20, (2000, 64)).astype("i2")
 LAYOUT = {"chunks": (100, 64), "buffer_shape": (500, 64), "scheduler": "threads"}

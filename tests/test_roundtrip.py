@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from iterators import FromArray
 
 import dask_chunkio as dcio
+from tests.support.iterators import FromArray
 
 INTEGERS = [order + kind for order in "<>" for kind in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")]
 FLOATS = ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8"]

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import buffer_grids, chunk_grids
 
 from dask_chunkio.filters.deflate import deflate
 from dask_chunkio.filters.fletcher32 import append_fletcher32
@@ -16,6 +15,7 @@ from dask_chunkio.geometry.sizing import (
     readable_chunk_shape,
     split_buffer,
 )
+from tests.support.strategies import buffer_grids, chunk_grids
 
 MIB = 1 << 20
 lengths = st.one_of(st.integers(0, 50), st.integers(1, 10**6), st.integers(1, 10**12))

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,36 +11,22 @@ import h5py
 import numpy as np
 import psutil
 import pytest
-import upstream_writes
-from processes import HERE, wait_until
-from upstream_writes import DATA
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import SourceError, TargetBusyError
 from dask_chunkio.storage.activity.lease import leases_in
+from tests.support.faults import upstream_writes
+from tests.support.faults.upstream_writes import DATA
+from tests.support.processes import program, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no flock")
 KINDS = [pytest.param(kind, marks=pytest.mark.heavy) for kind in ("threads", "processes", "cluster", "compute")]
 
 
-@contextlib.contextmanager
 def running(kind, path, lease="2s"):
-    """The script, in a session of its own, that all of its processes can be killed with."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, sys.path)]),
-        "DASK_CHUNKIO__LEASE_DURATION": lease,
-    }
-    command = [sys.executable, str(HERE / "upstream_writes.py"), kind, str(path), str(path.parent)]
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    """The script, and all that it starts, until the end of the context."""
+    words = "-m", "tests.support.faults.upstream_writes", kind, path, path.parent
+    return program(*words, DASK_CHUNKIO__LEASE_DURATION=lease)
 
 
 def family(process):

@@ -3,15 +3,16 @@
 import os
 import sys
 
-import forking_writes
 import h5py
 import numpy as np
 import psutil
 import pytest
-from processes import HERE, kill, program, wait_for_words
 
 import dask_chunkio as dcio
+from tests.support.faults import forking_writes
+from tests.support.processes import kill, program, wait_for_words
 
+SCRIPT = "tests.support.faults.forking_writes"
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 
 
@@ -28,7 +29,7 @@ def test_what_a_killed_writer_left_is_resumed_while_its_child_lives(tmp_path, ho
     if existing:
         with h5py.File(path, "w") as file:
             file["old"] = [1, 2]
-    with program(HERE / "forking_writes.py", how, path, tmp_path, DASK_CHUNKIO__LEASE_DURATION="300s") as process:
+    with program("-m", SCRIPT, how, path, tmp_path, DASK_CHUNKIO__LEASE_DURATION="300s") as process:
         child = psutil.Process(int(wait_for_words(tmp_path / "child")))
         kill(process.pid)
         process.wait()

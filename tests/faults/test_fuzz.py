@@ -2,17 +2,18 @@
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from tests.support.files import MEMORY
+from tests.support.processes import run_python
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts on Linux's limits and devices")
-SCRIPT = Path(__file__).with_name("fuzz_side_files.py")
-FINISHED = Path(__file__).with_name("fuzz_finished_files.py")
-MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+SCRIPT = "tests.support.fuzz.side_files"
+FINISHED = "tests.support.fuzz.finished_files"
 # Of the heavy tests: how many cases, and which; with thousands, --timeout has to be longer.
 RUNS = int(os.environ.get("DASK_CHUNKIO_FUZZ_RUNS", "400"))
 SEED = int(os.environ.get("DASK_CHUNKIO_SEED", "1000000"))
@@ -20,8 +21,7 @@ SEED = int(os.environ.get("DASK_CHUNKIO_SEED", "1000000"))
 
 def fuzz(tmp_path, *words, script=SCRIPT, timeout=250):
     """In a process of its own, which may crash or be ended by its watchdog."""
-    words = [sys.executable, "-W", "error", str(script), "--folder", str(tmp_path), *map(str, words)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False)
+    done = run_python("-W", "error", "-m", script, "--folder", tmp_path, *words, timeout=timeout)
     lines = done.stdout.splitlines()
     said = f"ended with {done.returncode}; last lines: {done.stderr[-3000:]}"
     assert done.returncode in (0, 1), said

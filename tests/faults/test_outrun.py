@@ -1,7 +1,5 @@
 """A worker that was presumed dead finishes a write while another one repeats its tasks."""
 
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 from unittest import mock
@@ -9,13 +7,14 @@ from unittest import mock
 import h5py
 import numpy as np
 import pytest
-from zombies import DATA, Numbers
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import TargetError
 from dask_chunkio.execution import tasks
+from tests.support.faults.zombies import DATA, Numbers
+from tests.support.processes import run_python
 
-ZOMBIES = Path(__file__).with_name("zombies.py")
+ZOMBIES = "tests.support.faults.zombies"
 
 
 class Outrun(Numbers):
@@ -35,7 +34,7 @@ def finished_by_another(path, write_id, marker):
     """Have a process do all tasks of the write; it does not stop, as the marker is taken."""
     marker.touch()
     words = "as_worker", path, "before publishing", marker, write_id
-    done = subprocess.run([sys.executable, ZOMBIES, *words], capture_output=True, text=True, check=True, timeout=120)
+    done = run_python("-m", ZOMBIES, *words, check=True, timeout=120)
     assert done.stdout == "done\n"
     assert not Path(f"{path}.writing").exists()
 
@@ -83,10 +82,10 @@ def test_what_another_call_has_finished_is_still_an_error(delayed):
 
 def resumed_and_finished(path):
     script = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from zombies import Numbers; import dask_chunkio as dcio;"
+        f"import sys; from {ZOMBIES} import Numbers; import dask_chunkio as dcio;"
         "from dask_chunkio.storage.activity.activity_lock import ActivityLock;"
         "ActivityLock.take_alone = lambda *_: True;"
         "from dask_chunkio.storage import begin; begin.take_over = lambda *_, **__: True;"
-        "dcio.to_hdf5(sys.argv[2], '/new/x', Numbers(), compression='gzip', scheduler='synchronous', resume=True)"
+        "dcio.to_hdf5(sys.argv[1], '/new/x', Numbers(), compression='gzip', scheduler='synchronous', resume=True)"
     )
-    subprocess.run([sys.executable, "-c", script, ZOMBIES.parent, path], check=True, timeout=120)
+    run_python("-c", script, path, check=True, timeout=120)

@@ -11,16 +11,27 @@ import dask
 import h5py
 import numpy as np
 import pytest
-import zombies
 from distributed import Client, LocalCluster
-from processes import HERE, Call, digest, kill, outcome, program, resume, stopped, wait_until, waits_for_a_file
-from zombies import DATA, FREE, FREE_BEGINNING, FREE_FINISH, HELD, HELD_BEGINNING, HELD_FINISH, Numbers
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import TargetBusyError, TargetExistsError, WorkerError
 from dask_chunkio.storage import begin, recovery, take_over
 from dask_chunkio.storage.filesystem import placement_barrier
+from tests.support.faults import zombies
+from tests.support.faults.zombies import (
+    DATA,
+    FREE,
+    FREE_BEGINNING,
+    FREE_FINISH,
+    HELD,
+    HELD_BEGINNING,
+    HELD_FINISH,
+    Numbers,
+)
+from tests.support.files import digest
+from tests.support.processes import Call, kill, outcome, program, resume, stopped, wait_until, waits_for_a_file
 
+SCRIPT = "tests.support.faults.zombies"
 pytestmark = [
     pytest.mark.heavy,
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/locks"),
@@ -108,7 +119,7 @@ def workers(scheduler, tmp_path):
     def start(phase):
         marker = tmp_path / "marker"
         words = ["-m", "distributed.cli.dask_worker", scheduler.scheduler.address, "--no-nanny", "--nthreads", "1"]
-        words += ["--no-dashboard", "--local-directory", tmp_path, "--preload", HERE / "zombies.py"]
+        words += ["--no-dashboard", "--local-directory", tmp_path, "--preload", SCRIPT]
         environment = {"ZOMBIE_PHASE": phase, "ZOMBIE_MARKER": str(marker)}
         environment |= {f"DASK_{key.replace('.', '__').replace('-', '_').upper()}": SOON[key] for key in SOON}
         with program(*words, **environment) as first, program(*words, **environment) as second:
@@ -271,7 +282,7 @@ def test_no_write_ends_while_a_stopped_process_is_placing(place, tmp_path, monke
     """Its payloads would land in the file when the write is long over, on what may be others' data by then."""
     marker, write_id = tmp_path / "marker", tmp_path.name
     monkeypatch.setattr(placement_barrier, "_PATIENCE", 0)
-    with program(HERE / "zombies.py", "as_worker", place, phase, marker, write_id) as process:
+    with program("-m", SCRIPT, "as_worker", place, phase, marker, write_id) as process:
         zombie = stopped(marker)
         with pytest.raises(TargetBusyError, match=r"cannot end: a process has been placing .*kill it, and go on"):
             zombies.as_worker(place, write_id)
@@ -287,7 +298,7 @@ def test_a_stopped_finish_touches_nothing_of_a_write_that_began_since(tmp_path, 
     place, marker, gate, write_id = make_place(kind, tmp_path), tmp_path / "marker", tmp_path / "gate", tmp_path.name
     if kind == "existing" and "name" in phase:
         pytest.skip("the file has its name")
-    with program(HERE / "zombies.py", "as_worker", place, phase, marker, write_id) as process:
+    with program("-m", SCRIPT, "as_worker", place, phase, marker, write_id) as process:
         zombie = stopped(marker)
         # (Without a folder there is nothing to tell that this file is its own.)
         with pytest.raises(TargetExistsError) if "the folder" in phase else contextlib.nullcontext():
@@ -311,7 +322,7 @@ def test_a_stopped_replacement_replaces_nothing_that_came_since(tmp_path, phase)
     """With overwrite=True and nothing else in the file, a new file takes its place: not half of a later one."""
     place, marker, gate, write_id = make_place("new", tmp_path), tmp_path / "marker", tmp_path / "gate", tmp_path.name
     write(place, source=Numbers())
-    with program(HERE / "zombies.py", "as_worker", place, phase, marker, write_id, "overwrite") as process:
+    with program("-m", SCRIPT, "as_worker", place, phase, marker, write_id, "overwrite") as process:
         zombie = stopped(marker)
         zombies.as_worker(place, write_id, overwrite=True)
         check(place)
@@ -325,7 +336,7 @@ def test_a_stopped_replacement_replaces_nothing_that_came_since(tmp_path, phase)
 def test_a_stopped_discard_removes_nothing_of_a_write_that_began_since(place, tmp_path):
     marker, gate = tmp_path / "marker", tmp_path / "gate"
     begin_another(place, gate)
-    with program(HERE / "zombies.py", "discard", place, "discarding", marker) as process:
+    with program("-m", SCRIPT, "discard", place, "discarding", marker) as process:
         zombie = stopped(marker)
         # The lock that it holds is gone; whoever comes next removes the rest.
         dcio.discard(place)
@@ -339,7 +350,7 @@ def test_a_stopped_discard_removes_nothing_of_a_write_that_began_since(place, tm
 def without_its_lock(place, marker):
     """A call that is stopped between two tasks, and believed in for a second: nobody sees its lock."""
     words = "as_worker", place, "without its lock", marker, "first"
-    with program(HERE / "zombies.py", *words, DASK_CHUNKIO__LEASE_DURATION="1s") as process:
+    with program("-m", SCRIPT, *words, DASK_CHUNKIO__LEASE_DURATION="1s") as process:
         yield stopped(marker), process
 
 
@@ -385,7 +396,7 @@ def test_a_call_that_was_stopped_and_outlived_touches_nothing_of_a_write_that_be
 def test_a_stopped_beginning_removes_nothing_of_a_write_that_began_since(tmp_path, phase, kind):
     """It had made the folder, and not yet its activity lock; another call took the folder for its own."""
     place, marker, gate = make_place(kind, tmp_path), tmp_path / "marker", tmp_path / "gate"
-    with program(HERE / "zombies.py", "to_hdf5", place, phase, marker) as process:
+    with program("-m", SCRIPT, "to_hdf5", place, phase, marker) as process:
         zombie = stopped(marker)
         before = begin_another(place, gate, resume=True)
         words = ends(zombie, process)
@@ -400,7 +411,7 @@ def test_a_stopped_beginning_removes_nothing_of_a_write_that_began_since(tmp_pat
 def test_others_wait_for_a_beginning_that_is_stopped(tmp_path, phase, ending):
     """It has its activity lock: others are refused until it goes on, or is killed."""
     place, marker = make_place("new" if ending is resume else "existing", tmp_path), tmp_path / "marker"
-    with program(HERE / "zombies.py", "to_hdf5", place, phase, marker) as process:
+    with program("-m", SCRIPT, "to_hdf5", place, phase, marker) as process:
         zombie, before = stopped(marker), side_files(place)
         for attempt in (partial(write, place), partial(write, place, resume=True), partial(dcio.discard, place)):
             with pytest.raises(TargetBusyError, match="being written"):

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from h5py_stores import dataset, encoded, noise, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dask_chunkio.filters.chunk_format import ChunkFormat, Filter, Payload
 from dask_chunkio.filters.encoder import DirectEncoder
 from dask_chunkio.storage.hdf5.dataset import describe
+from tests.support.h5py_stores import dataset, encoded, noise, stored
 
 
 @given(

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from h5py_stores import dataset, encoded, stored
 
 from dask_chunkio.filters.chunk_format import ChunkFormat
 from dask_chunkio.filters.chunking import copied, cut_chunk
 from dask_chunkio.filters.conversion import convert
+from tests.support.h5py_stores import dataset, encoded, stored
 
 PLACES = {
     "C": lambda data: data,

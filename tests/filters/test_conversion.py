@@ -6,12 +6,12 @@ import os
 import h5py
 import numpy as np
 import pytest
-from h5py_values import bits, edges, native, stored_by_h5py
 
 from dask_chunkio.errors import CastError
 from dask_chunkio.filters.compatibility import check_conversion, is_partial, refusal
 from dask_chunkio.filters.conversion import assign, convert
 from dask_chunkio.filters.padding import without_padding
+from tests.support.h5py_values import bits, edges, native, stored_by_h5py
 
 INTEGERS = [order + kind for order in "<>" for kind in ("i2", "i4", "i8", "u2", "u4", "u8")] + ["i1", "u1"]
 FLOATS = [order + kind for order in "<>" for kind in ("f2", "f4", "f8")] + ["g", ">g"]

@@ -3,11 +3,11 @@ import zlib
 import h5py
 import numpy as np
 import pytest
-from h5py_stores import dataset, encoded, noise, pipeline_dataset, stored, walk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dask_chunkio.filters.deflate import deflate, engine_for
+from tests.support.h5py_stores import dataset, encoded, noise, pipeline_dataset, stored, walk
 
 levels = pytest.mark.parametrize("level", range(10))
 

@@ -1,9 +1,9 @@
 import h5py
 import numpy as np
 import pytest
-from h5py_stores import noise, pipeline_dataset, stored
 
 from dask_chunkio.filters.fletcher32 import append_fletcher32, fletcher32
+from tests.support.h5py_stores import noise, pipeline_dataset, stored
 
 WORDS = 32768  # the rows of the table in which the sums are taken
 

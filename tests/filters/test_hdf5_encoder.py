@@ -7,13 +7,13 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
-from h5py_stores import dataset, encoded, noise, pipeline_dataset, stored, walk
 
 from dask_chunkio.errors import FilterError
 from dask_chunkio.filters.chunk_format import ChunkFormat, Filter
 from dask_chunkio.filters.encoder import DirectEncoder
 from dask_chunkio.filters.hdf5_encoder import Hdf5Encoder, encoder_for, require_filter
 from dask_chunkio.storage.hdf5.dataset import describe
+from tests.support.h5py_stores import dataset, encoded, noise, pipeline_dataset, stored, walk
 
 STACKS = {
     "lzf": {"compression": "lzf"},

@@ -1,12 +1,12 @@
 import hdf5plugin
 import numpy as np
 import pytest
-from h5py_stores import dataset
 
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 from dask_chunkio.filters import names
 from dask_chunkio.filters.names import resolve_compression
 from dask_chunkio.filters.plugin import PLUGIN_NAMES
+from tests.support.h5py_stores import dataset
 
 NAMES = sorted(set(PLUGIN_NAMES.values()) - {"lzf", "sperr"})
 

@@ -10,7 +10,6 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
-from h5py_stores import dataset, encoded, noise, pipeline_dataset, stored, walk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from dask_chunkio.filters.encoder import DirectEncoder, direct_steps
 from dask_chunkio.filters.hdf5_encoder import Hdf5Encoder, encoder_for
 from dask_chunkio.filters.plugin import find_plugin
 from dask_chunkio.storage.hdf5.dataset import describe
+from tests.support.h5py_stores import dataset, encoded, noise, pipeline_dataset, stored, walk
 
 ANY = ["u1", "<i2", ">i4", "f8", "c16", "S7", "V3"]
 FLOATS = ["<f4", "<f8", ">f4"]

@@ -1,11 +1,11 @@
 import h5py
 import numpy as np
-from h5py_stores import noise, pipeline_dataset, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dask_chunkio.filters.fletcher32 import append_fletcher32
 from dask_chunkio.filters.shuffle import shuffle
+from tests.support.h5py_stores import noise, pipeline_dataset, stored
 
 SHUFFLE = h5py.h5p.PropDCID.set_shuffle
 FLETCHER32 = h5py.h5p.PropDCID.set_fletcher32

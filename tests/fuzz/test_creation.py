@@ -1,9 +1,10 @@
-"""Random creations by plain h5py and by us; `python tests/fuzz/creation.py --runs 5000` for more."""
+"""Random creations by plain h5py and by us; `python -m tests.support.fuzz.creation --runs 5000` for more."""
 
 import os
 
 import pytest
-from creation import DOCUMENTED, DOCUMENTS, MORE, OF_NO_ELEMENTS, case_of, check
+
+from tests.support.fuzz.creation import DOCUMENTED, DOCUMENTS, MORE, OF_NO_ELEMENTS, case_of, check
 
 RUNS = int(os.environ.get("DASK_CHUNKIO_RUNS", "150"))
 

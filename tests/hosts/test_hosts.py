@@ -1,19 +1,19 @@
 """Scheduler, client and workers on hosts of their own: network namespaces with their own addresses."""
 
 import contextlib
-import importlib
 import os
+import shlex
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import h5py
-import network_client
 import numpy as np
 import pytest
 
-HERE = Path(__file__).parent
+from tests.support.hosts import network_client
+from tests.support.network.mounts import file_system, mounted
+from tests.support.processes import environment, python
+
 HOSTS = {"scheduler": "10.213.77.1", "client": "10.213.77.2", "worker1": "10.213.77.3", "worker2": "10.213.77.4"}
 PREFIX = "dcio"
 
@@ -67,17 +67,16 @@ def on(host, *words):
 @contextlib.contextmanager
 def cluster_of_hosts(tmp_path, mounts=()):
     """The address of a scheduler with two workers, each on its host; each may have a folder of its own as `shared`."""
-    environment = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parent.parent}"}
     address = f"tcp://{HOSTS['scheduler']}:8786"
-    scheduler = (sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", HOSTS["scheduler"])
-    worker = (sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", 1)
+    scheduler = python("-m", "distributed.cli.dask_scheduler", "--host", HOSTS["scheduler"])
+    worker = python("-m", "distributed.cli.dask_worker", address, "--nthreads", 1)
     commands = [on("scheduler", *scheduler, "--no-dashboard")]
     for number, host in enumerate(("worker1", "worker2")):
         own = ("--host", HOSTS[host], "--local-directory", tmp_path / host)
         bound = bind(mounts[number], tmp_path / "shared") if mounts else ()
         commands.append(on(host, *bound, *worker, *own, "--no-dashboard"))
     with hosts(), (tmp_path / "log").open("w") as log:
-        processes = [subprocess.Popen(command, env=environment, stdout=log, stderr=log) for command in commands]
+        processes = [subprocess.Popen(command, env=environment(), stdout=log, stderr=log) for command in commands]
         yield address
         for process in processes:
             process.terminate()
@@ -100,11 +99,11 @@ def test_a_client_without_the_folder(cluster, tmp_path):
     folder = tmp_path / "shared"
     folder.mkdir()
     path = folder / "out.h5"
-    script = f"mount -t tmpfs none {folder} && exec {sys.executable} {HERE / 'remote_client.py'} {cluster} {path}"
-    environment = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parent.parent}"}
+    client = shlex.join(python("-m", "tests.support.hosts.remote_client", cluster, path))
+    script = f"mount -t tmpfs none {folder} && exec {client}"
     done = subprocess.run(
         on("client", "unshare", "--mount", "sh", "-c", script),
-        env=environment,
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -123,14 +122,12 @@ def test_a_client_without_the_folder(cluster, tmp_path):
 
 
 @pytest.fixture
-def mounts(tmp_path, monkeypatch):
+def mounts(tmp_path):
     """Two mounts of one file system that keeps what it knows of files, as clients of NFS do."""
-    monkeypatch.syspath_prepend(HERE.parent / "network")
-    network_mounts = importlib.import_module("network_mounts")
-    program, missing = network_mounts.program()
+    program, missing = file_system()
     if missing:
         pytest.skip(missing)
-    with network_mounts.mounted(program, tmp_path, 2) as mounts:
+    with mounted(program, tmp_path, 2) as mounts:
         yield mounts
 
 
@@ -138,9 +135,8 @@ def test_hosts_that_see_what_others_write_when_they_open_or_lock_it(tmp_path, mo
     (tmp_path / "shared").mkdir()
     path = tmp_path / "shared" / "out.h5"
     with cluster_of_hosts(tmp_path, mounts) as address:
-        command = on("client", sys.executable, HERE / "network_client.py", address, path)
-        environment = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parent.parent}"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        command = on("client", *python("-m", "tests.support.hosts.network_client", address, path))
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout == "done\n", done.stderr + (tmp_path / "log").read_text()
     data = network_client.DATA
     expected = np.concatenate([data, data])

@@ -6,9 +6,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
-import time
-from pathlib import Path
 
 import dask
 import h5py
@@ -16,26 +13,19 @@ import numpy as np
 import psutil
 import pytest
 from distributed import Client, LocalCluster
-from gates import ManyGates, Proxy, data, open_gate, reads
 
 import dask_chunkio as dcio
+from tests.support.gates import Gated, data, open_gate, reads
+from tests.support.kills.proxy import Proxy
+from tests.support.processes import environment, python, wait_until
 
 pytestmark = pytest.mark.heavy
-HERE = Path(__file__).parent
 BUFFERS, KILLS = 120, 20
-
-
-def until(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.02)
-    return found
 
 
 @pytest.fixture
 def cluster(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
     # The cluster looks for a worker this long after its loss, once: one that is just then lost again is given up.
     monkeypatch.setitem(dask.config.config["distributed"]["deploy"], "lost-worker-timeout", "1 hour")
     with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
@@ -45,7 +35,6 @@ def cluster(monkeypatch):
 @pytest.fixture
 def client(cluster):
     with Client(cluster, set_as_default=False) as client:
-        client.run(sys.path.insert, 0, str(HERE))
         yield client
 
 
@@ -54,7 +43,7 @@ def writing(path, client, gates):
     """Write in a thread; what is given waits for it and looks at the file."""
     folder = path.parent
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        source = ManyGates(folder, BUFFERS, gates)
+        source = Gated(folder, BUFFERS, gates=gates)
         future = pool.submit(dcio.to_hdf5, path, "/x", source, scheduler=client, compression="gzip", progress=False)
 
         def finished():
@@ -87,9 +76,9 @@ def test_a_worker_is_killed_twenty_times(target, client):
     chosen, folder, killed = random.Random(1), target.parent, 0
     with writing(target, client, KILLS) as finished:
         for gate in range(KILLS):
-            until(lambda gate=gate: waiting(folder, gate, KILLS))
+            wait_until(lambda gate=gate: waiting(folder, gate, KILLS))
             # A nanny gives up a worker that dies while it starts: the next is killed when both are up.
-            pids = until(lambda killed=killed: running(client, without=killed))
+            pids = wait_until(lambda killed=killed: running(client, without=killed))
             killed = chosen.choice(pids)
             os.kill(killed, signal.SIGKILL)
             open_gate(folder, gate)
@@ -102,13 +91,13 @@ def test_an_adaptive_cluster_grows_and_shrinks(target, cluster, client):
     folder, gates = target.parent, 3
     cluster.adapt(minimum=1, maximum=3, interval="100ms", wait_count=1)
     with writing(target, client, gates) as finished:
-        until(lambda: len(waiting(folder, 0, gates)) == 3)
+        wait_until(lambda: len(waiting(folder, 0, gates)) == 3)
         open_gate(folder, 0)
-        until(lambda: len(waiting(folder, 1, gates)) == 3)
+        wait_until(lambda: len(waiting(folder, 1, gates)) == 3)
         cluster.adapt(minimum=1, maximum=1, interval="100ms", wait_count=1)
-        until(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 1)
+        wait_until(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 1)
         open_gate(folder, 1)
-        until(lambda: waiting(folder, 2, gates))
+        wait_until(lambda: waiting(folder, 2, gates))
         cluster.adapt(minimum=2, maximum=3, interval="100ms", wait_count=1)
         open_gate(folder, 2)
         finished()
@@ -122,35 +111,36 @@ def test_workers_are_retired(target, cluster, client):
     client.wait_for_workers(2 + gates, timeout=60)
     with writing(target, client, gates) as finished:
         for gate in range(gates):
-            until(lambda gate=gate: waiting(folder, gate, gates))
+            wait_until(lambda gate=gate: waiting(folder, gate, gates))
             leaving = next(iter(client.scheduler_info(n_workers=-1)["workers"]))
             open_gate(folder, gate)
             client.retire_workers([leaving])
-            until(lambda leaving=leaving: leaving not in client.scheduler_info(n_workers=-1)["workers"])
+            wait_until(lambda leaving=leaving: leaving not in client.scheduler_info(n_workers=-1)["workers"])
         finished()
     assert len(reads(folder)) <= BUFFERS + 2 * gates
 
 
 @pytest.fixture
-def proxied(client, cluster, tmp_path, monkeypatch):
+def proxied(client, cluster, tmp_path):
     """Two workers in place of the first, that reach the scheduler through a proxy.
 
     A worker that loses its connection ends, with its nanny; here, as a batch system does, another is begun.
     """
-    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
     proxy = Proxy(int(cluster.scheduler_address.rpartition(":")[2]))
     before = list(client.scheduler_info(n_workers=-1)["workers"])
-    command = [sys.executable, "-m", "distributed.cli.dask_worker", f"tcp://127.0.0.1:{proxy.port}", "--nthreads", "1",
-               "--no-dashboard", "--host", "127.0.0.1", "--local-directory", str(tmp_path)]  # fmt: skip
+    command = python("-m", "distributed.cli.dask_worker", f"tcp://127.0.0.1:{proxy.port}", "--nthreads", 1,
+                     "--no-dashboard", "--host", "127.0.0.1", "--local-directory", tmp_path)  # fmt: skip
     script = 'while :; do "$@"; done'
     workers = [
-        subprocess.Popen(["sh", "-c", script, "-", *command], stderr=subprocess.DEVNULL, start_new_session=True)
+        subprocess.Popen(
+            ["sh", "-c", script, "-", *command], env=environment(), stderr=subprocess.DEVNULL, start_new_session=True
+        )
         for _ in range(2)
     ]
     try:
         client.wait_for_workers(4, timeout=60)
         client.retire_workers(before)
-        until(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 2)
+        wait_until(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 2)
         yield proxy
     finally:
         for worker in workers:
@@ -167,11 +157,11 @@ def test_the_workers_connections_are_cut_and_restored(target, client, proxied):
     folder, gates = target.parent, 2
     with writing(target, client, gates) as finished:
         for gate in range(gates):
-            until(lambda gate=gate: waiting(folder, gate, gates))
+            wait_until(lambda gate=gate: waiting(folder, gate, gates))
             proxied.cut()
-            until(lambda: not client.scheduler_info(n_workers=-1)["workers"])
+            wait_until(lambda: not client.scheduler_info(n_workers=-1)["workers"])
             proxied.restore()
-            until(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 2)
+            wait_until(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 2)
             open_gate(folder, gate)
         finished()
     assert len(reads(folder)) <= BUFFERS + 2 * gates
@@ -188,11 +178,11 @@ def test_the_clients_connection_is_cut_and_restored(target, cluster):
         writing(target, far, gates) as finished,
     ):
         for gate in range(gates):
-            until(lambda gate=gate: waiting(folder, gate, gates))
+            wait_until(lambda gate=gate: waiting(folder, gate, gates))
             proxy.cut()
-            until(lambda: far.status == "connecting")
+            wait_until(lambda: far.status == "connecting")
             proxy.restore()
             open_gate(folder, gate)
-            until(lambda: far.status == "running")
+            wait_until(lambda: far.status == "running")
         finished()
     assert len(reads(folder)) <= BUFFERS + 2 * gates

@@ -5,58 +5,26 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
-from pathlib import Path
 
 import h5py
 import numpy as np
 import psutil
 import pytest
-from cluster_writes import BUFFER, SHAPE, data, write
 from distributed import Client
 
 import dask_chunkio as dcio
+from tests.support.gates import BUFFER, data, open_gate, reads
+from tests.support.kills.cluster_writes import BUFFERS, FREE, write
+from tests.support.processes import program, wait_until
 
 pytestmark = pytest.mark.heavy
-HERE = Path(__file__).parent
-# The first half of the buffers can be read at once.
-FREE = SHAPE[0] // BUFFER[0] // 2
-
-
-def until(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.02)
-    return found
 
 
 @pytest.fixture
 def start(tmp_path):
     """Start Python processes that end with the test."""
-    started = []
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
-
-    def start(*words):
-        process = subprocess.Popen(
-            [sys.executable, *map(str, words)],
-            env=environment,
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.kill()
-        process.kill()
-        process.communicate()
+    with contextlib.ExitStack() as stack:
+        yield lambda *words: stack.enter_context(program(*words, cwd=tmp_path, stderr=subprocess.STDOUT))
 
 
 @pytest.fixture
@@ -65,7 +33,7 @@ def cluster(start, tmp_path):
     file = tmp_path / "scheduler.json"
     scheduler = start("-m", "distributed.cli.dask_scheduler", "--port", 0, "--host", "127.0.0.1", "--no-dashboard",
                       "--scheduler-file", file)  # fmt: skip
-    until(lambda: file.exists() and "address" in json.loads(file.read_text() or "{}"))
+    wait_until(lambda: file.exists() and "address" in json.loads(file.read_text() or "{}"))
     nannies = [
         start(
             "-m",
@@ -103,18 +71,18 @@ def committed(path):
 
 def check(path):
     with h5py.File(path) as file:
-        np.testing.assert_array_equal(file["new/x"][...], data())
+        np.testing.assert_array_equal(file["new/x"][...], data(BUFFERS))
         assert set(file) <= {"new", "old"}
         if "old" in file:
             np.testing.assert_array_equal(file["old"][...], np.arange(100))
     assert not path.with_name("out.h5.writing").exists()
 
 
-def half_written(start, cluster, path, gate):
+def half_written(start, cluster, path):
     """Start a write, and return its process when the first half is committed."""
-    client = start(HERE / "cluster_writes.py", cluster["file"], path, gate)
+    client = start("-m", "tests.support.kills.cluster_writes", cluster["file"], path, path.parent)
     chunks = FREE * (BUFFER[0] // 5) * 2
-    until(lambda: committed(path) >= chunks - 8)
+    wait_until(lambda: committed(path) >= chunks - 8)
     return client
 
 
@@ -125,24 +93,22 @@ def worker_pids(cluster):
 
 @pytest.mark.parametrize("victim", ["worker", "nanny"])
 def test_the_write_completes_by_itself(start, cluster, path, tmp_path, victim):
-    gate = tmp_path / "gate"
-    client = half_written(start, cluster, path, gate)
+    client = half_written(start, cluster, path)
     pid = worker_pids(cluster)[0] if victim == "worker" else cluster["nanny"].pid
     os.kill(pid, signal.SIGKILL)
-    gate.touch()
+    open_gate(tmp_path)
     out, _ = client.communicate(timeout=120)
     assert out.endswith("done\n"), out
     check(path)
-    read = [int(line) for line in Path(f"{gate}.log").read_text().split()]
-    assert len(read) <= SHAPE[0] // BUFFER[0] + 2, "more than the buffers in flight were read again"
+    assert len(reads(tmp_path)) <= BUFFERS + 2, "more than the buffers in flight were read again"
 
 
 @pytest.mark.parametrize(
     "ending", [("client", "threads"), ("client", "cluster"), ("scheduler", "threads"), ("everything", "threads")]
 )
 def test_the_write_is_resumed(start, cluster, path, tmp_path, ending):
-    (victim, again), gate = ending, tmp_path / "gate"
-    client = half_written(start, cluster, path, gate)
+    victim, again = ending
+    client = half_written(start, cluster, path)
     before = committed(path)
     os.kill(client.pid, signal.SIGKILL)
     if victim != "client":
@@ -152,15 +118,14 @@ def test_the_write_is_resumed(start, cluster, path, tmp_path, ending):
             if process.info["cwd"] == str(tmp_path):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-    gate.touch()
-    log = Path(f"{gate}.log")
-    log.unlink()
+    open_gate(tmp_path)
+    (tmp_path / "reads").unlink()
     if again == "threads":
         # Workers that lost their scheduler end what they run.
-        write(path, str(gate), resume=True, wait=True, scheduler="threads")
+        write(path, tmp_path, resume=True, wait=True, scheduler="threads")
     else:
         with Client(scheduler_file=str(cluster["file"])):
-            write(path, str(gate), resume=True, wait=True)
+            write(path, tmp_path, resume=True, wait=True)
     check(path)
-    read = len(set(log.read_text().split()))
-    assert read <= SHAPE[0] // BUFFER[0] - before // (2 * BUFFER[0] // 5) + 2
+    read = len({buffer for _, buffer in reads(tmp_path)})
+    assert read <= BUFFERS - before // (2 * BUFFER[0] // 5) + 2

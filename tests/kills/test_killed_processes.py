@@ -2,18 +2,16 @@
 
 import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("killed_writes.py")
+from tests.support.processes import run_python
+
+SCRIPT = "tests.support.kills.killed_writes"
 
 
 def kills(runs, seed):
-    command = [sys.executable, SCRIPT, "--runs", str(runs), "--seed", str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_python("-m", SCRIPT, "--runs", runs, "--seed", seed)
     assert (done.returncode, done.stderr) == (0, "")
     found = re.match(r"(\d+) kills, nothing lost", done.stdout)
     assert int(found[1]) == runs

@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import os
 import signal
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +11,6 @@ import dask
 import dask.array as da
 import distributed
 import h5py
-import network_mounts
 import numpy as np
 import pytest
 from distributed import Event
@@ -23,8 +21,11 @@ from dask_chunkio.storage.filesystem.side_folder import is_held_open
 from dask_chunkio.storage.journal.owner import Owner
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.transaction import Transactions
+from tests.support.files import open_files
+from tests.support.network.mounts import file_system, mounted
+from tests.support.processes import in_child, wait_until
 
-PROGRAM, MISSING = network_mounts.program()
+PROGRAM, MISSING = file_system()
 needs_mounts = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 DATA = np.arange(40_000, dtype="i4").reshape(4000, 10)
 
@@ -42,31 +43,13 @@ class Half:
 
 @pytest.fixture
 def mount(tmp_path):
-    with network_mounts.mounted(PROGRAM, tmp_path, 1) as (mount,):
+    with mounted(PROGRAM, tmp_path, 1) as (mount,):
         yield mount
 
 
 @pytest.fixture(params=["local", pytest.param("network", marks=needs_mounts)])
 def folder(request, tmp_path):
     return request.getfixturevalue("mount") if request.param == "network" else tmp_path
-
-
-def wait_until(condition):
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, "it never came to be"
-        time.sleep(0.02)
-
-
-def open_files(folder):
-    """Return the files in a folder that this process has open."""
-    found = []
-    for descriptor in os.listdir("/proc/self/fd"):
-        try:
-            found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
-        except FileNotFoundError:
-            continue
-    return [name for name in found if name.startswith(f"{folder}/")]
 
 
 def lazy():
@@ -86,13 +69,7 @@ def write(path, source=DATA, **keywords):
 
 def cut_off(path):
     """Leave half of a write."""
-    child = os.fork()
-    if child == 0:
-        try:
-            write(path, Half())
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert in_child(write, path, Half()) == -signal.SIGKILL
     assert dcio.status(path).datasets[0].committed == 4
 
 
@@ -270,7 +247,7 @@ def test_where_several_hosts_write_each_byte_is_flushed_as_it_is(target, spans_h
 @needs_mounts
 def test_the_journal_of_another_host_is_seen(tmp_path):
     """Attributes of files that are open are believed in, as clients of NFS do."""
-    with network_mounts.mounted(PROGRAM, tmp_path, 2) as mounts:
+    with mounted(PROGRAM, tmp_path, 2) as mounts:
         (tmp_path / "stored" / "out.h5.writing").mkdir()
         (tmp_path / "stored" / "out.h5.writing" / "lock").touch()
         hosts = [

@@ -12,27 +12,26 @@ from random import Random
 import h5py
 import numpy as np
 import pytest
-from power_writes import (
+
+import dask_chunkio
+from dask_chunkio.errors import ChunkIOError
+from dask_chunkio.storage.filesystem import disk
+from tests.support.files import content, values
+from tests.support.power.power_writes import (
     FILE,
     SEED,
     TIMES,
-    Broken,
     Case,
     Source,
     acked,
     acknowledging,
     check_here,
-    content,
     folder,
-    require,
     some_of,
     without_pauses,
 )
-from simulated_disk import Recorder, disks_after
-
-import dask_chunkio
-from dask_chunkio.errors import ChunkIOError
-from dask_chunkio.storage.filesystem import disk
+from tests.support.power.simulated_disk import Recorder, disks_after
+from tests.support.promises import Broken, require
 
 
 def noise(seed, rows):
@@ -63,12 +62,12 @@ class Visible(Case):
 
     def new(self, old):
         (name, data), *_ = self.data.items()
-        before = np.frombuffer(old[name][0], "i4").reshape(-1, 64)
+        before = np.frombuffer(old[name][0][-1], "i4").reshape(-1, 64)
         after = np.zeros((max(len(before), self.first + len(data)), 64), "i4")
         after[: len(before)] = before
         after[self.first : self.first + len(data)] = data
         attrs = {"dask_chunkio_tokens"} if "token" in self.keywords else set()
-        return old | {name: (after.tobytes(), after.shape, attrs)}
+        return old | {name: (values(after), attrs)}
 
 
 X, NEW = noise(6, 8), noise(7, 6)
@@ -130,16 +129,13 @@ def new_content(case, old):
     if isinstance(case, Visible):
         return case.new(old)
     names = {"/" + os.path.dirname(name).strip("/") for name in case.data} - {"/"}
-    groups = {name: ("group", None, set()) for name in names if name not in old}
-    return {"/": {}} | old | groups | {name: (data.tobytes(), data.shape, set()) for name, data in case.data.items()}
+    groups = {name: ("group", set()) for name in names if name not in old}
+    return {"/": ("group", set())} | old | groups | {name: (values(data), set()) for name, data in case.data.items()}
 
 
-def plain(path):
-    """Return what a file holds, with the names of the attributes alone."""
-    return {
-        name: (*found[:2], set(found[2])) if isinstance(found, tuple) else found
-        for name, found in content(path).items()
-    }
+def plain(found):
+    """Return the content of a file with the names of the attributes alone."""
+    return {name: (held, set(attributes)) for name, (held, attributes) in found.items()}
 
 
 def judge(case, contents, left, acks, is_done):
@@ -149,12 +145,12 @@ def judge(case, contents, left, acks, is_done):
         path = os.path.join(root, FILE)
         left.make(root)
         if is_done:
-            require(plain(path) == new, "the call had ended, and its data are not there")
+            require(plain(content(path)) == new, "the call had ended, and its data are not there")
         if isinstance(case, Visible):
             case.write(root, resume=True)
         else:
             check_here(case, old, root, acks, "resume")
-        require(plain(path) == new, "the same call does not lead to the right file")
+        require(plain(content(path)) == new, "the same call does not lead to the right file")
         require(not os.path.lexists(path + ".writing"), "side files are left")
 
 
@@ -168,7 +164,7 @@ def broken(case, at, most, points):
     if recorder.dropped is None:
         return None
     raw = case.old()
-    old = {name: (*one[:2], set(one[2])) if isinstance(one, tuple) else one for name, one in raw.items()}
+    old = plain(raw)
     new, end = new_content(case, old), len(recorder.events)
     since = next(count for count, event in enumerate(recorder.events, 1) if event[0] == "drop")
     random = Random(at)

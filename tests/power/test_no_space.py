@@ -10,8 +10,14 @@ from random import Random
 import h5py
 import numpy as np
 import pytest
-from failing_disk import FailingDisk, still_open
-from power_writes import (
+
+import dask_chunkio
+from dask_chunkio.errors import SourceError, TargetError
+from dask_chunkio.storage import session
+from dask_chunkio.storage.filesystem import locks
+from tests.support.files import content, still_open
+from tests.support.power.failing_disk import FailingDisk
+from tests.support.power.power_writes import (
     FILE,
     SEED,
     TIMES,
@@ -19,18 +25,12 @@ from power_writes import (
     acknowledging,
     check,
     check_here,
-    content,
     folder,
     is_begun,
     some_of,
     without_pauses,
 )
-from simulated_disk import Disk
-
-import dask_chunkio
-from dask_chunkio.errors import SourceError, TargetError
-from dask_chunkio.storage import session
-from dask_chunkio.storage.filesystem import locks
+from tests.support.power.simulated_disk import Disk
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 

@@ -7,7 +7,10 @@ from random import Random
 import h5py
 import numpy as np
 import pytest
-from power_writes import (
+
+import dask_chunkio
+from dask_chunkio.errors import TargetError
+from tests.support.power.power_writes import (
     FILE,
     SEED,
     TIMES,
@@ -20,10 +23,7 @@ from power_writes import (
     some_of,
     without_pauses,
 )
-from simulated_disk import disks_after
-
-import dask_chunkio
-from dask_chunkio.errors import TargetError
+from tests.support.power.simulated_disk import disks_after
 
 
 def noise(seed, rows, columns=64):

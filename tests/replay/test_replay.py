@@ -2,20 +2,19 @@
 
 import os
 import random
-import subprocess
-import sys
 import textwrap
-from pathlib import Path
 
 import pytest
-from call_recorder import build, can_record, record
-from call_replayer import Tree
-from replay_cases import CASES
+
+from tests.support.processes import python, run_python
+from tests.support.replay.call_recorder import build, can_record, record
+from tests.support.replay.call_replayer import Tree
+from tests.support.replay.replay_cases import CASES
 
 pytestmark = pytest.mark.skipif(not can_record(), reason="calls are recorded on Linux, by a library that cc compiles")
 # How many times as much the heavy test tries.
 TIMES = int(os.environ.get("DASK_CHUNKIO_TIMES", "1"))
-SCRIPT = Path(__file__).with_name("replay_writes.py")
+SCRIPT = "tests.support.replay.replay_writes"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +27,7 @@ def recorded(library, folder, program):
     root.mkdir()
     (root / "old").write_bytes(b"old")
     tree = Tree.at(root)
-    command = [sys.executable, "-c", textwrap.dedent(program), str(root)]
+    command = python("-c", textwrap.dedent(program), root)
     calls = record(library, root, folder / "log", command)
     for call in calls:
         tree.add(call)
@@ -116,8 +115,7 @@ def test_a_call_that_goes_past_the_recorder_shows(library, tmp_path):
 
 
 def replay(seed, *words):
-    command = [sys.executable, SCRIPT, "--seed", str(seed), *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_python("-m", SCRIPT, "--seed", seed, *words)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     return done.stdout
 

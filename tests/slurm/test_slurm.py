@@ -3,31 +3,32 @@
 import concurrent.futures
 import contextlib
 import os
+import shlex
 import sys
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-import slurm_daemons
 from distributed import Client
-from gated import BUFFERS, LAYOUT, Gated, data, open_gate, readers, reads
-from slurm_daemons import call, wait_until
 
 import dask_chunkio as dcio
+from tests.support.gates import data, open_gate, readers, reads
+from tests.support.processes import environment, python, wait_until
+from tests.support.slurm import daemons
+from tests.support.slurm.batch_write import BUFFERS, LAYOUT, source
+from tests.support.slurm.daemons import call
 
 jobqueue = pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
-HERE = Path(__file__).parent
 pytestmark = [
     pytest.mark.heavy,
     pytest.mark.usefixtures("slurm"),
-    pytest.mark.skipif(bool(slurm_daemons.what_is_missing()), reason=slurm_daemons.what_is_missing()),
+    pytest.mark.skipif(bool(daemons.what_is_missing()), reason=daemons.what_is_missing()),
 ]
 
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
-    with slurm_daemons.running(tmp_path_factory.mktemp("slurm")):
+    with daemons.running(tmp_path_factory.mktemp("slurm")):
         yield
 
 
@@ -44,7 +45,7 @@ def cluster_of(folder, *extra):
             local_directory=str(folder),
             log_directory=str(folder / "logs"),
             worker_extra_args=list(extra),
-            job_script_prologue=[f"export PYTHONPATH={HERE}:{HERE.parent.parent}", f"cd {folder}"],
+            job_script_prologue=[f"export PYTHONPATH={environment()['PYTHONPATH']}", f"cd {folder}"],
             scheduler_options={"dashboard_address": "127.0.0.1:0"},
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
@@ -59,12 +60,12 @@ def pool():
 
 
 def written(pool, folder, client, free):
-    return pool.submit(dcio.to_hdf5, folder / "out.h5", "/x", Gated(folder, free), scheduler=client, **LAYOUT)
+    return pool.submit(dcio.to_hdf5, folder / "out.h5", "/x", source(folder, free), scheduler=client, **LAYOUT)
 
 
 def check(folder, lost=0):
     with h5py.File(folder / "out.h5") as file:
-        np.testing.assert_array_equal(file["x"][...], data(), strict=True)
+        np.testing.assert_array_equal(file["x"][...], data(BUFFERS), strict=True)
     assert not (folder / "out.h5.writing").exists()
     again = [buffer for _, buffer in reads(folder)]
     assert len(again) <= BUFFERS + lost, again
@@ -125,8 +126,9 @@ def test_an_adaptive_cluster_grows_from_one_job_to_three(tmp_path, pool):
 
 def test_a_batch_job_that_is_requeued_goes_on(tmp_path):
     script = tmp_path / "job.sh"
-    script.write_text(f"#!/bin/bash\nexec {sys.executable} {HERE / 'batch_write.py'} {tmp_path}\n")
-    path = f"--export=ALL,PYTHONPATH={HERE}:{HERE.parent.parent}"
+    command = shlex.join(python("-m", "tests.support.slurm.batch_write", tmp_path))
+    script.write_text(f"#!/bin/bash\nexec {command}\n")
+    path = f"--export=ALL,PYTHONPATH={environment()['PYTHONPATH']}"
     job = call("sbatch", "--parsable", "--requeue", "-n1", "-c2", path, "-o", str(tmp_path / "log"), str(script))
     assert job.isdecimal()
     wait_until(lambda: len(reads(tmp_path)) >= 14, "the job waits at the gate", tmp_path / "log")

@@ -2,7 +2,6 @@ import dask.array as da
 import numpy as np
 import pytest
 from hdmf.data_utils import DataChunkIterator
-from iterators import quarters
 
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 from dask_chunkio.sources.adapt import as_source
@@ -11,6 +10,7 @@ from dask_chunkio.sources.base import check_read_mode
 from dask_chunkio.sources.dask_array import DaskArraySource
 from dask_chunkio.sources.iterator import IteratorSource
 from dask_chunkio.sources.stream import StreamSource
+from tests.support.iterators import quarters
 
 NUMBERS = np.arange(6).reshape(2, 3)
 

@@ -4,11 +4,11 @@ import dask.array as da
 import h5py
 import numpy as np
 import pytest
-from iterators import Describing, numbers
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import CastError, SourceError
 from dask_chunkio.sources.base import check_buffer, read_checked
+from tests.support.iterators import Describing, numbers
 
 I2, F4 = np.dtype("i2"), np.dtype("f4")
 WHERE = r"^/x, buffer 1, selection \[3:6, 0:6\]: "

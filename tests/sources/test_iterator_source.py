@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 from hdmf.data_utils import GenericDataChunkIterator as HdmfIterator
-from iterators import Describing, FromArray, numbers, quarters
 
 from dask_chunkio.errors import ArgumentError
 from dask_chunkio.sources.iterator import IteratorSource, is_iterator
+from tests.support.iterators import Describing, FromArray, numbers, quarters
 
 
 class Theirs(HdmfIterator):

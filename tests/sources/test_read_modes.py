@@ -8,10 +8,10 @@ import h5py
 import numpy as np
 import pytest
 from hdmf.data_utils import GenericDataChunkIterator as HdmfIterator
-from iterators import FromArray, numbers
 
 import dask_chunkio as dcio
 from dask_chunkio.execution import tasks
+from tests.support.iterators import FromArray, numbers
 
 SHAPE = 16, 6
 BUFFERS = 8

@@ -6,11 +6,11 @@ import pytest
 from hdmf.data_utils import DataChunk, DataChunkIterator
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from iterators import numbers
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, PicklingError, SourceError
 from dask_chunkio.sources.stream import StreamSource, is_stream
+from tests.support.iterators import numbers
 
 DATA = numbers((11, 4))
 

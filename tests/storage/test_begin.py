@@ -3,8 +3,6 @@
 import itertools
 import json
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -25,8 +23,8 @@ from dask_chunkio.errors import (
     UnfinishedWriteError,
 )
 from dask_chunkio.storage.filesystem.side_folder import Folder
+from tests.support.processes import run_python
 
-HERE = Path(__file__).parent
 X = np.arange(96, dtype="i4").reshape(12, 8)
 NEW = {"chunks": (4, 8), "compression": "gzip"}
 
@@ -627,8 +625,7 @@ def test_longer_storms(script):
 
 
 def storm(script, runs):
-    path = HERE.parent / "kills" / f"{script}.py"
-    done = subprocess.run([sys.executable, path, "--runs", str(runs)], capture_output=True, text=True, check=False)
+    done = run_python("-m", f"tests.support.kills.{script}", "--runs", runs)
     assert done.returncode == 0, done.stderr
     assert f"{runs} {STORMS[script]}" in done.stdout
 

@@ -8,7 +8,6 @@ import subprocess
 import h5py
 import numpy as np
 import pytest
-from writes import Write, longer, no_lock, numbers
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import (
@@ -20,6 +19,7 @@ from dask_chunkio.errors import (
     UnfinishedWriteError,
 )
 from dask_chunkio.storage.take_over import take_over
+from tests.support.storage.writes import Write, longer, no_lock, numbers
 
 OLD = np.random.default_rng(0).integers(0, 99, (60, 40)).astype("i4")
 NEW = np.random.default_rng(1).integers(0, 99, (50, 30)).astype("i2")

@@ -1,11 +1,11 @@
-"""Random writes into files of other libraries (`fuzz_existing_files`)."""
+"""Random writes into files of other libraries (`tests.support.fuzz.existing_files`)."""
 
 import importlib
 import os
 
 import pytest
 
-from tests.storage import fuzz_existing_files
+from tests.support.fuzz import existing_files
 
 # How many files of h5py the heavy tests write into, and which: with another seed, others.
 RUNS = int(os.environ.get("DASK_CHUNKIO_FUZZ_RUNS", "100"))
@@ -13,7 +13,7 @@ SEED = int(os.environ.get("DASK_CHUNKIO_SEED", "1"))
 
 
 def fuzz(runs, seed, maker):
-    steps, failures = fuzz_existing_files.fuzz(runs, seed, [maker])
+    steps, failures = existing_files.fuzz(runs, seed, [maker])
     words = "\n".join(f"--runs 1 --seed {number} --makers {maker}\n{words}" for number, maker, words in failures[:5])
     assert not failures, f"{len(failures)} of {runs} files\n{words}"
     assert steps >= runs // 2
@@ -30,10 +30,10 @@ def test_many_files_of_h5py():
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("maker", fuzz_existing_files.OTHERS)
+@pytest.mark.parametrize("maker", existing_files.OTHERS)
 @pytest.mark.timeout(max(300, 2 * RUNS))
 def test_many_files_of_other_libraries(maker):
-    needed = {fuzz_existing_files.OTHERS[maker], *({"tables"} if maker == "pandas" else ())}
+    needed = {existing_files.OTHERS[maker], *({"tables"} if maker == "pandas" else ())}
     for module in sorted(needed):
         try:
             importlib.import_module(module)

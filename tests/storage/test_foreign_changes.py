@@ -6,12 +6,12 @@ from unittest import mock
 import h5py
 import numpy as np
 import pytest
-from writes import Write, longer
 
 from dask_chunkio.errors import IntegrityError, TargetBusyError
 from dask_chunkio.storage.hdf5.staged_file import StagedFile
 from dask_chunkio.storage.journal.records import FILLED, pack_record
 from dask_chunkio.storage.redo_log import RedoLog
+from tests.support.storage.writes import Write, longer
 
 
 @pytest.fixture

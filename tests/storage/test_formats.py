@@ -7,9 +7,9 @@ import h5py
 import numpy as np
 import pyfive
 import pytest
-from pairs import every_pair
 
 import dask_chunkio as dcio
+from tests.support.pairs import every_pair
 
 DATA = np.random.default_rng(1).integers(0, 100, (40, 30)).astype("i2")
 INDEXES = {

@@ -14,7 +14,7 @@ import pytest
 import dask_chunkio as dcio
 from dask_chunkio.errors import ChunkIOError, IntegrityError, SourceError
 from dask_chunkio.storage import index_repair
-from tests.storage.writes import Write, numbers
+from tests.support.storage.writes import Write, numbers
 
 PLUGINS = {
     "zstd": hdf5plugin.Zstd(clevel=5),

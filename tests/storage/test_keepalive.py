@@ -2,11 +2,10 @@
 
 import threading
 
-from writes import Write
-
 from dask_chunkio.storage import session
 from dask_chunkio.storage.activity import keepalive
 from dask_chunkio.storage.activity.keepalive import Held, Keepalive, let_go, settle
+from tests.support.storage.writes import Write
 
 
 def test_an_object_that_outlives_its_graph_keeps_nothing_alive(tmp_path):

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 import dask_chunkio as dcio
 from dask_chunkio.errors import AlignmentError, ArgumentError, ArgumentTypeError, CastError, FilterError, TargetError
 from dask_chunkio.storage.redo_log import RedoLog
+from tests.support.files import MEMORY
 
 PIPELINES = (
     {},
@@ -467,7 +468,7 @@ def fuzz(examples):
     @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
     @given(writes())
     def run(drawn):
-        with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
             by_us_and_by_h5py(drawn, folder)
 
     run()

@@ -6,10 +6,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from writes import Write, numbers
 
 import dask_chunkio as dcio
 from dask_chunkio.storage import session
+from tests.support.storage.writes import Write, numbers
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="no flock")
 

@@ -1,9 +1,6 @@
 import io
 import itertools
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -14,6 +11,7 @@ from hypothesis import strategies as st
 from dask_chunkio.errors import IntegrityError
 from dask_chunkio.storage.hdf5.placeholder import placeholder
 from dask_chunkio.storage.hdf5.staged_file import StagedFile
+from tests.support.processes import run_python
 
 START = bytes(range(200))
 
@@ -145,9 +143,7 @@ def _io_error(*_):
 @pytest.mark.parametrize("fault", ["read", "stage", "erase", "interrupt"])
 def test_whichever_callback_fails_the_commit_raises_it_and_what_is_committed_stays(fault, tmp_path):
     """In a process of its own, since HDF5 crashes at its end if an exception has come out of a callback."""
-    script = Path(__file__).with_name("faulty_commits.py")
-    command = [sys.executable, script, fault, tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_python("-m", "tests.support.storage.faulty_commits", fault, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     counts = dict(line.split() for line in done.stdout.splitlines())
     assert counts.keys() == {"exclusive", "shared"}

@@ -6,7 +6,6 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from writes import Write, numbers
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import (
@@ -21,6 +20,7 @@ from dask_chunkio.storage.journal.manifest import read_manifest
 from dask_chunkio.storage.preconditions import require_free
 from dask_chunkio.storage.publish import publish
 from dask_chunkio.storage.target import Target
+from tests.support.storage.writes import Write, numbers
 
 
 def hdf5(path, *names, attribute=False):

@@ -1,14 +1,10 @@
 import contextlib
 import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from writes import Write, longer, no_lock
 
 from dask_chunkio.errors import IntegrityError, TargetError
 from dask_chunkio.filters.chunk_format import Payload
@@ -20,6 +16,8 @@ from dask_chunkio.storage.hdf5.dataset import DatasetSpec
 from dask_chunkio.storage.hdf5.staged_file import StagedFile
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.writer import Writer
+from tests.support.processes import run_python
+from tests.support.storage.writes import Write, longer, no_lock
 
 both = pytest.mark.parametrize("exclusive", [False, True], ids=["shared", "exclusive"])
 
@@ -326,9 +324,8 @@ def test_what_could_not_be_created_leaves_nothing(target):
 
 @both
 def test_killed_between_any_two_writes_to_the_disk_the_next_process_goes_on(exclusive, tmp_path):
-    script = Path(__file__).with_name("killed_commits.py")
-    command = [sys.executable, script, "exclusive" if exclusive else "shared", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    how = "exclusive" if exclusive else "shared"
+    done = run_python("-m", "tests.support.storage.killed_commits", how, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert int(done.stdout.removesuffix(" kills\n")) > 8
 
@@ -386,8 +383,7 @@ def _run(what, folder):
 
 
 def _process(what, folder):
-    script = Path(__file__).with_name("ending_processes.py")
-    return subprocess.run([sys.executable, script, what, folder], capture_output=True, text=True, check=False)
+    return run_python("-m", "tests.support.storage.ending_processes", what, folder)
 
 
 @pytest.mark.parametrize("libver", [None, "v108", "v110", "latest"])

@@ -1,18 +1,17 @@
 """Many writes into one file at once, killed, stopped, interrupted and attacked: one right file in the end."""
 
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("storm.py")
+from tests.support.processes import run_python
+
+SCRIPT = "tests.support.storm.storm"
 
 
 def storm(kills, seed):
-    command = [sys.executable, SCRIPT, "--kills", str(kills), "--seed", str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_python("-m", SCRIPT, "--kills", kills, "--seed", seed)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 rounds failed" in done.stdout
 

@@ -1,0 +1,90 @@
+"""Writes whose work upstream of them blocks, on any scheduler.
+
+Usage: python -m tests.support.faults.upstream_writes KIND OUT.h5 FOLDER
+
+KIND is threads, processes, cluster or compute.
+With FOLDER/fail, the blocked work raises, and the same call goes on in the ``except`` clause.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import dask
+import dask.array as da
+import numpy as np
+from distributed import Client, LocalCluster
+
+import dask_chunkio as dcio
+from dask_chunkio.errors import SourceError
+
+SHAPE, BLOCK, BUFFER = (800, 10), (50, 10), (100, 10)
+DATA = np.arange(SHAPE[0] * SHAPE[1], dtype="i4").reshape(SHAPE)
+
+
+def compute_block(block, folder, block_id):
+    """Wait at a gate, or fail, in the second half and once the write has begun.
+
+    Computed later, a write begins when it is its task's turn: with other things, dask may take blocks first.
+    """
+    folder = Path(folder)
+    if block_id[0] >= SHAPE[0] // BLOCK[0] // 2 and any(folder.glob("*.writing")):
+        (folder / f"blocked-{block_id[0]}").touch()
+        if (folder / "fail").exists():
+            raise ArithmeticError("upstream")
+        while not (folder / "gate").exists():
+            time.sleep(0.01)
+    return block
+
+
+def source(folder):
+    """Two blocks make a buffer, so that they are computed in tasks of their own."""
+    x = da.from_array(DATA, chunks=BLOCK, asarray=True)
+    return x.map_blocks(compute_block, str(folder), dtype=DATA.dtype, meta=DATA[:0])
+
+
+def write(path, folder, scheduler, **keywords):
+    with dask.config.set(num_workers=2):
+        return dcio.to_hdf5(
+            path, "/x", source(folder), chunks=(25, 10), buffer_shape=BUFFER, progress=False,
+            scheduler=scheduler, **keywords,
+        )  # fmt: skip
+
+
+def run(kind, path, folder):
+    if kind in ("threads", "processes"):
+        call(lambda **keywords: write(path, folder, kind, **keywords), folder)
+        return
+    with LocalCluster(2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster, Client(cluster) as client:
+        if kind == "compute":
+            call(lambda **keywords: persist(client, write(path, folder, client, compute=False, **keywords)), folder)
+        else:
+            call(lambda **keywords: write(path, folder, client, **keywords), folder)
+
+
+def persist(client, delayed):
+    future = client.compute(delayed)
+    try:
+        return future.result()
+    finally:
+        # Else the error's traceback keeps it, and dask answers the same to whoever asks for the same blocks.
+        future.release()
+
+
+def call(function, folder):
+    try:
+        function()
+    except (ArithmeticError, SourceError) as error:
+        os.unlink(os.path.join(folder, "fail"))
+        Path(folder, "gate").touch()
+        function(resume=True)
+        # Until here, its traceback holds what the tasks were given.
+        del error
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    run(*sys.argv[1:])
+    sys.stdout.write("done\n")

@@ -1,0 +1,90 @@
+"""Files of the tests: where they are made, what they hold, and which are open."""
+
+import contextlib
+import gc
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import h5py
+
+# Where programs make files that need not reach the disk.
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+HIDDEN = ".dask_chunkio-"
+
+
+def digest(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def values(data):
+    """Return what two arrays or datasets have to share to be equal to the byte."""
+    return data.shape, data.dtype.str, data[...].tobytes()
+
+
+def content(path, values=values, without=()):
+    """Return everything that an HDF5 file holds, by name, but what is hidden in it.
+
+    Parameters
+    ----------
+    path : path
+        The file; without it, there is nothing.
+    values : callable
+        Takes a dataset, and returns what is compared of it.
+    without : container of str
+        Names of attributes that do not count.
+
+    Returns
+    -------
+    dict
+        For each name, ``"group"`` or the values, and the attributes.
+    """
+    found = {}
+    if not os.path.lexists(path):
+        return found
+
+    def attributes(item):
+        return {name: repr(value) for name, value in item.attrs.items() if name not in without}
+
+    def look(name, item):
+        if not name.startswith(HIDDEN):
+            found["/" + name] = (values(item) if isinstance(item, h5py.Dataset) else "group", attributes(item))
+
+    with h5py.File(path, "r") as file:
+        file.visititems(look)
+        found["/"] = ("group", attributes(file))
+    return found
+
+
+def hidden(path):
+    """Return the names that no finished write leaves."""
+    if not os.path.lexists(path):
+        return []
+    with h5py.File(path, "r") as file:
+        return [name for name in file if name.startswith(HIDDEN)]
+
+
+def open_files(folder):
+    """Return the files below a folder that this process has open, where the system tells."""
+    found, folder = [], os.path.realpath(folder)
+    with contextlib.suppress(FileNotFoundError):
+        for number in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                path = os.readlink(f"/proc/self/fd/{number}")
+                if path.startswith(folder + os.sep):
+                    found.append(os.path.relpath(path, folder))
+    return sorted(found)
+
+
+def still_open(folder, seconds=5):
+    """Return the files below a folder that this process keeps open.
+
+    The thread that keeps a write alive lets go of it soon after its graph is gone; what an error refers to may need
+    the garbage collector for that.
+    """
+    end = time.monotonic() + seconds
+    while (found := open_files(folder)) and time.monotonic() < end:
+        gc.collect()
+        time.sleep(0.02)
+    return found

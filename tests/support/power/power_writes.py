@@ -1,0 +1,324 @@
+"""Writes to be cut off, and what must be true of whatever is left of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from unittest import mock
+
+import h5py
+import numpy as np
+
+import dask_chunkio
+from dask_chunkio.errors import TargetError, TargetExistsError
+from dask_chunkio.storage.activity import activity_lock
+from dask_chunkio.storage.writer import Writer
+from tests.support.files import MEMORY, content, hidden, values
+from tests.support.power.simulated_disk import Disk, Recorder, State
+from tests.support.promises import Broken, require
+
+# How many times as much the heavy tests try, and what they choose.
+TIMES, SEED = int(os.environ.get("DASK_CHUNKIO_TIMES", "1")), int(os.environ.get("DASK_CHUNKIO_SEED", "1"))
+FILE = "out.h5"
+
+
+class Source:
+    """An array that notes which of its rows were read."""
+
+    def __init__(self, data):
+        self._data, self.shape, self.dtype = data, data.shape, data.dtype
+        self.rows = set()
+
+    def __getitem__(self, selection):
+        self.rows.update(range(selection[0].start, selection[0].stop))
+        return self._data[selection]
+
+
+@dataclass
+class Case:
+    """A write, and the disk on which it begins.
+
+    Parameters
+    ----------
+    data : dict
+        What is written: array by name.
+    start : callable, optional
+        Makes the file that is there before.
+    rows : int
+        Of a chunk, which takes all columns.
+    buffer : int
+        Chunks of a buffer.
+    exclusive : bool
+        Whether one process alone writes, as far as the write knows.
+    keywords : dict
+        For `to_hdf5`.
+    """
+
+    data: dict
+    start: object = None
+    rows: int = 4
+    buffer: int = 1
+    exclusive: bool = True
+    durability: str = "power"
+    scheduler: str = "synchronous"
+    keywords: dict = field(default_factory=dict)
+
+    def begin(self, root):
+        with open(os.path.join(root, "beside.txt"), "w") as file:
+            file.write("other people's")
+        if self.start is not None:
+            self.start(os.path.join(root, FILE))
+
+    def write(self, root, sources=None, scheduler="synchronous", **keywords):
+        sources = sources or {name: Source(data) for name, data in self.data.items()}
+        encoding = {
+            name: {
+                "chunks": (self.rows, *source.shape[1:]),
+                "buffer_shape": (self.rows * self.buffer, *source.shape[1:]),
+            }
+            for name, source in sources.items()
+        }
+        together = {"durability": self.durability, "progress": False, "read": "concurrent"} | self.keywords | keywords
+        with contextlib.nullcontext() if self.exclusive else shared():
+            return dask_chunkio.to_hdf5(
+                os.path.join(root, FILE), sources, encoding=encoding, scheduler=scheduler, **together
+            )
+
+    def old(self):
+        """What the file held before."""
+        with folder() as root:
+            self.begin(root)
+            return content(os.path.join(root, FILE))
+
+    def rows_of(self, acked):
+        """Rows of each dataset that are acknowledged."""
+        names = list(self.data)
+        found = {name: set() for name in names}
+        for dataset, chunks in acked:
+            for chunk in chunks:
+                found[names[dataset]].update(range(chunk * self.rows, (chunk + 1) * self.rows))
+        return {name: rows & set(range(len(self.data[name]))) for name, rows in found.items()}
+
+
+@contextlib.contextmanager
+def folder():
+    root = tempfile.mkdtemp(prefix="dask_chunkio-power-", dir=MEMORY)
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root)
+
+
+@contextlib.contextmanager
+def shared():
+    """Have a write take its transactions as where other processes write too."""
+    from dask_chunkio import write
+
+    real = write.build_graph
+
+    def build(creation, *args):
+        return real(type(creation)(creation.target, creation.specs, creation.jobs, False), *args)
+
+    with mock.patch.object(write, "build_graph", build):
+        yield
+
+
+@contextlib.contextmanager
+def without_pauses():
+    with mock.patch.object(activity_lock, "_PAUSE", 0):
+        yield
+
+
+def is_begun(path):
+    """Say whether the folder of a write holds anything: an empty one is no write, and nothing is to be recovered."""
+    return os.path.isdir(path + ".writing") and bool(os.listdir(path + ".writing"))
+
+
+@contextlib.contextmanager
+def acknowledging(recorder):
+    """Note which chunks are acknowledged: `commit` has returned, or `stored` has said that nothing is to do."""
+    commit, stored, whole, visible = Writer.commit, Writer.stored, Writer.commit_by_hdf5, Writer.commit_visible
+
+    def noting_commit(self, place, layout, chunks, *others):
+        commit(self, place, layout, chunks, *others)
+        recorder.note("ack", place[0], tuple(chunks))
+
+    def noting_stored(self, dataset, chunks):
+        answer = stored(self, dataset, chunks)
+        if answer:
+            recorder.note("ack", dataset, tuple(chunks))
+        return answer
+
+    def noting_whole(self, place, chunks, *others):
+        whole(self, place, chunks, *others)
+        recorder.note("ack", place[0], tuple(chunks))
+
+    def noting_visible(self, place, layout, change, lock):
+        visible(self, place, layout, change, lock)
+        chunks = [*(chunk for chunk, _ in change.payloads), *(part.chunk for part in change.parts)]
+        recorder.note("ack", place[0], tuple(chunks))
+
+    noting = {"commit": noting_commit, "stored": noting_stored}
+    noting |= {"commit_by_hdf5": noting_whole, "commit_visible": noting_visible}
+    with mock.patch.multiple(Writer, **noting):
+        yield
+
+
+def acked(recorder, count):
+    """Return what was acknowledged by the first `count` events: (dataset, chunks)."""
+    return [event[1:] for event in recorder.events[:count] if event[0] == "ack"]
+
+
+def recorded(case, action=None, start=None, after=(), before=None):
+    """Return what a whole write, or another action on its disk, tells the disk to do.
+
+    Parameters
+    ----------
+    case : Case
+        The write.
+    action : callable, optional
+        Takes the folder; the write by default.
+    start : Disk, optional
+        In place of the disk on which the write begins.
+    after : list of events
+        That other processes had caused, of which `start` has everything.
+    before : Disk, optional
+        What the disk had before those.
+    """
+    with folder() as root, without_pauses():
+        if start is None:
+            case.begin(root)
+        else:
+            start.make(root)
+        recorder = Recorder(root, after, before)
+        with recorder.recording(), acknowledging(recorder):
+            (action or (lambda root: case.write(root, scheduler=case.scheduler)))(root)
+        everything = disk_with_everything(recorder)
+        assert everything.key == Disk.at(root).key, "the recorder has missed something"
+    return recorder
+
+
+def disk_with_everything(recorder, count=None):
+    """Return the disk as programs see it after so many events, or all."""
+    state = State(recorder.start)
+    for event in recorder.events[:count]:
+        state.add(event)
+    return state.disk(set(state.units()))
+
+
+def some_of(choice, count, random):
+    """Return so many of a sequence in their order, or all if they are fewer."""
+    return [choice[place] for place in sorted(random.sample(range(len(choice)), min(count, len(choice))))]
+
+
+def check(case, old, disk, acks, how):
+    """Bring a disk into order, and see that every promise was kept.
+
+    Parameters
+    ----------
+    how : str
+        ``"resume"``, ``"recover"`` (and resume) or ``"discard"``.
+    """
+    with folder() as root:
+        disk.make(root)
+        check_here(case, old, root, acks, how)
+
+
+def check_here(case, old, root, acks, how):
+    """Bring into order what a folder holds, as `check`."""
+    path = os.path.join(root, FILE)
+    side = is_begun(path)
+    new = _with_new(case, old)
+    if not side or case.start is None:
+        # Nothing has to be replayed, and nothing half-written has its name.
+        _require_old_or_new(path, old, new)
+    # A source that is read in order is read from its beginning.
+    is_read_again = _is_whole(path, new) or case.keywords.get("read") == "ordered"
+    rows = {} if is_read_again else case.rows_of(acks)
+    if os.path.exists(os.path.join(path + ".writing", "manifest.json")):
+        dask_chunkio.status(path)
+    if how == "discard":
+        dask_chunkio.discard(path)
+        _require_old_or_new(path, old, new)
+        require(not hidden(path), f"{hidden(path)} is left")
+    else:
+        if how == "recover" and side:
+            _recover(case, path, rows, old, new)
+        _resume(case, root, rows, new)
+    require(not os.path.lexists(path + ".writing"), "side files are left")
+    with open(os.path.join(root, "beside.txt")) as file:
+        require(file.read() == "other people's", "the file beside was changed")
+
+
+def _with_new(case, old):
+    overwritten = {name: (values(data), {}) for name, data in case.data.items()}
+    groups = {os.path.dirname(name) for name in case.data} - {"/"}
+    return {"/": ("group", {})} | old | {name: ("group", {}) for name in groups if name not in old} | overwritten
+
+
+def _require_old_or_new(path, old, new):
+    found = content(path)
+    if found not in (old, new):
+        differ = [name for name in {*found, *old, *new} if found.get(name) != old.get(name)]
+        raise Broken(f"{path} holds neither what it held before nor the whole write: {differ}")
+
+
+def _recover(case, path, rows, old, new):
+    try:
+        found = dask_chunkio.recover(path)
+    except TargetError as error:
+        require("before it had made anything" in str(error) or "no manifest" in str(error), f"recover raised {error}")
+        require(not any(rows.values()), f"{error}: acknowledged chunks are lost")
+        return
+    _require_old_or_new(path, old, new)
+    with h5py.File(found.path, "r") as file:
+        for name, wanted in rows.items():
+            some = sorted(wanted)
+            is_right = np.array_equal(file[found.datasets[name]][...][some], case.data[name][some])
+            require(is_right, f"{name}: acknowledged chunks are not in what recover leaves")
+
+
+def _is_whole(path, new):
+    try:
+        return content(path) == new
+    except (OSError, RuntimeError):  # a transaction was cut off, and has to be replayed
+        return False
+
+
+def _resume(case, root, rows, new):
+    path = os.path.join(root, FILE)
+    was_whole = _is_whole(path, new)
+    sources = {name: Source(data) for name, data in case.data.items()}
+    try:
+        case.write(root, sources, resume=True)
+    except TargetExistsError:
+        # All is done and the file has its name: a second write is refused, as any would be.
+        require(was_whole, "resume is refused")
+        dask_chunkio.discard(path)
+    require(content(path) == new, "resume does not lead to the right file")
+    require(not hidden(path), f"{hidden(path)} is left")
+    for name, wanted in rows.items():
+        again = sorted(sources[name].rows & wanted)
+        require(not again, f"{name}: rows {again} were acknowledged and had to be read again")
+
+
+def broken(case, recorder, found, hows=("resume", "recover", "discard"), most=5):
+    """Check disks; return in words which break a promise, and how many were checked."""
+    old, words = case.old(), []
+    with without_pauses():
+        for number, (disk, count, what) in enumerate(found.values()):
+            how = hows[number % len(hows)]
+            try:
+                check(case, old, disk, acked(recorder, count), how)
+            except Exception as error:
+                event = recorder.events[count - 1] if count else ("start",)
+                shown = tuple(f"{len(part)} bytes" if isinstance(part, bytes) else part for part in event)
+                words.append(
+                    f"after event {count} {shown}, {what}; then {how}: {type(error).__name__}: {error} [{disk}]"
+                )
+                if len(words) == most:
+                    break
+    return words

@@ -1,0 +1,180 @@
+"""Processes that tests start, fork, wait for, stop and kill."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 60
+
+
+# Start
+
+
+def environment(**variables):
+    """Return the variables of a process that finds the tests by the name `tests`, wherever it runs."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, **variables}
+
+
+def python(*words):
+    """Return the command of a Python process, such as ``python("-m", "tests.support.storm.storm", "--kills", 3)``."""
+    return [sys.executable, *map(str, words)]
+
+
+def run_python(*words, timeout=None, check=False):
+    """Run a Python process, and return how it ended and what it said."""
+    return subprocess.run(
+        python(*words), env=environment(), capture_output=True, text=True, timeout=timeout, check=check
+    )
+
+
+@contextlib.contextmanager
+def program(*words, cwd=None, stderr=subprocess.PIPE, **variables):
+    """Start a Python process; at the end it and all that it has started are killed, even if they are stopped.
+
+    Parameters
+    ----------
+    *words
+        After ``python``.
+    cwd : path, optional
+        Where it runs.
+    stderr : int
+        As for `subprocess.Popen`.
+    **variables : str
+        Of its environment.
+    """
+    process = subprocess.Popen(
+        python(*words), env=environment(**variables), cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=stderr, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def forked(function, *arguments):
+    """Run a function in a forked process, and return its id; the process ends with 1 where the function raises."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            function(*arguments)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    return child
+
+
+def in_child(function, *arguments):
+    """Run a function in a forked process, and return its exit code: negative, the signal that ended it."""
+    return exit_code(forked(function, *arguments))
+
+
+def exit_code(child):
+    """Wait for a forked process, and return its exit code."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+# Wait
+
+
+def wait_until(condition, what="it came to be", *logs):
+    """Return what `condition` returns as soon as it is true.
+
+    Parameters
+    ----------
+    condition : callable
+        Takes nothing.
+    what : str
+        What is waited for, in the words of the error.
+    *logs : Path
+        Files of which the error shows the end.
+    """
+    end = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        if time.monotonic() > end:
+            said = "\n".join(log.read_text(encoding="utf-8")[-3000:] for log in logs if log.exists())
+            raise AssertionError(f"waited {PATIENCE} s in vain until {what}\n{said}")
+        time.sleep(0.01)
+    return found
+
+
+def wait_for_words(path):
+    """Return what is in a file as soon as there is a line."""
+    path = Path(path)
+    wait_until(lambda: path.exists() and path.read_text(encoding="utf-8").endswith("\n"), f"{path.name} was written")
+    return path.read_text(encoding="utf-8")
+
+
+def stopped(marker):
+    """Return the id of the process that has stopped itself and left the marker."""
+    pid = int(wait_for_words(marker))
+    wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED, "it stopped")
+    return pid
+
+
+def outcome(marker):
+    """Return error and message of the task that was stopped, when it has ended."""
+    path = Path(f"{marker}.outcome")
+    wait_until(path.exists, "the task that was stopped ended")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def waits_for_a_file(pid, path):
+    """Whether a process waits for another's ``flock`` on a file."""
+    inode = os.stat(path).st_ino
+    for line in Path("/proc/locks").read_text().splitlines():
+        words = line.split()
+        if words[1:3] == ["->", "FLOCK"] and int(words[5]) == pid and int(words[6].rpartition(":")[2]) == inode:
+            return True
+    return False
+
+
+class Call(threading.Thread):
+    """A call in a thread of its own; `result` returns or raises as it does."""
+
+    def __init__(self, function, *arguments, **keywords):
+        super().__init__(daemon=True)
+        self._call = lambda: function(*arguments, **keywords)
+        self._result = self._error = None
+        self.start()
+
+    def run(self):
+        try:
+            self._result = self._call()
+        except BaseException as error:
+            self._error = error
+
+    def result(self):
+        self.join(PATIENCE)
+        assert not self.is_alive(), "the call does not return"
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+# Stop and kill
+
+
+def resume(pid):
+    os.kill(pid, signal.SIGCONT)
+
+
+def kill(pid):
+    os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,86 @@
+"""What a power failure may leave of recorded calls: `simulated_disk` says, of what no fsync has covered."""
+
+import os
+
+from tests.support.power.simulated_disk import ROOT, Disk, State, choices
+
+__all__ = ["Disk", "power_states"]
+
+
+class Numbers:
+    """The numbers of files and folders as `State` takes them: an inode may come again for another file."""
+
+    def __init__(self, start):
+        state = State(start)
+        self.paths, self.files = {"": ROOT, **state.paths}, {number: number for _, number in start.files}
+        self._last = max(state.numbers)
+
+    def new(self, call):
+        self._last += 1
+        self.paths[call.path] = self._last
+        return self._last
+
+    def entry(self, path):
+        folder, name = os.path.split(path)
+        return self.paths[folder], name
+
+
+def events_of(start, calls):
+    """Yield the event of each call, or None where there is nothing that could be lost."""
+    numbers = Numbers(start)
+    for call in calls:
+        yield _EVENTS[call.kind](numbers, call)
+
+
+def _created(numbers, call):
+    number = numbers.files[call.inode] = numbers.new(call)
+    return ("create", *numbers.entry(call.path), number)
+
+
+def _made(numbers, call):
+    return ("mkdir", *numbers.entry(call.path), numbers.new(call))
+
+
+def _renamed(numbers, call):
+    number = numbers.paths[call.other] = numbers.paths.pop(call.path)
+    return ("rename", *numbers.entry(call.path), *numbers.entry(call.other), number)
+
+
+def _linked(numbers, call):
+    number = numbers.paths[call.other] = numbers.paths[call.path]
+    return ("create", *numbers.entry(call.other), number)
+
+
+def _removed(numbers, call):
+    del numbers.paths[call.path]
+    return ("remove", *numbers.entry(call.path))
+
+
+def _synced(numbers, call):
+    return ("fsync", numbers.files[call.inode] if call.inode in numbers.files else numbers.paths[call.path])
+
+
+_EVENTS = {
+    "create": _created,
+    "mkdir": _made,
+    "rename": _renamed,
+    "link": _linked,
+    "remove": _removed,
+    "fsync": _synced,
+    "write": lambda numbers, call: ("write", numbers.files[call.inode], call.at, call.data),
+    "size": lambda numbers, call: ("size", numbers.files[call.inode], call.at),
+    "mode": lambda numbers, call: None,  # noqa: ARG005
+}
+
+
+def power_states(start, calls, draw, each):
+    """Yield (words, disk): what may be left after each number of calls, `each` of them drawn from what is possible."""
+    state, events = State(start), [None, *events_of(start, calls)]
+    for count, event in enumerate(events):
+        if event is not None:
+            state.add(event)
+        possible = list(choices(state, draw, 4, draw.random() < 0.2))
+        for kept, is_torn in draw.sample(possible, min(each, len(possible))):
+            last = f"call {count}, {calls[count - 1]}" if count else "the start"
+            words = f"power lost after {last}; {state.describe(kept)}{', torn' if is_torn else ''}"
+            yield words, state.disk(kept, draw if is_torn else None)

@@ -1,0 +1,137 @@
+"""A real Slurm of one node, on the loopback address, for the tests."""
+
+import contextlib
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+from tests.support.processes import PATIENCE, wait_until
+
+CONFIGURATION = """\
+ClusterName=tests
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+SlurmctldPort={controller_port}
+SlurmdPort={node_port}
+AuthType=auth/munge
+AuthInfo=cred_expire=5
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SlurmdParameters=config_overrides
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+MpiDefault=none
+ReturnToService=2
+KillWait=2
+JobRequeue=1
+SchedulerParameters=sched_interval=1,sched_min_interval=100000,bf_interval=1
+NodeName={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=4000 State=UNKNOWN
+PartitionName=tests Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
+
+
+def what_is_missing():
+    """One line, or nothing where a Slurm can be started here."""
+    missing = [name for name in PROGRAMS if _program(name) is None]
+    if missing:
+        return f"Slurm cannot be started: {', '.join(missing)} are not installed (packages slurm-wlm and munge)"
+    if getpass.getuser() != "root":
+        return "Slurm cannot be started: its daemons have to run as root"
+    return ""
+
+
+def _program(name):
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+
+
+@contextlib.contextmanager
+def running(folder):
+    """Run the daemons; SLURM_CONF names their configuration meanwhile."""
+    folder = Path(folder)
+    for name in ("state", "spool"):
+        (folder / name).mkdir(parents=True)
+    configuration = folder / "slurm.conf"
+    configuration.write_text(
+        CONFIGURATION.format(
+            host=socket.gethostname().partition(".")[0], controller_port=_port(), node_port=_port(), folder=folder
+        )
+    )
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_munge())
+        before = os.environ.get("SLURM_CONF")
+        os.environ["SLURM_CONF"] = str(configuration)
+        stack.callback(_restore, before)
+        for name in ("slurmctld", "slurmd"):
+            daemon = subprocess.Popen(
+                [_program(name), "-D", "-c"] if name == "slurmctld" else [_program(name), "-D"],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            stack.callback(_ended, daemon)
+        wait_until(_is_idle, "the node of Slurm is idle", folder / "slurmctld.log", folder / "slurmd.log")
+        try:
+            yield
+        finally:
+            call("scancel", "--state=PENDING", "--quiet")
+            call("scancel", "--state=RUNNING", "--quiet")
+
+
+def _restore(before):
+    if before is None:
+        del os.environ["SLURM_CONF"]
+    else:
+        os.environ["SLURM_CONF"] = before
+
+
+@contextlib.contextmanager
+def _munge():
+    with contextlib.ExitStack() as stack:
+        if not _munge_answers():
+            Path("/run/munge").mkdir(mode=0o755, exist_ok=True)
+            shutil.chown("/run/munge", "munge", "munge")
+            command = ["runuser", "-u", "munge", "--", _program("munged"), "-F"]
+            stack.callback(_ended, subprocess.Popen(command, start_new_session=True))
+            wait_until(_munge_answers, "munged answers")
+        yield
+
+
+def _munge_answers():
+    return subprocess.run(["munge", "-n"], capture_output=True, check=False).returncode == 0
+
+
+def _ended(process):
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _port():
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return bound.getsockname()[1]
+
+
+def _is_idle():
+    return call("sinfo", "-h", "-o", "%T") in ("idle", "mixed")
+
+
+def call(*command):
+    """What a command of Slurm's prints."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    return done.stdout.strip()

@@ -1,0 +1,75 @@
+"""Processes that end while a write is open.
+
+Usage: python -m tests.support.storage.ending_processes forked|left|uncaught FOLDER
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from unittest import mock
+
+from dask_chunkio.storage.hdf5 import staged_file
+from tests.support.storage.writes import Write
+
+
+@contextlib.contextmanager
+def in_a_turn(write):
+    """Have another thread be in the middle of a transaction: in a child, it never ends."""
+    begun, over = threading.Event(), threading.Event()
+
+    def take_a_turn():
+        with write.writer.transactions.transaction(contextlib.nullcontext):
+            begun.set()
+            over.wait()
+
+    thread = threading.Thread(target=take_a_turn)
+    thread.start()
+    begun.wait()
+    yield
+    over.set()
+    thread.join()
+
+
+def forked(folder):
+    with Write(folder / "out.h5", exclusive=True, compression="gzip") as write:
+        write.commit(0)
+        for ending in (sys.exit, os._exit):
+            # (A child that ends as programs do would have HDF5 close what the thread in the transaction has open.)
+            with in_a_turn(write) if ending is os._exit else contextlib.nullcontext():
+                child = os.fork()
+                if child == 0:
+                    # It would wait for ever for the parent's transaction to end, were it to close what is the parent's.
+                    signal.alarm(60)
+                    with Write(folder / f"{ending.__name__}{os.getpid()}.h5", exclusive=True) as other:
+                        other.commit_missing()
+                        other.finish()
+                        other.check()
+                    ending(0)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            write.commit(1)
+        write.commit_missing()
+        write.finish()
+        write.check()
+
+
+def left(folder):
+    left.write = Write(folder / "out.h5", exclusive=True, compression="gzip")
+    left.write.commit(0)
+    left.write.writer.transactions._open.h5["x"].attrs["staged"] = 1
+    # Somebody keeps an object of the file beyond the end of Python: then HDF5 closes it, and calls back into nothing.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(left.write.writer.transactions._open.h5["x"]))
+
+
+def uncaught(folder):
+    write = Write(folder / "out.h5", compression="gzip")
+    with mock.patch.object(staged_file, "pread_into", side_effect=OSError("injected")):
+        write.commit(0)
+
+
+if __name__ == "__main__":
+    {"forked": forked, "left": left, "uncaught": uncaught}[sys.argv[1]](Path(sys.argv[2]))
+    sys.stdout.write("done\n")

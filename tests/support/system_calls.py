@@ -1,0 +1,38 @@
+"""Calls to the system that change the disk: they are counted, and a process is killed at one of them."""
+
+import itertools
+import os
+import signal
+
+CALLS = ("pwrite", "pwritev", "ftruncate", "open", "mkdir", "link", "replace", "rename", "unlink", "rmdir", "fsync")
+
+
+def count_calls(act, names=CALLS):
+    """Have `act(name, number, arguments)` called before each call to the system that changes the disk."""
+    numbers = itertools.count()
+
+    def wrap(name, function):
+        def wrapped(*arguments, **keywords):
+            if name != "open" or arguments[1] & os.O_CREAT:
+                act(name, next(numbers), arguments)
+            return function(*arguments, **keywords)
+
+        return wrapped
+
+    for name in names:
+        setattr(os, name, wrap(name, getattr(os, name)))
+
+
+def kill_at(number, names=CALLS):
+    """Have this process killed by SIGKILL at a call; of one that writes, the first half is done."""
+    pwrite, pwritev = os.pwrite, os.pwritev
+
+    def act(name, count, arguments):
+        if count == number:
+            if name == "pwrite":
+                pwrite(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2], arguments[2])
+            elif name == "pwritev":
+                pwritev(arguments[0], [view[: len(view) // 2] for view in arguments[1][:1]], arguments[2])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    count_calls(act, names)
