@@ -71,9 +71,9 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of the package with mypy."""
+    """Check the types of the package and of the benchmarks with mypy."""
     session.install("-e", ".[test]")
-    session.run("mypy", "dask_chunkio")
+    session.run("mypy")
 
 
 @nox.session

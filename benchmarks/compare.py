@@ -20,7 +20,7 @@ import numpy as np
 import dask_chunkio
 from benchmarks import data
 from benchmarks.codecs import CODECS, Codec
-from benchmarks.efficiency import alone, efficiency
+from benchmarks.efficiency import alone, efficiency, seconds_alone
 from benchmarks.measure import busy, interleaved, machine, save, seconds, working_folder
 from benchmarks.peaks import own_processes, write_and_measure
 from benchmarks.rows import ALONE, Row, figures, table
@@ -191,7 +191,7 @@ def _with_times(run: Run, rows: list[Row]) -> Iterator[Row]:
     measures = {(row.system, row.codec): _timed(run, row.system, CODECS[row.codec]) for row in rows}
     codecs = [codec for codec in run.setting.codecs if codec.h5py and OURS in run.setting.systems]
     jobs = {codec.name: run.job(codec) for codec in codecs}
-    measures |= {(ALONE, codec.name): lambda codec=codec: alone(jobs[codec.name], codec)[0] for codec in codecs}
+    measures |= {(ALONE, codec.name): partial(seconds_alone, jobs[codec.name], codec) for codec in codecs}
     for row in rows:
         # A first call imports, and starts threads.
         job = run.workload.little(run.job(CODECS[row.codec]))

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import h5py
 import numpy as np
@@ -26,6 +27,7 @@ import numpy as np
 import dask_chunkio
 from benchmarks.measure import machine, markdown_table, save, working_folder
 from dask_chunkio.execution import tasks
+from dask_chunkio.keywords import DatasetKeywords
 
 ROWS, COLUMNS, BUFFER = 6000, 64, 100
 CHUNKS = (5, 32)
@@ -63,9 +65,9 @@ def by_us(path: Path, done: Callable[[int], None], resume: bool = False) -> None
         done(place[1])
         return receipt
 
-    tasks._store = noting
-    keywords = {"compression": "gzip", "chunks": CHUNKS, "buffer_shape": (BUFFER, COLUMNS)}
-    dask_chunkio.to_hdf5(path, "/new", data(), resume=resume, scheduler="threads", progress=False, **keywords)
+    keywords: DatasetKeywords = {"compression": "gzip", "chunks": CHUNKS, "buffer_shape": (BUFFER, COLUMNS)}
+    with mock.patch.object(tasks, "_store", noting):
+        dask_chunkio.to_hdf5(path, "/new", data(), resume=resume, scheduler="threads", progress=False, **keywords)
 
 
 FILES = ("new", "existing")

@@ -66,7 +66,8 @@ class Numbers(dask_chunkio.GenericDataChunkIterator):
         (part,) = selection
         # Buffers are whole chunks.  Nothing larger than what is returned is made, since it would count as the writer's.
         numbers = np.arange(part.start // ELEMENTS, part.stop // ELEMENTS).astype("<u2")
-        return np.add(_WITHIN, numbers[:, np.newaxis]).reshape(-1)
+        data: np.ndarray[Any, Any] = np.add(_WITHIN, numbers[:, np.newaxis])
+        return data.reshape(-1)
 
     def _get_maxshape(self) -> tuple[int]:
         return (self._length,)

@@ -196,7 +196,8 @@ def _lock_handover(times: int) -> float:
     with LocalCluster(n_workers=2, **quiet) as cluster, Client(cluster, set_as_default=False) as client:
         workers = list(client.scheduler_info(n_workers=-1)["workers"])
         futures = [client.submit(_hold, times, worker, workers=[worker], pure=False) for worker in workers]
-        return max(client.gather(futures)) / (times * len(workers))
+        taken: list[float] = client.gather(futures)
+        return max(taken) / (times * len(workers))
 
 
 def _hold(times: int, worker: str) -> float:  # noqa: ARG001

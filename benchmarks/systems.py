@@ -56,7 +56,10 @@ class Job:
 
         The dask array is named at random, since hashing the data is not part of a write.  Its blocks are the chunks.
         """
-        source = array if pool.client is None else Mapped(array.filename, array.shape, array.dtype)
+        source: Array | Mapped = array
+        # Workers of a client read the file themselves.
+        if pool.client is not None and isinstance(array, np.memmap):
+            source = Mapped(str(array.filename), array.shape, array.dtype)
         return cls(array, chunks, da.from_array(source, chunks=chunks, name=False), stored, pool)
 
 
