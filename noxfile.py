@@ -85,17 +85,17 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def benchmarks(session: nox.Session) -> None:
-    """Run the benchmarks at a tiny size, or those that are named after ``--``."""
+    """Run the studies at a tiny size, or those that are named after ``--``."""
     session.install("-e", ".[test]")
     for module in session.posargs or BENCHMARKS:
-        session.run("python", "-m", f"benchmarks.{module}", "--tiny")
+        session.run("python", "-m", f"benchmarks.studies.{module}", "--tiny")
 
 
 @nox.session
 def small_memory(session: nox.Session) -> None:
     """Write 4 GB through two workers of 600 MB."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "benchmarks.small_memory", "--size-gb", "4", "--memory-limit", "600MB")
+    session.run("python", "-m", "benchmarks.studies.small_memory", "--size-gb", "4", "--memory-limit", "600MB")
 
 
 @nox.session

@@ -17,7 +17,7 @@ FAST, GOOD = "gzip 1 + shuffle", "gzip 4 + shuffle"
 
 
 def run(name: str, *options: str) -> str:
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--tiny", *options]
+    command = [sys.executable, "-m", f"benchmarks.studies.{name}", "--tiny", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -47,7 +47,7 @@ def test_compare_writes_a_table_and_figures(tmp_path: Path) -> None:
 @pytest.mark.heavy
 def test_compare_has_every_system_with_every_codec(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT)
-    from benchmarks import codecs, systems
+    from benchmarks.studies import codecs, systems
 
     rows = set(first_cells(run("compare")))
     for name, system in systems.SYSTEMS.items():
@@ -69,7 +69,7 @@ def test_compare_takes_worker_processes() -> None:
 
 
 def row(system: str, codec: str, seconds: float, size: float, **more: Any) -> Any:
-    from benchmarks.rows import Row
+    from benchmarks.studies.rows import Row
 
     return Row(system, codec, 10**8, int(10**8 * size), (seconds,), **more)
 
@@ -77,7 +77,7 @@ def row(system: str, codec: str, seconds: float, size: float, **more: Any) -> An
 @pytest.fixture
 def judge(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(ROOT)
-    from benchmarks import targets
+    from benchmarks.studies import targets
 
     def judge(*rows: Any) -> list[bool]:
         return [verdict.passed for verdict in targets.verdicts({(row.system, row.codec): row for row in rows})]
@@ -110,7 +110,7 @@ def test_targets_of_what_was_not_measured_are_left_out(judge: Any) -> None:
 @pytest.fixture
 def plot(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(ROOT)
-    from benchmarks import plot
+    from benchmarks.studies import plot
 
     return plot
 
@@ -123,7 +123,7 @@ def test_the_picture_shows_the_published_table(plot: Any, tmp_path: Path) -> Non
 
 def test_the_picture_draws_what_compare_prints(plot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT)
-    from benchmarks.rows import table
+    from benchmarks.studies.rows import table
 
     speeds = {OURS: 0.25, "h5py": 1.0, "hdmf": 1.0, "dask.to_hdf5": 1.1}
     rows = {(system, GOOD): row(system, GOOD, seconds, 0.4) for system, seconds in speeds.items()}
@@ -205,7 +205,7 @@ def deflate_table() -> str:
 
 def test_simulated_workers_that_never_meet_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT)
-    from benchmarks.simulation import Costs, simulate
+    from benchmarks.studies.simulation import Costs, simulate
 
     costs = Costs([0.002], 0.004, 0.0, 0.0)
     alone = simulate(1, 100, 0.1, costs)
@@ -217,7 +217,7 @@ def test_simulated_workers_wait_for_transactions_handovers_cores_and_the_journal
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(ROOT)
-    from benchmarks.simulation import Costs, simulate
+    from benchmarks.studies.simulation import Costs, simulate
 
     # A hundred that do nothing else: what is shared is always busy.
     transactions = simulate(100, 2000, 0, Costs([0.002], 0.0, 0.0, 0.0))

@@ -1,4 +1,4 @@
-"""Which engine and level stands for each of zlib's levels: python -m benchmarks.deflate_levels.
+"""Which engine and level stands for each of zlib's levels: python -m benchmarks.studies.deflate_levels.
 
 Prints, for each kind of data, zlib's size and speed at each level beside those of the engine
 that `dask_chunkio.filters.deflate` chooses for it; with --all, of every engine and level.
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence, Sized
 import deflate as libdeflate
 from isal import isal_zlib
 
-from benchmarks.data import KINDS, chunk_shape, make, whole_chunks
+from benchmarks.studies.data import KINDS, chunk_shape, make, whole_chunks
 from dask_chunkio.filters.deflate import deflate, engine_for
 from dask_chunkio.filters.shuffle import shuffle
 
@@ -27,7 +27,7 @@ Compress = Callable[[bytes, int], Sized]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, print the tables, and say whether level 4 and up stay within 1 %."""
-    parser = argparse.ArgumentParser(prog="benchmarks.deflate_levels", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.deflate_levels", description=__doc__)
     parser.add_argument("--chunks", type=int, default=8, help="of 1 MiB, of each kind of data")
     parser.add_argument("--all", action="store_true", help="every engine and level")
     parser.add_argument("--tiny", action="store_true", help="a run of seconds, to see that it works")

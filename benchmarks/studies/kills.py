@@ -1,4 +1,4 @@
-"""What remains after a kill, of our writes and of plain h5py's: python -m benchmarks.kills.
+"""What remains after a kill, of our writes and of plain h5py's: python -m benchmarks.studies.kills.
 
 Each writer writes a compressed dataset, buffer by buffer, to a new file and to one that holds
 an older dataset, in a process that is killed (SIGKILL) after a random part of the time that the
@@ -25,7 +25,7 @@ import h5py
 import numpy as np
 
 import dask_chunkio
-from benchmarks.measure import machine, markdown_table, save, working_folder
+from benchmarks.studies.measure import machine, markdown_table, save, working_folder
 from dask_chunkio.execution import tasks
 from dask_chunkio.keywords import DatasetKeywords
 
@@ -93,7 +93,7 @@ class Remains:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, print a table, and fail if anything was lost by us."""
-    parser = argparse.ArgumentParser(prog="benchmarks.kills", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.kills", description=__doc__)
     parser.add_argument("--runs", type=int, default=50, help="kills of each writer")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", help="where files go; by default a memory file system")
