@@ -92,6 +92,15 @@ def benchmarks(session: nox.Session) -> None:
 
 
 @nox.session
+def asv(session: nox.Session) -> None:
+    """Run each benchmark of asv once, or a command of asv: ``nox -s asv -- continuous main HEAD``."""
+    session.install("-e", ".", *(one for one in PROJECT["optional-dependencies"]["dev"] if one.startswith("asv")))
+    # asv asks for a description of the machine unless there is one.
+    session.run("asv", "machine", "--yes", silent=True)
+    session.run("asv", *(session.posargs or ("run", "--quick", "--environment", "existing", "--show-stderr")))
+
+
+@nox.session
 def small_memory(session: nox.Session) -> None:
     """Write 4 GB through two workers of 600 MB."""
     session.install("-e", ".[test]")

@@ -156,6 +156,75 @@ def test_efficiency() -> None:
     assert len(verdicts(text)) == 1
 
 
+RUN_REGRESSIONS = """
+import importlib, inspect, itertools, pkgutil
+from benchmarks import regressions
+for found in pkgutil.iter_modules(regressions.__path__):
+    module = importlib.import_module(f"benchmarks.regressions.{found.name}")
+    for cls in vars(module).values():
+        if not inspect.isclass(cls) or cls.__module__ != module.__name__:
+            continue
+        for name in filter(lambda name: name.startswith("time_"), dir(cls)):
+            for params in itertools.product(*getattr(cls, "params", ())):
+                one = cls()
+                one.setup(*params)
+                getattr(one, name)(*params)
+                getattr(one, "teardown", lambda *_: None)(*params)
+                print(f"{found.name}.{cls.__name__}.{name}")
+    if hasattr(module, "timeraw_import"):
+        exec(module.timeraw_import())
+        print(f"{found.name}.timeraw_import")
+"""
+
+
+@pytest.mark.heavy
+def test_each_benchmark_of_asv_runs_once_without_asv() -> None:
+    command = [sys.executable, "-c", RUN_REGRESSIONS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    ran = done.stdout.split()
+    assert {name.partition(".")[0] for name in ran} == {
+        "encoding",
+        "importing",
+        "planning",
+        "resuming",
+        "writes",
+    }
+    assert len(ran) == 14
+
+
+def test_asv_finds_the_benchmarks_where_they_are() -> None:
+    lines = (ROOT / "asv.conf.json").read_text(encoding="utf-8").splitlines()
+    found = json.loads("\n".join(line for line in lines if not line.strip().startswith("//")))
+    assert (ROOT / found["benchmark_dir"] / "__init__.py").is_file()
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    for made in ("env_dir", "results_dir", "html_dir"):
+        assert found[made].partition("/")[0] + "/" in ignored
+
+
+def test_paired_compares_two_checkouts() -> None:
+    text = run("paired", "--old", str(ROOT), "--runs", "1")
+    cells = first_cells(text)[2:]
+    assert [cell.partition(",")[0] for cell in cells[::2]] == [FAST, "uncompressed", "serial part", "small write"]
+    assert len(verdicts(text)) == 8
+
+
+def test_paired_refuses_a_folder_that_is_no_checkout(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.studies.paired", "--tiny", "--old", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode != 0
+    assert f"is no part of {tmp_path}" in done.stderr
+
+
+def test_the_interval_of_a_median_narrows_with_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.studies.paired import interval
+
+    few, many = interval([0.9, 1.0, 1.1]), interval([0.9, 1.0, 1.1] * 20)
+    assert few == (0.9, 1.1)
+    assert many == (1.0, 1.0)
+
+
 @pytest.mark.heavy
 def test_schedulers() -> None:
     cells = first_cells(run("schedulers"))
