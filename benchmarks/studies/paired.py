@@ -86,8 +86,8 @@ def _pipe(pipe: IO[str] | None) -> IO[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and return 1 if the new tree is slower than it may be."""
     options = _parser().parse_args(argv)
-    trees_of = {"old": options.old.resolve(), "new": options.new.resolve()}
-    size, runs = (1_000_000, 2) if options.tiny else (int(options.size_mb * 1e6), options.runs)
+    trees_of = {"old": _checkout(options.old), "new": _checkout(options.new)}
+    size, runs = (1_000_000, 1) if options.tiny else (int(options.size_mb * 1e6), options.runs)
     with working_folder(options.folder, 6 * size + (64 << 20)) as folder:
         array = data.make("noise", size)
         np.save(folder / "array.npy", array)
@@ -171,6 +171,12 @@ def _judge(case: str, clock: str, samples: Sequence[Sample], least: float) -> tu
     if low < least < high:
         words += f"; not certain, as the interval holds {least}: more --runs, or a machine with less load"
     return ratio >= least, words
+
+
+def _checkout(tree: Path) -> Path:
+    if not (tree / "dask_chunkio" / "__init__.py").is_file():
+        sys.exit(f"{tree} is no checkout of dask_chunkio: make one by git worktree add --detach {tree} COMMIT")
+    return tree.resolve()
 
 
 def _commit(tree: Path) -> str:
