@@ -71,9 +71,9 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of the package with mypy."""
+    """Check the types of the package and of the benchmarks with mypy."""
     session.install("-e", ".[test]")
-    session.run("mypy", "dask_chunkio")
+    session.run("mypy")
 
 
 @nox.session
@@ -85,17 +85,26 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def benchmarks(session: nox.Session) -> None:
-    """Run the benchmarks at a tiny size, or those that are named after ``--``."""
+    """Run the studies at a tiny size, or those that are named after ``--``."""
     session.install("-e", ".[test]")
     for module in session.posargs or BENCHMARKS:
-        session.run("python", "-m", f"benchmarks.{module}", "--tiny")
+        session.run("python", "-m", f"benchmarks.studies.{module}", "--tiny")
+
+
+@nox.session
+def asv(session: nox.Session) -> None:
+    """Run each benchmark of asv once, or a command of asv: ``nox -s asv -- continuous main HEAD``."""
+    session.install("-e", ".", *(one for one in PROJECT["optional-dependencies"]["dev"] if one.startswith("asv")))
+    # asv asks for a description of the machine unless there is one.
+    session.run("asv", "machine", "--yes", silent=True)
+    session.run("asv", *(session.posargs or ("run", "--quick", "--environment", "existing", "--show-stderr")))
 
 
 @nox.session
 def small_memory(session: nox.Session) -> None:
     """Write 4 GB through two workers of 600 MB."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "benchmarks.small_memory", "--size-gb", "4", "--memory-limit", "600MB")
+    session.run("python", "-m", "benchmarks.studies.small_memory", "--size-gb", "4", "--memory-limit", "600MB")
 
 
 @nox.session

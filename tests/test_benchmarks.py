@@ -17,7 +17,7 @@ FAST, GOOD = "gzip 1 + shuffle", "gzip 4 + shuffle"
 
 
 def run(name: str, *options: str) -> str:
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--tiny", *options]
+    command = [sys.executable, "-m", f"benchmarks.studies.{name}", "--tiny", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -47,7 +47,7 @@ def test_compare_writes_a_table_and_figures(tmp_path: Path) -> None:
 @pytest.mark.heavy
 def test_compare_has_every_system_with_every_codec(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT)
-    from benchmarks import codecs, systems
+    from benchmarks.studies import codecs, systems
 
     rows = set(first_cells(run("compare")))
     for name, system in systems.SYSTEMS.items():
@@ -69,7 +69,7 @@ def test_compare_takes_worker_processes() -> None:
 
 
 def row(system: str, codec: str, seconds: float, size: float, **more: Any) -> Any:
-    from benchmarks.rows import Row
+    from benchmarks.studies.rows import Row
 
     return Row(system, codec, 10**8, int(10**8 * size), (seconds,), **more)
 
@@ -77,7 +77,7 @@ def row(system: str, codec: str, seconds: float, size: float, **more: Any) -> An
 @pytest.fixture
 def judge(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(ROOT)
-    from benchmarks import targets
+    from benchmarks.studies import targets
 
     def judge(*rows: Any) -> list[bool]:
         return [verdict.passed for verdict in targets.verdicts({(row.system, row.codec): row for row in rows})]
@@ -110,7 +110,7 @@ def test_targets_of_what_was_not_measured_are_left_out(judge: Any) -> None:
 @pytest.fixture
 def plot(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(ROOT)
-    from benchmarks import plot
+    from benchmarks.studies import plot
 
     return plot
 
@@ -123,7 +123,7 @@ def test_the_picture_shows_the_published_table(plot: Any, tmp_path: Path) -> Non
 
 def test_the_picture_draws_what_compare_prints(plot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT)
-    from benchmarks.rows import table
+    from benchmarks.studies.rows import table
 
     speeds = {OURS: 0.25, "h5py": 1.0, "hdmf": 1.0, "dask.to_hdf5": 1.1}
     rows = {(system, GOOD): row(system, GOOD, seconds, 0.4) for system, seconds in speeds.items()}
@@ -154,6 +154,76 @@ def test_efficiency() -> None:
     text = run("efficiency", "--codecs", FAST, "--threads", "1", "2")
     assert first_cells(text)[2:] == [FAST, FAST]
     assert len(verdicts(text)) == 1
+
+
+RUN_REGRESSIONS = """
+import importlib, inspect, itertools, pkgutil
+from benchmarks import regressions
+for found in pkgutil.iter_modules(regressions.__path__):
+    module = importlib.import_module(f"benchmarks.regressions.{found.name}")
+    for cls in vars(module).values():
+        if not inspect.isclass(cls) or cls.__module__ != module.__name__:
+            continue
+        for name in filter(lambda name: name.startswith("time_"), dir(cls)):
+            for params in itertools.product(*getattr(cls, "params", ())):
+                one = cls()
+                one.setup(*params)
+                getattr(one, name)(*params)
+                getattr(one, "teardown", lambda *_: None)(*params)
+                print(f"{found.name}.{cls.__name__}.{name}")
+    if hasattr(module, "timeraw_import"):
+        exec(module.timeraw_import())
+        print(f"{found.name}.timeraw_import")
+"""
+
+
+@pytest.mark.heavy
+def test_each_benchmark_of_asv_runs_once_without_asv() -> None:
+    command = [sys.executable, "-c", RUN_REGRESSIONS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    ran = done.stdout.split()
+    assert {name.partition(".")[0] for name in ran} == {
+        "encoding",
+        "importing",
+        "planning",
+        "resuming",
+        "writes",
+    }
+    assert len(ran) == 14
+
+
+def test_asv_finds_the_benchmarks_where_they_are() -> None:
+    lines = (ROOT / "asv.conf.json").read_text(encoding="utf-8").splitlines()
+    found = json.loads("\n".join(line for line in lines if not line.strip().startswith("//")))
+    assert (ROOT / found["benchmark_dir"] / "__init__.py").is_file()
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    for made in ("env_dir", "results_dir", "html_dir"):
+        assert found[made].partition("/")[0] + "/" in ignored
+
+
+def test_paired_compares_two_checkouts() -> None:
+    text = run("paired", "--old", str(ROOT))
+    cells = first_cells(text)[2:]
+    assert [cell.partition(",")[0] for cell in cells[::2]] == [FAST, "uncompressed", "serial part", "small write"]
+    assert len(verdicts(text)) == 8
+
+
+def test_paired_refuses_a_folder_that_is_no_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.studies import paired
+
+    with pytest.raises(SystemExit, match=f"{tmp_path} is no checkout"):
+        paired.main(["--old", str(tmp_path)])
+
+
+def test_the_interval_of_a_median_narrows_with_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.studies.paired import interval
+
+    few, many = interval([0.9, 1.0, 1.1]), interval([0.9, 1.0, 1.1] * 20)
+    assert few == (0.9, 1.1)
+    assert many == (1.0, 1.0)
 
 
 @pytest.mark.heavy
@@ -205,7 +275,7 @@ def deflate_table() -> str:
 
 def test_simulated_workers_that_never_meet_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT)
-    from benchmarks.simulation import Costs, simulate
+    from benchmarks.studies.simulation import Costs, simulate
 
     costs = Costs([0.002], 0.004, 0.0, 0.0)
     alone = simulate(1, 100, 0.1, costs)
@@ -217,7 +287,7 @@ def test_simulated_workers_wait_for_transactions_handovers_cores_and_the_journal
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(ROOT)
-    from benchmarks.simulation import Costs, simulate
+    from benchmarks.studies.simulation import Costs, simulate
 
     # A hundred that do nothing else: what is shared is always busy.
     transactions = simulate(100, 2000, 0, Costs([0.002], 0.0, 0.0, 0.0))

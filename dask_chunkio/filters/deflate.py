@@ -1,7 +1,7 @@
 """HDF5's deflate (gzip) filter, which makes a zlib stream with the fastest engine for each level.
 
 HDF5 reads any zlib stream, so that the engine can depend on the level.  The table of engines is based on
-measurements (``benchmarks/deflate_levels.py``, results in ``docs/filters.md``).  From HDF5's default
+measurements (``benchmarks/studies/deflate_levels.py``, results in ``docs/filters.md``).  From HDF5's default
 level 4 up, the output is at most 1 % larger than that of zlib at the same level, for all kinds of data that
 were measured.  Below level 4, the fastest engine is used.
 

@@ -1,4 +1,4 @@
-"""What all workers share, one at a time: python -m benchmarks.serial_part.
+"""What all workers share, one at a time: python -m benchmarks.studies.serial_part.
 
 Processes commit small buffers to one file, each after a pause that stands for reading and encoding
 elsewhere: the lock, the log, the journal and HDF5's metadata are what they have in common.  A
@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from distributed import Client, LocalCluster, Lock
 
-from benchmarks.measure import machine, markdown_table, middle, save, working_folder
-from benchmarks.simulation import Costs, simulate
+from benchmarks.studies.measure import machine, markdown_table, middle, save, working_folder
+from benchmarks.studies.simulation import Costs, simulate
 from dask_chunkio.filters.chunk_format import Payload
 from dask_chunkio.storage import session
 from dask_chunkio.storage.begin import begin
@@ -73,7 +73,7 @@ def run(setting: Setting, folder: Path) -> Measured:
     target, (layout,) = begun.target, begun.made.layouts
     # Forks of a process that has imported numpy, h5py and dask once.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dask_chunkio", "benchmarks.measure"])
+    context.set_forkserver_preload(["dask_chunkio", "benchmarks.studies.measure"])
     ready, results = context.Barrier(setting.processes + 1), context.Queue()
     children = [
         context.Process(target=_commit, args=((target, layout, setting), number, (ready, results)))
@@ -196,7 +196,8 @@ def _lock_handover(times: int) -> float:
     with LocalCluster(n_workers=2, **quiet) as cluster, Client(cluster, set_as_default=False) as client:
         workers = list(client.scheduler_info(n_workers=-1)["workers"])
         futures = [client.submit(_hold, times, worker, workers=[worker], pure=False) for worker in workers]
-        return max(client.gather(futures)) / (times * len(workers))
+        taken: list[float] = client.gather(futures)
+        return max(taken) / (times * len(workers))
 
 
 def _hold(times: int, worker: str) -> float:  # noqa: ARG001
@@ -286,7 +287,7 @@ def draw(rows: list[dict[str, float]], far: list[dict[str, float]], path: str) -
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serial_part", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.serial_part", description=__doc__)
     parser.add_argument("--processes", type=int, nargs="+", default=[2, 8, 32, 64], help="default: 2 8 32 64")
     parser.add_argument("--buffers", type=int, default=30, help="of each process (default: 30)")
     parser.add_argument("--pause", type=float, default=0.05, help="seconds between two commits (default: 0.05)")

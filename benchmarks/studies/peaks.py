@@ -13,10 +13,10 @@ from pathlib import Path
 import dask
 import psutil
 
-from benchmarks.codecs import CODECS
-from benchmarks.measure import PeakMemory
-from benchmarks.systems import SYSTEMS, Pool, remove
-from benchmarks.workload import Workload
+from benchmarks.studies.codecs import CODECS
+from benchmarks.studies.measure import PeakMemory
+from benchmarks.studies.systems import SYSTEMS, Pool, remove
+from benchmarks.studies.workload import Workload
 
 __all__ = ["own_processes", "write_and_measure"]
 
@@ -31,7 +31,7 @@ def own_processes(shared: bool) -> Iterator[ProcessPoolExecutor]:
     """
     context = multiprocessing.get_context("forkserver")
     # What all import is imported once.
-    context.set_forkserver_preload(["benchmarks.peaks"])
+    context.set_forkserver_preload(["benchmarks.studies.peaks"])
     with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=None if shared else 1) as pool:
         yield pool
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.measure import markdown_table, middle, spread
+from benchmarks.studies.measure import markdown_table, middle, spread
 
 __all__ = ["ALONE", "HEAD", "Row", "Rows", "figures", "table"]
 

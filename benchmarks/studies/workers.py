@@ -1,4 +1,4 @@
-"""Two workers against one: python -m benchmarks.workers.
+"""Two workers against one: python -m benchmarks.studies.workers.
 
 The recording of ``dask-chunkio demo``, in buffers of 64 MB, through a `LocalCluster` of processes
 with one thread each.  The time of one worker, divided by twice that of two, is the efficiency;
@@ -16,8 +16,8 @@ from pathlib import Path
 from distributed import Client, LocalCluster
 
 import dask_chunkio
-from benchmarks.measure import interleaved, machine, markdown_table, middle, save, spread, working_folder
-from benchmarks.systems import remove
+from benchmarks.studies.measure import interleaved, machine, markdown_table, middle, save, spread, working_folder
+from benchmarks.studies.systems import remove
 from dask_chunkio.cli.demo_recording import TILE, Recording
 
 __all__ = ["main"]
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.workers", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.workers", description=__doc__)
     parser.add_argument("--buffers", type=int, default=16, help="of 64 MB (default: 16)")
     parser.add_argument("--runs", type=int, default=5, help="interleaved rounds (default: 5)")
     parser.add_argument("--folder", help="where to write (default: /dev/shm, or else the temporary folder)")

@@ -23,7 +23,8 @@ class InMemory(GenericDataChunkIterator):  # type: ignore[misc]
         return self._array[selection]
 
     def _get_maxshape(self) -> tuple[int, ...]:
-        return self._array.shape
+        shape: tuple[int, ...] = self._array.shape
+        return shape
 
     def _get_dtype(self) -> np.dtype[Any]:
         return self._array.dtype

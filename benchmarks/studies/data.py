@@ -17,7 +17,7 @@ __all__ = ["KINDS", "chunk_shape", "make", "whole_chunks"]
 Array = np.ndarray[Any, np.dtype[Any]]
 Shape = tuple[int, ...]
 
-_REAL = Path(__file__).parent.parent / "tests" / "data"
+_REAL = Path(__file__).parents[2] / "tests" / "data"
 _SEED = 20
 _PIECE = 1 << 20
 

@@ -1,6 +1,8 @@
-"""Draw speeds at one compression from a table of compare: python -m benchmarks.plot docs/benchmarks.md docs/speed.svg.
+"""Draw speeds at one compression from a table of compare.
 
-The page is any Markdown that holds the table that ``python -m benchmarks.compare`` prints; the first is drawn.
+Run as ``python -m benchmarks.studies.plot docs/benchmarks.md docs/speed.svg``.
+
+The page is any Markdown that holds the table that ``python -m benchmarks.studies.compare`` prints; the first is drawn.
 """
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.rows import HEAD
-from benchmarks.systems import OURS
+from benchmarks.studies.rows import HEAD
+from benchmarks.studies.systems import OURS
 
 __all__ = ["Bar", "bars", "draw", "main"]
 
@@ -64,7 +66,7 @@ class Bar:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw a bar for each system."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.plot", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.plot", description=__doc__)
     parser.add_argument("page")
     parser.add_argument("picture")
     options = parser.parse_args(argv)

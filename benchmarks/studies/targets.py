@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks.codecs import CODECS
-from benchmarks.efficiency import LEAST
-from benchmarks.rows import ALONE, Row, Rows
-from benchmarks.systems import OURS, OURS_FROM_FILE
+from benchmarks.studies.codecs import CODECS
+from benchmarks.studies.efficiency import LEAST
+from benchmarks.studies.rows import ALONE, Row, Rows
+from benchmarks.studies.systems import OURS, OURS_FROM_FILE
 
 __all__ = ["Verdict", "verdicts"]
 

@@ -1,4 +1,4 @@
-"""Cost of a chunk, from 10,000 to 1,000,000 of 4 kB in one file: python -m benchmarks.many_chunks.
+"""Cost of a chunk, from 10,000 to 1,000,000 of 4 kB in one file: python -m benchmarks.studies.many_chunks.
 
 Each write runs in a process of its own, whose memory is that of the writer: the source makes
 what is read at the moment.
@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 import dask_chunkio
-from benchmarks.measure import (
+from benchmarks.studies.measure import (
     PeakMemory,
     busy,
     interleaved,
@@ -66,7 +66,8 @@ class Numbers(dask_chunkio.GenericDataChunkIterator):
         (part,) = selection
         # Buffers are whole chunks.  Nothing larger than what is returned is made, since it would count as the writer's.
         numbers = np.arange(part.start // ELEMENTS, part.stop // ELEMENTS).astype("<u2")
-        return np.add(_WITHIN, numbers[:, np.newaxis]).reshape(-1)
+        data: np.ndarray[Any, Any] = np.add(_WITHIN, numbers[:, np.newaxis])
+        return data.reshape(-1)
 
     def _get_maxshape(self) -> tuple[int]:
         return (self._length,)
@@ -99,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.many_chunks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.many_chunks", description=__doc__)
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="how many chunks, from few to many")
     parser.add_argument("--runs", type=int, default=3, help="interleaved rounds (default: 3)")
     parser.add_argument("--threads", type=int, default=2)

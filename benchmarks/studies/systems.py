@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 import dask_chunkio
-from benchmarks.codecs import Codec
+from benchmarks.studies.codecs import Codec
 
 __all__ = ["DATASET", "OURS", "OURS_FROM_FILE", "SYSTEMS", "Job", "Pool", "System", "file_nbytes", "missing", "remove"]
 
@@ -56,7 +56,10 @@ class Job:
 
         The dask array is named at random, since hashing the data is not part of a write.  Its blocks are the chunks.
         """
-        source = array if pool.client is None else Mapped(array.filename, array.shape, array.dtype)
+        source: Array | Mapped = array
+        # Workers of a client read the file themselves.
+        if pool.client is not None and isinstance(array, np.memmap):
+            source = Mapped(str(array.filename), array.shape, array.dtype)
         return cls(array, chunks, da.from_array(source, chunks=chunks, name=False), stored, pool)
 
 
@@ -138,7 +141,7 @@ def _by_dask(path: str, job: Job, codec: Codec) -> None:
 
 
 def _by_hdmf(path: str, job: Job, codec: Codec) -> None:
-    from benchmarks.hdmf_iterator import InMemory
+    from benchmarks.studies.hdmf_iterator import InMemory
 
     iterator = InMemory(job.array, chunk_shape=job.chunks, buffer_gb=_HDMF_BUFFER_NBYTES / 1e9)
     with h5py.File(path, "w") as file:

@@ -1,4 +1,4 @@
-"""More than the workers' memory, on a laptop cluster: python -m benchmarks.small_memory.
+"""More than the workers' memory, on a laptop cluster: python -m benchmarks.studies.small_memory.
 
 Two workers of one thread each write 4 GB from a generated source in buffers of 64 MB, and then
 from a dask array that is a reduction of another.  Every change of a worker's status and everything
@@ -114,7 +114,7 @@ def reduced(rows: int) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, print what each worker took, and say whether it stayed inside the bounds."""
-    parser = argparse.ArgumentParser(prog="benchmarks.small_memory", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.small_memory", description=__doc__)
     parser.add_argument("--size-gb", type=float, default=4)
     parser.add_argument("--memory-limit", default="512MB", help="of each worker (default: 512MB)")
     parser.add_argument("--folder", help="where the file goes (about a tenth of the size); by default a temporary one")

@@ -1,4 +1,4 @@
-"""Which engine and level stands for each of zlib's levels: python -m benchmarks.deflate_levels.
+"""Which engine and level stands for each of zlib's levels: python -m benchmarks.studies.deflate_levels.
 
 Prints, for each kind of data, zlib's size and speed at each level beside those of the engine
 that `dask_chunkio.filters.deflate` chooses for it; with --all, of every engine and level.
@@ -11,21 +11,23 @@ import itertools
 import sys
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 
 import deflate as libdeflate
 from isal import isal_zlib
 
-from benchmarks.data import KINDS, chunk_shape, make, whole_chunks
+from benchmarks.studies.data import KINDS, chunk_shape, make, whole_chunks
 from dask_chunkio.filters.deflate import deflate, engine_for
 from dask_chunkio.filters.shuffle import shuffle
 
 CHUNK = 1 << 20
 
+Compress = Callable[[bytes, int], Sized]
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, print the tables, and say whether level 4 and up stay within 1 %."""
-    parser = argparse.ArgumentParser(prog="benchmarks.deflate_levels", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.deflate_levels", description=__doc__)
     parser.add_argument("--chunks", type=int, default=8, help="of 1 MiB, of each kind of data")
     parser.add_argument("--all", action="store_true", help="every engine and level")
     parser.add_argument("--tiny", action="store_true", help="a run of seconds, to see that it works")
@@ -37,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\n{kind}\n\n| level | zlib: size, MB/s | engine | size, MB/s | larger | faster |")
         print("| ---: | ---: | --- | ---: | ---: | ---: |")
         for level in range(1, 10):
-            size_zlib, speed_zlib = measure(lambda data, level=level: zlib.compress(data, level), chunks)
-            size_own, speed_own = measure(lambda data, level=level: deflate(data, level), chunks)
+            size_zlib, speed_zlib = measure(zlib.compress, level, chunks)
+            size_own, speed_own = measure(deflate, level, chunks)
             larger = size_own / size_zlib
             worst = max(worst, larger) if level >= 4 else worst
             print(
@@ -58,10 +60,10 @@ def shuffled(kind: str, count: int, size: int) -> list[bytes]:
     return [bytes(shuffle(chunk.reshape(-1).view("u1").data, array.itemsize)) for chunk in chunks]
 
 
-def measure(compress: Callable[[bytes], bytes], chunks: list[bytes]) -> tuple[float, float]:
+def measure(compress: Compress, level: int, chunks: list[bytes]) -> tuple[float, float]:
     """Return stored bytes for each byte, and MB/s of one core."""
     started = time.perf_counter()
-    stored = sum(len(compress(chunk)) for chunk in chunks)
+    stored = sum(len(compress(chunk, level)) for chunk in chunks)
     seconds = time.perf_counter() - started
     raw = sum(map(len, chunks))
     return stored / raw, raw / seconds / 1e6
@@ -75,7 +77,7 @@ def print_all(chunks: list[bytes]) -> None:
         ("libdeflate", libdeflate.zlib_compress, range(1, 13)),
     ):
         for level in levels:
-            size, speed = measure(lambda data, level=level, compress=compress: compress(data, level), chunks)
+            size, speed = measure(compress, level, chunks)
             print(f"| {name} {level} | {size:.4f}, {speed:.0f} |")
 
 

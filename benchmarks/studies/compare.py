@@ -1,6 +1,6 @@
 """One array in memory, written by each system with each codec, side by side.
 
-Run as ``python -m benchmarks.compare``.
+Run as ``python -m benchmarks.studies.compare``.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import h5py
 import numpy as np
 
 import dask_chunkio
-from benchmarks import data
-from benchmarks.codecs import CODECS, Codec
-from benchmarks.efficiency import alone, efficiency
-from benchmarks.measure import busy, interleaved, machine, save, seconds, working_folder
-from benchmarks.peaks import own_processes, write_and_measure
-from benchmarks.rows import ALONE, Row, figures, table
-from benchmarks.systems import DATASET, OURS, SYSTEMS, Array, Job, Pool, file_nbytes, missing, remove
-from benchmarks.targets import verdicts
-from benchmarks.workload import Workload, prepare
+from benchmarks.studies import data
+from benchmarks.studies.codecs import CODECS, Codec
+from benchmarks.studies.efficiency import alone, efficiency, seconds_alone
+from benchmarks.studies.measure import busy, interleaved, machine, save, seconds, working_folder
+from benchmarks.studies.peaks import own_processes, write_and_measure
+from benchmarks.studies.rows import ALONE, Row, figures, table
+from benchmarks.studies.systems import DATASET, OURS, SYSTEMS, Array, Job, Pool, file_nbytes, missing, remove
+from benchmarks.studies.targets import verdicts
+from benchmarks.studies.workload import Workload, prepare
 from dask_chunkio.cli.scheduler import running_scheduler
 
 _TARGETS_ARE_FOR = ("recording", 2, 0)
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.compare", description=__doc__)
     parser.add_argument("--data", choices=data.KINDS, default="recording", help="what is written (default: recording)")
     parser.add_argument("--size-mb", type=float, default=192, help="size of the array (default: 192)")
     parser.add_argument("--runs", type=int, default=7, help="interleaved rounds (default: 7)")
@@ -191,7 +191,7 @@ def _with_times(run: Run, rows: list[Row]) -> Iterator[Row]:
     measures = {(row.system, row.codec): _timed(run, row.system, CODECS[row.codec]) for row in rows}
     codecs = [codec for codec in run.setting.codecs if codec.h5py and OURS in run.setting.systems]
     jobs = {codec.name: run.job(codec) for codec in codecs}
-    measures |= {(ALONE, codec.name): lambda codec=codec: alone(jobs[codec.name], codec)[0] for codec in codecs}
+    measures |= {(ALONE, codec.name): partial(seconds_alone, jobs[codec.name], codec) for codec in codecs}
     for row in rows:
         # A first call imports, and starts threads.
         job = run.workload.little(run.job(CODECS[row.codec]))

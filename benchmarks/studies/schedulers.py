@@ -1,4 +1,4 @@
-"""What a buffer costs on each scheduler: python -m benchmarks.schedulers.
+"""What a buffer costs on each scheduler: python -m benchmarks.studies.schedulers.
 
 Buffers of one chunk of 4 kB, uncompressed, so that hardly anything but the cost of a buffer is
 left.  Two numbers of buffers tell the cost of each from what a write costs once.
@@ -20,7 +20,7 @@ import numpy as np
 from distributed import Client, LocalCluster
 
 import dask_chunkio
-from benchmarks.measure import busy, interleaved, machine, markdown_table, middle, save, seconds, working_folder
+from benchmarks.studies.measure import busy, interleaved, machine, markdown_table, middle, save, seconds, working_folder
 from dask_chunkio.cli.scheduler import running_scheduler
 
 ELEMENTS = 2048
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.schedulers", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.schedulers", description=__doc__)
     parser.add_argument("--few", type=int, default=100, help="buffers of the small write (default: 100)")
     parser.add_argument("--many", type=int, default=1000, help="buffers of the large write (default: 1000)")
     parser.add_argument("--workers", type=int, default=2, help="threads, or processes (default: 2)")

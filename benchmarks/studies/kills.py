@@ -1,4 +1,4 @@
-"""What remains after a kill, of our writes and of plain h5py's: python -m benchmarks.kills.
+"""What remains after a kill, of our writes and of plain h5py's: python -m benchmarks.studies.kills.
 
 Each writer writes a compressed dataset, buffer by buffer, to a new file and to one that holds
 an older dataset, in a process that is killed (SIGKILL) after a random part of the time that the
@@ -19,13 +19,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import h5py
 import numpy as np
 
 import dask_chunkio
-from benchmarks.measure import machine, markdown_table, save, working_folder
+from benchmarks.studies.measure import machine, markdown_table, save, working_folder
 from dask_chunkio.execution import tasks
+from dask_chunkio.keywords import DatasetKeywords
 
 ROWS, COLUMNS, BUFFER = 6000, 64, 100
 CHUNKS = (5, 32)
@@ -63,9 +65,9 @@ def by_us(path: Path, done: Callable[[int], None], resume: bool = False) -> None
         done(place[1])
         return receipt
 
-    tasks._store = noting
-    keywords = {"compression": "gzip", "chunks": CHUNKS, "buffer_shape": (BUFFER, COLUMNS)}
-    dask_chunkio.to_hdf5(path, "/new", data(), resume=resume, scheduler="threads", progress=False, **keywords)
+    keywords: DatasetKeywords = {"compression": "gzip", "chunks": CHUNKS, "buffer_shape": (BUFFER, COLUMNS)}
+    with mock.patch.object(tasks, "_store", noting):
+        dask_chunkio.to_hdf5(path, "/new", data(), resume=resume, scheduler="threads", progress=False, **keywords)
 
 
 FILES = ("new", "existing")
@@ -91,7 +93,7 @@ class Remains:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, print a table, and fail if anything was lost by us."""
-    parser = argparse.ArgumentParser(prog="benchmarks.kills", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.kills", description=__doc__)
     parser.add_argument("--runs", type=int, default=50, help="kills of each writer")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", help="where files go; by default a memory file system")

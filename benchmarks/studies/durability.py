@@ -1,4 +1,4 @@
-"""What it costs that a write survives: python -m benchmarks.durability.
+"""What it costs that a write survives: python -m benchmarks.studies.durability.
 
 The same gzip write, in buffers of 64 MB, without any protection (no checksum, no log, no
 activity lock: what HDF5 stages is applied at once), with durability="process" and with
@@ -21,7 +21,17 @@ from unittest import mock
 import numpy as np
 
 import dask_chunkio
-from benchmarks.measure import busy, interleaved, machine, markdown_table, middle, save, seconds, spread, working_folder
+from benchmarks.studies.measure import (
+    busy,
+    interleaved,
+    machine,
+    markdown_table,
+    middle,
+    save,
+    seconds,
+    spread,
+    working_folder,
+)
 from dask_chunkio.storage import writer
 from dask_chunkio.storage.journal.redo_record import RedoRecord
 from dask_chunkio.storage.redo_log import RedoLog
@@ -33,14 +43,7 @@ KINDS = (UNPROTECTED, "process", "power")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, print a table, and say whether the target is met."""
-    parser = argparse.ArgumentParser(prog="benchmarks.durability", description=__doc__)
-    parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--folder", help="where files go; by default a memory file system")
-    parser.add_argument("--disk", help="a folder on a disk, to measure there too what waiting for it costs")
-    parser.add_argument("--markdown", metavar="FILE")
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--tiny", action="store_true", help="a run of seconds, to see that it works")
-    options = parser.parse_args(argv)
+    options = _parser().parse_args(argv)
     rows, chunk, buffer = (2000, 100, 500) if options.tiny else (1_000_000, 2500, 125_000)
     array = np.random.default_rng(0).integers(-300, 300, (rows, 256), "i2")
     runs = 2 if options.tiny else options.runs
@@ -69,6 +72,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("\n".join(text))
     save("\n".join(text), results, options.markdown, options.json)
     return 0 if passed else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.durability", description=__doc__)
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--folder", help="where files go; by default a memory file system")
+    parser.add_argument("--disk", help="a folder on a disk, to measure there too what waiting for it costs")
+    parser.add_argument("--markdown", metavar="FILE")
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--tiny", action="store_true", help="a run of seconds, to see that it works")
+    return parser
 
 
 def timed(folder: Path, array: np.ndarray[Any, Any], kind: str, shape: dict[str, Any]) -> float:

@@ -1,4 +1,4 @@
-"""Our wall time against that of the codecs alone: python -m benchmarks.efficiency.
+"""Our wall time against that of the codecs alone: python -m benchmarks.studies.efficiency.
 
 Each chunk is encoded on one core, without any file; that time, shared by all threads, is the
 least that a write can take.
@@ -17,15 +17,25 @@ from pathlib import Path
 import dask
 import h5py
 
-from benchmarks import data
-from benchmarks.codecs import CODECS, Codec
-from benchmarks.measure import busy, interleaved, machine, markdown_table, middle, save, seconds, spread, working_folder
-from benchmarks.systems import OURS, SYSTEMS, Job, Pool
-from benchmarks.workload import Workload, prepare
+from benchmarks.studies import data
+from benchmarks.studies.codecs import CODECS, Codec
+from benchmarks.studies.measure import (
+    busy,
+    interleaved,
+    machine,
+    markdown_table,
+    middle,
+    save,
+    seconds,
+    spread,
+    working_folder,
+)
+from benchmarks.studies.systems import OURS, SYSTEMS, Job, Pool
+from benchmarks.studies.workload import Workload, prepare
 from dask_chunkio.filters.chunk_format import ChunkFormat, Encoder
 from dask_chunkio.filters.hdf5_encoder import encoder_for, read_filters
 
-__all__ = ["LEAST", "alone", "efficiency"]
+__all__ = ["LEAST", "alone", "efficiency", "seconds_alone"]
 
 LEAST = 0.9
 _CODECS = [codec.name for codec in CODECS.values() if codec.h5py]
@@ -43,6 +53,11 @@ def alone(job: Job, codec: Codec) -> tuple[float, float]:
         stored += payload.nbytes
     # Chunks over the edge count as parts.
     return taken * job.array.nbytes / raw, stored / raw
+
+
+def seconds_alone(job: Job, codec: Codec) -> float:
+    """Return the seconds that the codec takes for the array on one core."""
+    return alone(job, codec)[0]
 
 
 def _encoder(job: Job, codec: Codec) -> Encoder:
@@ -90,7 +105,7 @@ def _measures(
     found: dict[str, Callable[[], float]] = {}
     for codec in codecs:
         job = workload.job(codec, Pool(1), whole)
-        found[f"{codec.name}, alone"] = lambda job=job, codec=codec: alone(job, codec)[0]
+        found[f"{codec.name}, alone"] = partial(seconds_alone, job, codec)
         for count in threads:
             found[f"{codec.name}, {count}"] = partial(_ours, job, codec, count, folder / "timed.h5")
     return found
@@ -104,7 +119,7 @@ def _ours(job: Job, codec: Codec, threads: int, path: Path) -> float:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.efficiency", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.efficiency", description=__doc__)
     parser.add_argument("--data", choices=data.KINDS, default="recording")
     parser.add_argument("--size-mb", type=float, default=192, help="size of the array; slow codecs get a part of it")
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}))

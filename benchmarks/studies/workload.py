@@ -10,9 +10,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from benchmarks import data
-from benchmarks.codecs import Codec
-from benchmarks.systems import DATASET, Array, Job, Pool
+from benchmarks.studies import data
+from benchmarks.studies.codecs import Codec
+from benchmarks.studies.systems import DATASET, Array, Job, Pool
 
 __all__ = ["Workload", "prepare"]
 
