@@ -7,7 +7,9 @@ import graphlib
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,28 +107,28 @@ MODULES = {
 
 
 @functools.cache
-def parsed(path):
+def parsed(path: Any) -> Any:
     return ast.parse(path.read_text())
 
 
-def stands_in(module, names):
+def stands_in(module: Any, names: Any) -> Any:
     return module in names or f"{module.partition('.')[0]}." in names
 
 
-def floor(module):
+def floor(module: Any) -> tuple[Any, ...]:
     """The number of the floor, and inside storage that of storage's."""
     place = _number(module, FLOORS)
     inside = module.removeprefix("storage.")
     return place, (_number(inside, STORAGE_FLOORS) if inside not in (module, "storage") else 0)
 
 
-def _number(module, floors):
+def _number(module: Any, floors: Any) -> Any:
     found = [number for number, names in enumerate(floors) if stands_in(module, names)]
     assert len(found) == 1, f"{module} needs a place among the floors"
     return found[0]
 
 
-def imports(path):
+def imports(path: Any) -> Iterator[Any]:
     """(name, whether it is imported at the top) of everything that a file imports."""
     tree = parsed(path)
     top = set(map(id, tree.body))
@@ -140,7 +142,7 @@ def imports(path):
         yield from ((name, id(node) in top) for name in names)
 
 
-def own(name):
+def own(name: Any) -> Any:
     """The module of ours that an import means, or None."""
     parts = name.split(".")
     if parts[0] != "dask_chunkio":
@@ -152,26 +154,26 @@ def own(name):
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_imports_point_down(module):
+def test_imports_point_down(module: Any) -> None:
     for name, _ in imports(MODULES[module]):
         if (other := own(name)) is not None:
             assert floor(other) <= floor(module), f"{module} is below {other}"
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if not name.startswith("storage")])
-def test_storage_is_entered_by_its_doors(module):
+def test_storage_is_entered_by_its_doors(module: Any) -> None:
     used = {other for name, _ in imports(MODULES[module]) if (other := own(name)) is not None}
     inside = {name.removeprefix("storage.") for name in used if name.startswith("storage.")}
     assert not [name for name in inside if not stands_in(name, STORAGE_DOORS)]
 
 
-def test_no_two_modules_import_one_another():
+def test_no_two_modules_import_one_another() -> None:
     graph = {m: {other for name, _ in imports(path) if (other := own(name))} - {m} for m, path in MODULES.items()}
     assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(MODULES)
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_guests_come_in_where_they_are_expected(module):
+def test_guests_come_in_where_they_are_expected(module: Any) -> None:
     for name, is_top in imports(MODULES[module]):
         guest = name.partition(".")[0]
         if guest in STANDARD or guest in ("numpy", "dask_chunkio"):
@@ -181,11 +183,11 @@ def test_guests_come_in_where_they_are_expected(module):
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if floor(m) < (3, 0)])
-def test_nothing_below_planning_knows_of_dask(module):
+def test_nothing_below_planning_knows_of_dask(module: Any) -> None:
     assert not {name.partition(".")[0] for name, _ in imports(MODULES[module])} & {"dask", "distributed"}
 
 
-def test_one_module_writes_to_the_terminal():
+def test_one_module_writes_to_the_terminal() -> None:
     """So that names and contents of files are quoted."""
     for module, path in MODULES.items():
         if module != "cli.terminal":
@@ -199,7 +201,7 @@ LARGE = {"GenericDataChunkIterator"}
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_class_can_be_read_in_one_sitting(module):
+def test_a_class_can_be_read_in_one_sitting(module: Any) -> None:
     for node in ast.walk(parsed(MODULES[module])):
         if isinstance(node, ast.ClassDef) and node.name not in LARGE:
             assert node.end_lineno - node.lineno < 200, node.name
@@ -207,7 +209,7 @@ def test_a_class_can_be_read_in_one_sitting(module):
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_function_can_be_read_at_a_glance(module):
+def test_a_function_can_be_read_at_a_glance(module: Any) -> None:
     for node in ast.walk(parsed(MODULES[module])):
         if isinstance(node, ast.FunctionDef):
             body = node.body[1:] if ast.get_docstring(node) is not None else node.body
@@ -215,11 +217,11 @@ def test_a_function_can_be_read_at_a_glance(module):
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if not m.startswith("_")])
-def test_every_module_says_what_it_is(module):
+def test_every_module_says_what_it_is(module: Any) -> None:
     assert ast.get_docstring(parsed(MODULES[module]))
 
 
-def test_public_names():
+def test_public_names() -> None:
     assert dask_chunkio.__all__ == [
         "BufferCommitted",
         "BufferGrid",
@@ -252,7 +254,7 @@ def test_public_names():
 
 
 @pytest.mark.parametrize("name", errors.__all__)
-def test_errors_arrive_whole_from_another_process(name):
+def test_errors_arrive_whole_from_another_process(name: Any) -> None:
     kind = getattr(errors, name)
     error = kind("what was wrong; what to do")
     error.add_note("where")
@@ -263,7 +265,7 @@ def test_errors_arrive_whole_from_another_process(name):
     assert found.__notes__ == ["where"]
 
 
-def test_the_tree_of_errors_is_as_drawn():
+def test_the_tree_of_errors_is_as_drawn() -> None:
     kinds = {name: value for name, value in vars(errors).items() if isinstance(value, type)}
     assert set(errors.__all__) == kinds.keys()
     drawn, parents = {}, ["ChunkIOError"]
@@ -280,7 +282,7 @@ def test_the_tree_of_errors_is_as_drawn():
         assert [base.__name__ for base in kinds[name].__bases__] == [parent, *([builtin] if builtin else [])]
 
 
-def test_importing_us_imports_no_package_that_is_not_needed():
+def test_importing_us_imports_no_package_that_is_not_needed() -> None:
     script = "import sys, dask_chunkio; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
@@ -298,7 +300,7 @@ def test_importing_us_imports_no_package_that_is_not_needed():
     }
 
 
-def test_the_names_of_test_files_are_unique():
+def test_the_names_of_test_files_are_unique() -> None:
     """What is no test and no conftest.py is found in tests/support, under one name: each folder is a package."""
     paths = [path for path in TESTS.rglob("*.py") if path.name != "__init__.py"]
     names = collections.Counter(path.name for path in paths if path.name.startswith("test_"))
@@ -308,7 +310,7 @@ def test_the_names_of_test_files_are_unique():
     assert [path for path in paths if not (path.parent / "__init__.py").exists()] == []
 
 
-def test_one_module_asks_hdf5_about_chunks():
+def test_one_module_asks_hdf5_about_chunks() -> None:
     """HDF5's own answers are wrong for some indexes (`storage.chunk_index`)."""
     for module, path in MODULES.items():
         if module != "storage.chunk_index":
@@ -317,7 +319,7 @@ def test_one_module_asks_hdf5_about_chunks():
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m != "storage.filesystem.descriptors"])
-def test_files_are_opened_where_forked_children_close_them(module):
+def test_files_are_opened_where_forked_children_close_them(module: Any) -> None:
     source = MODULES[module].read_text()
     assert "os.open(" not in source
     assert "os.close(" not in source

@@ -5,7 +5,10 @@ import os
 import random
 import threading
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import dask
 import dask.array as da
@@ -13,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 from dask.utils import format_bytes
-from distributed import wait
+from distributed import Client, wait
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import ArgumentError
@@ -26,13 +29,13 @@ LOCAL = ["synchronous", "threads"]
 class Calls:
     """Makes arrays of noise that nobody could make again, and notes the call for each block, in whichever process."""
 
-    def __init__(self, log):
+    def __init__(self, log: Any) -> None:
         self.log = log
 
-    def array(self, shape=(40, 6), chunks=(10, 6)):
+    def array(self, shape: tuple[int, ...] = (40, 6), chunks: tuple[int, ...] = (10, 6)) -> Any:
         log = self.log
 
-        def noise(block, block_id):
+        def noise(block: Any, block_id: Any) -> Any:
             with log.open("a") as file:
                 file.write(f"{block_id}\n")
             return np.random.default_rng().random(block.shape)
@@ -40,19 +43,19 @@ class Calls:
         return da.zeros(shape, chunks=chunks).map_blocks(noise, dtype=float, meta=np.empty((0, 0)))
 
     @property
-    def count(self):
+    def count(self) -> Any:
         return collections.Counter(self.log.read_text().splitlines())
 
-    def assert_once(self, blocks=4):
+    def assert_once(self, blocks: int = 4) -> None:
         assert self.count.total() == len(self.count) == blocks
 
 
 @pytest.fixture
-def calls(tmp_path):
+def calls(tmp_path: Path) -> Any:
     return Calls(tmp_path / "calls")
 
 
-def stored(path, *names):
+def stored(path: Any, *names: Any) -> list[Any]:
     with h5py.File(path) as file:
         return [file[name][...] for name in names]
 
@@ -61,7 +64,7 @@ SCHEDULERS = [*LOCAL, "thread_client"]
 
 
 @pytest.fixture(params=SCHEDULERS)
-def scheduler(request):
+def scheduler(request: pytest.FixtureRequest) -> Any:
     return request.param if request.param in LOCAL else request.getfixturevalue(request.param)
 
 
@@ -82,7 +85,9 @@ DERIVED = {
     every_pair(DERIVED, {name: name for name in SCHEDULERS}, {"fused": True, "layers": False}),
     indirect=["scheduler"],
 )
-def test_a_block_is_computed_once_whichever_datasets_need_it(target, calls, scheduler, derived, fuse):
+def test_a_block_is_computed_once_whichever_datasets_need_it(
+    target: Path, calls: Any, scheduler: Any, derived: Any, fuse: Any
+) -> None:
     x = calls.array()
     y = derived(x)
     dcio.to_hdf5(target, {"/x": x, "/y": y}, scheduler=scheduler, fuse=fuse)
@@ -92,7 +97,7 @@ def test_a_block_is_computed_once_whichever_datasets_need_it(target, calls, sche
     np.testing.assert_allclose(other, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_a_part_in_common_that_is_not_written_is_computed_once_too(target, calls, scheduler):
+def test_a_part_in_common_that_is_not_written_is_computed_once_too(target: Path, calls: Any, scheduler: Any) -> None:
     x = calls.array()
     dcio.to_hdf5(target, {"/a": x + 1, "/b": x * 2}, scheduler=scheduler)
     calls.assert_once()
@@ -100,7 +105,7 @@ def test_a_part_in_common_that_is_not_written_is_computed_once_too(target, calls
     np.testing.assert_array_equal(a, b / 2 + 1)
 
 
-def test_buffers_of_other_shapes_than_the_blocks(target, calls, scheduler):
+def test_buffers_of_other_shapes_than_the_blocks(target: Path, calls: Any, scheduler: Any) -> None:
     x = calls.array()
     encoding = {"/a": {"chunks": (7, 6), "buffer_shape": (14, 6)}, "/b": {"chunks": (40, 1), "buffer_shape": (40, 1)}}
     dcio.to_hdf5(target, {"/a": x, "/b": x}, encoding=encoding, scheduler=scheduler)
@@ -110,7 +115,9 @@ def test_buffers_of_other_shapes_than_the_blocks(target, calls, scheduler):
 
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("other", [lambda x: x, lambda x: x.sum(), lambda x: (x + 1).mean(0)])
-def test_what_is_computed_along_with_a_write_shares_its_blocks(target, calls, scheduler, other, aligned):
+def test_what_is_computed_along_with_a_write_shares_its_blocks(
+    target: Path, calls: Any, scheduler: Any, other: Callable[..., Any], aligned: bool
+) -> None:
     x = calls.array()
     layout = {} if aligned else {"chunks": (7, 6), "buffer_shape": (14, 6)}
     write = dcio.to_hdf5(target, "/x", x, compute=False, **layout)
@@ -120,7 +127,7 @@ def test_what_is_computed_along_with_a_write_shares_its_blocks(target, calls, sc
     np.testing.assert_allclose(found, other(data), rtol=1e-12)
 
 
-def test_two_writes_that_are_computed_together_share_their_blocks(target, calls, scheduler):
+def test_two_writes_that_are_computed_together_share_their_blocks(target: Path, calls: Any, scheduler: Any) -> None:
     x, second = calls.array(), target.with_name("second.h5")
     writes = [dcio.to_hdf5(path, "/x", x, compute=False) for path in (target, second)]
     dask.compute(*writes, scheduler=scheduler)
@@ -130,7 +137,9 @@ def test_two_writes_that_are_computed_together_share_their_blocks(target, calls,
 
 @pytest.mark.parametrize("kept", ["itself", "reduced", "centred"])
 @pytest.mark.parametrize("compute", [True, False])
-def test_blocks_whose_values_the_scheduler_knows_are_committed(target, thread_client, compute, kept):
+def test_blocks_whose_values_the_scheduler_knows_are_committed(
+    target: Path, thread_client: Client, compute: bool, kept: str
+) -> None:
     """It runs no task whose key it has a value of, nor what such a task alone needs."""
     x = da.random.default_rng(1).random((40, 6), chunks=(10, 6))
     values = thread_client.persist(DERIVED[kept](x))
@@ -145,11 +154,11 @@ def test_blocks_whose_values_the_scheduler_knows_are_committed(target, thread_cl
     del values
 
 
-def test_the_same_blocks_are_written_to_two_files_at_once(target, thread_client):
+def test_the_same_blocks_are_written_to_two_files_at_once(target: Path, thread_client: Client) -> None:
     x = da.random.default_rng(1).random((400, 6), chunks=(10, 6))
     paths = [target.with_name(f"{number}.h5") for number in range(4)]
 
-    def write(path):
+    def write(path: Any) -> None:
         dcio.to_hdf5(path, {"/a": x, "/m": x.mean(0)}, scheduler=thread_client)
 
     with ThreadPoolExecutor(len(paths)) as pool:
@@ -158,7 +167,7 @@ def test_the_same_blocks_are_written_to_two_files_at_once(target, thread_client)
         np.testing.assert_array_equal(*stored(path, "a"), x.compute(scheduler="threads"))
 
 
-def test_a_write_can_be_part_of_a_larger_delayed(target, calls):
+def test_a_write_can_be_part_of_a_larger_delayed(target: Path, calls: Any) -> None:
     x = calls.array()
     write = dcio.to_hdf5(target, {"/x": x, "/m": x.mean(0)}, compute=False)
     assert dask.delayed(lambda result: result.path)(write).compute(scheduler="threads") == str(target)
@@ -167,7 +176,7 @@ def test_a_write_can_be_part_of_a_larger_delayed(target, calls):
     assert kept.compute(scheduler="threads").path == str(second)
 
 
-def test_as_many_calls_as_dasks_own_store(target, calls):
+def test_as_many_calls_as_dasks_own_store(target: Path, calls: Any) -> None:
     x = calls.array()
     with h5py.File(target.with_name("dask.h5"), "w") as file:
         datasets = [file.create_dataset(name, x.shape, float) for name in "ab"]
@@ -178,7 +187,7 @@ def test_as_many_calls_as_dasks_own_store(target, calls):
     assert calls.count == expected
 
 
-def test_blocks_that_another_process_computes_are_computed_once(target, calls):
+def test_blocks_that_another_process_computes_are_computed_once(target: Path, calls: Any) -> None:
     x = calls.array()
     dcio.to_hdf5(target, {"/a": x, "/b": x, "/m": x.mean(0)}, scheduler="processes")
     calls.assert_once()
@@ -202,7 +211,7 @@ KEPT = {
 
 
 @pytest.mark.parametrize("order", ["alone", "write first", "write last"])
-def test_whatever_is_made_of_the_same_blocks_together(tmp_path, calls, order):
+def test_whatever_is_made_of_the_same_blocks_together(tmp_path: Path, calls: Any, order: str) -> None:
     draw = random.Random()
     for number in range(int(os.environ.get("CHUNKIO_GRAPHS", "3"))):
         names = draw.sample(list(KEPT), draw.randrange(2, 6))
@@ -221,7 +230,7 @@ def test_whatever_is_made_of_the_same_blocks_together(tmp_path, calls, order):
                 np.testing.assert_allclose(found[name], KEPT[name](data).compute(), rtol=1e-12, atol=1e-12)
 
 
-def test_a_graph_is_fused_as_the_call_says(target, calls):
+def test_a_graph_is_fused_as_the_call_says(target: Path, calls: Any) -> None:
     x = calls.array()
     for fuse in (True, False):
         write = dcio.to_hdf5(target, {"/a": x, "/b": x, "/m": x.mean(0)}, compute=False, fuse=fuse)
@@ -236,14 +245,14 @@ def test_a_graph_is_fused_as_the_call_says(target, calls):
 class Alive:
     """Makes arrays, and counts how many of their blocks are in memory at once."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.lock = threading.Lock()
         self.now = self.most = 0
 
-    def array(self, shape, chunks):
+    def array(self, shape: Any, chunks: Any) -> Any:
         return da.zeros(shape, chunks=chunks).map_blocks(self._made, dtype=float, meta=np.empty((0, 0)))
 
-    def _made(self, block):
+    def _made(self, block: Any) -> Any:
         made = np.random.default_rng().random(block.shape)
         with self.lock:
             self.now += 1
@@ -251,7 +260,7 @@ class Alive:
         weakref.finalize(made, self._gone)
         return made
 
-    def _gone(self):
+    def _gone(self) -> None:
         with self.lock:
             self.now -= 1
 
@@ -272,7 +281,9 @@ class Alive:
     ],
     ids=", ".join,
 )
-def test_no_more_blocks_are_in_memory_than_the_plan_says(target, derived, columns, scheduler, compute):
+def test_no_more_blocks_are_in_memory_than_the_plan_says(
+    target: Path, derived: dict[str, Any], columns: int, scheduler: str, compute: bool
+) -> None:
     alive, threads = Alive(), 1 if scheduler == "synchronous" else 2
     x = alive.array((120, columns), (10, 6))
     datasets = {name: make(x) for name, make in derived.items()}
@@ -288,28 +299,28 @@ def test_no_more_blocks_are_in_memory_than_the_plan_says(target, derived, column
         assert planned <= 4 * threads * 10 * 6 * 8
 
 
-def test_partial_results_that_wait_for_others_are_in_the_plan():
+def test_partial_results_that_wait_for_others_are_in_the_plan() -> None:
     x = da.zeros((40, 6), chunks=(10, 6)) + 1
     assert 4 * 6 * 6 * 8 <= kept({"/a": x, "/g": x.T @ x}) <= 4 * 6 * 6 * 8 + 10 * 6 * 8
 
 
-def test_cut_pieces_are_parts_of_their_blocks():
+def test_cut_pieces_are_parts_of_their_blocks() -> None:
     x = (da.zeros((100, 100), chunks=(10, 100)) + 1).rechunk((100, 10))
     assert kept({"/x": x}) <= 1.2 * 100 * 100 * 8
 
 
-def kept(datasets, **keywords):
+def kept(datasets: Any, **keywords: Any) -> Any:
     return dcio.plan("out.h5", datasets, scheduler="synchronous", **keywords).kept_nbytes
 
 
-def test_nothing_is_kept_of_what_one_dataset_needs():
+def test_nothing_is_kept_of_what_one_dataset_needs() -> None:
     x = da.zeros((40, 6), chunks=(10, 6)) + 1
     assert kept({"/x": x}) == 0
     assert kept({"/x": np.zeros(3)}) == 0
     assert "kept" not in repr(dcio.plan("out.h5", {"/x": x}, scheduler="synchronous"))
 
 
-def test_the_plan_says_what_is_kept_for_others():
+def test_the_plan_says_what_is_kept_for_others() -> None:
     x = da.zeros((40, 6), chunks=(10, 6)) + 1
     block = 10 * 6 * 8
     # One task commits a block to both.
@@ -328,7 +339,7 @@ def test_the_plan_says_what_is_kept_for_others():
     )
 
 
-def test_what_cannot_be_kept_is_refused(target):
+def test_what_cannot_be_kept_is_refused(target: Path) -> None:
     x = da.zeros((40_000, 6), chunks=(1000, 6)) + 1
     datasets = {"/x": x, "/n": x - x.mean()}
     with pytest.raises(ArgumentError, match=r"/x, /n: up to [\d.]+ MiB of blocks are kept .* in separate calls"):

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import dask
 import h5py
@@ -15,18 +16,18 @@ from dask_chunkio.errors import ArgumentError
 DATA = np.zeros((4096, 64), "i2")
 
 
-def buffers(**keywords):
+def buffers(**keywords: Any) -> Any:
     return dcio.plan("out.h5", "/x", DATA, scheduler="threads", **keywords).datasets[0].buffers
 
 
-def test_defaults_are_the_documented_ones():
+def test_defaults_are_the_documented_ones() -> None:
     found = settings()
     assert (found.buffer_nbytes, found.chunk_nbytes, found.buffers_per_thread) == (64 << 20, 1 << 20, 4)
     assert (found.memory_limit, found.durability, found.wait, found.progress) == (None, "process", False, None)
     assert found.log_seconds == 60
 
 
-def test_it_is_read_at_the_time_of_a_call(target):
+def test_it_is_read_at_the_time_of_a_call(target: Path) -> None:
     with dask.config.set({"chunkio.chunk-size": "16KiB", "chunkio.buffer-size": 32768, "num_workers": 2}):
         chosen = buffers()
         assert chosen.chunks.chunk_shape == (128, 64)
@@ -41,7 +42,7 @@ def test_it_is_read_at_the_time_of_a_call(target):
         assert dcio.plan(target, "/x", DATA, memory_limit="2GB").memory_nbytes == int(2e9 * 0.6) - (128 << 20)
 
 
-def test_durability_and_progress(target, capsys):
+def test_durability_and_progress(target: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with dask.config.set({"chunkio.durability": "power", "chunkio.progress": True}):
         dcio.to_hdf5(target, "/x", DATA, scheduler="synchronous")
         assert "/x: 100%" in capsys.readouterr().err
@@ -70,7 +71,7 @@ def test_durability_and_progress(target, capsys):
         ("log-interval", "soon"),
     ],
 )
-def test_a_value_that_is_none_is_named(name, value):
+def test_a_value_that_is_none_is_named(name: str, value: str | int | None) -> None:
     with (
         dask.config.set({f"chunkio.{name}": value}),
         pytest.raises(ArgumentError, match=rf"dask.config has chunkio.{name}=.*, which is not "),
@@ -79,7 +80,7 @@ def test_a_value_that_is_none_is_named(name, value):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="paths")
-def test_environment_and_files(tmp_path):
+def test_environment_and_files(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("chunkio:\n  chunk-size: 2MiB\n")
     script = "from dask_chunkio.config import settings; s = settings(); print(s.buffer_nbytes, s.chunk_nbytes, s.wait)"
     environment = {**os.environ, "DASK_CONFIG": str(tmp_path), "DASK_CHUNKIO__BUFFER_SIZE": "8MiB"}

@@ -3,6 +3,7 @@
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +18,7 @@ FORMS = [
 ]
 
 
-def constants():
+def constants() -> Any:
     """The constants of the noxfile that need no nox."""
     found = {}
     for node in ast.parse(NOX).body:
@@ -26,13 +27,13 @@ def constants():
     return found
 
 
-def test_the_floor_plan_names_every_module():
+def test_the_floor_plan_names_every_module() -> None:
     words = set(re.findall(r"\w+", GUIDE))
     modules = {path.parent.name if path.stem == "__init__" else path.stem for path in ROOT.glob("dask_chunkio/**/*.py")}
     assert modules <= words, modules - words
 
 
-def test_every_variable_that_tests_ask_for_is_explained():
+def test_every_variable_that_tests_ask_for_is_explained() -> None:
     asked = set()
     for path in (ROOT / "tests").rglob("*.py"):
         asked |= set(re.findall(r"environ\.get\(\"(\w*CHUNKIO_\w+|CTRL_C_\w+)\"", path.read_text(encoding="utf-8")))
@@ -40,23 +41,23 @@ def test_every_variable_that_tests_ask_for_is_explained():
     assert asked <= explained, asked - explained
 
 
-def test_every_session_is_explained():
+def test_every_session_is_explained() -> None:
     sessions = re.findall(r"@nox\.session.*\ndef (\w+)", NOX)
     assert set(sessions) <= set(re.findall(r"nox -s (\w+)", GUIDE))
 
 
-def test_parts_of_the_heavy_tests_are_there():
+def test_parts_of_the_heavy_tests_are_there() -> None:
     parts = constants()
     for path in (*parts["CRASH"], *parts["CLUSTER"], *parts["SLURM"]):
         assert (ROOT / path).exists(), path
 
 
-def test_benchmarks_are_those_of_ci():
+def test_benchmarks_are_those_of_ci() -> None:
     (line,) = re.findall(r"for module in (.*); do", (ROOT / ".ci/run").read_text(encoding="utf-8"))
     assert constants()["BENCHMARKS"] == tuple(line.split())
 
 
-def test_the_workflow_runs_sessions_that_are_there():
+def test_the_workflow_runs_sessions_that_are_there() -> None:
     jobs = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8"))["jobs"]
     sessions = set(re.findall(r"@nox\.session.*\ndef (\w+)", NOX))
     for name in ("checks", "heavy"):
@@ -66,11 +67,11 @@ def test_the_workflow_runs_sessions_that_are_there():
 
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.name)
-def test_forms_can_be_read(path):
+def test_forms_can_be_read(path: Any) -> None:
     assert yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def test_the_citation_has_what_its_format_asks_for():
+def test_the_citation_has_what_its_format_asks_for() -> None:
     found = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert {"cff-version", "message", "title", "authors"} <= found.keys()
     assert found["license"] in (ROOT / "pyproject.toml").read_text(encoding="utf-8")

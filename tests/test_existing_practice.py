@@ -3,12 +3,16 @@
 The line before stands above the one after; where it works, its file is the oracle.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import dask
 import dask.array as da
 import h5py
 import numpy as np
 import pytest
-from distributed import worker_client
+from distributed import Client, worker_client
 
 import dask_chunkio as dcio
 
@@ -16,7 +20,7 @@ DATA = np.arange(1200, dtype="i4").reshape(120, 10)
 
 
 @pytest.fixture
-def client(process_client):
+def client(process_client: Client) -> Iterator[Any]:
     with process_client.as_current():
         yield process_client
 
@@ -25,17 +29,17 @@ under_a_client = pytest.mark.usefixtures("client")
 
 
 @pytest.fixture
-def array():
+def array() -> Any:
     return da.from_array(DATA, chunks=(30, 10))
 
 
-def check(path, expected, name="x"):
+def check(path: Any, expected: Any, name: str = "x") -> None:
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file[name][...], expected, strict=True)
 
 
 @under_a_client
-def test_to_hdf5_under_a_client(target, array):
+def test_to_hdf5_under_a_client(target: Path, array: Any) -> None:
     # Today: h5py objects cannot be pickled.
     with pytest.raises(TypeError, match="serialize"):
         array.to_hdf5(str(target.with_name("before.h5")), "/x")
@@ -43,7 +47,7 @@ def test_to_hdf5_under_a_client(target, array):
     check(target, DATA)
 
 
-def test_store_with_a_lock(target, array):
+def test_store_with_a_lock(target: Path, array: Any) -> None:
     before = target.with_name("before.h5")
     with h5py.File(before, "w") as file:
         dataset = file.create_dataset("x", array.shape, array.dtype, chunks=(30, 10), compression="gzip")
@@ -55,12 +59,12 @@ def test_store_with_a_lock(target, array):
             assert getattr(ours["x"], name) == getattr(theirs["x"], name)
 
 
-def scaled(block):
+def scaled(block: Any) -> Any:
     return (block * 0.5).astype("f4")
 
 
 @under_a_client
-def test_map_blocks_then_write(target, array):
+def test_map_blocks_then_write(target: Path, array: Any) -> None:
     result = array.map_blocks(scaled, dtype="f4")
     # result.to_hdf5(target, "/x")
     dcio.to_hdf5(target, "/x", result)
@@ -68,12 +72,12 @@ def test_map_blocks_then_write(target, array):
 
 
 @dask.delayed
-def loaded(number):
+def loaded(number: Any) -> Any:
     return DATA[30 * number : 30 * number + 30]
 
 
 @under_a_client
-def test_delayed_arrays(target):
+def test_delayed_arrays(target: Path) -> None:
     parts = [da.from_delayed(loaded(number), (30, 10), "i4") for number in range(4)]
     # da.concatenate(parts).to_hdf5(target, "/x")
     dcio.to_hdf5(target, "/x", da.concatenate(parts))
@@ -81,7 +85,7 @@ def test_delayed_arrays(target):
 
 
 @under_a_client
-def test_several_arrays_in_one_compute(target, array):
+def test_several_arrays_in_one_compute(target: Path, array: Any) -> None:
     other = target.with_name("other.h5")
     # dask.compute(da.store(array, one, compute=False), da.store(array + 1, two, compute=False), array.sum())
     one, two, total = dask.compute(
@@ -95,13 +99,13 @@ def test_several_arrays_in_one_compute(target, array):
     assert (one.nbytes, len(two.datasets), total) == (DATA.nbytes, 2, DATA.sum())
 
 
-def counted(block, folder):
+def counted(block: Any, folder: Any) -> Any:
     (folder / f"{block[0, 0]}-{np.random.default_rng().integers(1 << 60)}").touch()
     return block
 
 
 @under_a_client
-def test_persist_then_write(target, array, tmp_path):
+def test_persist_then_write(target: Path, array: Any, tmp_path: Path) -> None:
     """What is in the workers' memory is not computed again."""
     folder = tmp_path / "computed"
     folder.mkdir()
@@ -112,11 +116,11 @@ def test_persist_then_write(target, array, tmp_path):
     assert len(list(folder.iterdir())) == 4
 
 
-def squared(number):
+def squared(number: Any) -> Any:
     return DATA[30 * number : 30 * number + 30] ** 2
 
 
-def test_futures(client, target):
+def test_futures(client: Any, target: Path) -> None:
     futures = client.map(squared, range(4))
     parts = [da.from_delayed(future, (30, 10), "i4") for future in futures]
     # with h5py.File(target, "w") as file:
@@ -125,7 +129,7 @@ def test_futures(client, target):
     check(target, DATA**2)
 
 
-def job(path):
+def job(path: Any) -> Any:
     array = da.from_array(DATA, chunks=(30, 10))
     with worker_client():
         # array.to_hdf5(path, "/x")
@@ -133,15 +137,15 @@ def job(path):
     return result.datasets[0].name
 
 
-def test_from_inside_a_task(client, target):
+def test_from_inside_a_task(client: Any, target: Path) -> None:
     assert client.submit(job, str(target)).result() == "/x"
     check(target, DATA)
 
 
-def job_without_a_client(path):
+def job_without_a_client(path: Any) -> Any:
     return dcio.to_hdf5(path, "/x", DATA, chunks=(30, 10), progress=False).chunks
 
 
-def test_from_inside_a_task_that_asks_for_no_client(client, target):
+def test_from_inside_a_task_that_asks_for_no_client(client: Any, target: Path) -> None:
     assert client.submit(job_without_a_client, str(target)).result() == 4
     check(target, DATA)

@@ -2,6 +2,7 @@ import copy
 import itertools
 import math
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tests.support.strategies import buffer_grids, chunk_grids
 grids = st.one_of(chunk_grids(), buffer_grids())
 
 
-def marked(grid):
+def marked(grid: Any) -> Any:
     """The slow, obvious answer: the number of the cell that each element belongs to."""
     marks = np.full(grid.shape, -1)
     for number, selection in enumerate(grid):
@@ -26,13 +27,13 @@ def marked(grid):
 
 @given(grids)
 @settings(deadline=None)
-def test_every_element_is_in_exactly_one_cell(grid):
+def test_every_element_is_in_exactly_one_cell(grid: Any) -> None:
     assert (marked(grid) >= 0).all()
 
 
 @given(grids)
 @settings(deadline=None)
-def test_cells_are_inside_the_array_and_not_empty(grid):
+def test_cells_are_inside_the_array_and_not_empty(grid: Any) -> None:
     selections = list(grid)
     assert len(selections) == len(grid) == math.prod(grid.cells)
     for selection in selections:
@@ -43,7 +44,7 @@ def test_cells_are_inside_the_array_and_not_empty(grid):
 
 @given(chunk_grids())
 @settings(deadline=None)
-def test_an_element_is_in_the_chunk_its_index_divides_into(grid):
+def test_an_element_is_in_the_chunk_its_index_divides_into(grid: Any) -> None:
     marks = marked(grid)
     for element in np.ndindex(grid.shape):
         index = tuple(e // c for e, c in zip(element, grid.chunk_shape, strict=True))
@@ -52,14 +53,14 @@ def test_an_element_is_in_the_chunk_its_index_divides_into(grid):
 
 @given(chunk_grids())
 @settings(deadline=None)
-def test_numbers_run_in_c_order(grid):
+def test_numbers_run_in_c_order(grid: Any) -> None:
     positions = list(itertools.product(*map(range, grid.cells)))
     assert [grid.index(number) for number in range(len(grid))] == positions
 
 
 @given(chunk_grids())
 @settings(deadline=None)
-def test_number_and_index_are_inverse_and_origin_is_where_the_chunk_begins(grid):
+def test_number_and_index_are_inverse_and_origin_is_where_the_chunk_begins(grid: Any) -> None:
     for number in range(len(grid)):
         assert grid.number(grid.index(number)) == number
         assert grid.origin(number) == tuple(axis.start for axis in grid[number])
@@ -71,7 +72,7 @@ def test_number_and_index_are_inverse_and_origin_is_where_the_chunk_begins(grid)
 
 @given(buffer_grids())
 @settings(deadline=None)
-def test_a_buffer_holds_whole_chunks_and_names_each(grid):
+def test_a_buffer_holds_whole_chunks_and_names_each(grid: Any) -> None:
     chunks = marked(grid.chunks)
     for number, selection in enumerate(grid):
         inside = np.unique(chunks[selection])
@@ -81,7 +82,7 @@ def test_a_buffer_holds_whole_chunks_and_names_each(grid):
 
 @given(grids)
 @settings(deadline=None)
-def test_a_grid_can_be_gone_through_again_copied_and_pickled(grid):
+def test_a_grid_can_be_gone_through_again_copied_and_pickled(grid: Any) -> None:
     once = list(grid)
     assert list(grid) == once
     for other in (copy.deepcopy(grid), pickle.loads(pickle.dumps(grid))):
@@ -92,26 +93,26 @@ def test_a_grid_can_be_gone_through_again_copied_and_pickled(grid):
 
 @given(grids, st.integers(0, 3))
 @settings(deadline=None)
-def test_there_is_no_cell_outside_the_grid(grid, beyond):
+def test_there_is_no_cell_outside_the_grid(grid: Any, beyond: Any) -> None:
     for number in (len(grid) + beyond, -1 - beyond):
         with pytest.raises(IndexError, match=f"chunk {number} of a grid of {len(grid)} chunks"):
             grid[number]
 
 
-def test_a_scalar_is_one_cell_without_axes():
+def test_a_scalar_is_one_cell_without_axes() -> None:
     buffers = BufferGrid(ChunkGrid((), ()), ())
     assert list(buffers) == list(buffers.chunks) == [()]
     assert list(buffers.chunk_numbers(0)) == [0]
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (0, 0)])
-def test_an_axis_of_length_zero_has_no_cells(shape):
+def test_an_axis_of_length_zero_has_no_cells(shape: tuple[int, ...]) -> None:
     ones = (1,) * len(shape)
     buffers = BufferGrid(ChunkGrid(shape, ones), ones)
     assert list(buffers) == list(buffers.chunks) == []
 
 
-def test_a_huge_grid_costs_nothing():
+def test_a_huge_grid_costs_nothing() -> None:
     grid = ChunkGrid((10**12, 10**3), (10, 10))
     assert len(grid) == 10**13
     assert grid[10**13 - 1] == (slice(10**12 - 10, 10**12), slice(990, 1000))
@@ -128,21 +129,23 @@ def test_a_huge_grid_costs_nothing():
         ((8, 9), (4, 3), (2, 9), r"is 2 along axis 0, .* chunk's 4"),
     ],
 )
-def test_shapes_that_do_not_fit_name_the_axis(shape, chunk, buffer, message):
+def test_shapes_that_do_not_fit_name_the_axis(
+    shape: tuple[int, ...], chunk: tuple[int, ...], buffer: tuple[int, ...], message: str
+) -> None:
     with pytest.raises(AlignmentError, match=message) as caught:
         BufferGrid(ChunkGrid(shape, chunk), buffer)
     assert isinstance(caught.value, AssertionError)
     assert isinstance(caught.value, ValueError)
 
 
-def test_a_negative_length_names_the_axis():
+def test_a_negative_length_names_the_axis() -> None:
     with pytest.raises(ArgumentError, match=r"shape \(4, -1\) is -1 along axis 1"):
         ChunkGrid((4, -1), (1, 1))
 
 
 @given(chunk_grids().filter(len), st.data())
 @settings(deadline=None)
-def test_a_buffer_is_refused_exactly_when_it_would_cut_a_chunk(chunks, data):
+def test_a_buffer_is_refused_exactly_when_it_would_cut_a_chunk(chunks: Any, data: Any) -> None:
     buffer = tuple(data.draw(st.integers(1, length + 3)) for length in chunks.shape)
     marks = marked(chunks)
     naive = ChunkGrid(chunks.shape, buffer)

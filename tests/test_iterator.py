@@ -2,7 +2,9 @@ import copy
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from tests.support.strategies import buffer_grids
 
 @given(buffer_grids().filter(lambda g: all(b <= max(n, 1) for b, n in zip(g.buffer_shape, g.shape, strict=True))))
 @settings(deadline=None)
-def test_the_buffers_make_up_the_array(grid):
+def test_the_buffers_make_up_the_array(grid: Any) -> None:
     if any(c > max(n, 1) for c, n in zip(grid.chunks.chunk_shape, grid.shape, strict=True)):
         with pytest.raises(IteratorArgumentError, match="chunk_shape"):
             FromArray(numbers(grid.shape), chunk_shape=grid.chunks.chunk_shape, buffer_shape=grid.buffer_shape)
@@ -33,7 +35,7 @@ def test_the_buffers_make_up_the_array(grid):
     assert it.recommended_chunk_shape() == it.chunk_shape
 
 
-def test_each_loop_is_a_pass_of_its_own():
+def test_each_loop_is_a_pass_of_its_own() -> None:
     it = quarters()
     first, second = iter(it), iter(it)
     assert same([next(first), next(first)], [it[0], it[1]])
@@ -43,7 +45,7 @@ def test_each_loop_is_a_pass_of_its_own():
     assert len(list(it)) == 4
 
 
-def test_next_has_one_place_of_its_own():
+def test_next_has_one_place_of_its_own() -> None:
     it = quarters()
     assert same([next(it)], [it[0]])
     assert len(list(it)) == 4
@@ -54,7 +56,7 @@ def test_next_has_one_place_of_its_own():
     assert same([next(copy.copy(it))], [it[0]])
 
 
-def test_the_selections_can_be_gone_through_again_and_answer_next():
+def test_the_selections_can_be_gone_through_again_and_answer_next() -> None:
     it = quarters()
     selections = it.buffer_selection_generator
     assert list(selections) == list(selections) == [selections[number] for number in range(len(selections))]
@@ -66,7 +68,7 @@ def test_the_selections_can_be_gone_through_again_and_answer_next():
         next(selections)
 
 
-def test_buffers_are_indexed_by_number():
+def test_buffers_are_indexed_by_number() -> None:
     it = quarters()
     assert same([it[0], it[np.int64(3)], it[-1], it[-4]], [it[0], it[3], it[3], it[0]])
     np.testing.assert_array_equal(it[2].data, it.array[6:9])
@@ -78,8 +80,8 @@ def test_buffers_are_indexed_by_number():
             it[wrong]
 
 
-def test_numpy_takes_it_for_one_object_and_reads_nothing():
-    def refuse(selection):
+def test_numpy_takes_it_for_one_object_and_reads_nothing() -> None:
+    def refuse(selection: Any) -> None:
         raise AssertionError(selection)
 
     it = Describing(data=refuse)
@@ -88,11 +90,11 @@ def test_numpy_takes_it_for_one_object_and_reads_nothing():
     assert bool(it)
 
 
-def test_threads_read_at_once_while_the_object_is_advanced():
+def test_threads_read_at_once_while_the_object_is_advanced() -> None:
     together = threading.Barrier(4, timeout=60)
     base = numbers()
 
-    def data(selection):
+    def data(selection: Any) -> Any:
         together.wait()
         return base[selection]
 
@@ -116,18 +118,20 @@ def test_threads_read_at_once_while_the_object_is_advanced():
         (lambda _: None, "returned None of type NoneType"),
     ],
 )
-def test_a_source_that_breaks_its_word_is_named_with_the_buffer(read, data, message):
+def test_a_source_that_breaks_its_word_is_named_with_the_buffer(
+    read: Any, data: Callable[..., Any], message: str
+) -> None:
     it = Describing(data=data, buffer_shape=(3, 6), chunk_shape=(3, 2))
     with pytest.raises(SourceError, match=message) as caught:
         read(it)
     assert "buffer 0 of 4, selection (slice(0, 3, None), slice(0, 6, None))" in str(caught.value)
 
 
-def test_an_error_of_the_source_arrives_and_next_gives_the_buffer_again():
+def test_an_error_of_the_source_arrives_and_next_gives_the_buffer_again() -> None:
     failures = [OSError("disk gone"), None, None]
     base = numbers()
 
-    def data(selection):
+    def data(selection: Any) -> Any:
         failure = failures.pop(0)
         if failure is not None:
             raise failure
@@ -143,7 +147,7 @@ def test_an_error_of_the_source_arrives_and_next_gives_the_buffer_again():
 
 
 @pytest.mark.parametrize("module", ["iterator", "data_chunk", "validation", "geometry.selections", "geometry.sizing"])
-def test_the_module_itself_needs_numpy_only(module):
+def test_the_module_itself_needs_numpy_only(module: str) -> None:
     allowed = {"data_chunk", "errors", "geometry", "iterator", "printable", "validation"}
     script = (
         "import sys, types, importlib.util as u\n"

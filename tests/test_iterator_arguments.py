@@ -1,5 +1,6 @@
 import math
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,20 +15,20 @@ class Bar:
 
 
 @pytest.mark.parametrize("dtype", ["int16", np.int16, np.dtype("int16"), "<i2"])
-def test_a_dtype_is_what_numpy_takes_for_one(dtype):
+def test_a_dtype_is_what_numpy_takes_for_one(dtype: Any) -> None:
     it = Describing(dtype=dtype)
     assert it.dtype == np.dtype("int16")
     assert isinstance(it.dtype, np.dtype)
 
 
 @pytest.mark.parametrize("dtype", [None, "no such type", 3, "i2,,"])
-def test_what_is_no_dtype_is_named(dtype):
+def test_what_is_no_dtype_is_named(dtype: str | int | None) -> None:
     with pytest.raises(ArgumentTypeError, match=r"_get_dtype\(\) is .* must be a numpy dtype"):
         Describing(dtype=dtype)
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (0, 0)])
-def test_arrays_without_elements_have_no_buffers(shape):
+def test_arrays_without_elements_have_no_buffers(shape: tuple[int, ...]) -> None:
     it = FromArray(np.zeros(shape))
     assert it.num_buffers == 0
     assert all(1 <= c <= b for c, b in zip(it.chunk_shape, it.buffer_shape, strict=True))
@@ -39,14 +40,14 @@ def test_arrays_without_elements_have_no_buffers(shape):
 
 
 @pytest.mark.parametrize("keywords", [{}, {"chunk_shape": (), "buffer_shape": ()}])
-def test_an_array_without_axes_is_one_buffer(keywords):
+def test_an_array_without_axes_is_one_buffer(keywords: dict[str, Any]) -> None:
     it = FromArray(np.array(7, "int16"), **keywords)
     assert (it.maxshape, it.chunk_shape, it.buffer_shape, it.num_buffers) == ((), (), (), 1)
     (chunk,) = it
     assert (chunk.selection, chunk.data.shape, chunk.data[()], chunk.get_min_bounds()) == ((), (), 7, ())
 
 
-def test_whole_numbers_of_any_type_make_a_shape():
+def test_whole_numbers_of_any_type_make_a_shape() -> None:
     it = FromArray(numbers(), chunk_shape=(np.int16(3), 2.0), buffer_shape=(np.uint8(6), np.float32(6)))
     assert (it.chunk_shape, it.buffer_shape) == ((3, 2), (6, 6))
     assert {type(length) for length in it.chunk_shape + it.buffer_shape} == {int}
@@ -76,7 +77,7 @@ def test_whole_numbers_of_any_type_make_a_shape():
         ({"buffer_shape": (2, 2), "chunk_shape": (4, 2)}, AlignmentError, "is 2 along axis 0"),
     ],
 )
-def test_wrong_values_are_assertion_errors_as_in_hdmf(keywords, error, message):
+def test_wrong_values_are_assertion_errors_as_in_hdmf(keywords: dict[str, Any], error: Any, message: str) -> None:
     with pytest.raises(error, match=message) as caught:
         FromArray(numbers(), **keywords)
     assert isinstance(caught.value, AssertionError)
@@ -102,20 +103,20 @@ def test_wrong_values_are_assertion_errors_as_in_hdmf(keywords, error, message):
         ({"no_such_keyword": 1}, "no_such_keyword"),
     ],
 )
-def test_wrong_types_are_type_errors_as_in_hdmf(keywords, message):
+def test_wrong_types_are_type_errors_as_in_hdmf(keywords: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         FromArray(numbers(), **keywords)
 
 
 @pytest.mark.parametrize("maxshape", [12, "12", None, (12, None), (12, "6"), (12, math.nan)])
-def test_what_is_no_maxshape_is_named(maxshape):
+def test_what_is_no_maxshape_is_named(maxshape: Any) -> None:
     with pytest.raises(ArgumentTypeError, match=r"_get_maxshape\(\)"):
         Describing(maxshape=maxshape)
 
 
-def test_arguments_have_hdmfs_order():
+def test_arguments_have_hdmfs_order() -> None:
     class Positional(Describing):
-        def __init__(self, *arguments):
+        def __init__(self, *arguments: Any) -> None:
             self.announced, self.data = ((12, 6), "int16"), None
             GenericDataChunkIterator.__init__(self, *arguments)
 
@@ -125,13 +126,13 @@ def test_arguments_have_hdmfs_order():
     assert Positional(1e-7, None, 24e-6).chunk_shape == (4, 2)
 
 
-def test_a_subclass_may_choose_the_shapes():
+def test_a_subclass_may_choose_the_shapes() -> None:
     class Own(FromArray):
-        def _get_default_chunk_shape(self, chunk_mb):
+        def _get_default_chunk_shape(self, chunk_mb: Any) -> list[Any]:
             assert chunk_mb == 10.0
             return [np.int64(4), self.maxshape[1]]
 
-        def _get_default_buffer_shape(self, buffer_gb):
+        def _get_default_buffer_shape(self, buffer_gb: Any) -> tuple[Any, ...]:
             assert buffer_gb == 1.0
             return (2 * self.chunk_shape[0], self._maxshape[1] * self._dtype.itemsize // 2)
 
@@ -140,7 +141,7 @@ def test_a_subclass_may_choose_the_shapes():
     assert it.buffer_shape_is_explicit
 
 
-def test_it_knows_who_chose_the_buffer():
+def test_it_knows_who_chose_the_buffer() -> None:
     assert not FromArray(numbers()).buffer_shape_is_explicit
     assert not FromArray(numbers(), buffer_gb=1e-6).buffer_shape_is_explicit
     assert quarters().buffer_shape_is_explicit
@@ -149,6 +150,6 @@ def test_it_knows_who_chose_the_buffer():
         quarters().buffer_shape_is_explicit = False
 
 
-def test_the_three_methods_are_abstract():
+def test_the_three_methods_are_abstract() -> None:
     with pytest.raises(TypeError, match=r"_get_data.*_get_dtype.*_get_maxshape"):
         GenericDataChunkIterator()

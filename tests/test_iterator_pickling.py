@@ -1,5 +1,7 @@
 import pickle
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -7,16 +9,16 @@ from tests.support.iterators import FromArray, numbers, quarters, same
 
 
 class AsHdmfPickles(FromArray):
-    def _to_dict(self):
+    def _to_dict(self) -> dict[str, Any]:
         return {"shape": self.array.shape, "buffer_shape": self.buffer_shape, "chunk_shape": self.chunk_shape}
 
     @staticmethod
-    def _from_dict(dictionary):
+    def _from_dict(dictionary: Any) -> Any:
         return AsHdmfPickles(numbers(dictionary.pop("shape")), **dictionary)
 
 
 class OnlyToDict(FromArray):
-    def _to_dict(self):
+    def _to_dict(self) -> None:
         raise AssertionError
 
 
@@ -26,7 +28,7 @@ class Slotted(FromArray):
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("kind", [FromArray, AsHdmfPickles, OnlyToDict])
-def test_it_pickles_and_starts_over(kind, protocol):
+def test_it_pickles_and_starts_over(kind: Any, protocol: int) -> None:
     it = kind(numbers(), buffer_shape=(3, 6), chunk_shape=(3, 2))
     next(it)
     running = iter(it)
@@ -38,14 +40,14 @@ def test_it_pickles_and_starts_over(kind, protocol):
     assert same([next(it)], [it[1]])
 
 
-def test_attributes_in_slots_are_pickled_too():
+def test_attributes_in_slots_are_pickled_too() -> None:
     it = Slotted(numbers())
     it.more = 5
     other = pickle.loads(pickle.dumps(it))
     assert (other.more, other.num_buffers) == (5, 1)
 
 
-def test_what_cannot_be_pickled_is_said_by_pickle():
+def test_what_cannot_be_pickled_is_said_by_pickle() -> None:
     it = quarters()
     it.lock = threading.Lock()
     with pytest.raises(TypeError, match="lock"):
@@ -53,6 +55,6 @@ def test_what_cannot_be_pickled_is_said_by_pickle():
 
 
 @pytest.mark.parametrize("call", [lambda it: it._to_dict(), lambda it: it._from_dict({})])
-def test_the_optional_pickling_methods_say_what_to_define(call):
+def test_the_optional_pickling_methods_say_what_to_define(call: Callable[..., Any]) -> None:
     with pytest.raises(NotImplementedError, match="define _to_dict and _from_dict"):
         call(quarters())

@@ -3,6 +3,7 @@ import gc
 import io
 import pickle
 import threading
+from typing import Any
 
 import pytest
 
@@ -14,27 +15,27 @@ class Bar:
 
     made = None
 
-    def __init__(self, total, **options):
+    def __init__(self, total: Any, **options: Any) -> None:
         self.total, self.options, self.n, self.closed = total, options, 0, 0
         if self.made is not None:
             self.made.append(self)
 
-    def update(self, n=1):
+    def update(self, n: int = 1) -> None:
         assert not self.closed
         self.n += n
 
-    def close(self):
+    def close(self) -> None:
         self.closed += 1
 
 
 @pytest.fixture
-def bars(monkeypatch):
+def bars(monkeypatch: pytest.MonkeyPatch) -> Any:
     made = []
     monkeypatch.setattr(Bar, "made", made)
     return made
 
 
-def test_a_loop_has_a_bar_from_its_first_buffer_to_its_end(bars):
+def test_a_loop_has_a_bar_from_its_first_buffer_to_its_end(bars: Any) -> None:
     it = quarters(display_progress=True, progress_bar_class=Bar, progress_bar_options={"desc": "x"})
     running = iter(it)
     assert bars == []
@@ -46,7 +47,7 @@ def test_a_loop_has_a_bar_from_its_first_buffer_to_its_end(bars):
     assert [(bar.n, bar.closed) for bar in bars] == [(4, 1), (4, 1)]
 
 
-def test_next_has_a_bar_that_is_closed_with_the_last_buffer(bars):
+def test_next_has_a_bar_that_is_closed_with_the_last_buffer(bars: Any) -> None:
     it = quarters(display_progress=True, progress_bar_class=Bar)
     for _ in range(3):
         next(it)
@@ -58,7 +59,7 @@ def test_next_has_a_bar_that_is_closed_with_the_last_buffer(bars):
     assert [(bar.n, bar.closed) for bar in bars] == [(4, 1)]
 
 
-def test_a_bar_is_closed_when_a_loop_is_left(bars):
+def test_a_bar_is_closed_when_a_loop_is_left(bars: Any) -> None:
     for chunk in quarters(display_progress=True, progress_bar_class=Bar):
         assert chunk.selection[0].start == 0
         break
@@ -66,7 +67,7 @@ def test_a_bar_is_closed_when_a_loop_is_left(bars):
     assert [(bar.n, bar.closed) for bar in bars] == [(1, 1)]
 
 
-def test_a_bar_is_closed_when_its_object_goes(bars):
+def test_a_bar_is_closed_when_its_object_goes(bars: Any) -> None:
     it = quarters(display_progress=True, progress_bar_class=Bar)
     next(it)
     del it
@@ -74,11 +75,11 @@ def test_a_bar_is_closed_when_its_object_goes(bars):
     assert [(bar.n, bar.closed) for bar in bars] == [(1, 1)]
 
 
-def test_a_bar_is_closed_on_an_error_and_the_next_one_goes_on(bars):
+def test_a_bar_is_closed_on_an_error_and_the_next_one_goes_on(bars: Any) -> None:
     failing = []
     base = numbers()
 
-    def data(selection):
+    def data(selection: Any) -> Any:
         if failing:
             raise failing.pop()
         return base[selection]
@@ -94,18 +95,18 @@ def test_a_bar_is_closed_on_an_error_and_the_next_one_goes_on(bars):
     assert [(bar.n, bar.closed) for bar in bars] == [(1, 1), (0, 1), (2, 0)]
 
 
-def test_a_bar_needs_no_close():
+def test_a_bar_needs_no_close() -> None:
     class Least:
-        def __init__(self, total):
+        def __init__(self, total: Any) -> None:
             self.left = total
 
-        def update(self, n):
+        def update(self, n: Any) -> None:
             self.left -= n
 
     assert len(list(quarters(display_progress=True, progress_bar_class=Least))) == 4
 
 
-def test_the_total_is_not_the_users_to_give(bars):
+def test_the_total_is_not_the_users_to_give(bars: Any) -> None:
     options = {"total": 99, "desc": "x"}
     with pytest.warns(UserWarning, match="'total' in progress_bar_options is ignored"):
         it = quarters(display_progress=True, progress_bar_class=Bar, progress_bar_options=options)
@@ -114,14 +115,14 @@ def test_the_total_is_not_the_users_to_give(bars):
     assert options == {"total": 99, "desc": "x"}
 
 
-def test_no_bar_unless_asked(bars):
+def test_no_bar_unless_asked(bars: Any) -> None:
     it = quarters(progress_bar_class=Bar)
     list(it)
     next(it)
     assert bars == []
 
 
-def test_the_bar_is_tqdms_by_default():
+def test_the_bar_is_tqdms_by_default() -> None:
     out = io.StringIO()
     assert len(list(quarters(display_progress=True, progress_bar_options={"file": out, "desc": "reading"}))) == 4
     assert "reading: 100%" in out.getvalue()
@@ -129,7 +130,7 @@ def test_the_bar_is_tqdms_by_default():
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
-def test_a_copy_leaves_the_running_bar_behind(bars, duplicate):
+def test_a_copy_leaves_the_running_bar_behind(bars: Any, duplicate: Any) -> None:
     it = quarters(display_progress=True, progress_bar_class=Bar)
     next(it)
     other = duplicate(it)

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ print(before, keep_freed(), faults())
 """
 
 
-def run(threshold):
+def run(threshold: Any) -> tuple[Any, ...]:
     environ = {name: value for name, value in os.environ.items() if name != "MALLOC_TRIM_THRESHOLD_"}
     environ |= {} if threshold is None else {"MALLOC_TRIM_THRESHOLD_": threshold}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environ, check=True, capture_output=True, text=True)
@@ -32,7 +33,7 @@ def run(threshold):
 @pytest.mark.skipif(
     sys.platform != "linux" or not os.confstr("CS_GNU_LIBC_VERSION"), reason="only glibc is told what to keep"
 )
-def test_under_a_nanny_chunks_are_not_taken_from_the_system_each_time():
+def test_under_a_nanny_chunks_are_not_taken_from_the_system_each_time() -> None:
     before, is_changed, after = run("65536")
     assert is_changed
     assert before >= 100 * CHUNKS
@@ -41,5 +42,5 @@ def test_under_a_nanny_chunks_are_not_taken_from_the_system_each_time():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no module resource")
 @pytest.mark.parametrize("threshold", [None, "65537"])
-def test_what_a_user_chose_stays(threshold):
+def test_what_a_user_chose_stays(threshold: str | None) -> None:
     assert not run(threshold)[1]

@@ -4,10 +4,13 @@ import dataclasses
 import logging
 import sys
 import types
+from pathlib import Path
+from typing import Any
 
 import dask
 import numpy as np
 import pytest
+from distributed import Client
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import ArgumentTypeError, SourceError
@@ -21,19 +24,19 @@ LAYOUT = {"chunks": (50, 10), "buffer_shape": (100, 10)}
 class Failing:
     shape, dtype = DATA.shape, DATA.dtype
 
-    def __getitem__(self, selection):
+    def __getitem__(self, selection: Any) -> Any:
         if selection[0].start >= 300:
             raise OSError("the device is gone")
         return DATA[selection]
 
 
-def heard(target, source=DATA, **keywords):
+def heard(target: Any, source: Any = DATA, **keywords: Any) -> tuple[Any, ...]:
     events = []
     result = dcio.to_hdf5(target, "/x", source, callback=events.append, **{**LAYOUT, **keywords})
     return events, result
 
 
-def check_events(events, result, target):
+def check_events(events: Any, result: Any, target: Any) -> None:
     started, *committed, finished = events
     assert started == dcio.WriteStarted(str(target), ("/x",), DATA.nbytes, 6)
     assert all(isinstance(event, dcio.BufferCommitted) for event in committed)
@@ -45,15 +48,15 @@ def check_events(events, result, target):
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
 @pytest.mark.parametrize("fuse", [True, False])
-def test_every_event_once(target, scheduler, fuse):
+def test_every_event_once(target: Path, scheduler: str, fuse: bool) -> None:
     check_events(*heard(target, scheduler=scheduler, fuse=fuse), target)
 
 
-def test_every_event_from_processes(target):
+def test_every_event_from_processes(target: Path) -> None:
     check_events(*heard(target, scheduler="processes"), target)
 
 
-def test_events_from_a_client(target, process_client):
+def test_events_from_a_client(target: Path, process_client: Client) -> None:
     """What is heard of after the result is not told any more."""
     events, result = heard(target, FromArray(DATA), scheduler=process_client)
     assert events[0] == dcio.WriteStarted(str(target), ("/x",), DATA.nbytes, 6)
@@ -63,14 +66,14 @@ def test_events_from_a_client(target, process_client):
     assert result.nbytes == DATA.nbytes
 
 
-def test_events_are_frozen(target):
+def test_events_are_frozen(target: Path) -> None:
     events, _ = heard(target, scheduler="synchronous")
     for event in events:
         with pytest.raises(dataclasses.FrozenInstanceError):
             event.path = "other"
 
 
-def test_a_failure_is_told(target):
+def test_a_failure_is_told(target: Path) -> None:
     events = []
     with pytest.raises(SourceError) as raised:
         dcio.to_hdf5(target, "/x", Failing(), callback=events.append, scheduler="synchronous", **LAYOUT)
@@ -81,10 +84,10 @@ def test_a_failure_is_told(target):
     assert [event.buffer for event in resumed[1:-1]] == list(range(6))  # what is found there counts as done
 
 
-def test_a_callback_that_fails_does_no_harm(target, caplog):
+def test_a_callback_that_fails_does_no_harm(target: Path, caplog: pytest.LogCaptureFixture) -> None:
     calls = []
 
-    def failing(event):
+    def failing(event: Any) -> None:
         calls.append(event)
         raise ValueError("no window")
 
@@ -96,13 +99,13 @@ def test_a_callback_that_fails_does_no_harm(target, caplog):
     assert "no window" in caplog.text
 
 
-def test_a_callback_that_is_none(target):
+def test_a_callback_that_is_none(target: Path) -> None:
     with pytest.raises(ArgumentTypeError, match="callback='bar' is not callable"):
         dcio.to_hdf5(target, "/x", DATA, callback="bar")
     assert not target.exists()
 
 
-def test_the_log(target, caplog):
+def test_the_log(target: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "dask_chunkio"), dask.config.set({"chunkio.log-interval": "1us"}):
         _, result = heard(target, scheduler="synchronous")
     first, *between, last = [record.getMessage() for record in caplog.records if record.name == "dask_chunkio"]
@@ -116,24 +119,24 @@ def test_the_log(target, caplog):
     )
 
 
-def test_the_log_is_quiet_between_two_intervals(target, caplog):
+def test_the_log_is_quiet_between_two_intervals(target: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "dask_chunkio"):
         heard(target, scheduler="threads")
     assert len(caplog.records) == 2
 
 
-def test_the_log_tells_of_a_failure(target, caplog):
+def test_the_log_tells_of_a_failure(target: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "dask_chunkio"), pytest.raises(SourceError):
         dcio.to_hdf5(target, "/x", Failing(), scheduler="synchronous", **LAYOUT)
     assert caplog.records[-1].levelno == logging.WARNING
     assert f"{target} was not finished: /x, buffer 3," in caplog.records[-1].getMessage()
 
 
-def test_a_listener_may_write(target, tmp_path):
+def test_a_listener_may_write(target: Path, tmp_path: Path) -> None:
     """From inside, in the thread that tells it."""
     written = []
 
-    def copy(event):
+    def copy(event: Any) -> None:
         if isinstance(event, dcio.WriteFinished):
             written.append(dcio.to_hdf5(tmp_path / "log.h5", "/x", [event.nbytes], scheduler="synchronous"))
 
@@ -153,7 +156,7 @@ class TerminalInteractiveShell:
     """That of IPython on a terminal."""
 
 
-def runs_in(monkeypatch, shell):
+def runs_in(monkeypatch: pytest.MonkeyPatch, shell: Any) -> None:
     ipython = types.ModuleType("IPython")
     ipython.get_ipython = lambda: shell
     monkeypatch.setitem(sys.modules, "IPython", ipython)
@@ -164,14 +167,16 @@ def runs_in(monkeypatch, shell):
     [(ZMQInteractiveShell(), True), (Shell(), True), (TerminalInteractiveShell(), False), (None, False)],
     ids=["kernel", "service", "terminal", "script"],
 )
-def test_a_notebook_has_a_bar_by_default(monkeypatch, capsys, shell, shown):  # noqa: ARG001
+def test_a_notebook_has_a_bar_by_default(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shell: Any, shown: bool
+) -> None:
     runs_in(monkeypatch, shell)
     assert wants_progress(None) is shown
     assert wants_progress(True)
     assert not wants_progress(False)
 
 
-def test_without_ipython_there_is_no_bar(monkeypatch, capsys):  # noqa: ARG001
+def test_without_ipython_there_is_no_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ARG001
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
     assert not wants_progress(None)
     monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
@@ -183,18 +188,20 @@ class Bar:
 
     made = ()
 
-    def __init__(self, total, desc, **how):
+    def __init__(self, total: Any, desc: Any, **how: Any) -> None:
         self.total, self.desc, self.n, self.how, self.closed = total, desc, 0, how, False
         Bar.made += (self,)
 
-    def update(self, count):
+    def update(self, count: Any) -> None:
         self.n += count
 
-    def close(self):
+    def close(self) -> None:
         self.closed = True
 
 
-def test_the_bar_in_a_notebook_is_a_notebooks(target, monkeypatch, capsys):  # noqa: ARG001
+def test_the_bar_in_a_notebook_is_a_notebooks(
+    target: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     runs_in(monkeypatch, ZMQInteractiveShell())
     # tqdm.auto decides when it is imported first, which an earlier test may have done.
     monkeypatch.setattr("tqdm.auto.tqdm", Bar)

@@ -3,6 +3,9 @@
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -29,23 +32,23 @@ here = pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
 class Empty:
     maxshape, dtype = (None, 5), np.dtype("i2")
 
-    def __next__(self):
+    def __next__(self) -> None:
         raise StopIteration
 
 
-def rows_of(data, at_once=3, fail_at=None):
+def rows_of(data: Any, at_once: int = 3, fail_at: Any = None) -> Iterator[Any]:
     for start in range(0, len(data), at_once):
         if fail_at is not None and start >= fail_at:
             raise OSError("the device is gone")
         yield dcio.DataChunk(data[start : start + at_once], np.s_[start : start + at_once, 0 : data.shape[1]])
 
 
-def write(target, source, scheduler="synchronous", **keywords):
+def write(target: Any, source: Any, scheduler: str = "synchronous", **keywords: Any) -> Any:
     layout = {"chunks": (4, 3), "buffer_shape": (8, 6), "compression": "gzip", "scheduler": scheduler}
     return dcio.to_hdf5(target, "/x", source, **{**layout, **keywords})
 
 
-def check(target, data, maxshape=None):
+def check(target: Any, data: Any, maxshape: Any = None) -> None:
     with h5py.File(target) as file:
         dataset = file["x"]
         np.testing.assert_array_equal(dataset[...], data, strict=True)
@@ -57,7 +60,7 @@ def check(target, data, maxshape=None):
 @here
 @pytest.mark.parametrize("libver", ["earliest", "v110"])
 @pytest.mark.parametrize("rows", [1, 7, 8, 9, 16, 17, 64, 100])
-def test_it_has_its_length_in_the_end(target, scheduler, libver, rows):
+def test_it_has_its_length_in_the_end(target: Path, scheduler: Any, libver: str, rows: int) -> None:
     data = numbers((rows, 5))
     result = write(target, rows_of(data), scheduler, libver=libver)
     check(target, data)
@@ -68,7 +71,7 @@ def test_it_has_its_length_in_the_end(target, scheduler, libver, rows):
 
 @given(st.tuples(st.integers(1, 41), st.sampled_from([2, 5])), st.integers(1, 9), st.integers(1, 5), st.integers(1, 3))
 @settings(deadline=None, max_examples=40)
-def test_any_lengths(shape, at_once, chunk, chunks):
+def test_any_lengths(shape: Any, at_once: Any, chunk: Any, chunks: Any) -> None:
     data = numbers(shape)
     layout = {"chunks": (chunk, 2), "buffer_shape": (chunk * chunks, 4)}
     with tempfile.TemporaryDirectory() as folder:
@@ -77,19 +80,19 @@ def test_any_lengths(shape, at_once, chunk, chunks):
         check(target, data)
 
 
-def test_shapes_are_chosen(target):
+def test_shapes_are_chosen(target: Path) -> None:
     data = numbers((3000, 5))
     dcio.to_hdf5(target, "/x", rows_of(data, 100), scheduler="threads")
     check(target, data)
 
 
-def test_hdmfs_iterator_over_an_iterable(target):
+def test_hdmfs_iterator_over_an_iterable(target: Path) -> None:
     data = numbers((50, 4))
     write(target, DataChunkIterator(data=iter(data), buffer_size=7), chunks=(4, 2), buffer_shape=(8, 4))
     check(target, data)
 
 
-def test_a_stream_that_transactions_out_to_be_empty(target):
+def test_a_stream_that_transactions_out_to_be_empty(target: Path) -> None:
     result = write(target, Empty())
     with h5py.File(target) as file:
         assert (file["x"].shape, file["x"].maxshape, file["x"].id.get_num_chunks()) == ((0, 5), (None, 5), 0)
@@ -97,20 +100,20 @@ def test_a_stream_that_transactions_out_to_be_empty(target):
 
 
 @pytest.mark.parametrize("most", [20, 24, 25, 100])
-def test_a_length_that_is_not_exceeded(target, most):
+def test_a_length_that_is_not_exceeded(target: Path, most: int) -> None:
     data = numbers((20, 5))
     write(target, rows_of(data), maxshape=(most, 5))
     check(target, data, (most, 5))
 
 
 @pytest.mark.parametrize("most", [1, 5, 8, 16, 19])
-def test_more_rows_than_maxshape_allows(target, most):
+def test_more_rows_than_maxshape_allows(target: Path, most: int) -> None:
     with pytest.raises(SourceError, match=rf"/x, buffer \d, .*the stream has more rows than maxshape= allows, {most}"):
         write(target, rows_of(numbers((20, 5))), maxshape=(most, 5), chunks=(1, 5), buffer_shape=(8, 5))
     assert not target.exists()
 
 
-def test_several_streams_into_a_file_that_is_there(target):
+def test_several_streams_into_a_file_that_is_there(target: Path) -> None:
     old, one, two = numbers((6, 2)), numbers((100, 5)), numbers((33, 5)) + 1
     with h5py.File(target, "w") as file:
         file["old"] = old
@@ -131,7 +134,7 @@ def test_several_streams_into_a_file_that_is_there(target):
 
 @here
 @pytest.mark.parametrize("fail_at", [3, 9, 40, 99])
-def test_it_is_resumed_with_the_stream_from_its_beginning(target, scheduler, fail_at):
+def test_it_is_resumed_with_the_stream_from_its_beginning(target: Path, scheduler: Any, fail_at: int) -> None:
     data = numbers((101, 5))
     with pytest.raises(SourceError, match="the device is gone"):
         write(target, rows_of(data, fail_at=fail_at), scheduler)
@@ -141,7 +144,7 @@ def test_it_is_resumed_with_the_stream_from_its_beginning(target, scheduler, fai
     check(target, data)
 
 
-def test_a_write_that_had_its_length_is_resumed(target, monkeypatch):
+def test_a_write_that_had_its_length_is_resumed(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dask_chunkio.execution import tasks
 
     data = numbers((101, 5))
@@ -158,7 +161,7 @@ def test_a_write_that_had_its_length_is_resumed(target, monkeypatch):
 
 
 @pytest.mark.parametrize("rows", [0, 4, 8, 17, 39])
-def test_a_stream_that_is_shorter_than_what_was_committed(target, rows):
+def test_a_stream_that_is_shorter_than_what_was_committed(target: Path, rows: int) -> None:
     data = numbers((101, 5))
     with pytest.raises(SourceError):
         write(target, rows_of(data, 8, fail_at=40))
@@ -187,7 +190,7 @@ write(sys.argv[1], dying(numbers((101, 5))), "threads")
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
 @pytest.mark.parametrize("killed_at", [33, *(pytest.param(at, marks=pytest.mark.heavy) for at in (9, 99))])
-def test_a_killed_one_is_resumed(target, killed_at):
+def test_a_killed_one_is_resumed(target: Path, killed_at: Any) -> None:
     ended = run_python("-c", KILLED, target, killed_at)
     assert ended.returncode == -signal.SIGKILL
     data = numbers((101, 5))
@@ -195,7 +198,7 @@ def test_a_killed_one_is_resumed(target, killed_at):
     check(target, data)
 
 
-def test_what_is_left_of_one_is_recovered(target, tmp_path):
+def test_what_is_left_of_one_is_recovered(target: Path, tmp_path: Path) -> None:
     data = numbers((101, 5))
     with pytest.raises(SourceError):
         write(target, rows_of(data, 8, fail_at=40))
@@ -207,7 +210,7 @@ def test_what_is_left_of_one_is_recovered(target, tmp_path):
     assert not recovered[40:].any()
 
 
-def test_other_properties_than_it_was_begun_with(target):
+def test_other_properties_than_it_was_begun_with(target: Path) -> None:
     data = numbers((101, 5))
     with pytest.raises(SourceError):
         write(target, rows_of(data, 8, fail_at=40))
@@ -218,14 +221,14 @@ def test_other_properties_than_it_was_begun_with(target):
         write(target, data, resume=True, maxshape=(None, 5))
 
 
-def test_it_needs_a_length_to_be_written_into_what_is_there(target):
+def test_it_needs_a_length_to_be_written_into_what_is_there(target: Path) -> None:
     write(target, numbers((8, 5)), maxshape=(None, 5))
     for where in ({"append": True}, {"region": np.s_[0:4]}):
         with pytest.raises(ArgumentError, match="needs a known length, and this stream has none"):
             dcio.to_hdf5(target, "/x", rows_of(numbers((4, 5))), scheduler="synchronous", **where)
 
 
-def test_a_plan_does_not_know_the_length():
+def test_a_plan_does_not_know_the_length() -> None:
     said = {"maxshape": (None, 5), "dtype": "i2"}
     words = repr(dcio.plan("out.h5", "/x", rows_of(numbers((4, 5))), chunks=(4, 3), buffer_shape=(8, 6), **said))
     assert "A stream by" in words
@@ -233,7 +236,7 @@ def test_a_plan_does_not_know_the_length():
     assert "in all" not in words
 
 
-def test_a_plan_takes_nothing_away_from_a_generator(target):
+def test_a_plan_takes_nothing_away_from_a_generator(target: Path) -> None:
     data = numbers((20, 5))
     rows = rows_of(data)
     with pytest.raises(ArgumentError, match=r"/x: a plan would have to read the first DataChunk of this gener"):
@@ -244,13 +247,13 @@ def test_a_plan_takes_nothing_away_from_a_generator(target):
     check(target, data)
 
 
-def test_a_plan_of_a_generator_is_written(target):
+def test_a_plan_of_a_generator_is_written(target: Path) -> None:
     data = numbers((20, 5))
     dcio.plan(target, "/x", rows_of(data), maxshape=(None, 5), dtype="i2", chunks=(4, 5)).write()
     check(target, data)
 
 
-def test_a_generator_that_an_earlier_call_has_begun_is_not_written_without_its_first_rows(target):
+def test_a_generator_that_an_earlier_call_has_begun_is_not_written_without_its_first_rows(target: Path) -> None:
     data, rows = numbers((20, 5)), rows_of(numbers((20, 5)))
     with h5py.File(target, "w") as file:
         file["x"] = 1
@@ -267,7 +270,7 @@ def test_a_generator_that_an_earlier_call_has_begun_is_not_written_without_its_f
 
 
 @pytest.mark.parametrize("wrong", [{"read": "so"}, {"compression": "gzp"}, {"dtype": "f9"}, {"nothing": 1}])
-def test_a_call_that_is_refused_for_its_keywords_takes_nothing_away(target, wrong):
+def test_a_call_that_is_refused_for_its_keywords_takes_nothing_away(target: Path, wrong: dict[str, Any]) -> None:
     data = numbers((20, 5))
     rows = rows_of(data)
     with pytest.raises((ArgumentError, ArgumentTypeError)):
@@ -278,7 +281,7 @@ def test_a_call_that_is_refused_for_its_keywords_takes_nothing_away(target, wron
     check(target, data)
 
 
-def test_what_is_said_of_a_generator_spares_it_its_first_datachunk(target):
+def test_what_is_said_of_a_generator_spares_it_its_first_datachunk(target: Path) -> None:
     data = numbers((20, 5))
     rows = rows_of(data)
     with h5py.File(target, "w") as file:
@@ -292,29 +295,29 @@ def test_what_is_said_of_a_generator_spares_it_its_first_datachunk(target):
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
 @pytest.mark.parametrize("at", [lambda i: i, lambda i: (i,), lambda i: (i, ...), lambda i: (i, slice(0, 4)), np.int64])
-def test_frames_by_their_numbers(target, scheduler, at):
+def test_frames_by_their_numbers(target: Path, scheduler: str, at: Any) -> None:
     data = numbers((30, 4, 5))
     frames = (dcio.DataChunk(frame, at(number)) for number, frame in enumerate(data))
     dcio.to_hdf5(target, "/x", frames, chunks=(4, 4, 5), scheduler=scheduler)
     check(target, data)
 
 
-def test_numbers_one_by_one(target):
+def test_numbers_one_by_one(target: Path) -> None:
     dcio.to_hdf5(target, "/x", (dcio.DataChunk(np.array(n), n) for n in range(10)))
     check(target, np.arange(10))
 
 
 @pytest.mark.parametrize("most", [40, (40,)])
-def test_chunks_are_chosen_within_maxshape(target, most):
+def test_chunks_are_chosen_within_maxshape(target: Path, most: int | tuple[int, ...]) -> None:
     dcio.to_hdf5(target, "/x", (dcio.DataChunk(np.arange(10), np.s_[n : n + 10]) for n in (0, 10, 20)), maxshape=most)
     check(target, np.tile(np.arange(10), 3), (40,))
 
 
-def test_a_generator_stays_in_its_process(target):
+def test_a_generator_stays_in_its_process(target: Path) -> None:
     with pytest.raises(PicklingError, match=r"/x: .*generator"):
         write(target, rows_of(numbers((4, 5))), "processes")
 
 
-def test_the_bar_has_no_end(target, capsys):
+def test_the_bar_has_no_end(target: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(target, rows_of(numbers((100, 5))), progress=True)
     assert "/x: 0.98kB [" in capsys.readouterr().err

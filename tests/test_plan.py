@@ -1,5 +1,7 @@
 import math
 import re
+from pathlib import Path
+from typing import Any
 
 import dask
 import dask.array as da
@@ -17,17 +19,17 @@ DATA = np.random.default_rng(0).normal(0, 20, (2000, 64)).astype("i2")
 LAYOUT = {"chunks": (100, 64), "buffer_shape": (500, 64), "scheduler": "threads"}
 
 
-def planned(source=DATA, **keywords):
+def planned(source: Any = DATA, **keywords: Any) -> Any:
     return dcio.plan("out.h5", "/x", source, **{**LAYOUT, **keywords})
 
 
-def test_it_counts_tasks():
+def test_it_counts_tasks() -> None:
     assert planned().tasks == 2 + 4
     assert planned(read="ordered").tasks == 2 + 1
     assert planned(np.zeros((0, 64), "i2")).tasks == 2
 
 
-def test_it_estimates_what_is_stored(target):
+def test_it_estimates_what_is_stored(target: Path) -> None:
     plan = planned(compression="gzip", shuffle=True)
     result = dcio.to_hdf5(target, "/x", DATA, compression="gzip", shuffle=True, **LAYOUT)
     assert plan.estimated_nbytes == pytest.approx(result.stored_nbytes, rel=0.02)
@@ -39,15 +41,15 @@ def test_it_estimates_what_is_stored(target):
 class Counting:
     shape, dtype = DATA.shape, DATA.dtype
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.selections = []
 
-    def __getitem__(self, selection):
+    def __getitem__(self, selection: Any) -> Any:
         self.selections.append(selection)
         return DATA[selection]
 
 
-def test_it_reads_three_chunks_from_all_over():
+def test_it_reads_three_chunks_from_all_over() -> None:
     source = Counting()
     planned(source, compression="gzip")
     assert [rows.start for rows, _ in source.selections] == [300, 1000, 1600]
@@ -58,7 +60,7 @@ def test_it_reads_three_chunks_from_all_over():
     assert len(source.selections) == 4
 
 
-def test_it_reads_nothing_that_is_dear_or_spoiled_by_it():
+def test_it_reads_nothing_that_is_dear_or_spoiled_by_it() -> None:
     computed = []
     lazy = da.from_array(DATA, chunks=(500, 64)).map_blocks(lambda block: computed.append(1) or block, dtype="i2")
     computed.clear()  # (dask tries the function on an empty block)
@@ -69,16 +71,16 @@ def test_it_reads_nothing_that_is_dear_or_spoiled_by_it():
     assert planned(FromArray(DATA), read="ordered", compression="gzip").estimated_nbytes is None
 
 
-def test_a_source_that_cannot_be_read_here_is_not_estimated():
+def test_a_source_that_cannot_be_read_here_is_not_estimated() -> None:
     class Elsewhere(FromArray):
-        def _get_data(self, selection):
+        def _get_data(self, selection: Any) -> None:
             del selection
             raise FileNotFoundError("on the workers")
 
     assert planned(Elsewhere(DATA), compression="gzip").estimated_nbytes is None
 
 
-def test_it_says_what_is_not_parallel():
+def test_it_says_what_is_not_parallel() -> None:
     words = "\n".join(planned(Counting(), scaleoffset=0).datasets[0].serial)
     assert "read one buffer at a time" in words
     assert "by HDF5, one at a time" in words
@@ -89,7 +91,7 @@ def test_it_says_what_is_not_parallel():
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous", "processes"])
-def test_what_does_not_fit_is_refused_with_the_shape_that_would(target, scheduler):
+def test_what_does_not_fit_is_refused_with_the_shape_that_would(target: Path, scheduler: str) -> None:
     tight = {**LAYOUT, "scheduler": scheduler, "buffer_shape": (2000, 64), "memory_limit": 3_200_000}
     with dask.config.set(num_workers=2):
         plan = planned(**tight)
@@ -107,17 +109,17 @@ def test_what_does_not_fit_is_refused_with_the_shape_that_would(target, schedule
         assert dcio.to_hdf5(target, "/x", DATA, **tight).nbytes == DATA.nbytes
 
 
-def test_chunks_that_are_too_large_for_any_buffer(target):
+def test_chunks_that_are_too_large_for_any_buffer(target: Path) -> None:
     with pytest.raises(ArgumentError, match=r"even one chunk of 250.00 kiB for each thread does not fit. Give smal"):
         dcio.to_hdf5(target, "/x", DATA, chunks=(2000, 64), memory_limit=1_600_000)
 
 
-def test_fewer_buffers_than_threads_hold_less():
+def test_fewer_buffers_than_threads_hold_less() -> None:
     with dask.config.set(num_workers=16):
         assert planned(buffer_shape=(2000, 64)).projected_nbytes < 4 * DATA.nbytes
 
 
-def test_write_does_what_was_planned(target):
+def test_write_does_what_was_planned(target: Path) -> None:
     plan = dcio.plan(target, {"/x": DATA, "/y": DATA + 1}, encoding={"/y": {"compression": "gzip"}}, **LAYOUT)
     result = plan.write(progress=False)
     assert [one.name for one in result.datasets] == ["/x", "/y"]
@@ -130,7 +132,7 @@ def test_write_does_what_was_planned(target):
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (), (5,), (40, 30), (4, 5, 6), (2, 3, 4, 5)])
-def test_it_draws_itself(shape):
+def test_it_draws_itself(shape: tuple[Any, ...]) -> None:
     drawn = dcio.plan("<out>.h5", "/x", numbers(shape))._repr_html_()
     assert ("<svg" in drawn) == bool(shape and 0 not in shape)
     assert "&lt;out&gt;.h5" in drawn
@@ -153,7 +155,7 @@ WORDS = re.compile(r'<text [^>]*?x="([-.0-9]+)" y="([-.0-9]+)"[^>]*?(?:rotate\((
     ],
     ids=str,
 )
-def test_the_drawing_clips_nothing(shape, block):
+def test_the_drawing_clips_nothing(shape: tuple[Any, ...], block: tuple[Any, ...]) -> None:
     drawn = drawing(shape, block)
     size = re.search(r'<svg viewBox="(\S+) (\S+) (\S+) (\S+)" width="(\S+)" height="(\S+)"', drawn)
     left, top, width, height, *outer = map(float, size.groups())
@@ -168,7 +170,7 @@ def test_the_drawing_clips_nothing(shape, block):
 
 
 @pytest.mark.parametrize("keywords", [{"append": True}, {}, {"overwrite": True}], ids=["append", "new", "overwrite"])
-def test_it_says_that_a_token_is_applied(target, keywords):
+def test_it_says_that_a_token_is_applied(target: Path, keywords: dict[str, Any]) -> None:
     dcio.to_hdf5(target, "/x", DATA, token="monday", **keywords, **LAYOUT)
     plan = dcio.plan(target, "/x", DATA, token="monday", **keywords, **LAYOUT)
     assert plan.already_complete
@@ -181,13 +183,13 @@ def test_it_says_that_a_token_is_applied(target, keywords):
     assert not other.already_complete
 
 
-def test_it_says_that_a_call_that_may_be_run_again_is_complete(target):
+def test_it_says_that_a_call_that_may_be_run_again_is_complete(target: Path) -> None:
     assert not dcio.plan(target, "/x", DATA, resume=True, **LAYOUT).already_complete
     dcio.to_hdf5(target, "/x", DATA, resume=True, **LAYOUT)
     assert dcio.plan(target, "/x", DATA, resume=True, **LAYOUT).already_complete
     assert dcio.plan(target, "/x", DATA[:100], resume=True, **LAYOUT).target_problem
 
 
-def test_it_is_a_value():
+def test_it_is_a_value() -> None:
     assert planned(memory_limit="2GB") == planned(memory_limit="2GB")
     assert hash(planned().datasets[0].name) == hash("/x")

@@ -4,6 +4,8 @@ import io
 import logging
 import pickle
 import traceback
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -22,12 +24,12 @@ EVIL = "\x1b[2J\x1b]0;gone\x07\r\x9b31m\u202e\u2066\udcff\x7f\x00"
 NAMES = "a\x1b[2J\rb\u202e"
 
 
-def is_safe(words):
+def is_safe(words: Any) -> bool:
     return all(one.isprintable() or one in "\n\t" for one in words)
 
 
 @given(st.text())
-def test_what_is_printable_stays_and_the_rest_is_escaped(text):
+def test_what_is_printable_stays_and_the_rest_is_escaped(text: Any) -> None:
     shown = printable(text)
     assert is_safe(shown)
     shown.encode()
@@ -35,7 +37,7 @@ def test_what_is_printable_stays_and_the_rest_is_escaped(text):
         assert shown == text
 
 
-def test_what_is_too_long_keeps_its_ends():
+def test_what_is_too_long_keeps_its_ends() -> None:
     shown = printable("a" * 10**6 + "what to do")
     assert len(shown) < 7000
     assert shown.startswith("aaa")
@@ -43,7 +45,7 @@ def test_what_is_too_long_keeps_its_ends():
 
 
 @pytest.mark.parametrize("name", errors.__all__)
-def test_no_error_of_ours_shows_what_a_terminal_obeys(name):
+def test_no_error_of_ours_shows_what_a_terminal_obeys(name: Any) -> None:
     error = getattr(errors, name)(f"{EVIL}; what to do")
     for one in (error, pickle.loads(pickle.dumps(error))):
         assert str(one) == r"\x1b[2J\x1b]0;gone\x07\r\x9b31m\u202e\u2066\udcff\x7f\x00; what to do"
@@ -51,14 +53,14 @@ def test_no_error_of_ours_shows_what_a_terminal_obeys(name):
     assert len(str(getattr(errors, name)("x" * 10**7))) < 10_000
 
 
-def run(*words):
+def run(*words: Any) -> Any:
     done = CliRunner().invoke(main, list(map(str, words)))
     assert isinstance(done.exception, SystemExit | None), done.exception
     assert is_safe(done.output), done.output
     return done
 
 
-def test_verify_and_its_command_quote_the_names_in_a_file(tmp_path):
+def test_verify_and_its_command_quote_the_names_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / f"{NAMES}.h5"
     with h5py.File(path, "w") as file:
         dataset = file.create_dataset(NAMES, data=np.arange(40), chunks=(10,), compression="gzip")
@@ -71,13 +73,13 @@ def test_verify_and_its_command_quote_the_names_in_a_file(tmp_path):
     assert r"a\x1b[2J\rb\u202e" in done.output
 
 
-def test_status_and_the_notes_of_a_write_quote_its_names(tmp_path):
+def test_status_and_the_notes_of_a_write_quote_its_names(tmp_path: Path) -> None:
     path = tmp_path / f"{NAMES}.h5"
 
     class Failing:
         shape, dtype = (4, 10), np.dtype("i4")
 
-        def __getitem__(self, selection):
+        def __getitem__(self, selection: Any) -> None:
             raise ValueError(EVIL)
 
     with pytest.raises(ChunkIOError) as caught:
@@ -92,7 +94,7 @@ def test_status_and_the_notes_of_a_write_quote_its_names(tmp_path):
     assert run("discard", "--yes", path).exit_code == 0
 
 
-def test_the_log_of_a_write_quotes_its_names(tmp_path):
+def test_the_log_of_a_write_quotes_its_names(tmp_path: Path) -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     logger = logging.getLogger("dask_chunkio")
@@ -109,6 +111,8 @@ def test_the_log_of_a_write_quotes_its_names(tmp_path):
 
 
 @pytest.mark.parametrize("words", [("status", NAMES), ("write", f"{NAMES}.npy", "out.h5"), ("verify", NAMES)])
-def test_a_name_on_the_command_line_is_quoted(tmp_path, monkeypatch, words):
+def test_a_name_on_the_command_line_is_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[Any, ...]
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(*words).exit_code == 1

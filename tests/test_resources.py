@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import dask
 import dask.array as da
@@ -23,7 +25,7 @@ from dask_chunkio.planning import planner, request, resources
 X = np.arange(120, dtype="i4").reshape(20, 6)
 
 
-def local(**keywords):
+def local(**keywords: Any) -> Any:
     host = {"host": "127.0.0.1"} if keywords.get("processes", True) else {}
     return LocalCluster(dashboard_address="127.0.0.1:0", **host, **keywords)
 
@@ -31,8 +33,8 @@ def local(**keywords):
 # Event loops
 
 
-def test_an_asynchronous_client_computes_what_is_delayed(target):
-    async def write():
+def test_an_asynchronous_client_computes_what_is_delayed(target: Path) -> None:
+    async def write() -> Any:
         async with (
             Scheduler(host="127.0.0.1", port=0, dashboard=False) as scheduler,
             Worker(scheduler.address, nthreads=1, host="127.0.0.1"),
@@ -53,7 +55,7 @@ def test_an_asynchronous_client_computes_what_is_delayed(target):
 # Clusters without workers
 
 
-def test_a_cluster_that_has_no_workers_yet_is_waited_for(target):
+def test_a_cluster_that_has_no_workers_yet_is_waited_for(target: Path) -> None:
     with local(n_workers=0, processes=False) as cluster, Client(cluster) as client:
         cluster.scale(1)
         assert dcio.to_hdf5(target, "/x", X).nbytes == X.nbytes
@@ -63,13 +65,13 @@ def test_a_cluster_that_has_no_workers_yet_is_waited_for(target):
         )
 
 
-def test_an_adaptive_cluster_begins_a_worker(target):
+def test_an_adaptive_cluster_begins_a_worker(target: Path) -> None:
     with local(n_workers=0, processes=False) as cluster, Client(cluster):
         cluster.adapt(minimum=0, maximum=1, interval="20ms")
         assert dcio.to_hdf5(target, "/x", X).nbytes == X.nbytes
 
 
-def test_a_cluster_that_gets_no_workers_is_given_up(target):
+def test_a_cluster_that_gets_no_workers_is_given_up(target: Path) -> None:
     with (
         local(n_workers=0, processes=False) as cluster,
         Client(cluster),
@@ -88,7 +90,7 @@ main(args=[sys.argv[1], "--no-nanny", "--no-dashboard", "--host", "127.0.0.1", "
 """
 
 
-def test_a_worker_without_the_package_is_named(target, tmp_path):
+def test_a_worker_without_the_package_is_named(target: Path, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with local(n_workers=0) as cluster, Client(cluster) as client:
         command = [sys.executable, "-c", WITHOUT_PACKAGE, cluster.scheduler_address]
@@ -102,23 +104,23 @@ def test_a_worker_without_the_package_is_named(target, tmp_path):
     assert not target.exists()
 
 
-def test_a_cluster_that_is_restarted_ends_the_call_and_the_same_call_goes_on(target):
+def test_a_cluster_that_is_restarted_ends_the_call_and_the_same_call_goes_on(target: Path) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     class Waits(dcio.GenericDataChunkIterator):
-        def _get_data(self, selection):
+        def _get_data(self, selection: Any) -> Any:
             if selection[0].start and not go_on.is_set():
                 begun.set()
                 go_on.wait()
             return X[selection]
 
-        def _get_maxshape(self):
+        def _get_maxshape(self) -> Any:
             return X.shape
 
-        def _get_dtype(self):
+        def _get_dtype(self) -> Any:
             return X.dtype
 
-        def __reduce__(self):
+        def __reduce__(self) -> tuple[Any, ...]:
             # In the process of its worker, which is this one.
             return _kept, ()
 
@@ -137,15 +139,15 @@ def test_a_cluster_that_is_restarted_ends_the_call_and_the_same_call_goes_on(tar
         np.testing.assert_array_equal(file["x"][...], X)
 
 
-def _kept():
+def _kept() -> Any:
     return _kept.found
 
 
-def test_a_cluster_that_is_restarted_as_a_call_begins_ends_it_with_our_error(target):
+def test_a_cluster_that_is_restarted_as_a_call_begins_ends_it_with_our_error(target: Path) -> None:
     with local(n_workers=1, threads_per_worker=1, processes=False) as cluster, Client(cluster) as client:
         submit = client.submit
 
-        def cancelled(function, *arguments, **keywords):
+        def cancelled(function: Any, *arguments: Any, **keywords: Any) -> Any:
             future = submit(function, *arguments, **keywords)
             future.cancel(force=True)
             return future
@@ -157,7 +159,9 @@ def test_a_cluster_that_is_restarted_as_a_call_begins_ends_it_with_our_error(tar
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "configuration", "executor", "later", "processes"])
-def test_blocks_are_rechunked_where_another_scheduler_than_the_current_client_runs(target, process_client, scheduler):
+def test_blocks_are_rechunked_where_another_scheduler_than_the_current_client_runs(
+    target: Path, process_client: Client, scheduler: str
+) -> None:
     """By the tasks of that scheduler: those of a rechunk by P2P run on the client's workers alone."""
     tall = np.arange(4000, dtype="i4").reshape(200, 20)
     x = da.from_array(tall, chunks=(200, 2))
@@ -180,14 +184,14 @@ def test_blocks_are_rechunked_where_another_scheduler_than_the_current_client_ru
 # Limits
 
 
-def test_a_limit_on_the_process_counts(monkeypatch):
+def test_a_limit_on_the_process_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "memory_limit", lambda: 500 << 20)
     found = resources.find_workers("threads")
     assert found.memory_nbytes <= 0.6 * (500 << 20)
     assert resources.find_workers("processes").memory_nbytes < found.memory_nbytes + 1
 
 
-def test_without_a_limit_what_is_free_counts(monkeypatch):
+def test_without_a_limit_what_is_free_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "memory_limit", lambda: psutil.virtual_memory().total)
     assert resources.find_workers("threads").memory_nbytes > 0.3 * psutil.virtual_memory().available
 
@@ -197,7 +201,9 @@ def test_without_a_limit_what_is_free_counts(monkeypatch):
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes", "thread_client"])
 @pytest.mark.parametrize("where", ["block", "before"])
-def test_an_error_of_a_dask_array_names_its_dataset(target, request, scheduler, where):
+def test_an_error_of_a_dask_array_names_its_dataset(
+    target: Path, request: pytest.FixtureRequest, scheduler: str, where: str
+) -> None:
     scheduler = request.getfixturevalue(scheduler) if scheduler == "thread_client" else scheduler
     x = da.from_array(X, chunks=(10, 6)).map_blocks(_divides, dtype="i4", meta=X[:0])
     x = x if where == "block" else x.sum(0)
@@ -207,23 +213,23 @@ def test_an_error_of_a_dask_array_names_its_dataset(target, request, scheduler, 
     assert not target.exists()
 
 
-def _divides(block):
+def _divides(block: Any) -> None:
     raise ZeroDivisionError(f"block of {len(block)} rows")
 
 
-def test_a_misspelt_keyword_of_the_call_is_recognised(target):
+def test_a_misspelt_keyword_of_the_call_is_recognised(target: Path) -> None:
     with pytest.raises(ArgumentTypeError, match="did you mean 'scheduler'"):
         dcio.to_hdf5(target, "/x", X, sheduler="threads")
     with pytest.raises(ArgumentTypeError, match="belongs to the call"):
         dcio.to_hdf5(target, {"/x": X}, encoding={"/x": {"resume": True}})
 
 
-def test_all_keywords_of_the_call_are_known():
+def test_all_keywords_of_the_call_are_known() -> None:
     parameters = inspect.signature(dcio.to_hdf5).parameters.values()
     assert {one.name for one in parameters if one.kind is one.KEYWORD_ONLY} == request._OF_CALL
 
 
-def test_several_processes_are_refused_where_files_have_no_locks(target, monkeypatch):
+def test_several_processes_are_refused_where_files_have_no_locks(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner, "HAS_LOCKS", False)
     with pytest.raises(ArgumentError, match=r"no locks between processes, so scheduler='processes' .* use .*'threads'"):
         dcio.to_hdf5(target, "/x", X, scheduler="processes")

@@ -1,6 +1,9 @@
 """When a write is handed on again, and when it is given up."""
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import dask.array as da
 import h5py
@@ -20,7 +23,7 @@ OPTIONS = {"overwrite": False, "resume": False, "wait": False, "durability": "pr
 
 
 @pytest.fixture
-def write(target):
+def write(target: Path) -> Any:
     keywords = {"chunks": (5,), "buffer_shape": (10,)}
     return prepare(target, ("/x", DATA), None, keywords, find_workers("synchronous"), options=OPTIONS)
 
@@ -29,17 +32,17 @@ class Worker:
     address = "tcp://127.0.0.1:1"
 
 
-def killed(task):
+def killed(task: Any) -> Any:
     return KilledWorker(task, Worker, 3)
 
 
-def run(write, *errors):
+def run(write: Any, *errors: Any) -> Any:
     """Run the tasks of one buffer for each error and raise it; then all."""
     delayed = build_graph(write.creation(exclusive=False), write.sources)
     keys = [key for key in delayed.dask if buffer_of(key, write.target.write_id, write.jobs)]
     errors = list(errors)
 
-    def compute():
+    def compute() -> Any:
         if not errors:
             return delayed.compute(scheduler="synchronous")
         commits, error = errors.pop(0)
@@ -51,49 +54,49 @@ def run(write, *errors):
     return retry_while_progressing(write, compute)
 
 
-def of(number):
+def of(number: Any) -> Callable[..., Any]:
     return lambda keys: killed(next(key for key in keys if key[-1] == number))
 
 
-def test_it_goes_on_while_more_is_committed(write, target):
+def test_it_goes_on_while_more_is_committed(write: Any, target: Path) -> None:
     result = run(write, ([0], of(1)), ([1], of(0)), ([2], of(0)))
     assert result.buffers == 4
     with h5py.File(target) as file:
         np.testing.assert_array_equal(file["x"], DATA)
 
 
-def test_an_attempt_without_a_commit_is_the_last(write):
+def test_an_attempt_without_a_commit_is_the_last(write: Any) -> None:
     with pytest.raises(KilledWorker):
         run(write, ([0], of(1)), ([], of(2)))
 
 
-def test_a_buffer_that_kills_twice_is_given_up(write):
+def test_a_buffer_that_kills_twice_is_given_up(write: Any) -> None:
     with pytest.raises(KilledWorker):
         run(write, ([0], of(3)), ([1], of(3)))
 
 
-def test_another_task_that_kills_twice_is_given_up(write):
+def test_another_task_that_kills_twice_is_given_up(write: Any) -> None:
     with pytest.raises(KilledWorker):
         run(write, ([0], killed("upstream")), ([1], killed("upstream")))
 
 
-def test_what_somebody_cancels_is_given_up(write):
+def test_what_somebody_cancels_is_given_up(write: Any) -> None:
     with pytest.raises(CancelledError):
         run(write, ([0], CancelledError("x cancelled for reason: user")))
 
 
 @pytest.mark.parametrize("fuse", [True, False])
-def test_keys_say_which_buffer_they_are_for(write, fuse):
+def test_keys_say_which_buffer_they_are_for(write: Any, fuse: bool) -> None:
     graph = build_graph(write.creation(exclusive=False), write.sources, fuse).dask
     found = sorted(place for key in graph if (place := buffer_of(key, write.target.write_id, write.jobs)))
     assert found == sorted([(0, 0), (0, 1), (0, 2), (0, 3)] * (1 if fuse else 2))
 
 
-def test_blocks_that_are_committed_are_not_computed_again(target):
+def test_blocks_that_are_committed_are_not_computed_again(target: Path) -> None:
     """On resuming, and where a worker is lost with its receipts."""
     computed = []
 
-    def block(_data, block_id):
+    def block(_data: Any, block_id: Any) -> Any:
         computed.append(block_id[0])
         if os.path.exists(target.with_name("fail")) and block_id == (2,):
             raise ValueError("not yet")

@@ -5,6 +5,8 @@ import math
 import os
 import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import dask
 import dask.array as da
@@ -12,6 +14,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
+from distributed import Client
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -61,10 +64,10 @@ class Case:
     fuse: bool = True
 
     @property
-    def data(self):
+    def data(self) -> Any:
         return content(self.content, self.shape, self.dtype)
 
-    def make_source(self):
+    def make_source(self) -> Any:
         data = self.data
         if self.source == "dask":
             return da.from_array(data, chunks=self.blocks)
@@ -76,17 +79,17 @@ class Case:
         return np.array(data, order="F") if self.source == "Fortran" else data
 
     @property
-    def has_free_chunks(self):
+    def has_free_chunks(self) -> Any:
         """Whether h5py chooses the chunks, since it takes none along an axis of no length that cannot grow."""
         return 0 in self.shape and "maxshape" not in self.options
 
     @property
-    def keywords(self):
+    def keywords(self) -> dict[Any, Any]:
         """For both h5py and us."""
         return {"dtype": self.stored_dtype, **self.options}
 
 
-def content(kind, shape, dtype):
+def content(kind: Any, shape: Any, dtype: Any) -> Any:
     rng = np.random.default_rng(len(shape) + sum(shape))
     count = math.prod(shape)
     if dtype.names is not None:
@@ -109,7 +112,7 @@ def content(kind, shape, dtype):
 
 
 @st.composite
-def cases(draw):
+def cases(draw: st.DrawFn) -> Any:
     shape = draw(st.lists(st.one_of(st.integers(1, 9), st.integers(0, 14)), max_size=4).map(tuple))
     while math.prod(shape) > 700:
         shape = shape[:-1]
@@ -148,18 +151,18 @@ def cases(draw):
     )
 
 
-def maxshapes(shape):
+def maxshapes(shape: Any) -> Any:
     if not shape:
         return st.none()
     axes = [st.just(None) if not length else st.sampled_from([None, length, length + 3]) for length in shape]
     return st.one_of(st.none(), st.tuples(*axes))
 
 
-def aligned(chunk, length):
+def aligned(chunk: Any, length: Any) -> Any:
     return st.one_of(st.integers(1, 3).map(lambda times: times * chunk), st.integers(max(length, 1), length + 2))
 
 
-def cuts(length):
+def cuts(length: Any) -> Any:
     """Blocks of any lengths, as dask takes them along one axis."""
     if not length:
         return st.just((0,))
@@ -168,7 +171,7 @@ def cuts(length):
 
 
 @st.composite
-def filters(draw, shape, dtype, kind):
+def filters(draw: st.DrawFn, shape: Any, dtype: Any, kind: Any) -> Any:
     if not shape:
         return {}
     found = {}
@@ -190,14 +193,14 @@ def filters(draw, shape, dtype, kind):
     return found
 
 
-def fillvalues(dtype):
+def fillvalues(dtype: Any) -> Any:
     if dtype.kind in "Mm" or dtype in map(NAMED.get, HOLES):  # h5py takes none of the former
         return st.just({})
     values = content("small", (9,), dtype)
     return st.one_of(st.just({}), st.integers(0, 8).map(lambda number: {"fillvalue": values[number]}))
 
 
-def by_h5py(case):
+def by_h5py(case: Any) -> Any:
     """What h5py makes of the same input, in memory."""
     file = h5py.File("oracle", "w", driver="core", backing_store=False)
     keywords = dict(case.keywords)
@@ -216,7 +219,7 @@ def by_h5py(case):
     return file
 
 
-def written(case, path, scheduler):
+def written(case: Any, path: Any, scheduler: Any) -> Any:
     layout = {"chunks": case.chunks, "buffer_shape": case.buffer_shape} if case.shape else {}
     if case.has_free_chunks:
         del layout["buffer_shape"]
@@ -233,16 +236,16 @@ def written(case, path, scheduler):
         )
 
 
-def bits(value):
+def bits(value: Any) -> bytes:
     return np.asarray(value).tobytes()
 
 
-def pipeline(dataset):
+def pipeline(dataset: Any) -> list[Any]:
     plist = dataset.id.get_create_plist()
     return [plist.get_filter(number) for number in range(plist.get_nfilters())]
 
 
-def chunks_of(dataset):
+def chunks_of(dataset: Any) -> Any:
     """{origin: (mask, payload)}; the masks are those of the index."""
     found = {}
     for number in range(dataset.id.get_num_chunks()):
@@ -254,7 +257,7 @@ def chunks_of(dataset):
     return found
 
 
-def assert_same_chunks(ours, theirs):
+def assert_same_chunks(ours: Any, theirs: Any) -> None:
     found, expected = chunks_of(ours), chunks_of(theirs)
     assert found.keys() == expected.keys()
     for origin, (mask, payload) in found.items():
@@ -268,7 +271,7 @@ def assert_same_chunks(ours, theirs):
             assert (mask, payload) == expected[origin]
 
 
-def assert_same(ours, theirs, result):
+def assert_same(ours: Any, theirs: Any, result: Any) -> None:
     assert (ours.shape, ours.dtype, ours.maxshape, ours.chunks) == (
         theirs.shape,
         theirs.dtype,
@@ -285,7 +288,7 @@ def assert_same(ours, theirs, result):
     assert result.nbytes == theirs.nbytes
 
 
-def check(case, scheduler):
+def check(case: Any, scheduler: Any) -> None:
     with tempfile.TemporaryDirectory() as folder, by_h5py(case) as oracle:
         path = os.path.join(folder, "out.h5")
         result = written(case, path, scheduler)
@@ -307,7 +310,7 @@ FEW = settings(FAST, max_examples=12)
 @example(Case((5, 0), (2, 3), (4, 3), np.dtype("<i2"), options={"maxshape": (5, None)}))
 @example(Case((5, 0), (2, 3), (4, 3), np.dtype("<i2"), source="dask", blocks=((2, 3), (0,))))
 @FAST
-def test_everything_is_as_h5py_writes_it(scheduler, case):
+def test_everything_is_as_h5py_writes_it(scheduler: str, case: Any) -> None:
     check(case, scheduler)
 
 
@@ -315,7 +318,7 @@ def test_everything_is_as_h5py_writes_it(scheduler, case):
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
 @given(case=cases())
 @LONG
-def test_everything_is_as_h5py_writes_it_at_length(scheduler, case):
+def test_everything_is_as_h5py_writes_it_at_length(scheduler: str, case: Any) -> None:
     check(case, scheduler)
 
 
@@ -323,14 +326,14 @@ def test_everything_is_as_h5py_writes_it_at_length(scheduler, case):
 @given(case=cases())
 @example(Case((), (), (), COMPOUND, "noise"))
 @FEW
-def test_everything_is_as_h5py_writes_it_from_processes(case):
+def test_everything_is_as_h5py_writes_it_from_processes(case: Any) -> None:
     check(case, "processes")
 
 
 @pytest.mark.heavy
 @given(case=cases())
 @MEDIUM
-def test_everything_is_as_h5py_writes_it_from_a_client_on_threads(thread_client, case):
+def test_everything_is_as_h5py_writes_it_from_a_client_on_threads(thread_client: Client, case: Any) -> None:
     check(case, thread_client)
 
 
@@ -338,18 +341,18 @@ def test_everything_is_as_h5py_writes_it_from_a_client_on_threads(thread_client,
 @given(case=cases())
 @example(Case((), (), (), COMPOUND, "noise"))
 @MEDIUM
-def test_everything_is_as_h5py_writes_it_from_a_client_on_processes(process_client, case):
+def test_everything_is_as_h5py_writes_it_from_a_client_on_processes(process_client: Client, case: Any) -> None:
     check(case, process_client)
 
 
-def test_chunks_and_buffers_that_fit_one_another_fit_an_array_without_elements_too(target):
+def test_chunks_and_buffers_that_fit_one_another_fit_an_array_without_elements_too(target: Path) -> None:
     """No buffer is read; that h5py takes no such chunks, and others are made, is nothing to the user."""
     dcio.to_hdf5(target, "/x", np.zeros((5, 0)), chunks=(2, 3), buffer_shape=(4, 3), scheduler="synchronous")
     with h5py.File(target) as file:
         assert file["x"].shape == (5, 0)
 
 
-def test_the_comparison_finds_a_difference():
+def test_the_comparison_finds_a_difference() -> None:
     """In a value, in a mask, and in a chunk that is not there."""
     case = Case((512,), (256,), (256,), np.dtype("u1"), "noise", options={"compression": "lzf"})
     for spoil in (_another_value, _another_mask, _fewer_chunks):
@@ -362,11 +365,11 @@ def test_the_comparison_finds_a_difference():
                     assert_same(file["x"], oracle["x"], result)
 
 
-def _another_value(file):
+def _another_value(file: Any) -> None:
     file["x"][3] ^= 1
 
 
-def _another_mask(file):
+def _another_mask(file: Any) -> None:
     raw = file["x"][:256]
     del file["x"]
     dataset = file.create_dataset("x", (512,), "u1", chunks=(256,), compression="lzf")
@@ -374,7 +377,7 @@ def _another_mask(file):
     dataset.id.write_direct_chunk((0,), raw.tobytes(), 0)
 
 
-def _fewer_chunks(file):
+def _fewer_chunks(file: Any) -> None:
     data = file["x"][:256]
     del file["x"]
     file.create_dataset("x", (512,), "u1", chunks=(256,), compression="lzf")[:256] = data

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ smooth = st.tuples(st.integers(0, 12), st.integers(0, 4), st.integers(0, 3)).map
 )
 
 
-def nbytes(shape, itemsize):
+def nbytes(shape: Any, itemsize: Any) -> Any:
     return math.prod(shape) * itemsize
 
 
@@ -36,7 +37,7 @@ def nbytes(shape, itemsize):
 
 @given(shapes, itemsizes)
 @settings(deadline=None)
-def test_a_chunk_is_at_most_a_mebibyte_and_not_much_less(shape, itemsize):
+def test_a_chunk_is_at_most_a_mebibyte_and_not_much_less(shape: Any, itemsize: Any) -> None:
     chunk = readable_chunk_shape(shape, itemsize)
     lengths = [max(length, 1) for length in shape]
     assert all(1 <= c <= n for c, n in zip(chunk, lengths, strict=True))
@@ -44,14 +45,14 @@ def test_a_chunk_is_at_most_a_mebibyte_and_not_much_less(shape, itemsize):
     assert list(chunk) == lengths or nbytes(chunk, itemsize) >= MIB // 2
 
 
-def test_an_element_that_is_larger_than_that_is_a_chunk():
+def test_an_element_that_is_larger_than_that_is_a_chunk() -> None:
     assert readable_chunk_shape((5, 6), 2 * MIB) == (1, 1)
     assert readable_chunk_shape((), 2 * MIB) == ()
 
 
 @given(st.lists(smooth, min_size=1, max_size=4).map(tuple), st.sampled_from([1, 2, 4, 8]), st.integers(1, 5))
 @settings(deadline=None)
-def test_chunks_divide_the_blocks_so_that_no_block_is_read_twice(block, itemsize, times):
+def test_chunks_divide_the_blocks_so_that_no_block_is_read_twice(block: Any, itemsize: Any, times: Any) -> None:
     chunk = readable_chunk_shape(tuple(times * length for length in block), itemsize, block)
     assert all(length % c == 0 for length, c in zip(block, chunk, strict=True))
     assert nbytes(chunk, itemsize) <= MIB
@@ -59,7 +60,7 @@ def test_chunks_divide_the_blocks_so_that_no_block_is_read_twice(block, itemsize
 
 @given(st.data(), shapes, itemsizes)
 @settings(deadline=None)
-def test_chunks_stay_inside_the_blocks(data, shape, itemsize):
+def test_chunks_stay_inside_the_blocks(data: Any, shape: Any, itemsize: Any) -> None:
     block = tuple(data.draw(st.integers(1, max(length, 1) + 3)) for length in shape)
     chunk = readable_chunk_shape(shape, itemsize, block)
     assert all(1 <= c <= min(b, max(n, 1)) for c, b, n in zip(chunk, block, shape, strict=True))
@@ -75,12 +76,12 @@ def test_chunks_stay_inside_the_blocks(data, shape, itemsize):
         ((10**6,), (999983,), (499992,)),  # a prime has no divisors
     ],
 )
-def test_chunks_of_blocks(shape, block, expected):
+def test_chunks_of_blocks(shape: tuple[Any, ...], block: tuple[int, ...], expected: tuple[int, ...]) -> None:
     assert readable_chunk_shape(shape, 2, block) == expected
 
 
 @pytest.mark.timeout(20)
-def test_a_block_without_divisors_is_soon_found_to_have_none():
+def test_a_block_without_divisors_is_soon_found_to_have_none() -> None:
     """A dask array in one block can have any length; a search through all numbers below it would take days."""
     prime = 10**12 + 39
     (chunk,) = readable_chunk_shape((prime,), 2, (prime,))
@@ -92,7 +93,9 @@ def test_a_block_without_divisors_is_soon_found_to_have_none():
 
 @given(chunk_grids(), st.integers(1, 16), st.integers(0, 5000))
 @settings(deadline=None)
-def test_a_buffer_is_whole_chunks_within_the_budget_read_in_the_longest_pieces(chunks, itemsize, budget):
+def test_a_buffer_is_whole_chunks_within_the_budget_read_in_the_longest_pieces(
+    chunks: Any, itemsize: Any, budget: Any
+) -> None:
     buffer = buffer_within(chunks.shape, chunks.chunk_shape, itemsize, budget)
     grid = BufferGrid(chunks, buffer)
     cells = [b // c for b, c in zip(buffer, chunks.chunk_shape, strict=True)]
@@ -111,7 +114,9 @@ def test_a_buffer_is_whole_chunks_within_the_budget_read_in_the_longest_pieces(c
 
 @given(buffer_grids(), st.integers(1, 16), st.integers(0, 20_000), st.integers(1, 40))
 @settings(deadline=None)
-def test_a_buffer_is_split_into_whole_chunks_until_all_have_work_and_it_fits(buffers, itemsize, budget, count):
+def test_a_buffer_is_split_into_whole_chunks_until_all_have_work_and_it_fits(
+    buffers: Any, itemsize: Any, budget: Any, count: Any
+) -> None:
     chunks = buffers.chunks
     split = split_buffer(chunks.shape, chunks.chunk_shape, buffers.buffer_shape, itemsize, nbytes=budget, count=count)
     grid = BufferGrid(chunks, split)
@@ -131,14 +136,14 @@ def test_a_buffer_is_split_into_whole_chunks_until_all_have_work_and_it_fits(buf
 
 @given(buffer_grids(), st.integers(1, 16))
 @settings(deadline=None)
-def test_a_buffer_that_suffices_is_not_split(buffers, itemsize):
+def test_a_buffer_that_suffices_is_not_split(buffers: Any, itemsize: Any) -> None:
     chunks = buffers.chunks
     kept = split_buffer(chunks.shape, chunks.chunk_shape, buffers.buffer_shape, itemsize, nbytes=10**9, count=1)
     if len(chunks):
         assert BufferGrid(chunks, kept).cells == buffers.cells
 
 
-def test_splitting_a_huge_array_takes_no_time():
+def test_splitting_a_huge_array_takes_no_time() -> None:
     shape = 10**15, 384
     split = split_buffer(shape, (1000, 384), (10**12, 384), 2, nbytes=64 << 20, count=64)
     assert nbytes(split, 2) <= 64 << 20
@@ -150,7 +155,7 @@ def test_splitting_a_huge_array_takes_no_time():
 
 @given(st.integers(0, 10**13), st.integers(1, 256))
 @settings(deadline=None)
-def test_what_all_threads_hold_fits_into_half_of_the_memory(memory, threads):
+def test_what_all_threads_hold_fits_into_half_of_the_memory(memory: Any, threads: Any) -> None:
     budget = buffer_budget(memory, threads)
     assert budget >= 1
     assert budget == 1 or threads * 2 * budget <= memory / 2
@@ -158,7 +163,7 @@ def test_what_all_threads_hold_fits_into_half_of_the_memory(memory, threads):
 
 @pytest.mark.parametrize("chunk", [64, 4096, 1 << 20])
 @pytest.mark.parametrize("level", [None, 0, 1, 4])
-def test_payloads_of_incompressible_data_are_within_the_projection(chunk, level):
+def test_payloads_of_incompressible_data_are_within_the_projection(chunk: Any, level: int | None) -> None:
     count = max(1, (1 << 20) // chunk // (64 if chunk < 4096 else 1))
     data = np.random.default_rng(0).bytes(chunk)
     payload = append_fletcher32(data if level is None else deflate(data, level))

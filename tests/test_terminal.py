@@ -3,6 +3,7 @@
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ OPTIONS = options_of(main)
 KEYWORD = re.compile(rf"(?<![\w/.])({'|'.join(OPTIONS)})=")
 
 
-def texts():
+def texts() -> list[Any]:
     """Return every text of the package in which a keyword is named that the command line has an option for."""
     found = []
     for path in sorted(Path(dask_chunkio.__file__).parent.rglob("*.py")):
@@ -27,7 +28,7 @@ def texts():
     return sorted(set(found))
 
 
-def test_every_remedy_is_said_by_an_option():
+def test_every_remedy_is_said_by_an_option() -> None:
     assert len(texts()) > 30
     assert {"overwrite", "resume", "wait", "token", "durability", "memory_limit", "force"} <= OPTIONS.keys()
     for text in texts():
@@ -51,15 +52,15 @@ def test_every_remedy_is_said_by_an_option():
         ("/data/resume=True/x.h5 and maxshape=(None, 3)", "/data/resume=True/x.h5 and maxshape=(None, 3)"),
     ],
 )
-def test_keywords_are_said_as_options(words, said):
+def test_keywords_are_said_as_options(words: str, said: str) -> None:
     assert in_options(words, OPTIONS) == said
 
 
-def run(*words):
+def run(*words: Any) -> Any:
     return CliRunner().invoke(main, list(map(str, words)))
 
 
-def test_errors_of_commands_name_options(tmp_path, monkeypatch):
+def test_errors_of_commands_name_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     np.save("a.npy", np.arange(40.0).reshape(4, 10))
     write = ("write", "a.npy", "out.h5", "--scheduler", "synchronous", "--no-progress")

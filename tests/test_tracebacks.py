@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,7 +52,7 @@ if __name__ == "__main__":
 """
 
 
-def shown(tmp_path, kind, scheduler="threads"):
+def shown(tmp_path: Path, kind: Any, scheduler: str = "threads") -> Any:
     """Return the lines of the traceback with which a script ends."""
     script = tmp_path / "measure.py"
     script.write_text(textwrap.dedent(SCRIPT))
@@ -61,19 +63,19 @@ def shown(tmp_path, kind, scheduler="threads"):
     return done.stderr[start:].splitlines()
 
 
-def files(lines):
+def files(lines: Any) -> list[Any]:
     return [line.split('"')[1] for line in lines if line.startswith('  File "')]
 
 
-def functions(lines):
+def functions(lines: Any) -> list[Any]:
     return [line.rpartition(" in ")[2] for line in lines if line.startswith('  File "')]
 
 
-def last_message(lines):
+def last_message(lines: Any) -> Any:
     return next(line for line in reversed(lines) if line.startswith("dask_chunkio.errors."))
 
 
-def test_a_mistake_shows_the_call_and_our_message(tmp_path):
+def test_a_mistake_shows_the_call_and_our_message(tmp_path: Path) -> None:
     lines = shown(tmp_path, "mistake")
     assert {os.path.basename(name) for name in files(lines)} == {"measure.py"}
     assert functions(lines) == ["<module>", "write"]
@@ -83,14 +85,14 @@ def test_a_mistake_shows_the_call_and_our_message(tmp_path):
 @pytest.mark.parametrize(
     "scheduler", ["threads", *(pytest.param(one, marks=pytest.mark.heavy) for one in ("processes", "cluster"))]
 )
-def test_an_error_of_a_source_shows_its_frames_and_the_call(tmp_path, scheduler):
+def test_an_error_of_a_source_shows_its_frames_and_the_call(tmp_path: Path, scheduler: Any) -> None:
     lines = shown(tmp_path, "source", scheduler)
     assert functions(lines) == ["_get_data", "read_frames", "<module>", "write"]
     assert "ValueError: the camera was off" in lines
     assert "the camera was off" in last_message(lines)
 
 
-def test_an_error_of_an_upstream_task_shows_its_frames_and_the_call(tmp_path):
+def test_an_error_of_an_upstream_task_shows_its_frames_and_the_call(tmp_path: Path) -> None:
     lines = shown(tmp_path, "array")
     assert {os.path.basename(name) for name in files(lines)} == {"measure.py"}, "\n".join(lines)
     assert functions(lines) == ["bad_block", "<module>", "write"]
@@ -98,13 +100,13 @@ def test_an_error_of_an_upstream_task_shows_its_frames_and_the_call(tmp_path):
     assert "the camera was off" in last_message(lines)
 
 
-def test_a_graph_that_is_computed_elsewhere_shows_the_frames_of_its_source(tmp_path):
+def test_a_graph_that_is_computed_elsewhere_shows_the_frames_of_its_source(tmp_path: Path) -> None:
     lines = shown(tmp_path, "delayed")
     own = [name for name in files(lines) if os.path.basename(name) != "measure.py"]
     assert not [name for name in own if f"{os.sep}dask_chunkio{os.sep}" in name], "\n".join(lines)
     assert functions(lines)[:3] == ["_get_data", "read_frames", "<module>"]
 
 
-def test_a_setting_of_dasks_shows_everything(tmp_path):
+def test_a_setting_of_dasks_shows_everything(tmp_path: Path) -> None:
     names = files(shown(tmp_path, "everything"))
     assert [name for name in names if f"{os.sep}dask_chunkio{os.sep}" in name]

@@ -1,6 +1,9 @@
 """Values end to end: those that h5py stores for the same input, or refused before anything is touched."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import dask.array as da
 import h5py
@@ -14,20 +17,20 @@ LON_LAT = np.dtype([("lon", "f8"), ("lat", "f8")])
 LAT_LON = np.dtype([("lat", "f4"), ("lon", "f8")])
 
 
-def places(count=20):
+def places(count: int = 20) -> Any:
     found = np.zeros(count, LON_LAT)
     found["lon"], found["lat"] = np.arange(count), -np.arange(count)
     return found
 
 
-def sources(data):
+def sources(data: Any) -> Iterator[Any]:
     yield data
     yield da.from_array(data, chunks=8)
     yield (dcio.DataChunk(data[at : at + 7], np.s_[at : at + 7]) for at in range(0, len(data), 7))
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_fields_go_by_their_names_into_a_new_dataset(target, number):
+def test_fields_go_by_their_names_into_a_new_dataset(target: Path, number: int) -> None:
     source = list(sources(places()))[number]
     dcio.to_hdf5(target, "/x", source, dtype=LAT_LON, chunks=(8,), scheduler="synchronous")
     with h5py.File(target) as file:
@@ -36,11 +39,11 @@ def test_fields_go_by_their_names_into_a_new_dataset(target, number):
         np.testing.assert_array_equal(file["x"]["lat"], -np.arange(20))
 
 
-def test_fields_go_by_their_names_where_a_source_returns_another_order_than_it_announced(target):
+def test_fields_go_by_their_names_where_a_source_returns_another_order_than_it_announced(target: Path) -> None:
     class Swapped:
         shape, dtype = (20,), LON_LAT
 
-        def __getitem__(self, selection):
+        def __getitem__(self, selection: Any) -> Any:
             return places()[selection].astype([("lon", "f8"), ("lat", "f8")])[["lat", "lon"]]
 
     dcio.to_hdf5(target, "/x", Swapped(), chunks=(8,), scheduler="synchronous")
@@ -50,7 +53,9 @@ def test_fields_go_by_their_names_where_a_source_returns_another_order_than_it_a
 
 @pytest.mark.parametrize("chunks", [(8,), None])
 @pytest.mark.parametrize("given", ["reordered", "some"])
-def test_fields_go_by_their_names_into_a_dataset_that_is_there(target, chunks, given):
+def test_fields_go_by_their_names_into_a_dataset_that_is_there(
+    target: Path, chunks: tuple[int, ...] | None, given: str
+) -> None:
     dtype = np.dtype([("lat", "f4"), ("note", "i4"), ("lon", "f8")])
     old = np.array([(1, number, 2) for number in range(30)], dtype)
     source = places() if given == "reordered" else places()[["lat"]]
@@ -64,7 +69,7 @@ def test_fields_go_by_their_names_into_a_dataset_that_is_there(target, chunks, g
         np.testing.assert_array_equal(file["x"][...], expected)
 
 
-def test_hdf5_itself_loses_fields_that_are_not_given(target):
+def test_hdf5_itself_loses_fields_that_are_not_given(target: Path) -> None:
     """Where it writes whole chunks: what the documents say of it.  Mended there, take it out of them."""
     old = np.array([(1, number) for number in range(8)], [("lat", "f4"), ("note", "i4")])
     with h5py.File(target, "w") as file:
@@ -74,7 +79,7 @@ def test_hdf5_itself_loses_fields_that_are_not_given(target):
         assert (file["x"]["note"] == 0).all()
 
 
-def test_fields_that_are_appended_to_without_a_value_have_the_fill_value(target):
+def test_fields_that_are_appended_to_without_a_value_have_the_fill_value(target: Path) -> None:
     dtype = np.dtype([("lat", "f4"), ("note", "i4")])
     with h5py.File(target, "w") as file:
         fill = np.array((7, 8), dtype)
@@ -97,20 +102,22 @@ def test_fields_that_are_appended_to_without_a_value_have_the_fill_value(target)
         (np.array([1, None], object), {}, "^/x: HDF5 has no type for Python objects"),
     ],
 )
-def test_what_has_no_place_is_refused_before_anything_is_touched(target, source, keywords, words):
+def test_what_has_no_place_is_refused_before_anything_is_touched(
+    target: Path, source: Any, keywords: dict[str, Any], words: str
+) -> None:
     with pytest.raises(CastError, match=words):
         dcio.to_hdf5(target, "/x", source, **keywords)
     assert not os.listdir(target.parent)
 
 
-def test_times_are_stored_as_h5py_stores_them(target):
+def test_times_are_stored_as_h5py_stores_them(target: Path) -> None:
     times = np.arange(20).astype("M8[us]")
     dcio.to_hdf5(target, "/x", da.from_array(times, chunks=6), dtype=h5py.opaque_dtype("M8[us]"), chunks=(6,))
     with h5py.File(target) as file:
         np.testing.assert_array_equal(file["x"][...], times)
 
 
-def pollute():
+def pollute() -> None:
     """Leave other bytes in the memory that numpy hands out next."""
     kept = [np.full(size, 170 + size % 7, "u1") for size in range(8, 200) for _ in range(20)]
     del kept
@@ -134,7 +141,7 @@ PADDED = np.dtype([("a", "i1"), ("b", "f8"), ("c", "g")], align=True)
     ids=str,
 )
 @pytest.mark.parametrize("is_new", [True, False])
-def test_fill_values_are_compared_by_value(target, dtype, fill, is_new):
+def test_fill_values_are_compared_by_value(target: Path, dtype: Any, fill: Any, is_new: bool) -> None:
     """Bytes between their values are what was in memory, on the client and on the worker."""
     data = np.zeros(6, dtype)
     if not is_new:
@@ -160,7 +167,7 @@ def test_fill_values_are_compared_by_value(target, dtype, fill, is_new):
     assert len(raws) == 1
 
 
-def test_an_attribute_that_cannot_be_stored_is_named(target):
+def test_an_attribute_that_cannot_be_stored_is_named(target: Path) -> None:
     with pytest.raises(
         ArgumentTypeError, match=r"^/x: attribute 'when', a datetime64 of datetime64\[D\], cannot.*strings"
     ):
@@ -174,14 +181,14 @@ STRING, ASCII, LISTS = h5py.string_dtype(), h5py.string_dtype("ascii"), h5py.vle
 RECORD = np.dtype([("name", STRING), ("hits", h5py.vlen_dtype("f4")), ("at", LON_LAT), ("x", "i2")])
 
 
-def objects(shape, dtype, element):
+def objects(shape: Any, dtype: Any, element: Any) -> Any:
     found = np.empty(int(np.prod(shape)), dtype)
     for number in range(found.size):
         found[number] = element(number)
     return found.reshape(shape)
 
 
-def points(number):
+def points(number: Any) -> Any:
     found = np.zeros(number % 4, LON_LAT)
     found["lon"] = number
     return found
@@ -203,7 +210,7 @@ ELEMENTS = {
 }
 
 
-def assert_same_elements(found, expected):
+def assert_same_elements(found: Any, expected: Any) -> None:
     assert found.shape == expected.shape
     if found.dtype.names:
         for name in found.dtype.names:
@@ -237,16 +244,16 @@ CASES += [(kind, name) for kind in ("dask", "serial") for name in ("strings", "s
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(("kind", "name"), CASES)
-def test_elements_of_variable_length(target, place, kind, name):
+def test_elements_of_variable_length(target: Path, place: Any, kind: Any, name: Any) -> None:
     dtype, element = ELEMENTS[name]
     shape, chunks, buffer_shape = PLACES[place]
     data = objects(shape, dtype, element)
 
     class Serial:
-        def __init__(self):
+        def __init__(self) -> None:
             self.shape, self.dtype = data.shape, data.dtype
 
-        def __getitem__(self, selection):
+        def __getitem__(self, selection: Any) -> Any:
             return data[selection]
 
     source = {"array": data, "dask": da.from_array(data, chunks=buffer_shape or -1), "serial": Serial()}[kind]
@@ -285,7 +292,7 @@ def test_elements_of_variable_length(target, place, kind, name):
         (h5py.ref_dtype, "/x", "not a Reference"),
     ],
 )
-def test_elements_that_cannot_be_stored_are_named(target, dtype, element, words):
+def test_elements_that_cannot_be_stored_are_named(target: Path, dtype: Any, element: Any, words: str) -> None:
     right = {"vlen": [], "ref": None}
     good = "a" if dtype in (STRING,) and h5py.check_string_dtype(dtype) else right[next(iter(dtype.metadata))]
     data = objects(4, object, lambda number: element if number == 3 else good)
@@ -294,7 +301,7 @@ def test_elements_that_cannot_be_stored_are_named(target, dtype, element, words)
     assert not target.exists()
 
 
-def test_lists_of_numbers_become_what_the_dataset_has(target):
+def test_lists_of_numbers_become_what_the_dataset_has(target: Path) -> None:
     data = objects(4, object, lambda number: [[], [1, 2], (3,), np.array([7, 2**40])][number])
     dcio.to_hdf5(target, "/x", data, dtype=LISTS, scheduler="synchronous")
     with h5py.File(target) as file:
@@ -311,7 +318,7 @@ def test_lists_of_numbers_become_what_the_dataset_has(target):
         np.array(["a", "bc"], np.dtypes.StringDType()),
     ],
 )
-def test_strings_that_h5py_takes(target, source):
+def test_strings_that_h5py_takes(target: Path, source: Any) -> None:
     with h5py.File("oracle", "w", driver="core", backing_store=False) as oracle:
         expected = oracle.create_dataset("x", data=source)
         dcio.to_hdf5(target, "/x", source, scheduler="synchronous")
@@ -322,7 +329,7 @@ def test_strings_that_h5py_takes(target, source):
 
 @pytest.mark.parametrize("kind", ["U", "S", "T"])
 @pytest.mark.parametrize("dtype", [STRING, ASCII])
-def test_arrays_of_strings_become_strings_of_variable_length(target, kind, dtype):
+def test_arrays_of_strings_become_strings_of_variable_length(target: Path, kind: str, dtype: Any) -> None:
     texts = ["a", "bc" if dtype is ASCII or kind == "S" else "bcä"]
     source = np.array(texts, kind)
     for array in (source, da.from_array(source, chunks=1)) if kind != "T" else (source,):
@@ -331,7 +338,7 @@ def test_arrays_of_strings_become_strings_of_variable_length(target, kind, dtype
             assert list(file["x"].asstr()[...]) == texts
 
 
-def test_references(target):
+def test_references(target: Path) -> None:
     with h5py.File(target, "w") as file:
         data = file.create_dataset("data", data=np.arange(10))
         references = np.array([data.ref, file.ref, None, data.ref], h5py.ref_dtype)
@@ -353,7 +360,7 @@ HAZARDS += [({"dtype": ">f4", "compression": "zfp", "compression_opts": {"rate":
 
 
 @pytest.mark.parametrize(("keywords", "name"), HAZARDS)
-def test_what_ends_the_process_of_h5py_is_refused(target, keywords, name):
+def test_what_ends_the_process_of_h5py_is_refused(target: Path, keywords: Any, name: Any) -> None:
     source = np.arange(64, dtype="i2" if np.dtype(keywords["dtype"]).kind == "i" else "f4")
     if keywords["dtype"] in (STRING, LISTS):
         source = np.array([None], object)
@@ -364,7 +371,7 @@ def test_what_ends_the_process_of_h5py_is_refused(target, keywords, name):
     assert not os.listdir(target.parent)
 
 
-def test_sz3_is_not_refused_where_it_stays_within_its_memory(target):
+def test_sz3_is_not_refused_where_it_stays_within_its_memory(target: Path) -> None:
     dcio.to_hdf5(target, "/x", np.arange(64, dtype="i2"), chunks=(64,), compression="sz3")
     with h5py.File(target) as file:
         np.testing.assert_allclose(file["x"][...], np.arange(64), atol=1)

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import dask.array as da
 import h5py
@@ -23,21 +24,21 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no flock")
 KINDS = [pytest.param(kind, marks=pytest.mark.heavy) for kind in ("threads", "processes", "cluster", "compute")]
 
 
-def running(kind, path, lease="2s"):
+def running(kind: Any, path: Any, lease: str = "2s") -> Any:
     """The script, and all that it starts, until the end of the context."""
     words = "-m", "tests.support.faults.upstream_writes", kind, path, path.parent
     return program(*words, DASK_CHUNKIO__LEASE_DURATION=lease)
 
 
-def family(process):
+def family(process: Any) -> list[Any]:
     found = psutil.Process(process.pid)
     return [found, *found.children(recursive=True)]
 
 
-def wait_until_blocked(process, path):
+def wait_until_blocked(process: Any, path: Any) -> None:
     """Wait until the file is made, and nothing of the write runs but work upstream of it."""
 
-    def is_blocked():
+    def is_blocked() -> Any:
         assert process.poll() is None, process.communicate()
         state = dcio.status(path)
         return state is not None and bool(state.datasets) and is_computing(path)
@@ -45,37 +46,37 @@ def wait_until_blocked(process, path):
     wait_until(is_blocked, "it was blocked")
 
 
-def is_computing(path):
+def is_computing(path: Any) -> bool:
     return len(list(path.parent.glob("blocked-*"))) >= 2
 
 
-def counters(path):
+def counters(path: Any) -> dict[str, Any]:
     return {seen.path: seen.lease.counter for seen in leases_in(f"{path}.writing") if seen.lease is not None}
 
 
-def wait_until_renewed(path):
+def wait_until_renewed(path: Any) -> None:
     """Wait for longer than a lease is believed in."""
     first = counters(path)
     wait_until(lambda: any(first.get(one, n) + 3 <= n for one, n in counters(path).items()), "leases were renewed")
 
 
-def resume(path):
+def resume(path: Any) -> None:
     upstream_writes.write(path, path.parent, "sync", resume=True)
 
 
-def check(path):
+def check(path: Any) -> None:
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file["x"][...], DATA)
     assert not Path(f"{path}.writing").exists()
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path) -> Any:
     return tmp_path / "out.h5"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_write_that_is_busy_upstream_is_alive_and_dead_when_it_is_killed(path, kind):
+def test_a_write_that_is_busy_upstream_is_alive_and_dead_when_it_is_killed(path: Any, kind: Any) -> None:
     with running(kind, path) as process:
         wait_until_blocked(process, path)
         wait_until_renewed(path)
@@ -95,7 +96,7 @@ def test_a_write_that_is_busy_upstream_is_alive_and_dead_when_it_is_killed(path,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_after_an_error_upstream_the_same_script_goes_on_at_once(path, kind):
+def test_after_an_error_upstream_the_same_script_goes_on_at_once(path: Any, kind: Any) -> None:
     """With leases of five minutes, and the error being handled."""
     (path.parent / "fail").touch()
     with running(kind, path, lease="300s") as process:
@@ -106,7 +107,7 @@ def test_after_an_error_upstream_the_same_script_goes_on_at_once(path, kind):
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["cluster", "compute"])
-def test_a_worker_that_is_lost_while_the_write_is_idle_does_not_end_it(path, kind):
+def test_a_worker_that_is_lost_while_the_write_is_idle_does_not_end_it(path: Any, kind: str) -> None:
     with running(kind, path, lease="60s") as process:
         wait_until_blocked(process, path)
         # (The client holds it too.)
@@ -114,7 +115,7 @@ def test_a_worker_that_is_lost_while_the_write_is_idle_does_not_end_it(path, kin
         for pid in lost:
             os.kill(pid, signal.SIGKILL)
 
-        def has_another():
+        def has_another() -> Any:
             assert dcio.status(path).running, "it looks dead"
             return {seen.lease.pid for seen in leases_in(f"{path}.writing") if seen.lease.is_of_live_process} - lost
 
@@ -125,7 +126,7 @@ def test_a_worker_that_is_lost_while_the_write_is_idle_does_not_end_it(path, kin
     check(path)
 
 
-def test_an_error_that_is_kept_keeps_no_write_alive(path):
+def test_an_error_that_is_kept_keeps_no_write_alive(path: Any) -> None:
     """Its traceback has what the tasks were given, and the graph may be over before anybody has looked."""
     fails = da.from_array(DATA, chunks=upstream_writes.BLOCK).map_blocks(lambda _: 1 / 0, dtype=DATA.dtype)
     kept = []

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -24,7 +26,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
         ("multiprocessing", True),
     ],
 )
-def test_what_a_killed_writer_left_is_resumed_while_its_child_lives(tmp_path, how, existing):
+def test_what_a_killed_writer_left_is_resumed_while_its_child_lives(tmp_path: Path, how: Any, existing: Any) -> None:
     path = tmp_path / "out.h5"
     if existing:
         with h5py.File(path, "w") as file:

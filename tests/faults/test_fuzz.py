@@ -4,7 +4,9 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +21,7 @@ RUNS = int(os.environ.get("DASK_CHUNKIO_FUZZ_RUNS", "400"))
 SEED = int(os.environ.get("DASK_CHUNKIO_SEED", "1000000"))
 
 
-def fuzz(tmp_path, *words, script=SCRIPT, timeout=250):
+def fuzz(tmp_path: Path, *words: Any, script: Any = SCRIPT, timeout: int = 250) -> Any:
     """In a process of its own, which may crash or be ended by its watchdog."""
     done = run_python("-W", "error", "-m", script, "--folder", tmp_path, *words, timeout=timeout)
     lines = done.stdout.splitlines()
@@ -31,49 +33,49 @@ def fuzz(tmp_path, *words, script=SCRIPT, timeout=250):
     return tally
 
 
-def test_side_files_that_are_damaged_are_refused_and_lead_nowhere(tmp_path):
+def test_side_files_that_are_damaged_are_refused_and_lead_nowhere(tmp_path: Path) -> None:
     tally = fuzz(tmp_path, "--runs", 50)
     assert tally["runs"] == 200
     assert tally["outcomes"]["done"] > 40
     assert tally["outcomes"]["IntegrityError"] > 20
 
 
-def test_verify_of_damaged_files_ends_with_an_answer_or_an_error_of_ours(tmp_path):
+def test_verify_of_damaged_files_ends_with_an_answer_or_an_error_of_ours(tmp_path: Path) -> None:
     outcomes = fuzz(tmp_path, "--runs", 20, "--seed", 1150, script=FINISHED)["outcomes"]
     assert outcomes["problems"] > 3
     assert "crashed or endless, and said so" in outcomes
 
 
-def test_recover_and_discard_of_damaged_files_end_with_an_error_of_ours(tmp_path):
+def test_recover_and_discard_of_damaged_files_end_with_an_error_of_ours(tmp_path: Path) -> None:
     outcomes = fuzz(tmp_path, "--runs", 40, "--unfinished", script=FINISHED)["outcomes"]
     assert outcomes["IntegrityError"] > 3
     assert outcomes["answer"] > 5
 
 
 @pytest.fixture
-def in_memory():
+def in_memory() -> Iterator[Path]:
     """Made of thousands of small files that are synced, it is not about the disk."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         yield Path(folder)
 
 
 @pytest.mark.heavy
-def test_verify_of_many_damaged_files(in_memory):
+def test_verify_of_many_damaged_files(in_memory: Any) -> None:
     fuzz(in_memory, "--runs", RUNS // 2, "--seed", SEED, script=FINISHED)
     fuzz(in_memory, "--runs", RUNS // 2, "--seed", SEED, "--unfinished", script=FINISHED)
 
 
 @pytest.mark.heavy
-def test_every_entry_on_side_files_as_they_were_left(in_memory):
+def test_every_entry_on_side_files_as_they_were_left(in_memory: Any) -> None:
     fuzz(in_memory, "--cases", "undamaged")
 
 
 @pytest.mark.heavy
-def test_many_damaged_side_files(in_memory):
+def test_many_damaged_side_files(in_memory: Any) -> None:
     fuzz(in_memory, "--cases", "seeded", "--runs", RUNS, "--seed", SEED)
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("cases", ["stand-ins", "forged"])
-def test_stand_ins_and_forgeries(in_memory, cases):
+def test_stand_ins_and_forgeries(in_memory: Any, cases: str) -> None:
     fuzz(in_memory, "--cases", cases, "--runs", RUNS, "--seed", SEED)

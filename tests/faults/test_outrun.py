@@ -2,6 +2,7 @@
 
 import uuid
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import h5py
@@ -20,17 +21,17 @@ ZOMBIES = "tests.support.faults.zombies"
 class Outrun(Numbers):
     """The data, of which the second buffer is read when another process has done the whole write."""
 
-    def __init__(self, finish):
+    def __init__(self, finish: Any) -> None:
         super().__init__()
         self.finish = finish
 
-    def _get_data(self, selection):
+    def _get_data(self, selection: Any) -> Any:
         if selection[0].start == 5:
             self.finish()
         return super()._get_data(selection)
 
 
-def finished_by_another(path, write_id, marker):
+def finished_by_another(path: Any, write_id: Any, marker: Any) -> None:
     """Have a process do all tasks of the write; it does not stop, as the marker is taken."""
     marker.touch()
     words = "as_worker", path, "before publishing", marker, write_id
@@ -40,7 +41,7 @@ def finished_by_another(path, write_id, marker):
 
 
 @pytest.fixture
-def delayed(tmp_path):
+def delayed(tmp_path: Path) -> Any:
     """Return the tasks of a write that another process of the same write finishes after the first buffer."""
     path, write_id = tmp_path / "out.h5", tmp_path.name
     source = Outrun(lambda: finished_by_another(path, write_id, tmp_path / "marker"))
@@ -48,17 +49,17 @@ def delayed(tmp_path):
         return dcio.to_hdf5(path, "/new/x", source, compression="gzip", compute=False)
 
 
-def test_the_tasks_that_are_repeated_have_nothing_to_do(delayed, tmp_path):
+def test_the_tasks_that_are_repeated_have_nothing_to_do(delayed: Any, tmp_path: Path) -> None:
     result = delayed.compute(scheduler="synchronous")
     assert result.nbytes == DATA.nbytes
     with h5py.File(tmp_path / "out.h5") as file:
         np.testing.assert_array_equal(file["new/x"][...], DATA)
 
 
-def test_it_is_begun_again_where_it_is_known_to_be_finished(delayed, monkeypatch):
+def test_it_is_begun_again_where_it_is_known_to_be_finished(delayed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     begin, creations = tasks.begin_write, []
 
-    def noting(creation):
+    def noting(creation: Any) -> Any:
         creations.append(creation)
         return begin(creation)
 
@@ -71,7 +72,7 @@ def test_it_is_begun_again_where_it_is_known_to_be_finished(delayed, monkeypatch
     assert tasks.finish_target(layout, receipts, creation.specs).nbytes == DATA.nbytes
 
 
-def test_what_another_call_has_finished_is_still_an_error(delayed):
+def test_what_another_call_has_finished_is_still_an_error(delayed: Any) -> None:
     """Its file is not that of this write, whatever it holds."""
     with (
         mock.patch(f"{__name__}.finished_by_another", side_effect=lambda path, *_: resumed_and_finished(path)),
@@ -80,7 +81,7 @@ def test_what_another_call_has_finished_is_still_an_error(delayed):
         delayed.compute(scheduler="synchronous")
 
 
-def resumed_and_finished(path):
+def resumed_and_finished(path: Any) -> None:
     script = (
         f"import sys; from {ZOMBIES} import Numbers; import dask_chunkio as dcio;"
         "from dask_chunkio.storage.activity.activity_lock import ActivityLock;"

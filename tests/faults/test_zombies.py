@@ -4,8 +4,10 @@ import contextlib
 import os
 import re
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import dask
 import h5py
@@ -48,16 +50,16 @@ SOON = {
 }
 
 
-def write(path, **keywords):
+def write(path: Any, **keywords: Any) -> Any:
     return dcio.to_hdf5(path, "/new/x", keywords.pop("source", None) or Numbers(), compression="gzip", **keywords)
 
 
-def make_old(path):
+def make_old(path: Any) -> None:
     with h5py.File(path, "w") as file:
         file["old"] = OLD
 
 
-def with_kinds(phases, both=()):
+def with_kinds(phases: Any, both: tuple[Any, ...] = ()) -> Any:
     """Have each phase with a new or an existing file by turns, and some with both."""
     pairs = [(phase, KINDS[number % 2]) for number, phase in enumerate(phases)]
     pairs += [(phase, KINDS[(number + 1) % 2]) for number, phase in enumerate(phases) if phase in both]
@@ -65,18 +67,18 @@ def with_kinds(phases, both=()):
 
 
 @pytest.fixture
-def impatient(monkeypatch):
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is alive is not waited for in this process."""
     for module in (begin, recovery):
         monkeypatch.setattr(module, "take_over", partial(take_over.take_over, patience=0.1))
 
 
 @pytest.fixture(params=KINDS)
-def place(request, tmp_path):
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     return make_place(request.param, tmp_path)
 
 
-def make_place(kind, tmp_path):
+def make_place(kind: Any, tmp_path: Path) -> Any:
     """Where to write, and beside it what the file is to look like in the end."""
     for name in ("out.h5", "undisturbed.h5"):
         if kind == "existing":
@@ -85,7 +87,7 @@ def make_place(kind, tmp_path):
     return tmp_path / "out.h5"
 
 
-def check(path):
+def check(path: Any) -> None:
     """The data are there, each chunk once, and as much space is used as by a write that nobody disturbed."""
     with h5py.File(path) as file, h5py.File(path.with_name("undisturbed.h5")) as other:
         np.testing.assert_array_equal(file["new/x"][...], DATA, strict=True)
@@ -102,7 +104,7 @@ def check(path):
 
 
 @pytest.fixture(scope="module")
-def scheduler():
+def scheduler() -> Iterator[Any]:
     with (
         dask.config.set(SOON),
         LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", host="127.0.0.1") as cluster,
@@ -112,11 +114,11 @@ def scheduler():
 
 
 @pytest.fixture
-def workers(scheduler, tmp_path):
+def workers(scheduler: Any, tmp_path: Path) -> Any:
     """Start two workers that stop in a phase, and have their marker."""
 
     @contextlib.contextmanager
-    def start(phase):
+    def start(phase: Any) -> Iterator[tuple[Any, ...]]:
         marker = tmp_path / "marker"
         words = ["-m", "distributed.cli.dask_worker", scheduler.scheduler.address, "--no-nanny", "--nthreads", "1"]
         words += ["--no-dashboard", "--local-directory", tmp_path, "--preload", SCRIPT]
@@ -131,7 +133,9 @@ def workers(scheduler, tmp_path):
 
 
 @with_kinds(["reading", "encoding", *FREE_FINISH], both=FREE_FINISH)
-def test_others_go_on_for_a_stopped_worker_and_it_comes_too_late(place, scheduler, workers, phase):
+def test_others_go_on_for_a_stopped_worker_and_it_comes_too_late(
+    place: Any, scheduler: Any, workers: Any, phase: Any
+) -> None:
     if place.exists() and "name" in phase:
         pytest.skip("the file has its name")
     with workers(phase) as (marker, _):
@@ -152,7 +156,9 @@ def test_others_go_on_for_a_stopped_worker_and_it_comes_too_late(place, schedule
 @pytest.mark.parametrize("ending", [resume, kill])
 @pytest.mark.parametrize("phase", [*HELD, *HELD_FINISH])
 @pytest.mark.usefixtures("impatient")
-def test_others_wait_for_a_worker_that_is_stopped_in_its_transaction(tmp_path, scheduler, workers, phase, ending):
+def test_others_wait_for_a_worker_that_is_stopped_in_its_transaction(
+    tmp_path: Path, scheduler: Any, workers: Any, phase: Any, ending: Any
+) -> None:
     place = make_place("new" if ending is resume else "existing", tmp_path)
     with workers(phase) as (marker, pids):
         call = Call(write, place, scheduler=scheduler)
@@ -173,8 +179,8 @@ def test_others_wait_for_a_worker_that_is_stopped_in_its_transaction(tmp_path, s
 @pytest.mark.parametrize("ending", [resume, kill])
 @pytest.mark.parametrize("phase", PLACING)
 def test_others_do_all_and_wait_at_the_end_for_a_worker_that_is_stopped_as_it_places(
-    tmp_path, scheduler, workers, phase, ending
-):
+    tmp_path: Path, scheduler: Any, workers: Any, phase: Any, ending: Any
+) -> None:
     place = make_place("new" if ending is resume else "existing", tmp_path)
     with workers(phase) as (marker, _):
         call = Call(write, place, scheduler=scheduler)
@@ -188,14 +194,14 @@ def test_others_do_all_and_wait_at_the_end_for_a_worker_that_is_stopped_as_it_pl
 # Processes of one pool
 
 
-def pool(count, phase, marker):
+def pool(count: Any, phase: Any, marker: Any) -> dict[str, Any]:
     """One of them stops; none is given more than one task at a time."""
     return {"num_workers": count, "initializer": partial(zombies.stop_at, phase, marker), "chunksize": 1}
 
 
 @with_kinds(["placing", "reading", "between tasks"])
 @pytest.mark.usefixtures("impatient")
-def test_a_pool_waits_for_its_stopped_process_and_nobody_else_may_go_on(place, tmp_path, phase):
+def test_a_pool_waits_for_its_stopped_process_and_nobody_else_may_go_on(place: Any, tmp_path: Path, phase: Any) -> None:
     marker = tmp_path / "marker"
     call = Call(write, place, scheduler="processes", compute_kwargs=pool(2, phase, marker))
     zombie = stopped(marker)
@@ -211,7 +217,7 @@ def test_a_pool_waits_for_its_stopped_process_and_nobody_else_may_go_on(place, t
 
 
 @with_kinds([*FREE, *HELD], both=HELD)
-def test_a_stopped_process_of_a_pool_that_is_killed_is_resumed(place, tmp_path, phase):
+def test_a_stopped_process_of_a_pool_that_is_killed_is_resumed(place: Any, tmp_path: Path, phase: Any) -> None:
     marker = tmp_path / "marker"
     call = Call(write, place, scheduler="processes", compute_kwargs=pool(2, phase, marker))
     kill(stopped(marker))
@@ -224,11 +230,11 @@ def test_a_stopped_process_of_a_pool_that_is_killed_is_resumed(place, tmp_path, 
 class Waiting(Numbers):
     """Waits for a file before its last buffer."""
 
-    def __init__(self, gate):
+    def __init__(self, gate: Any) -> None:
         self.gate = str(gate)
         super().__init__()
 
-    def _get_data(self, selection):
+    def _get_data(self, selection: Any) -> Any:
         if selection[0].start >= 35:
             Path(f"{self.gate}.waiting").touch()
             wait_until(lambda: os.path.exists(self.gate), "the gate is open")
@@ -241,24 +247,24 @@ class Waiting(Numbers):
 class Failing(Numbers):
     """Other data, that are cut off before the last buffer while the gate is closed."""
 
-    def __init__(self, gate):
+    def __init__(self, gate: Any) -> None:
         self.gate = str(gate)
         super().__init__()
 
-    def _get_data(self, selection):
+    def _get_data(self, selection: Any) -> Any:
         if selection[0].start >= 35 and not os.path.exists(self.gate):
             raise OSError("not yet")
         return super()._get_data(selection) + 100
 
 
-def begin_another(place, gate, **keywords):
+def begin_another(place: Any, gate: Any, **keywords: Any) -> Any:
     """Have another write of the same file cut off."""
     with pytest.raises(dcio.errors.SourceError, match="not yet"):
         write(place, source=Failing(gate), scheduler="synchronous", **keywords)
     return side_files(place)
 
 
-def end_another(place, gate, **keywords):
+def end_another(place: Any, gate: Any, **keywords: Any) -> None:
     gate.touch()
     write(place, source=Failing(gate), scheduler="synchronous", resume=True, **keywords)
     with h5py.File(place) as file:
@@ -266,11 +272,11 @@ def end_another(place, gate, **keywords):
     assert not os.path.lexists(f"{place}.writing")
 
 
-def side_files(place):
+def side_files(place: Any) -> dict[str, Any]:
     return {path.name: path.read_bytes() for path in Path(f"{place}.writing").iterdir()}
 
 
-def ends(zombie, process):
+def ends(zombie: Any, process: Any) -> Any:
     resume(zombie)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
@@ -278,7 +284,9 @@ def ends(zombie, process):
 
 
 @with_kinds(PLACING)
-def test_no_write_ends_while_a_stopped_process_is_placing(place, tmp_path, monkeypatch, phase):
+def test_no_write_ends_while_a_stopped_process_is_placing(
+    place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: Any
+) -> None:
     """Its payloads would land in the file when the write is long over, on what may be others' data by then."""
     marker, write_id = tmp_path / "marker", tmp_path.name
     monkeypatch.setattr(placement_barrier, "_PATIENCE", 0)
@@ -293,7 +301,7 @@ def test_no_write_ends_while_a_stopped_process_is_placing(place, tmp_path, monke
 
 @pytest.mark.parametrize("phase", FREE_FINISH)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stopped_finish_touches_nothing_of_a_write_that_began_since(tmp_path, phase, kind):
+def test_a_stopped_finish_touches_nothing_of_a_write_that_began_since(tmp_path: Path, phase: Any, kind: Any) -> None:
     """The other finished, somebody moved its file away or goes on with it, and begins another write there."""
     place, marker, gate, write_id = make_place(kind, tmp_path), tmp_path / "marker", tmp_path / "gate", tmp_path.name
     if kind == "existing" and "name" in phase:
@@ -318,7 +326,7 @@ def test_a_stopped_finish_touches_nothing_of_a_write_that_began_since(tmp_path, 
 
 
 @pytest.mark.parametrize("phase", FREE_FINISH)
-def test_a_stopped_replacement_replaces_nothing_that_came_since(tmp_path, phase):
+def test_a_stopped_replacement_replaces_nothing_that_came_since(tmp_path: Path, phase: Any) -> None:
     """With overwrite=True and nothing else in the file, a new file takes its place: not half of a later one."""
     place, marker, gate, write_id = make_place("new", tmp_path), tmp_path / "marker", tmp_path / "gate", tmp_path.name
     write(place, source=Numbers())
@@ -333,7 +341,7 @@ def test_a_stopped_replacement_replaces_nothing_that_came_since(tmp_path, phase)
         end_another(place, gate, overwrite=True)
 
 
-def test_a_stopped_discard_removes_nothing_of_a_write_that_began_since(place, tmp_path):
+def test_a_stopped_discard_removes_nothing_of_a_write_that_began_since(place: Any, tmp_path: Path) -> None:
     marker, gate = tmp_path / "marker", tmp_path / "gate"
     begin_another(place, gate)
     with program("-m", SCRIPT, "discard", place, "discarding", marker) as process:
@@ -347,14 +355,14 @@ def test_a_stopped_discard_removes_nothing_of_a_write_that_began_since(place, tm
 
 
 @contextlib.contextmanager
-def without_its_lock(place, marker):
+def without_its_lock(place: Any, marker: Any) -> Iterator[tuple[Any, ...]]:
     """A call that is stopped between two tasks, and believed in for a second: nobody sees its lock."""
     words = "as_worker", place, "without its lock", marker, "first"
     with program("-m", SCRIPT, *words, DASK_CHUNKIO__LEASE_DURATION="1s") as process:
         yield stopped(marker), process
 
 
-def test_a_call_that_was_stopped_and_replaced_gives_up(place, tmp_path):
+def test_a_call_that_was_stopped_and_replaced_gives_up(place: Any, tmp_path: Path) -> None:
     """The commit of the first call is refused while the second one is at work."""
     marker, gate = tmp_path / "marker", tmp_path / "gate"
     with without_its_lock(place, marker) as (zombie, process):
@@ -368,7 +376,7 @@ def test_a_call_that_was_stopped_and_replaced_gives_up(place, tmp_path):
     check(place)
 
 
-def test_a_call_that_was_stopped_and_outlived_gives_up(place, tmp_path):
+def test_a_call_that_was_stopped_and_outlived_gives_up(place: Any, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     with without_its_lock(place, marker) as (zombie, process):
         write(place, resume=True)
@@ -379,7 +387,9 @@ def test_a_call_that_was_stopped_and_outlived_gives_up(place, tmp_path):
     check(place)
 
 
-def test_a_call_that_was_stopped_and_outlived_touches_nothing_of_a_write_that_began_since(place, tmp_path):
+def test_a_call_that_was_stopped_and_outlived_touches_nothing_of_a_write_that_began_since(
+    place: Any, tmp_path: Path
+) -> None:
     marker, gate = tmp_path / "marker", tmp_path / "gate"
     with without_its_lock(place, marker) as (zombie, process):
         write(place, resume=True)
@@ -393,7 +403,7 @@ def test_a_call_that_was_stopped_and_outlived_touches_nothing_of_a_write_that_be
 
 @pytest.mark.parametrize("phase", FREE_BEGINNING)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stopped_beginning_removes_nothing_of_a_write_that_began_since(tmp_path, phase, kind):
+def test_a_stopped_beginning_removes_nothing_of_a_write_that_began_since(tmp_path: Path, phase: Any, kind: Any) -> None:
     """It had made the folder, and not yet its activity lock; another call took the folder for its own."""
     place, marker, gate = make_place(kind, tmp_path), tmp_path / "marker", tmp_path / "gate"
     with program("-m", SCRIPT, "to_hdf5", place, phase, marker) as process:
@@ -408,7 +418,7 @@ def test_a_stopped_beginning_removes_nothing_of_a_write_that_began_since(tmp_pat
 @pytest.mark.parametrize("phase", HELD_BEGINNING)
 @pytest.mark.parametrize("ending", [resume, kill])
 @pytest.mark.usefixtures("impatient")
-def test_others_wait_for_a_beginning_that_is_stopped(tmp_path, phase, ending):
+def test_others_wait_for_a_beginning_that_is_stopped(tmp_path: Path, phase: Any, ending: Any) -> None:
     """It has its activity lock: others are refused until it goes on, or is killed."""
     place, marker = make_place("new" if ending is resume else "existing", tmp_path), tmp_path / "marker"
     with program("-m", SCRIPT, "to_hdf5", place, phase, marker) as process:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -21,7 +23,9 @@ PLACES = {
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("dtype", ["<i2", ">f8", "c8", "S3", "?", [("a", "<i2"), ("b", ">f4")]])
 @pytest.mark.parametrize("fill", [None, 1])
-def test_chunks_are_hdf5s_however_the_buffer_lies_in_memory(place, dtype, fill):
+def test_chunks_are_hdf5s_however_the_buffer_lies_in_memory(
+    place: Any, dtype: str | list[Any], fill: int | None
+) -> None:
     raw = np.arange(7 * 5)
     data = np.zeros((7, 5), dtype)
     for part in [data] if data.dtype.names is None else [data[name] for name in data.dtype.names]:
@@ -32,7 +36,7 @@ def test_chunks_are_hdf5s_however_the_buffer_lies_in_memory(place, dtype, fill):
         assert encoded(made, data) == stored(made, data)
 
 
-def test_a_chunk_at_the_far_edge_is_padded_with_the_fill_value():
+def test_a_chunk_at_the_far_edge_is_padded_with_the_fill_value() -> None:
     form = ChunkFormat((2, 3), np.dtype("<i2"), (), np.int16(-7).tobytes())
     buffer = (slice(2, 5), slice(3, 7))
     data = np.arange(12, dtype="i2").reshape(3, 4)
@@ -42,7 +46,7 @@ def test_a_chunk_at_the_far_edge_is_padded_with_the_fill_value():
     np.testing.assert_array_equal(cut, [[0, 1, 2], [4, 5, 6]])
 
 
-def test_a_whole_chunk_of_contiguous_memory_is_not_copied():
+def test_a_whole_chunk_of_contiguous_memory_is_not_copied() -> None:
     form = ChunkFormat((2, 4), np.dtype("i2"), ())
     data = np.arange(16, dtype="i2").reshape(4, 4)
     assert np.shares_memory(cut_chunk(data, (slice(0, 4), slice(0, 4)), (slice(2, 4), slice(0, 4)), form), data)
@@ -53,7 +57,7 @@ HOLES = np.dtype({"names": ["a", "b"], "formats": ["u1", "<f4"], "offsets": [2, 
 
 @pytest.mark.parametrize("chunk", [4, 7])
 @pytest.mark.parametrize("step", [1, 2])
-def test_the_bytes_between_fields_are_those_of_the_source(chunk, step):
+def test_the_bytes_between_fields_are_those_of_the_source(chunk: int, step: int) -> None:
     """Not what was in memory before, which would get into the file."""
     raw = np.arange(16 * 6 * step, dtype="u1").reshape(6 * step, 16)
     data = raw.reshape(-1).view(HOLES)[::step]
@@ -64,7 +68,7 @@ def test_the_bytes_between_fields_are_those_of_the_source(chunk, step):
     assert copied(data).tobytes() == raw[::step].tobytes()
 
 
-def test_a_cast_leaves_nothing_between_fields():
+def test_a_cast_leaves_nothing_between_fields() -> None:
     packed = np.array([(1, 2.5), (3, 4.5)], [("a", "u1"), ("b", "<f4")])
     bytes_of = np.frombuffer(convert(packed, HOLES).tobytes(), "u1").reshape(2, 16)
     assert not np.delete(bytes_of, [2, 8, 9, 10, 11], axis=1).any()

@@ -5,6 +5,8 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import h5py
 import hdf5plugin
@@ -54,7 +56,7 @@ SHAPED = {
 MAKE = {"walk": walk, "noise": noise, "zeros": lambda shape, dtype, seed: np.zeros(shape, dtype)}  # noqa: ARG005
 
 
-def assert_same_as_hdf5(data, chunks, keywords):
+def assert_same_as_hdf5(data: Any, chunks: Any, keywords: Any) -> None:
     with dataset(data.shape, data.dtype, chunks, **keywords) as theirs:
         form = describe(theirs).form
         assert isinstance(encoder_for(form, keywords), DirectEncoder)
@@ -70,7 +72,7 @@ def assert_same_as_hdf5(data, chunks, keywords):
             assert read(file["ours"]) == read(file["x"])
 
 
-def read(made):
+def read(made: Any) -> bytes | str:
     try:
         return made[...].tobytes()
     except OSError as error:  # fcidecomp does not get back every small chunk of its own
@@ -88,18 +90,20 @@ anything = given(
 
 @anything
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
-def test_a_plugin_outside_hdf5_gives_hdf5s_bytes(name, shape, make, around, draw):
+def test_a_plugin_outside_hdf5_gives_hdf5s_bytes(name: Any, shape: Any, make: Any, around: Any, draw: Any) -> None:
     same_as_hdf5(name, shape, make, around, draw)
 
 
 @pytest.mark.heavy
 @anything
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
-def test_a_plugin_outside_hdf5_gives_hdf5s_bytes_at_length(name, shape, make, around, draw):
+def test_a_plugin_outside_hdf5_gives_hdf5s_bytes_at_length(
+    name: Any, shape: Any, make: Any, around: Any, draw: Any
+) -> None:
     same_as_hdf5(name, shape, make, around, draw)
 
 
-def same_as_hdf5(name, shape, make, around, draw):
+def same_as_hdf5(name: Any, shape: Any, make: Any, around: Any, draw: Any) -> None:
     codec, dtypes = CODECS[name]
     dtype = draw.draw(st.sampled_from(dtypes))
     chunks = tuple(draw.draw(st.integers(1, length)) for length in shape)
@@ -111,7 +115,9 @@ def same_as_hdf5(name, shape, make, around, draw):
     st.sampled_from(sorted(SHAPED)), st.integers(8, 40), st.integers(8, 40), st.sampled_from(sorted(MAKE)), st.data()
 )
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
-def test_a_plugin_that_sees_the_shape_of_a_chunk_gives_hdf5s_bytes(name, rows, columns, make, draw):
+def test_a_plugin_that_sees_the_shape_of_a_chunk_gives_hdf5s_bytes(
+    name: Any, rows: Any, columns: Any, make: Any, draw: st.DataObject
+) -> None:
     codec, dtypes = SHAPED[name]
     dtype = draw.draw(st.sampled_from(dtypes))
     chunks = tuple(draw.draw(st.integers(8, length)) for length in (rows, columns))
@@ -120,7 +126,7 @@ def test_a_plugin_that_sees_the_shape_of_a_chunk_gives_hdf5s_bytes(name, rows, c
 
 
 @pytest.mark.parametrize("name", [*CODECS, *SHAPED])
-def test_threads_share_a_plugin(name):
+def test_threads_share_a_plugin(name: Any) -> None:
     codec, dtypes = {**CODECS, **SHAPED}[name]
     data = np.abs(walk((8 * 64, 64), "i4")).astype(dtypes[1])
     with dataset(data.shape, data.dtype, (64, 64), **codec) as made:
@@ -131,7 +137,7 @@ def test_threads_share_a_plugin(name):
             assert (found.mask, bytes(found.data)) in expected.values()
 
 
-def test_threads_with_different_codecs_of_blosc_do_not_disturb_one_another():
+def test_threads_with_different_codecs_of_blosc_do_not_disturb_one_another() -> None:
     data = walk((64, 64))
     encoders, expected = [], []
     for codec in ("lz4", "zstd", "zlib", "blosclz"):
@@ -144,7 +150,7 @@ def test_threads_with_different_codecs_of_blosc_do_not_disturb_one_another():
     assert found == expected * 50
 
 
-def test_a_variable_that_overrides_blosc_is_obeyed_as_hdf5_does(monkeypatch):
+def test_a_variable_that_overrides_blosc_is_obeyed_as_hdf5_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BLOSC_CLEVEL", "9")
     data = walk((64, 64))
     keywords = dict(hdf5plugin.Blosc(cname="zstd", clevel=1))
@@ -153,7 +159,7 @@ def test_a_variable_that_overrides_blosc_is_obeyed_as_hdf5_does(monkeypatch):
         assert encoded(made, data, **keywords) == stored(made, data)
 
 
-def test_blosc_with_one_thread_is_told_nothing_else(monkeypatch):
+def test_blosc_with_one_thread_is_told_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BLOSC_NTHREADS", "1")
     data = walk((64, 64))
     keywords = dict(hdf5plugin.Blosc(cname="zstd", clevel=1))
@@ -162,7 +168,7 @@ def test_blosc_with_one_thread_is_told_nothing_else(monkeypatch):
         assert encoded(made, data, **keywords) == stored(made, data)
 
 
-def test_the_name_of_blosc2_says_how_to_keep_it_from_beginning_threads(monkeypatch):
+def test_the_name_of_blosc2_says_how_to_keep_it_from_beginning_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     data = walk((64, 64))
     keywords = dict(hdf5plugin.Blosc2())
     with dataset(data.shape, data.dtype, data.shape, **keywords) as made:
@@ -173,7 +179,7 @@ def test_the_name_of_blosc2_says_how_to_keep_it_from_beginning_threads(monkeypat
         assert encoded(made, data, **keywords) == stored(made, data)
 
 
-def test_an_optional_plugin_that_gains_nothing_sets_its_bit():
+def test_an_optional_plugin_that_gains_nothing_sets_its_bit() -> None:
     data = noise((4096,))
     keywords = {**hdf5plugin.Blosc(cname="lz4", clevel=0), "shuffle": True}
     with dataset(data.shape, data.dtype, data.shape, **keywords) as made:
@@ -181,7 +187,7 @@ def test_an_optional_plugin_that_gains_nothing_sets_its_bit():
     assert (mask, payload) == (0b10, data.tobytes())
 
 
-def test_a_mandatory_plugin_that_fails_is_an_error():
+def test_a_mandatory_plugin_that_fails_is_an_error() -> None:
     options = (2, 2, 1, 4096, 0, 0, 1)  # blosc at level 0: longer by its head, which it does not store
     encoder = DirectEncoder(ChunkFormat((4096,), np.dtype("u1"), (Filter(32001, 0, options, "blosc"),)))
     with pytest.raises(
@@ -190,8 +196,8 @@ def test_a_mandatory_plugin_that_fails_is_an_error():
         encoder.encode(noise((4096,)))
 
 
-def raw(code, *options):
-    def install(plist):
+def raw(code: Any, *options: Any) -> Any:
+    def install(plist: Any) -> None:
         plist.set_filter(code, h5py.h5z.FLAG_OPTIONAL, options)
 
     install.__name__ = "-".join(map(str, (code, *options)))
@@ -218,7 +224,7 @@ SHUFFLE, FLETCHER32 = h5py.h5p.PropDCID.set_shuffle, h5py.h5p.PropDCID.set_fletc
     ids=lambda filters: "_".join(step.__name__.removeprefix("set_") for step in filters),
 )
 @pytest.mark.parametrize("make", [walk, noise])
-def test_stacks_of_other_programs_have_hdf5s_bytes_and_mask(filters, make):
+def test_stacks_of_other_programs_have_hdf5s_bytes_and_mask(filters: tuple[Any, ...], make: Any) -> None:
     data = make((500,), "i4")
     with h5py.File("oracle", "w", driver="core", backing_store=False) as file:
         made = pipeline_dataset(file, data, *filters)
@@ -227,19 +233,19 @@ def test_stacks_of_other_programs_have_hdf5s_bytes_and_mask(filters, make):
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_a_chunk_of_one_byte(name):
+def test_a_chunk_of_one_byte(name: Any) -> None:
     assert_same_as_hdf5(np.array([7, 9], "u1"), (1,), dict(CODECS[name][0]))
 
 
 @pytest.mark.parametrize("name", ["bitshuffle", "blosc-lz4", "zstd-fast"])
-def test_a_chunk_of_65_megabytes(name):
+def test_a_chunk_of_65_megabytes(name: str) -> None:
     data = np.tile(walk((1 << 15,)), 1040)
     codec = dict(CODECS[name][0])
     with dataset(data.shape, data.dtype, data.shape, **codec) as made:
         assert encoded(made, data, **codec) == stored(made, data)
 
 
-def test_a_payload_outlives_its_encoder():
+def test_a_payload_outlives_its_encoder() -> None:
     keywords = dict(hdf5plugin.Zstd())
     data = walk((1 << 16,))
     with dataset(data.shape, data.dtype, data.shape, **keywords) as made:
@@ -257,21 +263,21 @@ def test_a_payload_outlives_its_encoder():
         (dict(hdf5plugin.SZ(absolute=1)), "sz by HDF5, one at a time"),
     ],
 )
-def test_its_name_says_who_runs_it(keywords, name):
+def test_its_name_says_who_runs_it(keywords: dict[Any, Any] | dict[str, Any], name: str) -> None:
     with dataset((8, 8), "f4", (8, 8), **keywords) as made:
         assert encoder_for(describe(made).form, keywords).name == name
 
 
-def form_of(keywords):
+def form_of(keywords: Any) -> Any:
     with dataset((64, 64), "i2", (64, 64), **keywords) as made:
         return describe(made).form
 
 
-def fresh(monkeypatch):
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugin, "_found", {})
 
 
-def test_a_plugin_that_nobody_knows_runs_one_at_a_time_under_hdf5s_lock(monkeypatch):
+def test_a_plugin_that_nobody_knows_runs_one_at_a_time_under_hdf5s_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     fresh(monkeypatch)
     monkeypatch.setattr(plugin, "_REENTRANT", frozenset())
     entered = []
@@ -284,18 +290,18 @@ def test_a_plugin_that_nobody_knows_runs_one_at_a_time_under_hdf5s_lock(monkeypa
     assert encoder.name == "zstd by its plugin, one at a time"
 
 
-def counting_lock(entered):
+def counting_lock(entered: Any) -> Any:
     class Lock:
-        def __enter__(self):
+        def __enter__(self) -> None:
             entered.append("in")
 
-        def __exit__(self, *_):
+        def __exit__(self, *_: object) -> None:
             entered.append("out")
 
     return Lock()
 
 
-def test_the_first_call_of_a_plugin_runs_alone(monkeypatch):
+def test_the_first_call_of_a_plugin_runs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     fresh(monkeypatch)
     entered = []
     monkeypatch.setattr(plugin, "phil", counting_lock(entered))
@@ -306,7 +312,7 @@ def test_the_first_call_of_a_plugin_runs_alone(monkeypatch):
 
 
 @pytest.mark.parametrize("codec", [hdf5plugin.Zstd(), hdf5plugin.Blosc(), hdf5plugin.Zfp(reversible=True)])
-def test_two_threads_are_in_a_plugin_at_once(codec):
+def test_two_threads_are_in_a_plugin_at_once(codec: Any) -> None:
     both = threading.Barrier(2, timeout=60)
     data = walk((64, 64), "i4")
     with dataset(data.shape, data.dtype, data.shape, **codec) as made:
@@ -317,7 +323,7 @@ def test_two_threads_are_in_a_plugin_at_once(codec):
     name = "_blosc" if codec.filter_id == 32001 else "_function"
     function = getattr(found, name)
 
-    def waits(*arguments):
+    def waits(*arguments: Any) -> Any:
         both.wait()
         return function(*arguments)
 
@@ -326,7 +332,7 @@ def test_two_threads_are_in_a_plugin_at_once(codec):
         assert [bytes(payload.data) for payload in pool.map(encoder.encode, [data, data])] == [expected] * 2
 
 
-def test_blosc_without_its_own_function_runs_one_at_a_time(monkeypatch):
+def test_blosc_without_its_own_function_runs_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     fresh(monkeypatch)
     monkeypatch.setattr(plugin, "_blosc_function", lambda _: None)
     data, keywords = walk((64, 64)), dict(hdf5plugin.Blosc(cname="zstd"))
@@ -335,7 +341,7 @@ def test_blosc_without_its_own_function_runs_one_at_a_time(monkeypatch):
         assert encoded(made, data, **keywords) == stored(made, data)
 
 
-def test_on_windows_hdf5_runs_the_plugins(monkeypatch):
+def test_on_windows_hdf5_runs_the_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     fresh(monkeypatch)
     monkeypatch.setattr(plugin.sys, "platform", "win32")
     keywords = dict(hdf5plugin.Zstd())
@@ -345,13 +351,13 @@ def test_on_windows_hdf5_runs_the_plugins(monkeypatch):
         DirectEncoder(form)
 
 
-def test_what_is_built_into_hdf5_is_no_plugin():
+def test_what_is_built_into_hdf5_is_no_plugin() -> None:
     assert find_plugin(4) is None
     assert direct_steps(ChunkFormat((4,), np.dtype("i2"), (Filter(4, 0, (32, 8), "szip"),))) is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="plugins are left to HDF5")
-def test_h5pys_lzf_is_called_where_h5py_has_it(monkeypatch):
+def test_h5pys_lzf_is_called_where_h5py_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_plugin(32000) is not None
     fresh(monkeypatch)
     monkeypatch.setattr(h5py.h5z, "__file__", h5py.h5s.__file__)
@@ -360,7 +366,7 @@ def test_h5pys_lzf_is_called_where_h5py_has_it(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="plugins are left to HDF5")
-def test_a_plugin_on_hdf5s_path_is_found_among_files_that_are_none(tmp_path):
+def test_a_plugin_on_hdf5s_path_is_found_among_files_that_are_none(tmp_path: Path) -> None:
     library = os.path.basename(hdf5plugin.get_config().registered_filters["zstd"])
     os.symlink(os.path.join(hdf5plugin.PLUGIN_PATH, library), tmp_path / library)
     (tmp_path / "libnothing.so").write_text("no library")
@@ -394,7 +400,7 @@ def test_a_plugin_on_hdf5s_path_is_found_among_files_that_are_none(tmp_path):
     ],
     ids=["unpacked", "object", "code", "bitshuffle"],
 )
-def test_a_whole_write_with_a_plugin_is_h5pys(tmp_path, keywords):
+def test_a_whole_write_with_a_plugin_is_h5pys(tmp_path: Path, keywords: dict[str, Any]) -> None:
     data = walk((100, 90))
     ours, theirs = tmp_path / "ours.h5", tmp_path / "theirs.h5"
     assert "by its plugin" in str(dask_chunkio.plan(ours, "/x", data, chunks=(40, 40), **keywords))

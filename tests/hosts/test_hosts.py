@@ -5,6 +5,9 @@ import os
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -18,11 +21,11 @@ HOSTS = {"scheduler": "10.213.77.1", "client": "10.213.77.2", "worker1": "10.213
 PREFIX = "dcio"
 
 
-def run(*words, check=True):
+def run(*words: Any, check: bool = True) -> subprocess.CompletedProcess[str]:
     return subprocess.run(list(map(str, words)), check=check, capture_output=True, text=True, timeout=120)
 
 
-def what_is_missing():
+def what_is_missing() -> str:
     """One line, or nothing where namespaces can be made."""
     if shutil.which("ip") is None or shutil.which("unshare") is None:
         return "several hosts cannot be tested: ip or unshare are not installed (packages iproute2 and util-linux)"
@@ -39,7 +42,7 @@ pytestmark = [pytest.mark.heavy, pytest.mark.skipif(bool(MISSING), reason=MISSIN
 
 
 @contextlib.contextmanager
-def hosts():
+def hosts() -> Iterator[None]:
     """A bridge, and a namespace with an address for each host."""
     bridge = f"{PREFIX}-bridge"
     with contextlib.ExitStack() as stack:
@@ -60,12 +63,12 @@ def hosts():
         yield
 
 
-def on(host, *words):
+def on(host: Any, *words: Any) -> list[Any]:
     return ["ip", "netns", "exec", f"{PREFIX}-{host}", *map(str, words)]
 
 
 @contextlib.contextmanager
-def cluster_of_hosts(tmp_path, mounts=()):
+def cluster_of_hosts(tmp_path: Path, mounts: tuple[Any, ...] = ()) -> Iterator[Any]:
     """The address of a scheduler with two workers, each on its host; each may have a folder of its own as `shared`."""
     address = f"tcp://{HOSTS['scheduler']}:8786"
     scheduler = python("-m", "distributed.cli.dask_scheduler", "--host", HOSTS["scheduler"])
@@ -84,18 +87,18 @@ def cluster_of_hosts(tmp_path, mounts=()):
             process.wait(30)
 
 
-def bind(mount, folder):
+def bind(mount: Any, folder: Any) -> tuple[str, ...]:
     """The words before a command that sees a mount as `folder`, alone."""
     return ("unshare", "--mount", "sh", "-c", f'mount --bind {mount} {folder} && exec "$@"', "sh")
 
 
 @pytest.fixture
-def cluster(tmp_path):
+def cluster(tmp_path: Path) -> Iterator[Any]:
     with cluster_of_hosts(tmp_path) as address:
         yield address
 
 
-def test_a_client_without_the_folder(cluster, tmp_path):
+def test_a_client_without_the_folder(cluster: Any, tmp_path: Path) -> None:
     folder = tmp_path / "shared"
     folder.mkdir()
     path = folder / "out.h5"
@@ -122,7 +125,7 @@ def test_a_client_without_the_folder(cluster, tmp_path):
 
 
 @pytest.fixture
-def mounts(tmp_path):
+def mounts(tmp_path: Path) -> Iterator[Any]:
     """Two mounts of one file system that keeps what it knows of files, as clients of NFS do."""
     program, missing = file_system()
     if missing:
@@ -131,7 +134,7 @@ def mounts(tmp_path):
         yield mounts
 
 
-def test_hosts_that_see_what_others_write_when_they_open_or_lock_it(tmp_path, mounts):
+def test_hosts_that_see_what_others_write_when_they_open_or_lock_it(tmp_path: Path, mounts: Any) -> None:
     (tmp_path / "shared").mkdir()
     path = tmp_path / "shared" / "out.h5"
     with cluster_of_hosts(tmp_path, mounts) as address:

@@ -5,6 +5,8 @@ import pickle
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -21,21 +23,21 @@ from hypothesis import strategies as st
 from dask_chunkio.iterator import GenericDataChunkIterator
 
 
-def from_array(base):
+def from_array(base: Any) -> Any:
     """hdmf's tutorial, with only the import changed."""
 
     class NumpyArrayDataChunkIterator(base):
-        def __init__(self, array, **kwargs):
+        def __init__(self, array: Any, **kwargs: Any) -> None:
             self.array = array
             super().__init__(**kwargs)
 
-        def _get_data(self, selection):
+        def _get_data(self, selection: Any) -> Any:
             return self.array[selection]
 
-        def _get_maxshape(self):
+        def _get_maxshape(self) -> Any:
             return self.array.shape
 
-        def _get_dtype(self):
+        def _get_dtype(self) -> Any:
             return self.array.dtype
 
     return NumpyArrayDataChunkIterator
@@ -45,7 +47,7 @@ Ours, Theirs = from_array(GenericDataChunkIterator), from_array(HdmfIterator)
 both = pytest.mark.parametrize("kind", [Ours, Theirs], ids=["ours", "hdmf"])
 
 
-def seen(it):
+def seen(it: Any) -> tuple[Any, ...]:
     """Everything that hdmf's users can see of an iterator, the buffers last."""
     return (
         it.chunk_shape,
@@ -62,7 +64,7 @@ def seen(it):
 # The tutorial
 
 
-def test_tutorial_prints_the_buffers(capsys):
+def test_tutorial_prints_the_buffers(capsys: pytest.CaptureFixture[str]) -> None:
     array = np.arange(72, dtype="int16").reshape(12, 6)
     printed = []
     for kind in (Ours, Theirs):
@@ -73,7 +75,7 @@ def test_tutorial_prints_the_buffers(capsys):
     assert printed[0].count("slice") == 4
 
 
-def test_tutorial_lists_the_selections():
+def test_tutorial_lists_the_selections() -> None:
     array = np.broadcast_to(np.int32(0), (20000, 5000))
     ours, theirs = Ours(array=array, buffer_gb=0.2), Theirs(array=array, buffer_gb=0.2)
     assert (ours.chunk_shape, ours.buffer_shape) == (theirs.chunk_shape, theirs.buffer_shape)
@@ -82,12 +84,12 @@ def test_tutorial_lists_the_selections():
     assert len(listed) == ours.num_buffers == 4
 
 
-def test_tutorial_writes_with_h5py(tmp_path):
+def test_tutorial_writes_with_h5py(tmp_path: Path) -> None:
     # Rows and columns tell the elements apart without a (20000, 5000) array in memory.
     class Pattern:
         shape, dtype = (20000, 5000), np.dtype("int32")
 
-        def __getitem__(self, selection):
+        def __getitem__(self, selection: Any) -> Any:
             rows, columns = (np.arange(axis.start, axis.stop, dtype="int32") for axis in selection)
             return rows[:, None] * 5000 + columns
 
@@ -114,7 +116,7 @@ def test_tutorial_writes_with_h5py(tmp_path):
     st.one_of(st.none(), st.floats(1e-9, 1e-5), st.integers(1, 2)),
 )
 @settings(deadline=None, max_examples=200)
-def test_the_same_input_gives_the_same_buffers(shape, dtype, chunk_mb, buffer_gb):
+def test_the_same_input_gives_the_same_buffers(shape: Any, dtype: Any, chunk_mb: Any, buffer_gb: Any) -> None:
     array = np.arange(np.prod(shape)).reshape(shape).astype(dtype) if "," not in dtype else np.zeros(shape, dtype)
     try:
         theirs = Theirs(array, chunk_mb=chunk_mb, buffer_gb=buffer_gb)
@@ -128,7 +130,7 @@ def test_the_same_input_gives_the_same_buffers(shape, dtype, chunk_mb, buffer_gb
 
 @given(st.data())
 @settings(deadline=None, max_examples=200)
-def test_the_same_shapes_are_taken_and_refused(data):
+def test_the_same_shapes_are_taken_and_refused(data: Any) -> None:
     shape = data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=3).map(tuple))
     lengths = [st.sampled_from([-1, 0, 1, 2, 3, 4, 6, 8, 12, n]) for n in shape]
     keywords = {name: tuple(data.draw(axis) for axis in lengths) for name in ("chunk_shape", "buffer_shape")}
@@ -159,7 +161,7 @@ def test_the_same_shapes_are_taken_and_refused(data):
         {"no_such_keyword": 1},
     ],
 )
-def test_the_same_types_are_refused(keywords):
+def test_the_same_types_are_refused(keywords: dict[str, Any]) -> None:
     for kind in (Ours, Theirs):
         with pytest.raises(TypeError):
             kind(np.zeros((12, 6)), **keywords)
@@ -168,7 +170,7 @@ def test_the_same_types_are_refused(keywords):
 # Registration
 
 
-def python(script):
+def python(script: Any) -> Any:
     """Run a script in a new interpreter and return what it printed."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False, timeout=120
@@ -204,11 +206,11 @@ HDMF = "import hdmf\n"
     ],
     ids=["hdmf-first", "ours-first", "defined-first", "object-first"],
 )
-def test_hdmf_takes_it_in_every_order_of_imports(order):
+def test_hdmf_takes_it_in_every_order_of_imports(order: tuple[Any, ...]) -> None:
     assert python("".join(order) + "print('asked')\n") == ["asked"]
 
 
-def test_an_answer_that_hdmf_has_cached_is_not_kept():
+def test_an_answer_that_hdmf_has_cached_is_not_kept() -> None:
     python(
         OURS
         + DEFINE
@@ -222,7 +224,7 @@ assert not issubclass(Zeros, AbstractDataChunkIterator)
     )
 
 
-def test_we_never_import_hdmf():
+def test_we_never_import_hdmf() -> None:
     script = """
         import sys
         import dask_chunkio, dask_chunkio.iterator
@@ -237,7 +239,7 @@ def test_we_never_import_hdmf():
     assert python(script) == ["[]", "[]"]
 
 
-def test_a_half_imported_hdmf_does_no_harm():
+def test_a_half_imported_hdmf_does_no_harm() -> None:
     script = (
         OURS
         + DEFINE
@@ -255,7 +257,7 @@ del sys.modules["hdmf.data_utils"]
     assert python(script) == ["Zeros", "False", "Zeros"]
 
 
-def test_importing_the_integration_settles_it_at_once():
+def test_importing_the_integration_settles_it_at_once() -> None:
     script = """
         from dask_chunkio.integrations.hdmf import AbstractDataChunkIterator
         from dask_chunkio.iterator import GenericDataChunkIterator
@@ -264,7 +266,7 @@ def test_importing_the_integration_settles_it_at_once():
     assert python(script) == ["True"]
 
 
-def test_only_our_iterators_are_hdmfs():
+def test_only_our_iterators_are_hdmfs() -> None:
     it = Ours(np.zeros((12, 6)))
     assert isinstance(it, AbstractDataChunkIterator)
     assert it.__class__ is type(it) is Ours
@@ -276,26 +278,26 @@ def test_only_our_iterators_are_hdmfs():
 # hdmf's writer
 
 
-def write(path, data, ids):
+def write(path: Any, data: Any, ids: Any) -> None:
     column = VectorData(name="column", description="a column", data=data)
     table = DynamicTable(name="table", description="a table", columns=[column], id=ids)
     with HDF5IO(str(path), manager=get_manager(), mode="w") as io:
         io.write(table)
 
 
-def properties(path):
+def properties(path: Any) -> tuple[Any, ...]:
     with h5py.File(path) as file:
         dataset = file["column"]
         return dataset[()], dataset.dtype, dataset.chunks, dataset.maxshape, dataset.compression, dataset.shape
 
 
 @pytest.fixture
-def array():
+def array() -> Any:
     return np.random.default_rng(0).normal(size=(500, 30)).astype("float32")
 
 
 @pytest.mark.parametrize("keywords", [{}, {"chunks": (50, 3)}, {"maxshape": (None, 30)}, {"shuffle": True}])
-def test_hdmf_writes_it_as_its_own(tmp_path, array, keywords):
+def test_hdmf_writes_it_as_its_own(tmp_path: Path, array: Any, keywords: dict[str, Any]) -> None:
     written = []
     for kind in (Ours, Theirs):
         it = kind(array, chunk_shape=(25, 15), buffer_shape=(100, 30))
@@ -311,7 +313,7 @@ def test_hdmf_writes_it_as_its_own(tmp_path, array, keywords):
 
 
 @both
-def test_hdmf_writes_it_unwrapped(tmp_path, array, kind):
+def test_hdmf_writes_it_unwrapped(tmp_path: Path, array: Any, kind: Any) -> None:
     path = tmp_path / "plain.h5"
     write(path, kind(array, chunk_shape=(25, 15), buffer_shape=(100, 30)), list(range(500)))
     data, dtype, chunks, *_ = properties(path)
@@ -320,13 +322,13 @@ def test_hdmf_writes_it_unwrapped(tmp_path, array, kind):
 
 
 @both
-def test_hdmf_asks_it_for_the_dtype_of_ids(kind):
+def test_hdmf_asks_it_for_the_dtype_of_ids(kind: Any) -> None:
     assert ElementIdentifiers(name="id", data=kind(np.arange(5))).shape == (5,)
     with pytest.raises(ValueError, match="must contain integers"):
         ElementIdentifiers(name="id", data=kind(np.arange(5.0)))
 
 
-def test_hdmf_writes_it_again_after_a_loop_and_a_copy_after_a_write(tmp_path, array):
+def test_hdmf_writes_it_again_after_a_loop_and_a_copy_after_a_write(tmp_path: Path, array: Any) -> None:
     it = Ours(array, chunk_shape=(25, 15), buffer_shape=(100, 30))
     assert len(list(it)) == 5
     for name, data in (("first.h5", it), ("second.h5", copy.copy(it))):
@@ -334,9 +336,9 @@ def test_hdmf_writes_it_again_after_a_loop_and_a_copy_after_a_write(tmp_path, ar
         np.testing.assert_array_equal(properties(tmp_path / name)[0], array)
 
 
-def test_an_error_while_hdmf_reads_it_is_not_an_end(tmp_path, array):
+def test_an_error_while_hdmf_reads_it_is_not_an_end(tmp_path: Path, array: Any) -> None:
     class Failing(Ours):
-        def _get_data(self, selection):
+        def _get_data(self, selection: Any) -> Any:
             if selection[0].start:
                 raise StopIteration
             return super()._get_data(selection)
@@ -345,9 +347,9 @@ def test_an_error_while_hdmf_reads_it_is_not_an_end(tmp_path, array):
         write(tmp_path / "failing.h5", Failing(array, chunk_shape=(25, 30), buffer_shape=(100, 30)), list(range(500)))
 
 
-def test_hdmf_sees_the_shape_without_reading():
+def test_hdmf_sees_the_shape_without_reading() -> None:
     class Unread(Ours):
-        def _get_data(self, selection):
+        def _get_data(self, selection: Any) -> None:
             raise AssertionError(selection)
 
     it = Unread(np.zeros((12, 6)))
@@ -361,28 +363,28 @@ def test_hdmf_sees_the_shape_without_reading():
 class Pickled(GenericDataChunkIterator):
     """Pickles as hdmf's tutorial on pickling has it."""
 
-    def __init__(self, size, **kwargs):
+    def __init__(self, size: Any, **kwargs: Any) -> None:
         self.size = size
         self._base_kwargs = kwargs
         super().__init__(**kwargs)
 
-    def _get_data(self, selection):
+    def _get_data(self, selection: Any) -> Any:
         return np.arange(self.size)[selection]
 
-    def _get_maxshape(self):
+    def _get_maxshape(self) -> tuple[Any, ...]:
         return (self.size,)
 
-    def _get_dtype(self):
+    def _get_dtype(self) -> Any:
         return np.dtype("int64")
 
-    def _to_dict(self):
+    def _to_dict(self) -> dict[str, Any]:
         return {"size": self.size, "kwargs": self._base_kwargs}
 
     @staticmethod
-    def _from_dict(dictionary):
+    def _from_dict(dictionary: Any) -> Any:
         return Pickled(dictionary["size"], **dictionary["kwargs"])
 
 
-def test_hdmfs_way_of_pickling_works():
+def test_hdmfs_way_of_pickling_works() -> None:
     it = Pickled(10, buffer_shape=(4,), chunk_shape=(2,))
     assert seen(pickle.loads(pickle.dumps(it))) == seen(it)

@@ -6,6 +6,9 @@ import os
 import random
 import signal
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import dask
 import h5py
@@ -24,7 +27,7 @@ BUFFERS, KILLS = 120, 20
 
 
 @pytest.fixture
-def cluster(monkeypatch):
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
     # The cluster looks for a worker this long after its loss, once: one that is just then lost again is given up.
     monkeypatch.setitem(dask.config.config["distributed"]["deploy"], "lost-worker-timeout", "1 hour")
@@ -33,20 +36,20 @@ def cluster(monkeypatch):
 
 
 @pytest.fixture
-def client(cluster):
+def client(cluster: Any) -> Iterator[Any]:
     with Client(cluster, set_as_default=False) as client:
         yield client
 
 
 @contextlib.contextmanager
-def writing(path, client, gates):
+def writing(path: Any, client: Any, gates: Any) -> Iterator[Any]:
     """Write in a thread; what is given waits for it and looks at the file."""
     folder = path.parent
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         source = Gated(folder, BUFFERS, gates=gates)
         future = pool.submit(dcio.to_hdf5, path, "/x", source, scheduler=client, compression="gzip", progress=False)
 
-        def finished():
+        def finished() -> Any:
             result = future.result(120)
             with h5py.File(path) as file:
                 np.testing.assert_array_equal(file["x"][...], data(BUFFERS), strict=True)
@@ -60,19 +63,19 @@ def writing(path, client, gates):
                 open_gate(folder, gate)
 
 
-def waiting(folder, gate, gates):
+def waiting(folder: Any, gate: Any, gates: Any) -> set[Any]:
     """The processes that wait at a gate: the last to read there."""
     found = reads(folder)
     return {process for process, buffer in found if buffer * gates // BUFFERS >= gate}
 
 
-def running(client, without=0):
+def running(client: Any, without: int = 0) -> Any:
     """The two workers' processes once both are up, the one given no longer among them; else nothing."""
     pids = sorted(client.run(os.getpid, on_error="ignore").values())
     return pids if len(pids) == 2 and without not in pids else []
 
 
-def test_a_worker_is_killed_twenty_times(target, client):
+def test_a_worker_is_killed_twenty_times(target: Path, client: Any) -> None:
     chosen, folder, killed = random.Random(1), target.parent, 0
     with writing(target, client, KILLS) as finished:
         for gate in range(KILLS):
@@ -87,7 +90,7 @@ def test_a_worker_is_killed_twenty_times(target, client):
     assert len(reads(folder)) <= BUFFERS + KILLS
 
 
-def test_an_adaptive_cluster_grows_and_shrinks(target, cluster, client):
+def test_an_adaptive_cluster_grows_and_shrinks(target: Path, cluster: Any, client: Any) -> None:
     folder, gates = target.parent, 3
     cluster.adapt(minimum=1, maximum=3, interval="100ms", wait_count=1)
     with writing(target, client, gates) as finished:
@@ -105,7 +108,7 @@ def test_an_adaptive_cluster_grows_and_shrinks(target, cluster, client):
     assert len(reads(folder)) <= BUFFERS + 2
 
 
-def test_workers_are_retired(target, cluster, client):
+def test_workers_are_retired(target: Path, cluster: Any, client: Any) -> None:
     folder, gates = target.parent, 6
     cluster.scale(2 + gates)
     client.wait_for_workers(2 + gates, timeout=60)
@@ -121,7 +124,7 @@ def test_workers_are_retired(target, cluster, client):
 
 
 @pytest.fixture
-def proxied(client, cluster, tmp_path):
+def proxied(client: Any, cluster: Any, tmp_path: Path) -> Iterator[Any]:
     """Two workers in place of the first, that reach the scheduler through a proxy.
 
     A worker that loses its connection ends, with its nanny; here, as a batch system does, another is begun.
@@ -153,7 +156,7 @@ def proxied(client, cluster, tmp_path):
         proxy.close()
 
 
-def test_the_workers_connections_are_cut_and_restored(target, client, proxied):
+def test_the_workers_connections_are_cut_and_restored(target: Path, client: Any, proxied: Any) -> None:
     folder, gates = target.parent, 2
     with writing(target, client, gates) as finished:
         for gate in range(gates):
@@ -168,7 +171,7 @@ def test_the_workers_connections_are_cut_and_restored(target, client, proxied):
 
 
 @pytest.mark.usefixtures("client")
-def test_the_clients_connection_is_cut_and_restored(target, cluster):
+def test_the_clients_connection_is_cut_and_restored(target: Path, cluster: Any) -> None:
     """The scheduler forgets what a lost client asked for; the write is handed to it again."""
     folder, gates = target.parent, 3
     proxy = Proxy(int(cluster.scheduler_address.rpartition(":")[2]))

@@ -5,6 +5,9 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -21,14 +24,14 @@ pytestmark = pytest.mark.heavy
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Start Python processes that end with the test."""
     with contextlib.ExitStack() as stack:
         yield lambda *words: stack.enter_context(program(*words, cwd=tmp_path, stderr=subprocess.STDOUT))
 
 
 @pytest.fixture
-def cluster(start, tmp_path):
+def cluster(start: Any, tmp_path: Path) -> dict[str, Any]:
     """A scheduler and two workers with a nanny each: processes by name."""
     file = tmp_path / "scheduler.json"
     scheduler = start("-m", "distributed.cli.dask_scheduler", "--port", 0, "--host", "127.0.0.1", "--no-dashboard",
@@ -56,7 +59,7 @@ def cluster(start, tmp_path):
 
 
 @pytest.fixture(params=["new", "existing"])
-def path(request, tmp_path):
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     path = tmp_path / "out.h5"
     if request.param == "existing":
         with h5py.File(path, "w") as file:
@@ -64,12 +67,12 @@ def path(request, tmp_path):
     return path
 
 
-def committed(path):
+def committed(path: Any) -> Any:
     found = dcio.status(path)
     return found.datasets[0].committed if found and found.datasets else 0
 
 
-def check(path):
+def check(path: Any) -> None:
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file["new/x"][...], data(BUFFERS))
         assert set(file) <= {"new", "old"}
@@ -78,7 +81,7 @@ def check(path):
     assert not path.with_name("out.h5.writing").exists()
 
 
-def half_written(start, cluster, path):
+def half_written(start: Any, cluster: Any, path: Any) -> Any:
     """Start a write, and return its process when the first half is committed."""
     client = start("-m", "tests.support.kills.cluster_writes", cluster["file"], path, path.parent)
     chunks = FREE * (BUFFER[0] // 5) * 2
@@ -86,13 +89,13 @@ def half_written(start, cluster, path):
     return client
 
 
-def worker_pids(cluster):
+def worker_pids(cluster: Any) -> list[Any]:
     with Client(scheduler_file=str(cluster["file"])) as client:
         return list(client.run(os.getpid).values())
 
 
 @pytest.mark.parametrize("victim", ["worker", "nanny"])
-def test_the_write_completes_by_itself(start, cluster, path, tmp_path, victim):
+def test_the_write_completes_by_itself(start: Any, cluster: Any, path: Any, tmp_path: Path, victim: str) -> None:
     client = half_written(start, cluster, path)
     pid = worker_pids(cluster)[0] if victim == "worker" else cluster["nanny"].pid
     os.kill(pid, signal.SIGKILL)
@@ -106,7 +109,7 @@ def test_the_write_completes_by_itself(start, cluster, path, tmp_path, victim):
 @pytest.mark.parametrize(
     "ending", [("client", "threads"), ("client", "cluster"), ("scheduler", "threads"), ("everything", "threads")]
 )
-def test_the_write_is_resumed(start, cluster, path, tmp_path, ending):
+def test_the_write_is_resumed(start: Any, cluster: Any, path: Any, tmp_path: Path, ending: tuple[str, ...]) -> None:
     victim, again = ending
     client = half_written(start, cluster, path)
     before = committed(path)

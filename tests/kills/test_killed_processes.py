@@ -2,6 +2,7 @@
 
 import os
 import re
+from typing import Any
 
 import pytest
 
@@ -10,18 +11,18 @@ from tests.support.processes import run_python
 SCRIPT = "tests.support.kills.killed_writes"
 
 
-def kills(runs, seed):
+def kills(runs: Any, seed: int) -> None:
     done = run_python("-m", SCRIPT, "--runs", runs, "--seed", seed)
     assert (done.returncode, done.stderr) == (0, "")
     found = re.match(r"(\d+) kills, nothing lost", done.stdout)
     assert int(found[1]) == runs
 
 
-def test_a_few_kills():
+def test_a_few_kills() -> None:
     kills(3, seed=1)
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("seed", [1000, 2000, 3000, 4000])
-def test_many_kills(seed):
+def test_many_kills(seed: int) -> None:
     kills(int(os.environ.get("DASK_CHUNKIO_KILLS", "25")), seed)

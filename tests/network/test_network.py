@@ -4,8 +4,10 @@ import contextlib
 import fcntl
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import dask
 import dask.array as da
@@ -13,7 +15,7 @@ import distributed
 import h5py
 import numpy as np
 import pytest
-from distributed import Event
+from distributed import Client, Event
 
 import dask_chunkio as dcio
 from dask_chunkio import dask_compat
@@ -35,39 +37,39 @@ class Half:
 
     shape, dtype, ndim = DATA.shape, DATA.dtype, DATA.ndim
 
-    def __getitem__(self, selection):
+    def __getitem__(self, selection: Any) -> Any:
         if selection[0].start >= len(DATA) // 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return DATA[selection]
 
 
 @pytest.fixture
-def mount(tmp_path):
+def mount(tmp_path: Path) -> Iterator[Any]:
     with mounted(PROGRAM, tmp_path, 1) as (mount,):
         yield mount
 
 
 @pytest.fixture(params=["local", pytest.param("network", marks=needs_mounts)])
-def folder(request, tmp_path):
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     return request.getfixturevalue("mount") if request.param == "network" else tmp_path
 
 
-def lazy():
+def lazy() -> Any:
     return da.from_array(DATA, chunks=(500, 10)) + 0
 
 
-def check(path, expected=DATA):
+def check(path: Any, expected: Any = DATA) -> None:
     with h5py.File(path, locking=False) as file:
         np.testing.assert_array_equal(file["x"][...], expected)
     assert os.listdir(path.parent) == [path.name]
 
 
-def write(path, source=DATA, **keywords):
+def write(path: Any, source: Any = DATA, **keywords: Any) -> Any:
     chunks = {"chunks": (500, 10), "buffer_shape": (500, 10), "compression": "gzip"}
     return dcio.to_hdf5(path, "/x", source, **chunks, scheduler="synchronous", **keywords)
 
 
-def cut_off(path):
+def cut_off(path: Any) -> None:
     """Leave half of a write."""
     assert in_child(write, path, Half()) == -signal.SIGKILL
     assert dcio.status(path).datasets[0].committed == 4
@@ -75,7 +77,7 @@ def cut_off(path):
 
 @needs_mounts
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads", pytest.param("processes", marks=pytest.mark.heavy)])
-def test_a_write_leaves_nothing(mount, scheduler):
+def test_a_write_leaves_nothing(mount: Any, scheduler: str) -> None:
     path = mount / "out.h5"
     dcio.to_hdf5(path, "/x", lazy(), compression="gzip", scheduler=scheduler)
     check(path)
@@ -89,7 +91,7 @@ def test_a_write_leaves_nothing(mount, scheduler):
 
 
 @needs_mounts
-def test_a_cluster_leaves_nothing(mount, process_client):
+def test_a_cluster_leaves_nothing(mount: Any, process_client: Client) -> None:
     path = mount / "out.h5"
     with process_client.as_current():
         dcio.to_hdf5(path, "/x", lazy(), compression="gzip")
@@ -98,7 +100,7 @@ def test_a_cluster_leaves_nothing(mount, process_client):
 
 
 @needs_mounts
-def test_a_write_that_was_cut_off_is_resumed(mount):
+def test_a_write_that_was_cut_off_is_resumed(mount: Any) -> None:
     path = mount / "out.h5"
     cut_off(path)
     write(path, resume=True)
@@ -106,7 +108,7 @@ def test_a_write_that_was_cut_off_is_resumed(mount):
 
 
 @needs_mounts
-def test_a_write_that_was_cut_off_is_discarded(mount):
+def test_a_write_that_was_cut_off_is_discarded(mount: Any) -> None:
     path = mount / "out.h5"
     cut_off(path)
     assert dcio.discard(path) == f"{path}.writing"
@@ -115,7 +117,7 @@ def test_a_write_that_was_cut_off_is_discarded(mount):
 
 
 @needs_mounts
-def test_a_write_that_was_cut_off_is_moved(mount):
+def test_a_write_that_was_cut_off_is_moved(mount: Any) -> None:
     path = mount / "out.h5"
     cut_off(path)
     dcio.recover(path, mount / "half.h5")
@@ -123,7 +125,7 @@ def test_a_write_that_was_cut_off_is_moved(mount):
 
 
 @needs_mounts
-def test_what_a_process_keeps_open_does_not_count(mount):
+def test_what_a_process_keeps_open_does_not_count(mount: Any) -> None:
     path = mount / "out.h5"
     side = mount / "out.h5.writing"
     side.mkdir()
@@ -142,10 +144,10 @@ def test_what_a_process_keeps_open_does_not_count(mount):
 
 
 @pytest.mark.parametrize("names", [[], [".nfs0000000000a1b2c300000001"], [".fuse_hidden0000000200000001"]])
-def test_a_folder_without_anything_else_counts_as_removed(target, names):
+def test_a_folder_without_anything_else_counts_as_removed(target: Path, names: list[Any]) -> None:
     side = target.with_name("out.h5.writing")
 
-    def leave():
+    def leave() -> None:
         side.mkdir()
         for name in names:
             (side / name).touch()
@@ -164,13 +166,13 @@ def test_a_folder_without_anything_else_counts_as_removed(target, names):
     side.rmdir() if side.exists() else None
 
 
-def wait_for(block, name, worker_event):
+def wait_for(block: Any, name: Any, worker_event: Any) -> Any:
     Event(worker_event).set()
     Event(name).wait()
     return block
 
 
-def test_workers_let_go_of_what_is_cancelled_and_discarded(folder, process_client):
+def test_workers_let_go_of_what_is_cancelled_and_discarded(folder: Any, process_client: Client) -> None:
     path = folder / "out.h5"
     names = f"go-{folder}", f"came-{folder}"
     with process_client.as_current():
@@ -190,7 +192,7 @@ def test_workers_let_go_of_what_is_cancelled_and_discarded(folder, process_clien
 
 
 @needs_mounts
-def test_a_graph_is_computed_twice(mount):
+def test_a_graph_is_computed_twice(mount: Any) -> None:
     """What a process closes when a write has ended, it opens again."""
     path = mount / "out.h5"
     delayed = dcio.to_hdf5(path, "/x", lazy(), overwrite=True, compute=False)
@@ -199,7 +201,7 @@ def test_a_graph_is_computed_twice(mount):
         check(path)
 
 
-def test_a_link_to_itself_is_no_folder(target):
+def test_a_link_to_itself_is_no_folder(target: Path) -> None:
     side = target.with_name("out.h5.writing")
     side.symlink_to(side)
     assert dcio.discard(target) is None
@@ -220,14 +222,18 @@ def test_a_link_to_itself_is_no_folder(target):
         ("tls://[fd00::7]:41231", True),
     ],
 )
-def test_a_worker_that_listens_on_its_host_alone_has_no_others(monkeypatch, address, is_so):
+def test_a_worker_that_listens_on_its_host_alone_has_no_others(
+    monkeypatch: pytest.MonkeyPatch, address: str, is_so: bool
+) -> None:
     assert not dask_compat.spans_hosts()
     monkeypatch.setattr(distributed, "get_worker", lambda: SimpleNamespace(address=address))
     assert dask_compat.spans_hosts() == is_so
 
 
 @pytest.mark.parametrize("spans_hosts", [False, True])
-def test_where_several_hosts_write_each_byte_is_flushed_as_it_is(target, spans_hosts, monkeypatch):
+def test_where_several_hosts_write_each_byte_is_flushed_as_it_is(
+    target: Path, spans_hosts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One host alone waits for nothing."""
     synced = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
@@ -245,7 +251,7 @@ def test_where_several_hosts_write_each_byte_is_flushed_as_it_is(target, spans_h
 
 
 @needs_mounts
-def test_the_journal_of_another_host_is_seen(tmp_path):
+def test_the_journal_of_another_host_is_seen(tmp_path: Path) -> None:
     """Attributes of files that are open are believed in, as clients of NFS do."""
     with mounted(PROGRAM, tmp_path, 2) as mounts:
         (tmp_path / "stored" / "out.h5.writing").mkdir()

@@ -8,6 +8,7 @@ import errno
 import os
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import h5py
 import numpy as np
@@ -34,11 +35,11 @@ from tests.support.power.simulated_disk import Recorder, disks_after
 from tests.support.promises import Broken, require
 
 
-def noise(seed, rows):
+def noise(seed: int, rows: Any) -> Any:
     return np.random.default_rng(seed).integers(0, 1 << 30, (rows, 64)).astype("i4")
 
 
-def others(path):
+def others(path: Any) -> None:
     """Other people's file, with space in it that is free, and datasets that are to be added to or replaced."""
     with h5py.File(path, "w") as file:
         file["gone"] = noise(1, 12)
@@ -54,13 +55,13 @@ class Visible(Case):
 
     first: int = 0
 
-    def write(self, root, sources=None, scheduler="synchronous", **keywords):
+    def write(self, root: Any, sources: Any = None, scheduler: str = "synchronous", **keywords: Any) -> Any:
         sources = sources or {name: Source(data) for name, data in self.data.items()}
         name, source = next(iter(sources.items()))
         together = {"durability": self.durability, "progress": False, "read": "concurrent"} | self.keywords | keywords
         return dask_chunkio.to_hdf5(os.path.join(root, FILE), name, source, scheduler=scheduler, **together)
 
-    def new(self, old):
+    def new(self, old: Any) -> Any:
         (name, data), *_ = self.data.items()
         before = np.frombuffer(old[name][0][-1], "i4").reshape(-1, 64)
         after = np.zeros((max(len(before), self.first + len(data)), 64), "i4")
@@ -89,11 +90,11 @@ CASES = {
 class RefusingRecorder(Recorder):
     """A recorder on whose disk one ``fsync`` fails, once, and drops what it had to write."""
 
-    def __init__(self, root, at=None):
+    def __init__(self, root: Any, at: Any = None) -> None:
         super().__init__(root)
         self._at, self.syncs, self.dropped = at, 0, None
 
-    def do_fsync(self, real, descriptor):
+    def do_fsync(self, real: Any, descriptor: Any) -> None:
         number = self._descriptors.get(descriptor)
         if number is None:
             real(descriptor)
@@ -108,7 +109,7 @@ class RefusingRecorder(Recorder):
     do_fdatasync = do_fsync
 
 
-def interrupted(case, at):
+def interrupted(case: Any, at: Any) -> Any:
     """Return what is recorded of a write whose fsync number `at` fails, and of the same call made once more."""
     with folder() as root, without_pauses():
         case.begin(root)
@@ -125,7 +126,7 @@ def interrupted(case, at):
     return recorder
 
 
-def new_content(case, old):
+def new_content(case: Any, old: Any) -> Any:
     if isinstance(case, Visible):
         return case.new(old)
     names = {"/" + os.path.dirname(name).strip("/") for name in case.data} - {"/"}
@@ -133,12 +134,12 @@ def new_content(case, old):
     return {"/": ("group", set())} | old | groups | {name: (values(data), set()) for name, data in case.data.items()}
 
 
-def plain(found):
+def plain(found: Any) -> dict[str, Any]:
     """Return the content of a file with the names of the attributes alone."""
     return {name: (held, set(attributes)) for name, (held, attributes) in found.items()}
 
 
-def judge(case, contents, left, acks, is_done):
+def judge(case: Any, contents: Any, left: Any, acks: Any, is_done: Any) -> None:
     """See that a disk that the power failure left leads to the right file, by the same call."""
     old, new = contents
     with folder() as root:
@@ -154,7 +155,7 @@ def judge(case, contents, left, acks, is_done):
         require(not os.path.lexists(path + ".writing"), "side files are left")
 
 
-def broken(case, at, most, points):
+def broken(case: Any, at: Any, most: Any, points: Any) -> Any:
     """Return in words which promises are broken after fsync number `at` has failed; None behind the last."""
     words = []
     try:
@@ -183,7 +184,7 @@ def broken(case, at, most, points):
     return words[:3]
 
 
-def all_broken(case, ats, most, points):
+def all_broken(case: Any, ats: Any, most: Any, points: Any) -> Any:
     found = []
     for at in ats:
         words = broken(case, at, most, points)
@@ -194,12 +195,12 @@ def all_broken(case, ats, most, points):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_an_fsync_that_failed_has_dropped_is_written_again(name):
+def test_what_an_fsync_that_failed_has_dropped_is_written_again(name: Any) -> None:
     words = all_broken(CASES[name], (6, 10, 12, 14, 17, 21), most=1, points=0)
     assert not words, "\n".join(words)
 
 
-def test_a_call_that_was_cut_off_as_it_took_a_write_over_is_taken_over():
+def test_a_call_that_was_cut_off_as_it_took_a_write_over_is_taken_over() -> None:
     # Its log names an owner that the journal does not name yet.
     words = all_broken(CASES["new"], (6, 12, 15, 21), most=2, points=2)
     assert not words, "\n".join(words)
@@ -207,14 +208,14 @@ def test_a_call_that_was_cut_off_as_it_took_a_write_over_is_taken_over():
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", CASES)
-def test_what_an_fsync_that_failed_has_dropped_is_written_again_searched_longer(name):
+def test_what_an_fsync_that_failed_has_dropped_is_written_again_searched_longer(name: Any) -> None:
     count = interrupted(CASES[name], None).syncs
     words = all_broken(CASES[name], some_of(range(count), 8 * TIMES, Random(SEED)), most=1, points=1)
     assert not words, "\n".join(words)
 
 
 @pytest.mark.heavy
-def test_pages_that_are_dropped_are_missed(monkeypatch):
+def test_pages_that_are_dropped_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     # The harness sees what a write that trusts the second fsync loses.
     monkeypatch.setattr(disk.Disk, "is_doubted", property(lambda _: False))
     assert any(broken(CASES["new"], at, most=1, points=0) for at in range(1000))

@@ -4,8 +4,11 @@ import errno
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import h5py
 import numpy as np
@@ -35,11 +38,11 @@ from tests.support.power.simulated_disk import Disk
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def noise(seed, rows, columns=64):
+def noise(seed: int, rows: Any, columns: int = 64) -> Any:
     return np.random.default_rng(seed).integers(0, 1 << 30, (rows, columns)).astype("i4")
 
 
-def others(path):
+def others(path: Any) -> None:
     """Other people's file, with space in it that is free, and a dataset that is to be replaced."""
     with h5py.File(path, "w") as file:
         file.attrs["by"] = "others"
@@ -49,7 +52,7 @@ def others(path):
         del file["gone"]
 
 
-def only_ours(path):
+def only_ours(path: Any) -> None:
     with h5py.File(path, "w") as file:
         file["x"] = noise(5, 5)
 
@@ -76,7 +79,7 @@ CASES["existing, read one at a time"] = replace(
 FEWER = [name for name in CASES if "replaced" not in name]
 
 
-def write(case, root, **keywords):
+def write(case: Any, root: Any, **keywords: Any) -> Any:
     """Write in the case's way: many processes are what `compute=False` has to reckon with."""
     if case.exclusive:
         return case.write(root, scheduler=case.scheduler, **keywords)
@@ -88,7 +91,7 @@ def write(case, root, **keywords):
             session.release(write_id)
 
 
-def require_one_clear_error(error, path, number):
+def require_one_clear_error(error: Any, path: Any, number: Any) -> None:
     assert isinstance(error, TargetError), f"{type(error).__name__}: {error}"
     assert path in str(error)
     assert os.strerror(number) in str(error), error
@@ -97,13 +100,13 @@ def require_one_clear_error(error, path, number):
     assert "discarded meanwhile" not in str(error), error
 
 
-def state_of(path):
+def state_of(path: Any) -> None:
     """Look at what is left, which must work while the disk is full."""
     state = dask_chunkio.status(path)
     assert (state is not None) == is_begun(path)
 
 
-def fails_once(case, old, refusal, how):
+def fails_once(case: Any, old: Any, refusal: Any, how: Any) -> bool:
     """Let a write fail, and see what is left; return whether it failed."""
     at, number, lasts = refusal
     with folder() as root, without_pauses():
@@ -135,7 +138,7 @@ def fails_once(case, old, refusal, how):
     return raised is not None
 
 
-def calls_of(case):
+def calls_of(case: Any) -> Any:
     with folder() as root:
         case.begin(root)
         disk = FailingDisk(root)
@@ -144,7 +147,7 @@ def calls_of(case):
     return disk.calls
 
 
-def every_call_may_fail(name, numbers, *, limit, seed=3):
+def every_call_may_fail(name: Any, numbers: Any, *, limit: Any, seed: int = 3) -> None:
     case, random = CASES[name], Random(seed)
     old, calls = case.old(), calls_of(case)
     assert {"mkdir", "open", "pwrite", "fsync", "ftruncate"} <= {call for call, _ in calls}
@@ -164,12 +167,12 @@ def every_call_may_fail(name, numbers, *, limit, seed=3):
 
 
 @pytest.mark.parametrize("name", FEWER)
-def test_a_full_disk_harms_nothing_at_any_call(name):
+def test_a_full_disk_harms_nothing_at_any_call(name: Any) -> None:
     every_call_may_fail(name, (errno.ENOSPC,), limit=8)
 
 
 @pytest.mark.parametrize("name", FEWER)
-def test_a_lock_that_cannot_be_made_leaves_no_folder(name, tmp_path):
+def test_a_lock_that_cannot_be_made_leaves_no_folder(name: Any, tmp_path: Path) -> None:
     case = CASES[name]
     case.begin(tmp_path)
     before = Disk.at(tmp_path)
@@ -182,7 +185,7 @@ def test_a_lock_that_cannot_be_made_leaves_no_folder(name, tmp_path):
 
 @pytest.mark.parametrize("how", ["resume", "recover", "discard"])
 @pytest.mark.parametrize("name", STARTS)
-def test_a_folder_that_is_empty_is_no_write(name, how):
+def test_a_folder_that_is_empty_is_no_write(name: Any, how: str) -> None:
     case = STARTS[name]
     with folder() as root, without_pauses():
         case.begin(root)
@@ -193,7 +196,7 @@ def test_a_folder_that_is_empty_is_no_write(name, how):
 
 @pytest.mark.parametrize("how", ["recover", "discard"])
 @pytest.mark.parametrize("name", ["existing, synchronous", "existing, shared"])
-def test_a_first_transaction_that_cannot_be_applied_is_not_left_half_done(name, how):
+def test_a_first_transaction_that_cannot_be_applied_is_not_left_half_done(name: str, how: str) -> None:
     case = CASES[name]
     old, calls = case.old(), calls_of(case)
     first = calls.index(("pwrite", FILE))
@@ -204,19 +207,19 @@ def test_a_first_transaction_that_cannot_be_applied_is_not_left_half_done(name, 
 
 
 @pytest.mark.parametrize("name", ["new, synchronous", "existing, synchronous"])
-def test_a_broken_disk_and_a_used_up_quota_harm_nothing_at_any_call(name):
+def test_a_broken_disk_and_a_used_up_quota_harm_nothing_at_any_call(name: str) -> None:
     every_call_may_fail(name, (errno.EDQUOT, errno.EIO), limit=8)
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", CASES)
-def test_a_full_disk_harms_nothing_at_any_call_searched_longer(name):
+def test_a_full_disk_harms_nothing_at_any_call_searched_longer(name: Any) -> None:
     every_call_may_fail(name, (errno.ENOSPC,), limit=25 * TIMES, seed=SEED)
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", CASES)
-def test_a_broken_disk_and_a_used_up_quota_harm_nothing_at_any_call_searched_longer(name):
+def test_a_broken_disk_and_a_used_up_quota_harm_nothing_at_any_call_searched_longer(name: Any) -> None:
     every_call_may_fail(name, (errno.EDQUOT, errno.EIO), limit=15 * TIMES, seed=SEED)
 
 
@@ -225,11 +228,11 @@ class Refusing:
 
     shape, dtype = X.shape, X.dtype
 
-    def __getitem__(self, selection):
+    def __getitem__(self, selection: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "elsewhere")
 
 
-def test_a_source_that_finds_no_space_is_an_error_of_the_source(tmp_path):
+def test_a_source_that_finds_no_space_is_an_error_of_the_source(tmp_path: Path) -> None:
     with pytest.raises(SourceError) as caught:
         STARTS["new"].write(tmp_path, {"/x": Refusing()})
     assert "make space" not in str(caught.value)
@@ -239,12 +242,12 @@ def test_a_source_that_finds_no_space_is_an_error_of_the_source(tmp_path):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(tmp_path: Path) -> Iterator[Any]:
     """Return a function that mounts a file system with these options, and again with others."""
     root = tmp_path / "small"
     root.mkdir()
 
-    def mount(options):
+    def mount(options: Any) -> str:
         is_again = os.path.ismount(root)
         command = ["mount", "-t", "tmpfs", "-o", f"{'remount,' * is_again}{options}", "tmpfs", str(root)]
         if not shutil.which("mount") or subprocess.run(command, capture_output=True, check=is_again).returncode:
@@ -256,7 +259,7 @@ def small_disk(tmp_path):
         subprocess.run(["umount", "-l", str(root)], check=True)
 
 
-def no_space_on(mount, case, small, large):
+def no_space_on(mount: Any, case: Any, small: Any, large: Any) -> bool:
     """Write to a small file system, and make it large."""
     with without_pauses():
         root = mount(large)
@@ -279,7 +282,7 @@ def no_space_on(mount, case, small, large):
 
 
 @pytest.mark.parametrize("name", [FEWER[0], *(pytest.param(name, marks=pytest.mark.heavy) for name in FEWER[1:])])
-def test_a_write_goes_on_when_a_small_file_system_has_grown(name, small_disk):
+def test_a_write_goes_on_when_a_small_file_system_has_grown(name: Any, small_disk: Any) -> None:
     case = replace(CASES[name], data={"/x": noise(6, 120), "/g/new": NEW})
     were_refused = [
         no_space_on(small_disk, case, lambda used, _, pages=pages: f"size={(used + pages) * 4096}", "size=16m")
@@ -289,7 +292,7 @@ def test_a_write_goes_on_when_a_small_file_system_has_grown(name, small_disk):
 
 
 @pytest.mark.parametrize("name", ["new, threads", "existing, synchronous"])
-def test_a_write_goes_on_when_a_file_system_may_hold_more_files(name, small_disk):
+def test_a_write_goes_on_when_a_file_system_may_hold_more_files(name: str, small_disk: Any) -> None:
     were_refused = [
         no_space_on(
             small_disk, CASES[name], lambda _, used, files=files: f"nr_inodes={used + files}", "size=16m,nr_inodes=1k"
@@ -301,7 +304,7 @@ def test_a_write_goes_on_when_a_file_system_may_hold_more_files(name, small_disk
 
 
 @pytest.mark.parametrize("name", ["new", "replaced", "existing"])
-def test_a_file_system_that_is_read_only_is_one_clear_error(name, small_disk):
+def test_a_file_system_that_is_read_only_is_one_clear_error(name: str, small_disk: Any) -> None:
     case, root = STARTS[name], small_disk("size=1m")
     case.begin(root)
     small_disk("ro")
@@ -311,7 +314,7 @@ def test_a_file_system_that_is_read_only_is_one_clear_error(name, small_disk):
 # What stands in the way
 
 
-def refused(case, root, *words, **keywords):
+def refused(case: Any, root: Any, *words: Any, **keywords: Any) -> str:
     """See that a write raises one clear error, and leaves nothing."""
     root = str(root)
     before = Disk.at(root)
@@ -329,11 +332,13 @@ def refused(case, root, *words, **keywords):
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
 @pytest.mark.parametrize("name", ["new, threads", "existing, synchronous", "existing, shared"])
-def test_a_folder_that_may_not_be_written_to_is_one_clear_error(name, number, tmp_path, monkeypatch):
+def test_a_folder_that_may_not_be_written_to_is_one_clear_error(
+    name: str, number: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case = CASES[name]
     case.begin(tmp_path)
 
-    def mkdir(path, *_):
+    def mkdir(path: Any, *_: Any) -> None:
         raise OSError(number, os.strerror(number), path)
 
     monkeypatch.setattr(os, "mkdir", mkdir)
@@ -341,7 +346,7 @@ def test_a_folder_that_may_not_be_written_to_is_one_clear_error(name, number, tm
 
 
 @pytest.mark.parametrize("name", ["new", "existing"])
-def test_permissions_that_forbid_writing_are_one_clear_error(name, bound_folder):
+def test_permissions_that_forbid_writing_are_one_clear_error(name: str, bound_folder: Path) -> None:
     case = STARTS[name]
     case.begin(bound_folder)
     where = bound_folder if name == "new" else bound_folder / FILE
@@ -355,11 +360,13 @@ def test_permissions_that_forbid_writing_are_one_clear_error(name, bound_folder)
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
 @pytest.mark.parametrize("name", ["existing, synchronous", "existing, shared"])
-def test_a_file_that_may_not_be_written_to_is_one_clear_error(name, number, tmp_path, monkeypatch):
+def test_a_file_that_may_not_be_written_to_is_one_clear_error(
+    name: str, number: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case, real = CASES[name], os.open
     case.begin(tmp_path)
 
-    def only_to_read(path, flags, *args, **keywords):
+    def only_to_read(path: Any, flags: Any, *args: Any, **keywords: Any) -> Any:
         if os.fspath(path) == str(tmp_path / FILE) and flags & (os.O_RDWR | os.O_WRONLY):
             raise OSError(number, os.strerror(number), path)
         return real(path, flags, *args, **keywords)
@@ -368,31 +375,31 @@ def test_a_file_that_may_not_be_written_to_is_one_clear_error(name, number, tmp_
     refused(case, tmp_path, os.strerror(number))
 
 
-def test_a_folder_that_is_not_there_is_one_clear_error(tmp_path):
+def test_a_folder_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
     root = tmp_path / "gone"
     with pytest.raises(TargetError, match=r"there is no folder .*gone; create it first"):
         STARTS["new"].write(root)
     assert not list(tmp_path.iterdir())
 
 
-def directory(path):
+def directory(path: Any) -> None:
     path.mkdir()
 
 
-def directory_with_files(path):
+def directory_with_files(path: Any) -> None:
     path.mkdir()
     (path / "theirs").write_text("theirs")
 
 
-def empty(path):
+def empty(path: Any) -> None:
     path.touch()
 
 
-def text(path):
+def text(path: Any) -> None:
     path.write_text("theirs " * 1000)
 
 
-def cut_off(path):
+def cut_off(path: Any) -> None:
     others(path)
     os.truncate(path, 100)
 
@@ -400,18 +407,22 @@ def cut_off(path):
 @pytest.mark.parametrize("make", [directory, directory_with_files, empty, text, cut_off])
 @pytest.mark.parametrize("keywords", [{}, {"overwrite": True}, {"resume": True}, {"wait": True}])
 @pytest.mark.parametrize("name", ["new, synchronous", "new, shared"])
-def test_what_is_no_hdf5_file_is_one_clear_error(name, make, keywords, tmp_path):
+def test_what_is_no_hdf5_file_is_one_clear_error(
+    name: str, make: Any, keywords: dict[str, Any], tmp_path: Path
+) -> None:
     make(tmp_path / FILE)
     refused(CASES[name], tmp_path, **keywords)
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
 @pytest.mark.parametrize("name", FEWER)
-def test_a_file_system_without_locks_is_one_clear_error(name, number, tmp_path, monkeypatch):
+def test_a_file_system_without_locks_is_one_clear_error(
+    name: Any, number: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case = CASES[name]
     case.begin(tmp_path)
 
-    def no_lock(_descriptor, _operation):
+    def no_lock(_descriptor: Any, _operation: Any) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(locks.fcntl, "flock", no_lock)

@@ -1,8 +1,10 @@
 """The power fails: after every call, with every loss that the disk may make of what was not synced."""
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import h5py
 import numpy as np
@@ -26,12 +28,12 @@ from tests.support.power.power_writes import (
 from tests.support.power.simulated_disk import disks_after
 
 
-def noise(seed, rows, columns=64):
+def noise(seed: int, rows: Any, columns: int = 64) -> Any:
     """Chunks of it are longer than a sector, and do not get shorter by compression."""
     return np.random.default_rng(seed).integers(0, 1 << 30, (rows, columns)).astype("i4")
 
 
-def others(path, **keywords):
+def others(path: Any, **keywords: Any) -> None:
     """Other people's file, with space in it that is free, and a dataset that is to be replaced."""
     with h5py.File(path, "w", **keywords) as file:
         file.attrs["by"] = "others"
@@ -42,11 +44,11 @@ def others(path, **keywords):
         del file["gone"]
 
 
-def others_with_known_space(path):
+def others_with_known_space(path: Any) -> None:
     others(path, libver="v110", fs_strategy="fsm", fs_persist=True)
 
 
-def only_ours(path):
+def only_ours(path: Any) -> None:
     with h5py.File(path, "w") as file:
         file["x"] = noise(5, 5)
 
@@ -73,7 +75,7 @@ LARGE = {
 }
 
 
-def no_disk_is_broken(case, most, limit, seed=1, moments=None):
+def no_disk_is_broken(case: Any, most: Any, limit: Any, seed: int = 1, moments: Any = None) -> None:
     random = Random(seed)
     recorder = recorded(case)
     prefixes = moments and set(some_of(range(len(recorder.events) + 1), moments, random))
@@ -84,23 +86,23 @@ def no_disk_is_broken(case, most, limit, seed=1, moments=None):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_whatever_a_power_failure_leaves_of_a_write_recovers(name):
+def test_whatever_a_power_failure_leaves_of_a_write_recovers(name: Any) -> None:
     no_disk_is_broken(CASES[name], most=2, limit=30)
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", [*CASES, *MORE_CASES])
-def test_whatever_a_power_failure_leaves_of_a_write_recovers_searched_longer(name):
+def test_whatever_a_power_failure_leaves_of_a_write_recovers_searched_longer(name: Any) -> None:
     no_disk_is_broken((CASES | MORE_CASES)[name], most=64, limit=60 * TIMES, seed=SEED, moments=25 * TIMES)
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", LARGE)
-def test_whatever_a_power_failure_leaves_of_a_large_write_recovers(name):
+def test_whatever_a_power_failure_leaves_of_a_large_write_recovers(name: Any) -> None:
     no_disk_is_broken(LARGE[name], most=3, limit=60 * TIMES, seed=SEED, moments=25 * TIMES)
 
 
-def unsynced(recorder, paths):
+def unsynced(recorder: Any, paths: Any) -> None:
     """Take every sync of some files and folders out of what was recorded."""
     numbers = {}
     for event in recorder.events:
@@ -116,7 +118,7 @@ def unsynced(recorder, paths):
 
 @pytest.mark.parametrize("name", ["new", pytest.param("existing", marks=pytest.mark.heavy)])
 @pytest.mark.parametrize("what", ["", "out.h5.writing", "manifest.json", "log", "journal", FILE])
-def test_without_one_of_the_syncs_a_disk_is_broken(name, what):
+def test_without_one_of_the_syncs_a_disk_is_broken(name: str, what: Any) -> None:
     case = CASES[name]
     recorder = recorded(case)
     unsynced(recorder, [what])
@@ -127,13 +129,13 @@ def test_without_one_of_the_syncs_a_disk_is_broken(name, what):
     assert broken(case, recorder, dict(found), most=1)
 
 
-def second_call(how):
+def second_call(how: Any) -> Callable[..., Any]:
     """Return what is done about a write that was cut off, in a folder."""
     calls = {"recover": dask_chunkio.recover, "discard": dask_chunkio.discard}
     return lambda root: calls[how](os.path.join(root, FILE))
 
 
-def cut_off_twice(name, how, *, died, most, cuts, upto=None, limit=None):
+def cut_off_twice(name: Any, how: Any, *, died: Any, most: Any, cuts: Any, upto: Any = None, limit: Any = None) -> None:
     """A write is cut off, `how` brings it into order, and the power fails while it does.
 
     The first cut is the end of the process, which leaves what it wrote in the system's memory, or of the power.
@@ -170,7 +172,7 @@ def cut_off_twice(name, how, *, died, most, cuts, upto=None, limit=None):
     assert checked
 
 
-def broken_old(case, found):
+def broken_old(case: Any, found: Any) -> list[Any]:
     old = case.old()
     with without_pauses():
         for disk, count, what in found.values():
@@ -184,10 +186,10 @@ def broken_old(case, found):
 HOWS = ("resume", "recover", "discard")
 
 
-def third_turn(after):
+def third_turn(after: Any) -> Any:
     """Return where the third transaction has written its log, or so many events later."""
 
-    def cuts(events):
+    def cuts(events: Any) -> list[Any]:
         # The log is the only file that is emptied again and again.
         emptied = [event[1] for event in events if event[0] == "size" and event[2] == 0]
         log = max(set(emptied), key=emptied.count)
@@ -199,11 +201,11 @@ def third_turn(after):
 
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("after", [0, 4])
-def test_the_power_may_fail_while_a_write_whose_process_died_is_brought_into_order(how, after):
+def test_the_power_may_fail_while_a_write_whose_process_died_is_brought_into_order(how: Any, after: int) -> None:
     cut_off_twice("existing", how, died=True, most=3, cuts=third_turn(after), upto=12)
 
 
-def entered(events):
+def entered(events: Any) -> Any:
     """Return where a transaction's records are in the journal, and its ``fsync`` has not been made."""
     created = (event for event in events if event[0] == "create" and event[2] == "journal")
     journal = next(created)[3]
@@ -212,16 +214,16 @@ def entered(events):
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_records_that_a_process_left_in_memory_reach_the_disk_before_their_log_is_emptied(how):
+def test_records_that_a_process_left_in_memory_reach_the_disk_before_their_log_is_emptied(how: Any) -> None:
     cut_off_twice("existing", how, died=True, most=3, cuts=entered, upto=12)
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_the_power_may_fail_again_while_a_write_is_brought_into_order(how):
+def test_the_power_may_fail_again_while_a_write_is_brought_into_order(how: Any) -> None:
     cut_off_twice("existing", how, died=False, most=3, cuts=third_turn(4), upto=12)
 
 
-def anywhere(count):
+def anywhere(count: Any) -> Callable[..., Any]:
     return lambda events: some_of(range(5, len(events)), count, Random(SEED))
 
 
@@ -229,12 +231,14 @@ def anywhere(count):
 @pytest.mark.parametrize("name", ["new", "existing"])
 @pytest.mark.parametrize("died", [True, False])
 @pytest.mark.parametrize("how", HOWS)
-def test_the_power_may_fail_while_a_write_is_brought_into_order_searched_longer(name, how, died):
+def test_the_power_may_fail_while_a_write_is_brought_into_order_searched_longer(
+    name: str, how: Any, died: bool
+) -> None:
     cut_off_twice(name, how, died=died, most=1, cuts=anywhere(4 * TIMES), limit=10 * TIMES)
 
 
 @pytest.mark.parametrize("name", ["new", "replaced"])
-def test_a_new_file_that_has_its_name_is_whole_even_where_commits_do_not_wait_for_the_disk(name):
+def test_a_new_file_that_has_its_name_is_whole_even_where_commits_do_not_wait_for_the_disk(name: str) -> None:
     case = replace(CASES[name], durability="process")
     recorder, old = recorded(case), case.old()
     named = 0

@@ -3,6 +3,8 @@
 import os
 import random
 import textwrap
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,11 +20,11 @@ SCRIPT = "tests.support.replay.replay_writes"
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory):
+def library(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return build(tmp_path_factory.mktemp("recorder"))
 
 
-def recorded(library, folder, program):
+def recorded(library: Any, folder: Any, program: Any) -> tuple[Any, ...]:
     root = folder / "root"
     root.mkdir()
     (root / "old").write_bytes(b"old")
@@ -68,14 +70,14 @@ EVERYTHING = """
 """
 
 
-def test_what_is_replayed_is_what_is_on_the_disk(library, tmp_path):
+def test_what_is_replayed_is_what_is_on_the_disk(library: Any, tmp_path: Path) -> None:
     calls, replayed, found = recorded(library, tmp_path, EVERYTHING)
     assert replayed.key == found.key
     kinds = {call.kind for call in calls}
     assert kinds == {"create", "write", "size", "rename", "link", "remove", "mkdir", "fsync", "mode"}
 
 
-def test_processes_and_threads_are_recorded_in_the_order_of_the_kernel(library, tmp_path):
+def test_processes_and_threads_are_recorded_in_the_order_of_the_kernel(library: Any, tmp_path: Path) -> None:
     program = """
         import os, sys, threading
         path = os.path.join(sys.argv[1], "old")
@@ -99,12 +101,12 @@ def test_processes_and_threads_are_recorded_in_the_order_of_the_kernel(library, 
 @pytest.mark.parametrize(
     "program", ["os.truncate(path, 1)", "os.symlink(path, path + '2')", "mmap.mmap(os.open(path, os.O_RDWR), 3)"]
 )
-def test_what_cannot_be_replayed_is_an_error(library, tmp_path, program):
+def test_what_cannot_be_replayed_is_an_error(library: Any, tmp_path: Path, program: str) -> None:
     with pytest.raises(AssertionError, match="cannot be replayed"):
         recorded(library, tmp_path, f"import mmap, os, sys; path = sys.argv[1] + '/old'; {program}")
 
 
-def test_a_call_that_goes_past_the_recorder_shows(library, tmp_path):
+def test_a_call_that_goes_past_the_recorder_shows(library: Any, tmp_path: Path) -> None:
     program = """
         import ctypes, os, sys
         file = os.open(sys.argv[1] + "/old", os.O_RDWR)
@@ -114,17 +116,17 @@ def test_a_call_that_goes_past_the_recorder_shows(library, tmp_path):
     assert replayed.key != found.key
 
 
-def replay(seed, *words):
+def replay(seed: int, *words: Any) -> Any:
     done = run_python("-m", SCRIPT, "--seed", seed, *words)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     return done.stdout
 
 
-def test_a_few_states():
+def test_a_few_states() -> None:
     assert " 0 failed" in replay(1, "--most", "5", "append, region and new")
 
 
 @pytest.mark.heavy
-def test_many_states():
+def test_many_states() -> None:
     seed = random.SystemRandom().randrange(1 << 30)
     replay(seed, "--most", str(15 * TIMES), *random.Random(seed).sample(list(CASES), 4))

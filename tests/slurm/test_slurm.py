@@ -5,6 +5,9 @@ import contextlib
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -27,13 +30,13 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def slurm(tmp_path_factory):
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with daemons.running(tmp_path_factory.mktemp("slurm")):
         yield
 
 
 @contextlib.contextmanager
-def cluster_of(folder, *extra):
+def cluster_of(folder: Any, *extra: Any) -> Iterator[tuple[Any, ...]]:
     with (
         jobqueue.SLURMCluster(
             cores=1,
@@ -54,16 +57,16 @@ def cluster_of(folder, *extra):
 
 
 @pytest.fixture
-def pool():
+def pool() -> Iterator[Any]:
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         yield pool
 
 
-def written(pool, folder, client, free):
+def written(pool: Any, folder: Any, client: Any, free: Any) -> Any:
     return pool.submit(dcio.to_hdf5, folder / "out.h5", "/x", source(folder, free), scheduler=client, **LAYOUT)
 
 
-def check(folder, lost=0):
+def check(folder: Any, lost: int = 0) -> None:
     with h5py.File(folder / "out.h5") as file:
         np.testing.assert_array_equal(file["x"][...], data(BUFFERS), strict=True)
     assert not (folder / "out.h5.writing").exists()
@@ -71,11 +74,11 @@ def check(folder, lost=0):
     assert len(again) <= BUFFERS + lost, again
 
 
-def jobs():
+def jobs() -> Any:
     return call("squeue", "-h", "-t", "RUNNING", "-o", "%i").split()
 
 
-def test_a_write(tmp_path, pool):
+def test_a_write(tmp_path: Path, pool: Any) -> None:
     with cluster_of(tmp_path) as (cluster, client):
         cluster.scale(jobs=2)
         client.wait_for_workers(2, timeout=60)
@@ -88,7 +91,7 @@ def test_a_write(tmp_path, pool):
     assert os.getpid() not in readers(tmp_path)
 
 
-def test_a_job_is_cancelled_in_the_middle(tmp_path, pool):
+def test_a_job_is_cancelled_in_the_middle(tmp_path: Path, pool: Any) -> None:
     with cluster_of(tmp_path) as (cluster, client):
         cluster.scale(jobs=2)
         client.wait_for_workers(2, timeout=60)
@@ -101,7 +104,7 @@ def test_a_job_is_cancelled_in_the_middle(tmp_path, pool):
     check(tmp_path, lost=1)
 
 
-def test_workers_reach_the_end_of_their_lifetime(tmp_path, pool):
+def test_workers_reach_the_end_of_their_lifetime(tmp_path: Path, pool: Any) -> None:
     with cluster_of(tmp_path, "--lifetime", "6s", "--lifetime-stagger", "1s") as (cluster, client):
         cluster.adapt(minimum_jobs=2, maximum_jobs=2, interval="500ms")
         client.wait_for_workers(2, timeout=60)
@@ -112,7 +115,7 @@ def test_workers_reach_the_end_of_their_lifetime(tmp_path, pool):
     check(tmp_path, lost=2 * len(readers(tmp_path)))
 
 
-def test_an_adaptive_cluster_grows_from_one_job_to_three(tmp_path, pool):
+def test_an_adaptive_cluster_grows_from_one_job_to_three(tmp_path: Path, pool: Any) -> None:
     with cluster_of(tmp_path) as (cluster, client):
         cluster.adapt(minimum_jobs=1, maximum_jobs=3, interval="500ms", target_duration="1s")
         client.wait_for_workers(1, timeout=60)
@@ -124,7 +127,7 @@ def test_an_adaptive_cluster_grows_from_one_job_to_three(tmp_path, pool):
     check(tmp_path, lost=3)
 
 
-def test_a_batch_job_that_is_requeued_goes_on(tmp_path):
+def test_a_batch_job_that_is_requeued_goes_on(tmp_path: Path) -> None:
     script = tmp_path / "job.sh"
     command = shlex.join(python("-m", "tests.support.slurm.batch_write", tmp_path))
     script.write_text(f"#!/bin/bash\nexec {command}\n")

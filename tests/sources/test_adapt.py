@@ -1,3 +1,5 @@
+from typing import Any
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -18,13 +20,13 @@ NUMBERS = np.arange(6).reshape(2, 3)
 class Wrapper:
     """A named array, as xarray has it: dask's collection protocol, and the array inside."""
 
-    def __init__(self, data):
+    def __init__(self, data: Any) -> None:
         self.data, self.shape, self.dtype = data, data.shape, data.dtype
 
-    def __dask_graph__(self):
+    def __dask_graph__(self) -> Any:
         return self.data.__dask_graph__() if isinstance(self.data, da.Array) else None
 
-    def __getitem__(self, selection):
+    def __getitem__(self, selection: Any) -> Any:
         return self.data[selection]
 
 
@@ -48,7 +50,7 @@ class Wrapper:
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else type(value).__name__,
 )
-def test_the_adapter_that_fits(value, kind):
+def test_the_adapter_that_fits(value: Any, kind: Any) -> None:
     assert type(as_source(value, "/x")) is kind
 
 
@@ -56,12 +58,12 @@ def test_the_adapter_that_fits(value, kind):
     "value",
     [None, {"a": 1}, {1, 2}, [[1], [2, 3]], ["a", 1, None], ["a", b"b"], [None], object(), lambda: 1],
 )
-def test_anything_else_is_refused_with_its_type_and_what_to_give(value):
+def test_anything_else_is_refused_with_its_type_and_what_to_give(value: Any) -> None:
     with pytest.raises(ArgumentTypeError, match=f"^/x: cannot write a {type(value).__name__}; give a Generic"):
         as_source(value, "/x")
 
 
-def test_modes_of_reading():
+def test_modes_of_reading() -> None:
     for mode in (None, "concurrent", "serial", "ordered"):
         check_read_mode(mode, "/x")
     for mode in ("Serial", "", 1, "parallel"):
@@ -69,13 +71,13 @@ def test_modes_of_reading():
             check_read_mode(mode, "/x")
 
 
-def test_a_dask_array_of_unknown_length():
+def test_a_dask_array_of_unknown_length() -> None:
     array = da.from_array(np.arange(6), chunks=3)
     with pytest.raises(ArgumentError, match="compute_chunk_sizes"):
         as_source(array[array > 2], "/x")
 
 
-def test_a_dask_array_in_words():
+def test_a_dask_array_in_words() -> None:
     array = da.from_array(np.arange(60).reshape(6, 10), chunks=((1, 3, 2), (4, 6)))
     source = as_source(array, "/x")
     assert (source.shape, source.dtype, source.read_mode) == ((6, 10), np.dtype("int64"), "concurrent")

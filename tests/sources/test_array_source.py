@@ -2,6 +2,9 @@ import pickle
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import h5py
@@ -32,7 +35,7 @@ while True:
 
 
 @pytest.fixture(scope="module")
-def reader():
+def reader() -> Iterator[Any]:
     command = [sys.executable, "-c", READER]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         yield process
@@ -41,10 +44,10 @@ def reader():
 
 
 @pytest.fixture
-def in_another_process(reader):
+def in_another_process(reader: Any) -> Any:
     """Read by a process that knows nothing but the pickles."""
 
-    def read(sources):
+    def read(sources: Any) -> Any:
         pickle.dump((sources, SELECTION), reader.stdin)
         reader.stdin.flush()
         return pickle.load(reader.stdout)
@@ -53,17 +56,17 @@ def in_another_process(reader):
 
 
 @pytest.fixture
-def raw(tmp_path):
+def raw(tmp_path: Path) -> Any:
     path = tmp_path / "raw.bin"
     path.write_bytes(b"header.." + DATA.tobytes())
     return path
 
 
-def mapped(path, mode="r", dtype="<i4", shape=SHAPE):
+def mapped(path: Any, mode: str = "r", dtype: str = "<i4", shape: Any = SHAPE) -> Any:
     return np.memmap(path, dtype, mode, 8, shape)
 
 
-def test_memory_maps_travel_by_name(raw, in_another_process):
+def test_memory_maps_travel_by_name(raw: Any, in_another_process: Any) -> None:
     whole = mapped(raw)
     views = {
         "whole": whole,
@@ -86,14 +89,16 @@ def test_memory_maps_travel_by_name(raw, in_another_process):
         np.testing.assert_array_equal(found, view[SELECTION], err_msg=name)
 
 
-def test_what_was_written_through_the_map_is_seen(raw, in_another_process):
+def test_what_was_written_through_the_map_is_seen(raw: Any, in_another_process: Any) -> None:
     whole = mapped(raw, "r+")
     whole[12, 5] = -1
     (found,) = in_another_process([ArraySource(whole)])
     assert found[2, 2] == -1
 
 
-def test_a_map_by_a_relative_name_is_found_from_elsewhere(raw, monkeypatch, in_another_process):
+def test_a_map_by_a_relative_name_is_found_from_elsewhere(
+    raw: Any, monkeypatch: pytest.MonkeyPatch, in_another_process: Any
+) -> None:
     monkeypatch.chdir(raw.parent)
     source = ArraySource(mapped(raw.name))
     monkeypatch.chdir("/")
@@ -101,7 +106,7 @@ def test_a_map_by_a_relative_name_is_found_from_elsewhere(raw, monkeypatch, in_a
     np.testing.assert_array_equal(found, DATA[SELECTION])
 
 
-def test_what_a_file_does_not_show_travels_as_its_elements(raw, in_another_process):
+def test_what_a_file_does_not_show_travels_as_its_elements(raw: Any, in_another_process: Any) -> None:
     private = mapped(raw, "c")
     private[10:20] = 7
     copy = mapped(raw).copy()
@@ -116,7 +121,7 @@ def test_what_a_file_does_not_show_travels_as_its_elements(raw, in_another_proce
             assert len(pickle.dumps(part)) < SMALL + array[SELECTION].nbytes
 
 
-def test_the_mask_over_a_memory_map_is_not_lost(raw, in_another_process):
+def test_the_mask_over_a_memory_map_is_not_lost(raw: Any, in_another_process: Any) -> None:
     """The elements under it are not what its owner means."""
     masked = np.ma.masked_array(mapped(raw), mask=DATA % 2 == 0)
     source = ArraySource(masked)
@@ -124,13 +129,13 @@ def test_the_mask_over_a_memory_map_is_not_lost(raw, in_another_process):
     assert np.ma.is_masked(found)
 
 
-def test_parts_of_memory_are_views_here():
+def test_parts_of_memory_are_views_here() -> None:
     source = ArraySource(DATA)
     assert np.shares_memory(source.part(SELECTION).read(SELECTION), DATA)
     assert np.shares_memory(source.read(SELECTION), DATA)
 
 
-def test_parts_of_memory_travel_with_the_bytes_between_their_fields():
+def test_parts_of_memory_travel_with_the_bytes_between_their_fields() -> None:
     """numpy's pickle of a view leaves them out, and what was in memory before gets into the file."""
     data = np.zeros((2, 300), np.dtype([("a", "i1"), ("b", "<f8")], align=True))
     data.view("u1")[...] = 0xAA
@@ -142,7 +147,7 @@ def test_parts_of_memory_travel_with_the_bytes_between_their_fields():
 
 @pytest.mark.parametrize("fields", [[("a", "i1"), ("b", "<f8")], "<i4"])
 @pytest.mark.parametrize("shape", [(), (0,), (2, 0), (3, 4)])
-def test_parts_of_memory_keep_their_shape_whatever_it_is(shape, fields):
+def test_parts_of_memory_keep_their_shape_whatever_it_is(shape: tuple[Any, ...], fields: list[Any] | str) -> None:
     """A scalar is an array of no dimensions: indexed, numpy would make an element of it, of another kind and size."""
     dtype = np.dtype(fields, align=True)
     data = np.ndarray(shape, dtype, np.random.default_rng(1).bytes(200))
@@ -154,7 +159,7 @@ def test_parts_of_memory_keep_their_shape_whatever_it_is(shape, fields):
         assert found.tobytes() == data.tobytes()
 
 
-def test_hdf5_datasets_travel_by_name(tmp_path, in_another_process):
+def test_hdf5_datasets_travel_by_name(tmp_path: Path, in_another_process: Any) -> None:
     path = tmp_path / "in.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("group/x", data=DATA, chunks=(50, 50), compression="gzip")
@@ -168,7 +173,7 @@ def test_hdf5_datasets_travel_by_name(tmp_path, in_another_process):
 
 
 @pytest.mark.parametrize("mode", ["r+", "a", "w"])
-def test_a_file_that_is_open_for_writing_cannot_be_read_elsewhere(tmp_path, mode):
+def test_a_file_that_is_open_for_writing_cannot_be_read_elsewhere(tmp_path: Path, mode: str) -> None:
     with h5py.File(tmp_path / "in.h5", "w") as file:
         file["x"] = DATA
     with h5py.File(tmp_path / "in.h5", mode) as file:
@@ -181,7 +186,7 @@ def test_a_file_that_is_open_for_writing_cannot_be_read_elsewhere(tmp_path, mode
 
 
 @pytest.mark.parametrize("where", ["core", "file object", "anonymous"])
-def test_a_dataset_without_a_place_in_a_named_file_cannot_be_read_elsewhere(tmp_path, where):
+def test_a_dataset_without_a_place_in_a_named_file_cannot_be_read_elsewhere(tmp_path: Path, where: str) -> None:
     with open(tmp_path / "in.h5", "w+b") as stream:
         opened = {
             "core": lambda: h5py.File("name", "w", driver="core", backing_store=False),
@@ -194,7 +199,7 @@ def test_a_dataset_without_a_place_in_a_named_file_cannot_be_read_elsewhere(tmp_
                 pickle.dumps(source)
 
 
-def test_zarr_arrays_travel_by_name(tmp_path, in_another_process):
+def test_zarr_arrays_travel_by_name(tmp_path: Path, in_another_process: Any) -> None:
     array = zarr.create_array(tmp_path / "in.zarr", shape=SHAPE, dtype="<i4", chunks=(100, 100))
     array[...] = DATA
     source = ArraySource(array)
@@ -211,18 +216,18 @@ class Foreign:
     shape = np.int64(3), 4
     dtype = "i2"
 
-    def __getitem__(self, selection):
+    def __getitem__(self, selection: Any) -> Any:
         return np.zeros(self.shape, "i2")[selection].tolist()
 
 
-def test_an_unknown_array_is_read_one_at_a_time():
+def test_an_unknown_array_is_read_one_at_a_time() -> None:
     source = ArraySource(Foreign())
     assert (source.shape, source.dtype, source.read_mode) == ((3, 4), np.dtype("i2"), "serial")
     assert source.read((slice(0, 1), slice(0, 2))).tolist() == [[0, 0]]
     assert source.file_name is None
 
 
-def test_known_arrays_are_read_concurrently(raw, tmp_path):
+def test_known_arrays_are_read_concurrently(raw: Any, tmp_path: Path) -> None:
     array = zarr.create_array(tmp_path / "in.zarr", shape=(3,), dtype="i2")
     with h5py.File("name", "w", driver="core", backing_store=False) as file:
         for known in (DATA, mapped(raw), file.create_dataset("x", data=DATA), array):
@@ -230,13 +235,13 @@ def test_known_arrays_are_read_concurrently(raw, tmp_path):
 
 
 @pytest.mark.parametrize("chunks", [None, ((3, 3), (2, 2)), (3,), "auto", (3, None)])
-def test_chunks_that_are_no_shape_are_left_alone(chunks):
+def test_chunks_that_are_no_shape_are_left_alone(chunks: Any) -> None:
     array = Foreign()
     array.chunks = chunks
     assert ArraySource(array).shapes.block is None
 
 
-def test_what_is_no_array(tmp_path):
+def test_what_is_no_array(tmp_path: Path) -> None:
     assert not any(map(is_array_like, ([1], 3, "x", None, tmp_path)))
     array = Foreign()
     array.dtype = "category"
@@ -244,7 +249,7 @@ def test_what_is_no_array(tmp_path):
         ArraySource(array)
 
 
-def test_a_source_comes_back_from_a_pickle_as_it_went():
+def test_a_source_comes_back_from_a_pickle_as_it_went() -> None:
     source = ArraySource(DATA)
     found = cloudpickle.loads(cloudpickle.dumps(source))
     assert (found.shape, found.dtype, found.read_mode) == (source.shape, source.dtype, source.read_mode)

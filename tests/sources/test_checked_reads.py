@@ -1,5 +1,8 @@
 """Whatever comes out of a source that is not what a buffer has to be."""
 
+from pathlib import Path
+from typing import Any
+
 import dask.array as da
 import h5py
 import numpy as np
@@ -15,24 +18,24 @@ WHERE = r"^/x, buffer 1, selection \[3:6, 0:6\]: "
 SHAPES = {"buffer_shape": (3, 6), "chunk_shape": (3, 2)}
 
 
-def second(wrong):
+def second(wrong: Any) -> Any:
     """An iterator whose second buffer is `wrong` of what is right."""
 
-    def data(selection):
+    def data(selection: Any) -> Any:
         right = numbers()[selection]
         return wrong(right) if selection[0].start == 3 else right
 
     return Describing(data=data, **SHAPES)
 
 
-def raising(error):
-    def wrong(_):
+def raising(error: Any) -> Any:
+    def wrong(_: Any) -> None:
         raise error
 
     return wrong
 
 
-def masked(right):
+def masked(right: Any) -> Any:
     return np.ma.masked_less(right, 20)
 
 
@@ -59,14 +62,16 @@ WRONG = {
 
 @pytest.mark.parametrize(("wrong", "error", "message"), WRONG.values(), ids=WRONG)
 @pytest.mark.parametrize("read", ["concurrent", "serial", "ordered"])
-def test_what_is_wrong_is_named_with_dataset_buffer_and_selection(target, wrong, error, message, read):
+def test_what_is_wrong_is_named_with_dataset_buffer_and_selection(
+    target: Path, wrong: Any, error: Any, message: Any, read: str
+) -> None:
     with pytest.raises(error, match=WHERE + ".*" + message):
         dcio.to_hdf5(target, "/x", second(wrong), read=read, scheduler="synchronous")
     assert not target.exists()
 
 
 @pytest.mark.parametrize(("wrong", "error", "message"), [WRONG["a row"], WRONG["floats"]], ids=["a row", "floats"])
-def test_it_comes_whole_out_of_a_process(target, wrong, error, message):
+def test_it_comes_whole_out_of_a_process(target: Path, wrong: Any, error: Any, message: Any) -> None:
     with pytest.raises(error, match=WHERE + ".*" + message):
         dcio.to_hdf5(target, "/x", second(wrong), scheduler="processes")
 
@@ -85,7 +90,7 @@ RIGHT = {
 
 @pytest.mark.parametrize("other", RIGHT.values(), ids=RIGHT)
 @pytest.mark.parametrize("read", ["concurrent", "ordered"])
-def test_what_means_the_same_is_written(target, other, read):
+def test_what_means_the_same_is_written(target: Path, other: Any, read: str) -> None:
     dcio.to_hdf5(target, "/x", second(other), read=read, scheduler="synchronous")
     with h5py.File(target) as file:
         np.testing.assert_array_equal(file["x"][...], numbers(), strict=True)
@@ -99,7 +104,7 @@ def test_what_means_the_same_is_written(target, other, read):
         (masked, SourceError, "masked"),
     ],
 )
-def test_blocks_of_a_dask_array_are_checked_too(target, block, error, message):
+def test_blocks_of_a_dask_array_are_checked_too(target: Path, block: Any, error: Any, message: str) -> None:
     array = da.from_array(numbers(), chunks=(3, 6)).map_blocks(
         lambda data, block_info=None: block(data) if block_info[0]["chunk-location"] == (1, 0) else data,
         dtype="i2",
@@ -109,21 +114,21 @@ def test_blocks_of_a_dask_array_are_checked_too(target, block, error, message):
         dcio.to_hdf5(target, "/x", array, chunks=(3, 2), scheduler="synchronous")
 
 
-def test_masked_arrays_given_whole(target):
+def test_masked_arrays_given_whole(target: Path) -> None:
     with pytest.raises(SourceError, match="masked elements"):
         dcio.to_hdf5(target, "/x", masked(numbers()), scheduler="synchronous")
 
 
-def test_a_source_error_of_the_users_own_is_left_as_it_is():
+def test_a_source_error_of_the_users_own_is_left_as_it_is() -> None:
     class Reader:
-        def read(self, _):
+        def read(self, _: Any) -> None:
             raise SourceError("mine")
 
     with pytest.raises(SourceError, match=r"^mine$"):
         read_checked(Reader(), (slice(0, 1),), (I2, I2), "/x")
 
 
-def test_what_was_announced_and_what_is_stored_are_both_welcome():
+def test_what_was_announced_and_what_is_stored_are_both_welcome() -> None:
     for dtype in (I2, F4):
         assert check_buffer(np.zeros(3, dtype), (3,), (I2, F4), "/x").dtype == dtype
     with pytest.raises(CastError):
@@ -139,7 +144,7 @@ def test_what_was_announced_and_what_is_stored_are_both_welcome():
         (h5py.string_dtype(), "text"),
     ],
 )
-def test_what_h5py_notes_in_a_dtype_is_not_lost_with_a_scalar(announced, found):
+def test_what_h5py_notes_in_a_dtype_is_not_lost_with_a_scalar(announced: Any, found: Any) -> None:
     checked = check_buffer(found, (), (announced, announced), "/x")
     assert (checked.dtype, checked.dtype.metadata) == (announced, announced.metadata)
     assert checked == found

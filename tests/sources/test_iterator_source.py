@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hdmf.data_utils import GenericDataChunkIterator as HdmfIterator
@@ -8,22 +10,22 @@ from tests.support.iterators import Describing, FromArray, numbers, quarters
 
 
 class Theirs(HdmfIterator):
-    def __init__(self, array, **keywords):
+    def __init__(self, array: Any, **keywords: Any) -> None:
         self.array = array
         super().__init__(**keywords)
 
-    def _get_data(self, selection):
+    def _get_data(self, selection: Any) -> Any:
         return self.array[selection]
 
-    def _get_maxshape(self):
+    def _get_maxshape(self) -> Any:
         return self.array.shape
 
-    def _get_dtype(self):
+    def _get_dtype(self) -> Any:
         return self.array.dtype
 
 
 @pytest.mark.parametrize("kind", [FromArray, Theirs])
-def test_ours_and_hdmfs(kind):
+def test_ours_and_hdmfs(kind: Any) -> None:
     iterator = kind(numbers(), buffer_shape=(6, 6), chunk_shape=(3, 2))
     assert is_iterator(iterator)
     source = IteratorSource(iterator)
@@ -37,22 +39,22 @@ def test_ours_and_hdmfs(kind):
 
 @pytest.mark.parametrize("kind", [FromArray, Theirs])
 @pytest.mark.parametrize("keywords", [{}, {"buffer_gb": 1.0}, {"chunk_mb": 1.0}])
-def test_a_buffer_that_nobody_chose_may_be_split(kind, keywords):
+def test_a_buffer_that_nobody_chose_may_be_split(kind: Any, keywords: dict[str, Any]) -> None:
     assert not IteratorSource(kind(numbers((4000, 60)), **keywords)).shapes.is_fixed
 
 
-def test_a_buffer_that_was_chosen_is_kept():
+def test_a_buffer_that_was_chosen_is_kept() -> None:
     assert IteratorSource(FromArray(numbers(), buffer_shape=(12, 6), chunk_shape=(3, 2))).shapes.is_fixed
 
 
-def test_only_ours_documents_that_it_may_be_called_from_several_threads():
+def test_only_ours_documents_that_it_may_be_called_from_several_threads() -> None:
     assert IteratorSource(quarters()).read_mode == "concurrent"
     assert IteratorSource(Theirs(numbers())).read_mode == "serial"
 
 
 @pytest.mark.parametrize("base", [FromArray, Theirs])
 @pytest.mark.parametrize("module", ["neuroconv", "neuroconv.datainterfaces.behavior.video.video_utils"])
-def test_an_iterator_that_is_known_to_ignore_its_selection_is_read_in_order(base, module):
+def test_an_iterator_that_is_known_to_ignore_its_selection_is_read_in_order(base: Any, module: str) -> None:
     known = type("VideoDataChunkIterator", (base,), {"__module__": module})
     derived = type("MyVideo", (known,), {"__module__": "__main__"})
     assert IteratorSource(known(numbers())).read_mode == "ordered"
@@ -61,15 +63,15 @@ def test_an_iterator_that_is_known_to_ignore_its_selection_is_read_in_order(base
     assert IteratorSource(namesake(numbers())).read_mode == "serial"
 
 
-def test_display_progress_is_what_the_user_asked_for():
+def test_display_progress_is_what_the_user_asked_for() -> None:
     assert IteratorSource(quarters(display_progress=True)).display_progress is True
 
 
-def test_any_object_with_the_methods_will_do():
+def test_any_object_with_the_methods_will_do() -> None:
     class Plain:
         maxshape, dtype, chunk_shape, buffer_shape = (4,), "int16", [2], [np.int64(4)]
 
-        def _get_data(self, selection):
+        def _get_data(self, selection: Any) -> Any:
             return np.arange(4, dtype="i2")[selection]
 
     assert is_iterator(Plain())
@@ -79,13 +81,13 @@ def test_any_object_with_the_methods_will_do():
 
 
 @pytest.mark.parametrize("lacking", ["_get_data", "maxshape", "dtype", "chunk_shape", "buffer_shape"])
-def test_what_lacks_one_of_them_is_none(lacking):
+def test_what_lacks_one_of_them_is_none(lacking: str) -> None:
     names = {"_get_data": print, "maxshape": (1,), "dtype": "i2", "chunk_shape": (1,), "buffer_shape": (1,)}
     del names[lacking]
     assert not is_iterator(type("Almost", (), names)())
 
 
-def test_an_axis_without_an_end_is_refused():
+def test_an_axis_without_an_end_is_refused() -> None:
     class Endless:
         maxshape, dtype, chunk_shape, buffer_shape = (None, 4), "int16", (2, 4), (4, 4)
 
@@ -93,5 +95,5 @@ def test_an_axis_without_an_end_is_refused():
         IteratorSource(Endless())
 
 
-def test_dtypes_given_as_words():
+def test_dtypes_given_as_words() -> None:
     assert IteratorSource(Describing(dtype="int16")).dtype == np.dtype("int16")

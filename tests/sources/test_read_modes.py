@@ -2,6 +2,9 @@
 
 import contextlib
 import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import dask
 import h5py
@@ -21,12 +24,12 @@ NEVER = 0.3
 
 
 @pytest.fixture(autouse=True)
-def two_threads():
+def two_threads() -> Iterator[None]:
     with dask.config.set(num_workers=2, scheduler="threads"):
         yield
 
 
-def written(target, source, **keywords):
+def written(target: Any, source: Any, **keywords: Any) -> Any:
     dcio.to_hdf5(target, "/x", source, chunks=(2, 3), buffer_shape=(2, 6), **keywords)
     with h5py.File(target) as file:
         return file["x"][...]
@@ -35,11 +38,11 @@ def written(target, source, **keywords):
 class SharedPosition:
     """Seeks, and then reads from wherever it stands: a second caller in between moves it."""
 
-    def __init__(self, *arguments, **keywords):
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
         self.meeting = threading.Barrier(2, timeout=NEVER)
         super().__init__(*arguments, **keywords)
 
-    def _get_data(self, selection):
+    def _get_data(self, selection: Any) -> Any:
         self.position = selection[0].start
         with contextlib.suppress(threading.BrokenBarrierError):
             self.meeting.wait()
@@ -50,11 +53,11 @@ class SharedPosition:
 class Frames:
     """Returns the next frame, whatever is asked for; the first caller is overtaken if another is let in."""
 
-    def __init__(self, *arguments, **keywords):
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
         self.overtaken, self.frame, self.threads = threading.Event(), 0, set()
         super().__init__(*arguments, **keywords)
 
-    def _get_data(self, selection):
+    def _get_data(self, selection: Any) -> Any:
         self.threads.add(threading.get_ident())
         if selection[0].start == 0:
             self.overtaken.wait(NEVER)
@@ -65,14 +68,14 @@ class Frames:
 
 
 class Theirs(HdmfIterator):
-    def __init__(self, array, **keywords):
+    def __init__(self, array: Any, **keywords: Any) -> None:
         self.array = array
         super().__init__(**keywords)
 
-    def _get_maxshape(self):
+    def _get_maxshape(self) -> Any:
         return self.array.shape
 
-    def _get_dtype(self):
+    def _get_dtype(self) -> Any:
         return self.array.dtype
 
 
@@ -95,43 +98,43 @@ class OurFrames(Frames, FromArray):
 DATA = numbers(SHAPE)
 
 
-def test_serial_lets_one_caller_in_at_a_time(target):
+def test_serial_lets_one_caller_in_at_a_time(target: Path) -> None:
     found = written(target, OurSharedPosition(DATA, **SHAPES), read="serial")
     np.testing.assert_array_equal(found, DATA)
 
 
-def test_somebody_elses_iterator_is_serial_by_default(target):
+def test_somebody_elses_iterator_is_serial_by_default(target: Path) -> None:
     found = written(target, TheirSharedPosition(DATA, **SHAPES))
     np.testing.assert_array_equal(found, DATA)
 
 
-def test_ordered_calls_one_after_the_other_in_one_thread(target):
+def test_ordered_calls_one_after_the_other_in_one_thread(target: Path) -> None:
     source = OurFrames(DATA, **SHAPES)
     np.testing.assert_array_equal(written(target, source, read="ordered"), DATA)
     assert len(source.threads) == 1
 
 
-def test_a_known_reader_of_frames_is_ordered_by_default(target):
+def test_a_known_reader_of_frames_is_ordered_by_default(target: Path) -> None:
     known = type("VideoDataChunkIterator", (TheirFrames,), {"__module__": "neuroconv.tools"})
     np.testing.assert_array_equal(written(target, known(DATA, **SHAPES)), DATA)
 
 
 @pytest.mark.parametrize("kind", [OurSharedPosition, OurFrames])
-def test_ours_is_concurrent_by_default_and_these_sources_do_go_wrong_then(target, kind):
+def test_ours_is_concurrent_by_default_and_these_sources_do_go_wrong_then(target: Path, kind: Any) -> None:
     """Were they right here, the tests above could not fail."""
     assert (written(target, kind(DATA, **SHAPES)) != DATA).any()
 
 
 @pytest.mark.parametrize("kind", [TheirSharedPosition, TheirFrames])
-def test_the_user_has_the_last_word(target, kind):
+def test_the_user_has_the_last_word(target: Path, kind: Any) -> None:
     assert (written(target, kind(DATA, **SHAPES), read="concurrent") != DATA).any()
 
 
-def test_concurrent_lets_several_in(target):
+def test_concurrent_lets_several_in(target: Path) -> None:
     both = threading.Barrier(2, timeout=60)
 
     class Meeting(FromArray):
-        def _get_data(self, selection):
+        def _get_data(self, selection: Any) -> Any:
             both.wait()
             return super()._get_data(selection)
 
@@ -140,13 +143,15 @@ def test_concurrent_lets_several_in(target):
 
 @pytest.mark.parametrize("read", ["serial", "ordered"])
 @pytest.mark.parametrize("base", [FromArray, Theirs])
-def test_one_array_that_is_filled_anew_for_each_call(target, read, base, monkeypatch):
+def test_one_array_that_is_filled_anew_for_each_call(
+    target: Path, read: str, base: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Encoding waits until the next call has filled it."""
     state = threading.Condition()
     calls = []
 
     class OneArray(base):
-        def _get_data(self, selection):
+        def _get_data(self, selection: Any) -> Any:
             with state:
                 self.memory[...] = self.array[selection]
                 calls.append(selection)
@@ -157,7 +162,7 @@ def test_one_array_that_is_filled_anew_for_each_call(target, read, base, monkeyp
     source.memory = np.empty((2, 6), "i2")
     cut_chunk, threads = tasks.cut_chunk, []
 
-    def late_cut_chunk(data, buffer, chunk, form):
+    def late_cut_chunk(data: Any, buffer: Any, chunk: Any, form: Any) -> Any:
         with state:
             order = calls.index(buffer)
             assert state.wait_for(lambda: len(calls) > min(order + 1, BUFFERS - 1), 60)
@@ -169,7 +174,7 @@ def test_one_array_that_is_filled_anew_for_each_call(target, read, base, monkeyp
     assert len(set(threads)) > 1  # encoding goes on in parallel
 
 
-def test_serial_holds_across_processes(target):
+def test_serial_holds_across_processes(target: Path) -> None:
     """The lock is a file's: two processes that read the same tape."""
     tape = target.with_name("tape")
     tape.write_bytes(DATA.tobytes())
@@ -181,11 +186,11 @@ def test_serial_holds_across_processes(target):
 class Tape(dcio.GenericDataChunkIterator):
     """Finds out whether somebody else is reading."""
 
-    def __init__(self, path, **keywords):
+    def __init__(self, path: Any, **keywords: Any) -> None:
         self.path = path
         super().__init__(**keywords)
 
-    def _get_data(self, selection):
+    def _get_data(self, selection: Any) -> Any:
         import os
 
         busy = self.path + ".busy"
@@ -195,8 +200,8 @@ class Tape(dcio.GenericDataChunkIterator):
         finally:
             os.unlink(busy)
 
-    def _get_maxshape(self):
+    def _get_maxshape(self) -> Any:
         return SHAPE
 
-    def _get_dtype(self):
+    def _get_dtype(self) -> str:
         return "i2"

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -25,7 +27,7 @@ KNOWN, UNKNOWN = (4, 5), None
         ((0, 4, 5), slice(7, 7)),
     ],
 )
-def test_all_ways_to_say_the_next_rows(shape, selection, others):
+def test_all_ways_to_say_the_next_rows(shape: tuple[int, ...], selection: Any, others: Any) -> None:
     data = np.arange(np.prod(shape)).reshape(shape)
     found = whole_rows(data, selection, 7, others)
     np.testing.assert_array_equal(found, data.reshape(-1, 4, 5), strict=True)
@@ -35,7 +37,7 @@ def test_all_ways_to_say_the_next_rows(shape, selection, others):
     np.testing.assert_array_equal(whole[7 : 7 + len(found)], found)
 
 
-def test_a_number_may_come_with_an_axis_of_its_own():
+def test_a_number_may_come_with_an_axis_of_its_own() -> None:
     """As h5py has it; where the dataset is not known yet, the axis is the dataset's."""
     assert whole_rows(np.zeros((1, 4, 5)), 7, 7, KNOWN).shape == (1, 4, 5)
     assert whole_rows(np.zeros((1, 4, 5)), 7, 7, UNKNOWN).shape == (1, 1, 4, 5)
@@ -64,7 +66,7 @@ def test_a_number_may_come_with_an_axis_of_its_own():
     ],
 )
 @pytest.mark.parametrize("others", [KNOWN, UNKNOWN])
-def test_anything_else_is_refused(shape, selection, words, others):
+def test_anything_else_is_refused(shape: tuple[int, ...], selection: Any, words: str, others: Any) -> None:
     if others is not None and len(shape) == 2 and isinstance(selection, tuple):
         words = r"a row of this dataset has the shape \(4, 5\)"
     with pytest.raises(ValueError, match=words):
@@ -72,11 +74,11 @@ def test_anything_else_is_refused(shape, selection, words, others):
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 4), (3, 4), (3, 4, 5, 1)])
-def test_rows_of_another_shape(shape):
+def test_rows_of_another_shape(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"a row of this dataset has the shape \(4, 5\)"):
         whole_rows(np.zeros(shape), slice(7, 10), 7, KNOWN)
 
 
-def test_a_scalar_is_no_row():
+def test_a_scalar_is_no_row() -> None:
     with pytest.raises(ValueError, match="a scalar is not a row"):
         whole_rows(np.zeros(()), slice(7, 8), 7, UNKNOWN)

@@ -5,12 +5,14 @@ import json
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import dask
 import dask.array as da
 import h5py
 import numpy as np
 import pytest
+from distributed import Client
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import (
@@ -29,22 +31,22 @@ X = np.arange(96, dtype="i4").reshape(12, 8)
 NEW = {"chunks": (4, 8), "compression": "gzip"}
 
 
-def write(path, data=X, name="/x", **keywords):
+def write(path: Any, data: Any = X, name: str = "/x", **keywords: Any) -> Any:
     return dcio.to_hdf5(path, name, data, **{"scheduler": "synchronous", **keywords})
 
 
-def read(path, name="x"):
+def read(path: Any, name: str = "x") -> Any:
     with h5py.File(path) as file:
         return file[name][...]
 
 
-def tokens(path, name="x"):
+def tokens(path: Any, name: str = "x") -> Any:
     with h5py.File(path) as file:
         return json.loads(file[name].attrs.get("dask_chunkio_tokens", "[]"))
 
 
 @pytest.fixture(params=["new", "existing"])
-def place(request, target):
+def place(request: pytest.FixtureRequest, target: Path) -> Any:
     if request.param == "existing":
         with h5py.File(target, "w") as file:
             file["old"] = [1, 2]
@@ -52,10 +54,10 @@ def place(request, target):
 
 
 @pytest.fixture
-def untouched(monkeypatch):
+def untouched(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Make sure that a call changes nothing on the disk, not even for a moment."""
 
-    def check(path, call):
+    def check(path: Any, call: Any) -> Any:
         before = path.read_bytes(), path.stat().st_mtime_ns, path.parent.stat().st_mtime_ns
         with monkeypatch.context() as patch:
             for name in ("mkdir", "pwrite", "ftruncate", "rename", "link", "unlink", "rmdir"):
@@ -70,7 +72,9 @@ def untouched(monkeypatch):
 # Complete already
 
 
-def test_the_same_call_once_more_says_that_all_is_there_and_touches_nothing(place, untouched, caplog):
+def test_the_same_call_once_more_says_that_all_is_there_and_touches_nothing(
+    place: Any, untouched: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     first = write(place, resume=True, **NEW)
     assert not first.already_complete
     with caplog.at_level("INFO", "dask_chunkio"):
@@ -98,10 +102,10 @@ def test_the_same_call_once_more_says_that_all_is_there_and_touches_nothing(plac
         ({"maxshape": (None, 8)}, r"its maxshape is \(12, 8\), and would be \(None, 8\)"),
     ],
 )
-def test_a_dataset_that_differs_is_an_error(place, untouched, keywords, words):
+def test_a_dataset_that_differs_is_an_error(place: Any, untouched: Any, keywords: dict[str, Any], words: str) -> None:
     write(place, **NEW)
 
-    def again():
+    def again() -> None:
         with pytest.raises(TargetExistsError, match=f"already has /x, and not as this call would make it: {words}"):
             write(place, resume=True, **{**NEW, **keywords})
 
@@ -123,8 +127,8 @@ def test_a_dataset_that_differs_is_an_error(place, untouched, keywords, words):
         ),
     ],
 )
-def test_a_type_that_only_h5py_tells_from_another_differs(place, first, second, words):
-    def data(dtype):
+def test_a_type_that_only_h5py_tells_from_another_differs(place: Any, first: Any, second: Any, words: str) -> None:
+    def data(dtype: Any) -> Any:
         made = np.zeros(4, dtype)
         if h5py.check_vlen_dtype(dtype) not in (None, str, bytes):
             made[:] = [np.arange(n, dtype=h5py.check_vlen_dtype(dtype)) for n in range(1, 5)]
@@ -140,27 +144,27 @@ def test_a_type_that_only_h5py_tells_from_another_differs(place, first, second, 
         write(place, data=data(second), dtype=second, chunks=(2,), resume=True)
 
 
-def test_without_resume_what_is_there_is_an_error(place):
+def test_without_resume_what_is_there_is_an_error(place: Any) -> None:
     write(place)
     with pytest.raises(TargetExistsError, match="already has /x; pass overwrite=True"):
         write(place)
 
 
-def test_some_that_are_there_are_an_error(place):
+def test_some_that_are_there_are_an_error(place: Any) -> None:
     write(place)
     with pytest.raises(TargetExistsError, match="already has /x"):
         dcio.to_hdf5(place, {"/x": X, "/y": X}, resume=True, scheduler="synchronous")
 
 
-def test_a_stream_without_a_length_is_complete_where_the_rest_agrees(target):
-    def stream():
+def test_a_stream_without_a_length_is_complete_where_the_rest_agrees(target: Path) -> None:
+    def stream() -> Any:
         return (dcio.DataChunk(X[at : at + 4], np.s_[at : at + 4, :]) for at in (0, 4, 8))
 
     write(target, stream(), resume=True)
     assert write(target, stream(), resume=True).already_complete
 
 
-def test_a_file_that_may_only_be_read_is_complete(target, monkeypatch):
+def test_a_file_that_may_only_be_read_is_complete(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(target)
     may = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and may(path, mode))
@@ -170,7 +174,7 @@ def test_a_file_that_may_only_be_read_is_complete(target, monkeypatch):
 
 
 @pytest.mark.parametrize("scheduler", ["processes", "cluster"])
-def test_where_the_workers_are(target, process_client, scheduler):
+def test_where_the_workers_are(target: Path, process_client: Client, scheduler: str) -> None:
     scheduler = process_client if scheduler == "cluster" else scheduler
     assert not write(target, scheduler=scheduler, resume=True, token="a").already_complete
     assert write(target, scheduler=scheduler, resume=True, token="a").already_complete
@@ -180,8 +184,8 @@ def test_where_the_workers_are(target, process_client, scheduler):
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_token_is_applied_once(place, untouched, resume):
-    def append(token, data=X):
+def test_a_token_is_applied_once(place: Any, untouched: Any, resume: bool) -> None:
+    def append(token: Any, data: Any = X) -> Any:
         return write(place, data, append=True, token=token, resume=resume)
 
     write(place, token="made", resume=resume, maxshape=(None, 8), **NEW)
@@ -200,7 +204,7 @@ def test_a_token_is_applied_once(place, untouched, resume):
     assert write(place, overwrite=True, token="d", resume=resume).already_complete
 
 
-def test_without_a_token_regions_and_overwrites_are_written_again(place):
+def test_without_a_token_regions_and_overwrites_are_written_again(place: Any) -> None:
     write(place)
     for keywords in ({"region": ...}, {"overwrite": True}):
         for factor in (2, 3):
@@ -208,24 +212,24 @@ def test_without_a_token_regions_and_overwrites_are_written_again(place):
             np.testing.assert_array_equal(read(place), factor * X)
 
 
-def test_an_append_that_is_resumed_needs_a_token(place, untouched):
+def test_an_append_that_is_resumed_needs_a_token(place: Any, untouched: Any) -> None:
     write(place, maxshape=(None, 8))
 
-    def call():
+    def call() -> None:
         with pytest.raises(ArgumentError, match=r"needs a token.*give token='\.\.\.'"):
             write(place, append=True, resume=True)
 
     untouched(place, call)
 
 
-def test_tokens_in_some_datasets_of_a_call_name_both(place):
+def test_tokens_in_some_datasets_of_a_call_name_both(place: Any) -> None:
     write(place, token="a")
     write(place, name="/y")
     with pytest.raises(TargetExistsError, match=r"the token 'a' is applied to /x of .*, but not to /y"):
         dcio.to_hdf5(place, {"/x": X, "/y": X}, token="a", scheduler="synchronous")
 
 
-def test_many_and_long_tokens(target):
+def test_many_and_long_tokens(target: Path) -> None:
     write(target, X[:1], append=True, token="é\0" + "t" * 70_000)
     for number in range(3):
         write(target, X[:1], append=True, token=f"{number}" * 30_000)
@@ -235,12 +239,12 @@ def test_many_and_long_tokens(target):
 
 
 @pytest.mark.parametrize("token", ["", 3, b"a"])
-def test_what_is_no_token(target, token):
+def test_what_is_no_token(target: Path, token: str | int | bytes) -> None:
     with pytest.raises(ArgumentTypeError, match="token="):
         write(target, token=token)
 
 
-def test_an_attribute_of_that_name_that_is_not_ours(target):
+def test_an_attribute_of_that_name_that_is_not_ours(target: Path) -> None:
     write(target, maxshape=(None, 8))
     with pytest.raises(ArgumentError, match="reserved for the tokens of calls"):
         write(target, name="/y", attrs={"dask_chunkio_tokens": "[]"})
@@ -251,7 +255,7 @@ def test_an_attribute_of_that_name_that_is_not_ours(target):
             write(target, append=True, token="a")
 
 
-def test_a_delayed_with_a_token_may_be_computed_again(place):
+def test_a_delayed_with_a_token_may_be_computed_again(place: Any) -> None:
     delayed = write(place, append=True, token="a", compute=False)
     assert not delayed.compute(scheduler="synchronous").already_complete
     found = write(place, append=True, token="a", compute=False)
@@ -267,21 +271,21 @@ class Fails:
 
     shape, dtype = X.shape, X.dtype
 
-    def __init__(self, row=8):
+    def __init__(self, row: int = 8) -> None:
         self.row = row
 
-    def __getitem__(self, selection):
+    def __getitem__(self, selection: Any) -> Any:
         if selection[0].stop > self.row:
             raise OSError("not yet")
         return X[selection]
 
 
-def cut_off(path, name="/x", **keywords):
+def cut_off(path: Any, name: str = "/x", **keywords: Any) -> None:
     with pytest.raises(SourceError, match="not yet"):
         write(path, Fails(), name, **{"buffer_shape": (4, 8), "chunks": (4, 8), **keywords})
 
 
-def test_an_unfinished_write_goes_on_by_its_own_token_only(place):
+def test_an_unfinished_write_goes_on_by_its_own_token_only(place: Any) -> None:
     cut_off(place, append=True, token="a", chunks=(4, 8))
     for token, words in (("b", "begun with token='a'"), (None, "begun with token='a'")):
         with pytest.raises(ArgumentError, match=words):
@@ -290,7 +294,7 @@ def test_an_unfinished_write_goes_on_by_its_own_token_only(place):
     assert tokens(place) == ["a"]
 
 
-def test_other_calls_are_complete_while_a_write_is_unfinished(place):
+def test_other_calls_are_complete_while_a_write_is_unfinished(place: Any) -> None:
     """A script that is run again meets its own first calls first."""
     write(place, maxshape=(None, 8), token="made", **NEW)
     write(place, name="/y", **NEW)
@@ -305,7 +309,7 @@ def test_other_calls_are_complete_while_a_write_is_unfinished(place):
     np.testing.assert_array_equal(read(place), np.concatenate([X, X]))
 
 
-def test_an_interrupted_overwrite_is_resumed_as_it_was_begun(place):
+def test_an_interrupted_overwrite_is_resumed_as_it_was_begun(place: Any) -> None:
     write(place)
     cut_off(place, overwrite=True)
     reads = []
@@ -318,7 +322,7 @@ def test_an_interrupted_overwrite_is_resumed_as_it_was_begun(place):
 
 
 @pytest.mark.parametrize("keywords", [{"append": True, "maxshape": (None, 8)}, {}])
-def test_an_empty_folder_of_a_write_that_has_ended_is_removed(place, keywords):
+def test_an_empty_folder_of_a_write_that_has_ended_is_removed(place: Any, keywords: dict[str, Any]) -> None:
     for _ in range(2):
         write(place, token="a", resume=True, **keywords)
         np.testing.assert_array_equal(read(place), X)
@@ -331,7 +335,9 @@ class Cut(Exception):  # noqa: N818
 
 
 @pytest.mark.parametrize("kind", ["new", "append", "region", "overwrite"])
-def test_a_token_is_applied_once_wherever_the_removal_of_the_folder_is_cut_off(place, monkeypatch, kind):
+def test_a_token_is_applied_once_wherever_the_removal_of_the_folder_is_cut_off(
+    place: Any, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     keywords = {"append": {"append": True}, "region": {"region": np.s_[:12]}, "overwrite": {"overwrite": True}}
     if kind != "new":
         write(place, maxshape=(None, 8), chunks=(4, 8))
@@ -339,7 +345,7 @@ def test_a_token_is_applied_once_wherever_the_removal_of_the_folder_is_cut_off(p
     for number in itertools.count():
         steps = itertools.count()
 
-        def cut(self, name, number=number, steps=steps):
+        def cut(self: Any, name: Any, number: Any = number, steps: Any = steps) -> None:
             if next(steps) == number:
                 raise Cut
             unlink(self, name)
@@ -363,7 +369,9 @@ def test_a_token_is_applied_once_wherever_the_removal_of_the_folder_is_cut_off(p
 
 
 @pytest.mark.parametrize("first", [{"append": True}, {"append": True, "token": "a", "resume": True}])
-def test_an_append_whose_folder_is_left_is_not_done_again(place, monkeypatch, first):
+def test_an_append_whose_folder_is_left_is_not_done_again(
+    place: Any, monkeypatch: pytest.MonkeyPatch, first: dict[str, Any]
+) -> None:
     write(place, maxshape=(None, 8), chunks=(4, 8))
     with monkeypatch.context() as patch:
         patch.setattr(Folder, "remove", lambda *_: (_ for _ in ()).throw(Cut()))
@@ -376,7 +384,7 @@ def test_an_append_whose_folder_is_left_is_not_done_again(place, monkeypatch, fi
     assert os.listdir(place.parent) == ["out.h5"]
 
 
-def test_a_folder_that_a_finished_write_left_is_in_nobodys_way(place, monkeypatch):
+def test_a_folder_that_a_finished_write_left_is_in_nobodys_way(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Folder, "remove", lambda *_: (_ for _ in ()).throw(Cut()))
         with pytest.raises(Cut):
@@ -388,7 +396,7 @@ def test_a_folder_that_a_finished_write_left_is_in_nobodys_way(place, monkeypatc
 # Appending to what is not there
 
 
-def test_append_makes_what_is_not_there(place):
+def test_append_makes_what_is_not_there(place: Any) -> None:
     """One call a day, from the first day on."""
     for day in range(3):
         write(place, X + day, append=True, attrs={"unit": "V"}, token=f"day {day}", dtype="i8", **NEW)
@@ -399,7 +407,7 @@ def test_append_makes_what_is_not_there(place):
         assert (found.dtype, found.attrs["unit"]) == ("i8", "V")
 
 
-def test_append_along_another_axis(target):
+def test_append_along_another_axis(target: Path) -> None:
     for _ in range(2):
         write(target, append=1)
     np.testing.assert_array_equal(read(target), np.concatenate([X, X], axis=1))
@@ -415,7 +423,9 @@ def test_append_along_another_axis(target):
         (X, {"append": 0, "maxshape": (12, None)}, "leaves no room to append along axis 0"),
     ],
 )
-def test_what_could_never_be_appended_to_is_not_made(target, data, keywords, words):
+def test_what_could_never_be_appended_to_is_not_made(
+    target: Path, data: Any, keywords: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ArgumentError, match=words):
         write(target, data, **{"append": True, **keywords})
     assert os.listdir(target.parent) == []
@@ -426,17 +436,17 @@ class Rows:
 
     maxshape, dtype = X.shape, X.dtype
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.chunks = (dcio.DataChunk(X[at : at + 3], np.s_[at : at + 3, :]) for at in range(0, 12, 3))
 
-    def __iter__(self):
+    def __iter__(self) -> Any:
         return self
 
-    def __next__(self):
+    def __next__(self) -> Any:
         return next(self.chunks)
 
 
-def test_a_stream_is_appended_where_it_makes_the_dataset_and_by_what_the_message_asks_for(target):
+def test_a_stream_is_appended_where_it_makes_the_dataset_and_by_what_the_message_asks_for(target: Path) -> None:
     write(target, Rows().chunks, append=True)
     np.testing.assert_array_equal(read(target), X)
     words = r"this stream has none\. Give an array of all of its rows, or an iterator .*attributes maxshape=\(rows"
@@ -451,48 +461,48 @@ def test_a_stream_is_appended_where_it_makes_the_dataset_and_by_what_the_message
 # Refused before anything is read
 
 
-def no_folder(path):
+def no_folder(path: Any) -> tuple[Any, ...]:
     return path / "none" / "out.h5", {}
 
 
-def a_directory(path):
+def a_directory(path: Any) -> tuple[Any, ...]:
     (path / "out.h5").mkdir()
     return path / "out.h5", {}
 
 
-def not_hdf5(path):
+def not_hdf5(path: Any) -> tuple[Any, ...]:
     (path / "out.h5").write_text("mine")
     return path / "out.h5", {}
 
 
-def exists(path):
+def exists(path: Any) -> tuple[Any, ...]:
     write(path / "out.h5")
     return path / "out.h5", {}
 
 
-def below_a_dataset(path):
+def below_a_dataset(path: Any) -> tuple[Any, ...]:
     write(path / "out.h5")
     return path / "out.h5", {"name": "/x/y"}
 
 
-def behind_an_external_link(path):
+def behind_an_external_link(path: Any) -> tuple[Any, ...]:
     write(path / "other.h5", name="/g/x")
     with h5py.File(path / "out.h5", "w") as file:
         file["far"] = h5py.ExternalLink("other.h5", "/g")
     return path / "out.h5", {"name": "/far/y"}
 
 
-def into_an_external_link(path):
+def into_an_external_link(path: Any) -> tuple[Any, ...]:
     behind_an_external_link(path)
     return path / "out.h5", {"name": "/far/x", "region": ...}
 
 
-def unfinished(path):
+def unfinished(path: Any) -> tuple[Any, ...]:
     cut_off(path / "out.h5")
     return path / "out.h5", {}
 
 
-def no_axis_to_grow(path):
+def no_axis_to_grow(path: Any) -> tuple[Any, ...]:
     write(path / "out.h5")
     return path / "out.h5", {"append": True}
 
@@ -503,11 +513,13 @@ REFUSED += [unfinished, no_axis_to_grow]
 
 @pytest.mark.parametrize("case", REFUSED)
 @pytest.mark.parametrize("scheduler", ["threads", "cluster"])
-def test_what_cannot_be_written_is_refused_before_anything_is_computed(tmp_path, thread_client, case, scheduler):
+def test_what_cannot_be_written_is_refused_before_anything_is_computed(
+    tmp_path: Path, thread_client: Client, case: Any, scheduler: str
+) -> None:
     path, keywords = case(tmp_path)
     lock, computed = threading.Lock(), []
 
-    def block(block):
+    def block(block: Any) -> Any:
         with lock:
             computed.append(1)
         return block + 1
@@ -533,7 +545,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is_computed(tmp_path,
     assert not computed
 
 
-def test_a_folder_that_may_not_be_written(tmp_path, monkeypatch):
+def test_a_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     may = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(tmp_path) and may(path, mode))
     with pytest.raises(TargetError, match="where side files are kept"):
@@ -541,7 +553,7 @@ def test_a_folder_that_may_not_be_written(tmp_path, monkeypatch):
     assert "where side files are kept" in dcio.plan(tmp_path / "out.h5", "/x", X).target_problem
 
 
-def test_a_plan_of_what_can_be_written_touches_nothing(place):
+def test_a_plan_of_what_can_be_written_touches_nothing(place: Any) -> None:
     before = sorted(os.listdir(place.parent))
     planned = dcio.plan(place, "/x", X)
     assert planned.fits
@@ -552,11 +564,11 @@ def test_a_plan_of_what_can_be_written_touches_nothing(place):
 # What a file has besides its content
 
 
-def attributes(path):
+def attributes(path: Any) -> dict[str, Any]:
     return {name: os.getxattr(path, name) for name in os.listxattr(path)}
 
 
-def test_a_file_that_is_replaced_keeps_owner_mode_and_attributes(target):
+def test_a_file_that_is_replaced_keeps_owner_mode_and_attributes(target: Path) -> None:
     write(target)
     target.chmod(0o640)
     try:
@@ -574,7 +586,7 @@ def test_a_file_that_is_replaced_keeps_owner_mode_and_attributes(target):
     assert before[1] == after[1]
 
 
-def test_a_file_of_several_names_keeps_them(target):
+def test_a_file_of_several_names_keeps_them(target: Path) -> None:
     write(target)
     other = target.with_name("other.h5")
     os.link(target, other)
@@ -583,7 +595,7 @@ def test_a_file_of_several_names_keeps_them(target):
     np.testing.assert_array_equal(read(other), X + 1)
 
 
-def test_attributes_that_cannot_be_given_stay(target, monkeypatch):
+def test_attributes_that_cannot_be_given_stay(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(target)
     listed = os.listxattr
     monkeypatch.setattr(os, "listxattr", lambda path: [*listed(path), "trusted.mine"])
@@ -596,7 +608,7 @@ def test_attributes_that_cannot_be_given_stay(target, monkeypatch):
 # Waiting
 
 
-def test_calls_that_wait_take_no_thread_from_the_one_that_they_wait_for(target, thread_client):
+def test_calls_that_wait_take_no_thread_from_the_one_that_they_wait_for(target: Path, thread_client: Client) -> None:
     calls = [write(target, X + n, f"/x{n}", wait=True, compute=False) for n in range(4)]
     results = thread_client.gather(thread_client.compute(calls), direct=False)
     assert len(results) == 4
@@ -604,7 +616,7 @@ def test_calls_that_wait_take_no_thread_from_the_one_that_they_wait_for(target, 
         np.testing.assert_array_equal(read(target, f"x{number}"), X + number)
 
 
-def test_a_delayed_on_threads_does_not_wait_for_its_own_scheduler(target):
+def test_a_delayed_on_threads_does_not_wait_for_its_own_scheduler(target: Path) -> None:
     calls = [write(target, X + n, f"/x{n}", wait=True, compute=False) for n in range(2)]
     with h5py.File(target, "w"), pytest.raises(TargetBusyError):
         dask.compute(*calls, scheduler="synchronous")
@@ -614,17 +626,17 @@ STORMS = {"busy_writes": "times 24 calls", "scripted_writes": "scripts"}
 
 
 @pytest.mark.parametrize(("script", "runs"), [("busy_writes", 1), ("scripted_writes", 1)])
-def test_storms(script, runs):
+def test_storms(script: str, runs: int) -> None:
     storm(script, runs)
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("script", STORMS)
-def test_longer_storms(script):
+def test_longer_storms(script: Any) -> None:
     storm(script, os.environ.get("DASK_CHUNKIO_STORMS", "10"))
 
 
-def storm(script, runs):
+def storm(script: Any, runs: Any) -> None:
     done = run_python("-m", f"tests.support.kills.{script}", "--runs", runs)
     assert done.returncode == 0, done.stderr
     assert f"{runs} {STORMS[script]}" in done.stdout
@@ -634,7 +646,9 @@ def storm(script, runs):
 
 
 @pytest.mark.parametrize("keywords", [{"resume": True}, {}])
-def test_a_discard_that_was_cut_off_is_completed_by_the_next_write(target, keywords, monkeypatch):
+def test_a_discard_that_was_cut_off_is_completed_by_the_next_write(
+    target: Path, keywords: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What it had hidden in the file is gone: nothing can be resumed."""
     with h5py.File(target, "w") as file:
         file["old"] = [1, 2]
@@ -651,7 +665,9 @@ def test_a_discard_that_was_cut_off_is_completed_by_the_next_write(target, keywo
 
 
 @pytest.mark.parametrize("keywords", [{"resume": True}, {}])
-def test_a_recovery_that_was_cut_off_as_it_removed_the_folder_is_completed(target, keywords, monkeypatch):
+def test_a_recovery_that_was_cut_off_as_it_removed_the_folder_is_completed(
+    target: Path, keywords: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     cut_off(target)
     moved = target.with_name("moved.h5")
     with monkeypatch.context() as patch:
@@ -666,5 +682,5 @@ def test_a_recovery_that_was_cut_off_as_it_removed_the_folder_is_completed(targe
     assert not Path(f"{target}.writing").exists()
 
 
-def _cut_off(*_):
+def _cut_off(*_: Any) -> None:
     raise KeyboardInterrupt

@@ -4,6 +4,8 @@ import itertools
 import os
 import random
 import threading
+from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import h5py
@@ -22,7 +24,18 @@ LIBVERS = ("earliest", "v110", "v112", "v114", "v200", "latest")
 B_TREE_1, SINGLE, IMPLICIT, FIXED_ARRAY, EXTENSIBLE_ARRAY, B_TREE_2 = range(6)
 
 
-def made(path, *, libver, maxshape, shape, chunks, filtered, missing, early=False, seed=0):
+def made(
+    path: Any,
+    *,
+    libver: Any,
+    maxshape: Any,
+    shape: Any,
+    chunks: Any,
+    filtered: Any,
+    missing: Any,
+    early: bool = False,
+    seed: int = 0,
+) -> tuple[Any, ...]:
     """A dataset whose payloads can be found in the file, and where each is."""
     draw = random.Random(seed)
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -52,13 +65,13 @@ def made(path, *, libver, maxshape, shape, chunks, filtered, missing, early=Fals
     return {origin: (content.find(payload), len(payload), mask) for origin, (payload, mask) in stored.items()}, kind
 
 
-def listed(dataset):
+def listed(dataset: Any) -> dict[str, Any]:
     found = list_stored(dataset)
     places = [tuple(map(int, (row["offset"], row["nbytes"], row["mask"]))) for row in found.places]
     return dict(zip(map(tuple, found.origins.tolist()), places, strict=True))
 
 
-def check(path, expected, early=False):
+def check(path: Any, expected: Any, early: bool = False) -> None:
     with open(path, "rb") as raw, h5py.File(staged := StagedFile(raw.fileno()), "r") as file:
         dataset = file["x"]
         chunks = [range(0, end, length) for end, length in zip(dataset.shape, dataset.chunks, strict=True)]
@@ -77,7 +90,7 @@ def check(path, expected, early=False):
         assert listed(file["x"]).items() >= expected.items()
 
 
-def journal(layout, found):
+def journal(layout: Any, found: Any) -> Any:
     table = np.zeros(len(layout.chunks), ROW)
     for number, origin in enumerate(layout.origins(range(len(table)))):
         if place := found[origin]:
@@ -85,7 +98,7 @@ def journal(layout, found):
     return table
 
 
-def compare(staged, dataset, found):
+def compare(staged: Any, dataset: Any, found: Any) -> None:
     """What the journal says is compared by coordinates, whatever differs."""
     layout = describe(dataset)
     table = journal(layout, found)
@@ -124,7 +137,7 @@ CASES = [
 
 @pytest.mark.parametrize("libver", LIBVERS)
 @pytest.mark.parametrize("is_part", [True, pytest.param(False, marks=pytest.mark.heavy)], ids=["part", "whole"])
-def test_every_index_of_every_maxshape(tmp_path, libver, is_part):
+def test_every_index_of_every_maxshape(tmp_path: Path, libver: Any, is_part: bool) -> None:
     left_out = {3: 0.7, 4: 0.92} if is_part else {}
     kinds = set()
     draw = random.Random(libver)
@@ -140,7 +153,7 @@ def test_every_index_of_every_maxshape(tmp_path, libver, is_part):
 
 
 @pytest.mark.parametrize("libver", LIBVERS[1:])
-def test_one_chunk_and_places_from_the_beginning(tmp_path, libver):
+def test_one_chunk_and_places_from_the_beginning(tmp_path: Path, libver: Any) -> None:
     path = tmp_path / "x.h5"
     for filtered in (False, True):
         how = {"libver": libver, "maxshape": (4, 2), "shape": (4, 2), "chunks": (4, 2), "filtered": filtered}
@@ -154,7 +167,7 @@ def test_one_chunk_and_places_from_the_beginning(tmp_path, libver):
         check(path, expected, early=True)
 
 
-def test_an_extensible_array_that_was_resized(tmp_path):
+def test_an_extensible_array_that_was_resized(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     with h5py.File(path, "w", libver="v110") as file:
         dataset = file.create_dataset("x", (4, 2), "i8", chunks=(2, 2), maxshape=(10, None), fillvalue=-1)
@@ -168,7 +181,9 @@ def test_an_extensible_array_that_was_resized(tmp_path):
 
 @pytest.mark.parametrize("how", ["no library", "another HDF5"])
 @pytest.mark.parametrize("missing", [False, True])
-def test_where_nothing_is_known_of_the_order_chunks_are_found_one_by_one(tmp_path, how, missing):
+def test_where_nothing_is_known_of_the_order_chunks_are_found_one_by_one(
+    tmp_path: Path, how: str, missing: bool
+) -> None:
     options = {"libver": "v110", "maxshape": (6, None, 5), "shape": (5, 4, 3), "chunks": (2, 2, 2)}
     expected, _ = made(tmp_path / "x.h5", **options, filtered=True, missing=missing)
     module, name, answer = {
@@ -180,7 +195,7 @@ def test_where_nothing_is_known_of_the_order_chunks_are_found_one_by_one(tmp_pat
         assert set(listed(file["x"]).values()) == {(0, 0, 0)}
 
 
-def test_without_any_chunk_there_is_nothing_to_find(tmp_path):
+def test_without_any_chunk_there_is_nothing_to_find(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w", libver="v110") as file:
         file.create_dataset("x", (4, 4), "i8", chunks=(2, 2), maxshape=(4, None))
     check(tmp_path / "x.h5", {})
@@ -188,19 +203,19 @@ def test_without_any_chunk_there_is_nothing_to_find(tmp_path):
         assert listed(file["x"]) == {}
 
 
-def test_a_library_that_lists_rightly_is_believed():
+def test_a_library_that_lists_rightly_is_believed() -> None:
     """As HDF5 will, once the error is mended."""
     real = h5py.h5d.DatasetID.chunk_iter
 
     class Right:
-        def __init__(self, dataset):
+        def __init__(self, dataset: Any) -> None:
             self.id, self.chunks = self, dataset.chunks
             self._dataset = dataset
 
-        def __getattr__(self, name):
+        def __getattr__(self, name: Any) -> Any:
             return getattr(self._dataset.id, name)
 
-        def chunk_iter(self, take):
+        def chunk_iter(self, take: Any) -> None:
             infos = []
             real(self._dataset.id, infos.append)
             cells = chunk_index._unswizzled(np.array([info.chunk_offset for info in infos]), [2, 0, 3], 1)
@@ -215,14 +230,16 @@ def test_a_library_that_lists_rightly_is_believed():
 
 
 @pytest.mark.parametrize("at_once", [1, 4, 9, 100])
-def test_a_long_index_is_taken_in_parts_of_any_length(tmp_path, monkeypatch, at_once):
+def test_a_long_index_is_taken_in_parts_of_any_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
     monkeypatch.setattr(chunk_index, "_AT_ONCE", at_once)
     options = {"libver": "v110", "maxshape": (5, None), "shape": (5, 6), "chunks": (2, 2)}
     expected, _ = made(tmp_path / "x.h5", **options, filtered=True, missing=False)
     check(tmp_path / "x.h5", expected)
 
 
-def test_a_chunk_whose_key_is_wrong_is_listed_and_not_found(tmp_path):
+def test_a_chunk_whose_key_is_wrong_is_listed_and_not_found(tmp_path: Path) -> None:
     """A B-tree of version 1 has no checksum."""
     path = tmp_path / "x.h5"
     with h5py.File(path, "w", libver="earliest") as file:
@@ -242,7 +259,7 @@ def test_a_chunk_whose_key_is_wrong_is_listed_and_not_found(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def deep_tree(tmp_path_factory):
+def deep_tree(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
     """A B-tree of version 1 with nodes below its root: the file, where its nodes are, and the places of chunks."""
     path = tmp_path_factory.mktemp("tree") / "x.h5"
     with h5py.File(path, "w", libver="earliest") as file:
@@ -254,7 +271,7 @@ def deep_tree(tmp_path_factory):
         return content, nodes, {(at,): staged.locate(file["x"].id, (at,), 100) for at in range(0, 400, 2)}
 
 
-def judged(path, content, expected):
+def judged(path: Any, content: Any, expected: Any) -> tuple[Any, ...]:
     """What the comparison with the journal says, and whether all reads find their chunks."""
     path.write_bytes(content)
     with open(path, "rb") as raw, h5py.File(staged := StagedFile(raw.fileno()), "r") as file:
@@ -264,7 +281,7 @@ def judged(path, content, expected):
         return difference, found == expected and count_stored(dataset) == len(expected)
 
 
-def test_a_key_inside_the_tree_that_is_wrong_does_not_show_in_the_list(tmp_path, deep_tree):
+def test_a_key_inside_the_tree_that_is_wrong_does_not_show_in_the_list(tmp_path: Path, deep_tree: Any) -> None:
     content, nodes, expected = deep_tree
     (root,) = [at for at in nodes if content[at + 5] == 1]
     damaged = bytearray(content)
@@ -279,7 +296,7 @@ def test_a_key_inside_the_tree_that_is_wrong_does_not_show_in_the_list(tmp_path,
         assert listed(file["x"]) == expected
 
 
-def test_whatever_bit_of_a_tree_is_wrong_no_chunk_is_taken_for_found(tmp_path, deep_tree):
+def test_whatever_bit_of_a_tree_is_wrong_no_chunk_is_taken_for_found(tmp_path: Path, deep_tree: Any) -> None:
     content, nodes, expected = deep_tree
     draw, outcomes = random.Random(), set()
     for _ in range(int(os.environ.get("CHUNKIO_BIT_FLIPS", "60"))):
@@ -293,7 +310,7 @@ def test_whatever_bit_of_a_tree_is_wrong_no_chunk_is_taken_for_found(tmp_path, d
 
 
 @pytest.mark.parametrize("libver", ["earliest", "v110"])
-def test_places_are_those_in_the_file_also_behind_a_user_block(tmp_path, libver):
+def test_places_are_those_in_the_file_also_behind_a_user_block(tmp_path: Path, libver: str) -> None:
     path = tmp_path / "x.h5"
     with h5py.File(path, "w", userblock_size=1024, libver=libver) as file:
         file.create_dataset("x", data=np.arange(100), chunks=(10,), compression="gzip")
@@ -303,7 +320,7 @@ def test_places_are_those_in_the_file_also_behind_a_user_block(tmp_path, libver)
         compare(staged, file["x"], found)
 
 
-def test_a_search_that_fails_is_silent(tmp_path, capfd):
+def test_a_search_that_fails_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Also in a thread in which h5py has not told HDF5 to be silent."""
     with h5py.File(tmp_path / "x.h5", "w") as file:
         dataset = file.create_dataset("x", data=np.arange(12), chunks=(2,))
@@ -318,7 +335,9 @@ def test_a_search_that_fails_is_silent(tmp_path, capfd):
 
 
 @pytest.mark.parametrize("at_once", [2, 100])
-def test_a_list_that_is_longer_than_its_count_is_not_believed(tmp_path, monkeypatch, at_once):
+def test_a_list_that_is_longer_than_its_count_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
     monkeypatch.setattr(chunk_index, "_AT_ONCE", at_once)
     monkeypatch.setattr(chunk_index, "count_stored", lambda _: 3)
     with h5py.File(tmp_path / "x.h5", "w") as file:
@@ -327,14 +346,14 @@ def test_a_list_that_is_longer_than_its_count_is_not_believed(tmp_path, monkeypa
             list_stored(dataset)
 
 
-def test_a_payload_is_not_read_to_find_its_place(tmp_path):
+def test_a_payload_is_not_read_to_find_its_place(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("x", data=np.arange(1000), chunks=(500,))
     reads = []
     real = os.preadv
 
-    def noted(descriptor, buffers, offset, *flags):
+    def noted(descriptor: Any, buffers: Any, offset: Any, *flags: Any) -> Any:
         reads.append((offset, sum(map(len, buffers))))
         return real(descriptor, buffers, offset, *flags)
 

@@ -3,6 +3,9 @@
 import os
 import random
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import h5py
@@ -25,20 +28,20 @@ CASES = {
 }
 
 
-def make_old(path):
+def make_old(path: Any) -> None:
     with h5py.File(path, "w") as file:
         file.create_dataset("x", data=OLD, chunks=(3, 20), maxshape=(None, 20), compression="gzip")
         file["theirs"] = OLD
 
 
-def write(folder, case, **keywords):
+def write(folder: Any, case: Any, **keywords: Any) -> Any:
     name = "/x" if case in ("region", "append") else "/new"
     encoding = {} if name == "/x" else {"chunks": (3, 20), "compression": "gzip"}
     together = {"buffer_shape": (3, 20), "scheduler": "synchronous", "progress": False, "resume": True}
     return dcio.to_hdf5(folder / PATH, name, NEW, **encoding, **together, **CASES[case], **keywords)
 
 
-def killed_while_applying(folder, case, writes, **keywords):
+def killed_while_applying(folder: Any, case: Any, writes: Any, **keywords: Any) -> bool:
     """Have a process die in its third transaction, halfway through a write after the mark; say whether it did."""
     child = os.fork()
     if child == 0:
@@ -50,14 +53,14 @@ def killed_while_applying(folder, case, writes, **keywords):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == KILLED
 
 
-def _die_while_applying(writes):
+def _die_while_applying(writes: Any) -> None:
     real, calls, pwrite = RedoLog._apply, iter(range(10**6)), os.pwrite
 
-    def apply(self, redo, durable):
+    def apply(self: Any, redo: Any, durable: Any) -> None:
         if next(calls) == 2:
             counts = iter(range(10**6))
 
-            def dying(descriptor, data, offset):
+            def dying(descriptor: Any, data: Any, offset: Any) -> Any:
                 if next(counts) == writes:
                     pwrite(descriptor, bytes(data)[: len(data) // 2], offset)
                     os._exit(KILLED)
@@ -70,16 +73,16 @@ def _die_while_applying(writes):
     RedoLog._apply = apply
 
 
-def _counts(path):
+def _counts(path: Any) -> Any:
     # A lease is removed as soon as whoever has it is known to be dead.
     return path.is_file() and not path.name.startswith("lease-")
 
 
-def snapshot(folder):
+def snapshot(folder: Any) -> dict[str, Any]:
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if _counts(path)}
 
 
-def check(folder, case):
+def check(folder: Any, case: Any) -> None:
     with h5py.File(folder / PATH) as file:
         if case != "new":
             np.testing.assert_array_equal(file["theirs"][...], OLD)
@@ -87,7 +90,7 @@ def check(folder, case):
     np.testing.assert_array_equal(found, np.concatenate([OLD, NEW]) if case == "append" else NEW)
 
 
-def half_applied(base, case, **keywords):
+def half_applied(base: Any, case: Any, **keywords: Any) -> Iterator[Any]:
     """Yield a folder for each write of the third transaction in which its process was killed."""
     for writes in range(1, 100):
         folder = base / f"killed-{writes}"
@@ -100,7 +103,7 @@ def half_applied(base, case, **keywords):
         yield folder
 
 
-def refused_untouched(folder, case, **keywords):
+def refused_untouched(folder: Any, case: Any, **keywords: Any) -> None:
     before = snapshot(folder)
     with pytest.raises(IntegrityError, match=r"log is damaged: .*Nothing was changed, and the log is kept"):
         write(folder, case, **keywords)
@@ -108,7 +111,7 @@ def refused_untouched(folder, case, **keywords):
     assert {name: after[name] for name in before} == before
 
 
-def damages(record, most):
+def damages(record: Any, most: Any) -> Iterator[Any]:
     """One byte changed, at each position or some; or cut off, emptied of content, or longer."""
     header = range(0, 24, 3 if most == 0 else 1)
     some = [*header, *random.Random(1).sample(range(24, len(record)), most or 4)]
@@ -120,7 +123,7 @@ def damages(record, most):
     yield from (record[:10], record[:-1], record[: len(record) // 2], bytes(len(record)))
 
 
-def every_damage_is_refused(base, case, durability, most, states=None):
+def every_damage_is_refused(base: Any, case: Any, durability: Any, most: Any, states: Any = None) -> None:
     checked = 0
     for number, folder in enumerate(half_applied(base, case, durability=durability)):
         log = folder / f"{PATH}.writing" / "log"
@@ -141,19 +144,21 @@ def every_damage_is_refused(base, case, durability, most, states=None):
 
 @pytest.mark.parametrize("durability", ["process", "power"])
 @pytest.mark.parametrize("case", CASES)
-def test_a_damaged_log_of_a_transaction_that_is_half_applied_is_kept_and_refused(tmp_path, case, durability):
+def test_a_damaged_log_of_a_transaction_that_is_half_applied_is_kept_and_refused(
+    tmp_path: Path, case: Any, durability: str
+) -> None:
     every_damage_is_refused(tmp_path, case, durability, most=0, states=(1,))
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("case", CASES)
-def test_a_log_with_any_byte_changed_is_kept_and_refused(tmp_path, case):
+def test_a_log_with_any_byte_changed_is_kept_and_refused(tmp_path: Path, case: Any) -> None:
     most = None if os.environ.get("DASK_CHUNKIO_EVERY_BYTE") else 20
     every_damage_is_refused(tmp_path, case, "process", most)
 
 
 @pytest.mark.parametrize("case", ["added", "region", "append"])
-def test_an_empty_log_of_a_transaction_that_is_half_applied_is_refused(tmp_path, case):
+def test_an_empty_log_of_a_transaction_that_is_half_applied_is_refused(tmp_path: Path, case: str) -> None:
     folder = next(half_applied(tmp_path, case))
     (folder / f"{PATH}.writing" / "log").write_bytes(b"")
     refused_untouched(folder, case)
@@ -162,11 +167,11 @@ def test_an_empty_log_of_a_transaction_that_is_half_applied_is_refused(tmp_path,
 # A transaction of which nothing was applied
 
 
-def cut_off_before_applying(folder, case, durability):
+def cut_off_before_applying(folder: Any, case: Any, durability: Any) -> Any:
     make_old(folder / PATH)
     real, calls = RedoLog._apply, iter(range(100))
 
-    def apply(self, redo, durable):
+    def apply(self: Any, redo: Any, durable: Any) -> None:
         if next(calls) == 2:
             raise RuntimeError("cut")
         real(self, redo, durable)
@@ -177,7 +182,7 @@ def cut_off_before_applying(folder, case, durability):
 
 
 @pytest.mark.parametrize("case", ["added", "region", "append"])
-def test_a_log_that_never_reached_the_disk_is_kept_aside(tmp_path, case):
+def test_a_log_that_never_reached_the_disk_is_kept_aside(tmp_path: Path, case: str) -> None:
     """What a power failure leaves has any content."""
     log = cut_off_before_applying(tmp_path, case, "power")
     record = bytes(len(log.read_bytes()))
@@ -189,13 +194,13 @@ def test_a_log_that_never_reached_the_disk_is_kept_aside(tmp_path, case):
     check(tmp_path, case)
 
 
-def test_a_log_that_no_killed_process_leaves_is_refused(tmp_path):
+def test_a_log_that_no_killed_process_leaves_is_refused(tmp_path: Path) -> None:
     log = cut_off_before_applying(tmp_path, "added", "process")
     log.write_bytes(bytes(len(log.read_bytes())))
     refused_untouched(tmp_path, "added")
 
 
-def test_a_log_that_is_cut_off_never_happened(tmp_path):
+def test_a_log_that_is_cut_off_never_happened(tmp_path: Path) -> None:
     log = cut_off_before_applying(tmp_path, "added", "process")
     log.write_bytes(log.read_bytes()[:-1])
     write(tmp_path, "added")

@@ -1,3 +1,6 @@
+from collections.abc import Iterator
+from typing import Any
+
 import h5py
 import numpy as np
 import pytest
@@ -7,16 +10,22 @@ from dask_chunkio.storage.hdf5.dataset import DatasetSpec, describe, make_datase
 
 
 @pytest.fixture
-def file():
+def file() -> Iterator[Any]:
     with h5py.File("here", "w", driver="core", backing_store=False) as opened:
         yield opened
 
 
-def spec(dtype="i2", shape=(8, 6), chunks=(4, 3), attrs=None, **options):
+def spec(
+    dtype: str = "i2",
+    shape: tuple[int, ...] = (8, 6),
+    chunks: tuple[int, ...] = (4, 3),
+    attrs: Any = None,
+    **options: Any,
+) -> Any:
     return DatasetSpec("/a/x", shape, np.dtype(dtype), chunks, options, attrs or {})
 
 
-def test_a_dataset_is_described_as_hdf5_made_it(file):
+def test_a_dataset_is_described_as_hdf5_made_it(file: Any) -> None:
     made = make_dataset(file, spec(compression="gzip", compression_opts=7, shuffle=True, fletcher32=True, fillvalue=3))
     layout = describe(made)
     assert (layout.name, layout.shape, layout.is_chunked, layout.nbytes) == ("/a/x", (8, 6), True, 96)
@@ -27,7 +36,7 @@ def test_a_dataset_is_described_as_hdf5_made_it(file):
     assert (layout.chunks.cells, layout.form.nbytes) == ((2, 2), 24)
 
 
-def test_without_a_fill_value_of_the_users_there_is_none(file):
+def test_without_a_fill_value_of_the_users_there_is_none(file: Any) -> None:
     assert describe(make_dataset(file, spec())).form.fillvalue is None
     file.create_dataset("y", data=np.zeros(3))
     assert not describe(file["y"]).is_chunked
@@ -36,15 +45,15 @@ def test_without_a_fill_value_of_the_users_there_is_none(file):
 @pytest.mark.parametrize(
     "dtype", ["<i2", ">u8", "f2", ">f8", "c8", ">c16", "?", "S7", [("a", ">i2"), ("b", "S3")], "V5"]
 )
-def test_the_bytes_of_each_type_are_numpys(file, dtype):
+def test_the_bytes_of_each_type_are_numpys(file: Any, dtype: str | list[Any]) -> None:
     assert describe(make_dataset(file, spec(dtype))).form.dtype == np.dtype(dtype)
 
 
-def test_types_without_a_fixed_length_are_left_to_hdf5(file):
+def test_types_without_a_fixed_length_are_left_to_hdf5(file: Any) -> None:
     assert not describe(file.create_dataset("x", (3,), h5py.string_dtype(), chunks=(2,))).is_chunked
 
 
-def test_types_that_numpy_does_not_have_are_left_to_hdf5(file):
+def test_types_that_numpy_does_not_have_are_left_to_hdf5(file: Any) -> None:
     kind = h5py.h5t.STD_I32LE.copy()
     kind.set_precision(20)
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -53,7 +62,7 @@ def test_types_that_numpy_does_not_have_are_left_to_hdf5(file):
     assert not describe(file["x"]).is_chunked
 
 
-def test_attributes(file):
+def test_attributes(file: Any) -> None:
     made = make_dataset(file, spec(attrs={"unit": "V", "rate": 3e4}))
     assert dict(made.attrs) == {"unit": "V", "rate": 3e4}
 
@@ -74,7 +83,9 @@ def test_attributes(file):
     ],
     ids=str,
 )
-def test_what_h5py_refuses_is_refused_with_the_name_before_anything_is_written(wrong, error):
+def test_what_h5py_refuses_is_refused_with_the_name_before_anything_is_written(
+    wrong: dict[str, Any], error: Any
+) -> None:
     with pytest.raises(
         error,
         match=r"/a/x: (h5py cannot create this dataset|attribute 'huge', a ndarray of float64, cannot)|filter 31999",
@@ -82,6 +93,6 @@ def test_what_h5py_refuses_is_refused_with_the_name_before_anything_is_written(w
         preview([spec(**wrong)])
 
 
-def test_a_preview_is_what_is_made(file):
+def test_a_preview_is_what_is_made(file: Any) -> None:
     specs = [spec(compression="gzip"), DatasetSpec("/y", (), np.dtype("f8"), ())]
     assert preview(specs) == tuple(describe(make_dataset(file, one)) for one in specs)

@@ -4,6 +4,8 @@ import contextlib
 import os
 import shutil
 import subprocess
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -50,7 +52,7 @@ INDEXES = {
 }
 
 
-def other_peoples_file(path, **options):
+def other_peoples_file(path: Any, **options: Any) -> None:
     """Arrays of every layout, attributes, links, names by the dozen, and space that was freed again."""
     with h5py.File(path, "w", **options) as file:
         if file.userblock_size:
@@ -66,7 +68,7 @@ def other_peoples_file(path, **options):
         del file["freed"]
 
 
-def old_content(path):
+def old_content(path: Any) -> dict[str, Any]:
     with h5py.File(path, "r") as file:
         return {
             "attrs": dict(file.attrs),
@@ -80,14 +82,14 @@ def old_content(path):
 
 
 @pytest.fixture
-def existing(target):
+def existing(target: Path) -> Any:
     other_peoples_file(target)
     return target
 
 
 @pytest.mark.parametrize("options", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("index", INDEXES.values(), ids=INDEXES)
-def test_every_format_strategy_and_index(target, options, index):
+def test_every_format_strategy_and_index(target: Path, options: Any, index: Any) -> None:
     other_peoples_file(target, **options)
     before = old_content(target)
     dcio.to_hdf5(target, "/new/x", NEW, buffer_shape=(14, 30) if index["chunks"] != (50, 30) else (50, 30),
@@ -108,7 +110,7 @@ def test_every_format_strategy_and_index(target, options, index):
 
 @pytest.mark.skipif(shutil.which("h5dump") is None, reason="Debian's hdf5-tools is not installed")
 @pytest.mark.parametrize("name", ["earliest", "v108", "v110", "user block", "page", "fsm kept"])
-def test_hdf5s_own_tools_read_it(target, name):
+def test_hdf5s_own_tools_read_it(target: Path, name: str) -> None:
     other_peoples_file(target, **FORMATS[name])
     dcio.to_hdf5(target, "/new/x", NEW, chunks=(7, 8), compression="gzip", scheduler="synchronous")
     for command in (["h5dump", target], ["h5stat", target], ["h5repack", target, target.with_name("again.h5")]):
@@ -119,7 +121,7 @@ def test_hdf5s_own_tools_read_it(target, name):
         np.testing.assert_array_equal(file["deflated"][...], OLD)
 
 
-def test_until_the_end_nobody_sees_it_and_the_old_is_there(existing):
+def test_until_the_end_nobody_sees_it_and_the_old_is_there(existing: Any) -> None:
     before = old_content(existing)
     with Write(existing, name="/new/x", compression="gzip") as write:
         for buffer in range(3):
@@ -135,7 +137,7 @@ def test_until_the_end_nobody_sees_it_and_the_old_is_there(existing):
     assert old_content(existing) == before
 
 
-def test_overwriting_replaces_one_dataset_at_the_end(existing):
+def test_overwriting_replaces_one_dataset_at_the_end(existing: Any) -> None:
     before = old_content(existing)
     with Write(existing, name="/deflated", overwrite=True, compression="gzip") as write:
         write.commit_missing()
@@ -148,7 +150,7 @@ def test_overwriting_replaces_one_dataset_at_the_end(existing):
     assert after == before
 
 
-def test_a_name_that_was_taken_meanwhile_is_not_clobbered(existing):
+def test_a_name_that_was_taken_meanwhile_is_not_clobbered(existing: Any) -> None:
     with Write(existing, name="/new/x") as write:
         write.commit_missing()
         with h5py.File(existing, "a") as file:
@@ -162,7 +164,7 @@ def test_a_name_that_was_taken_meanwhile_is_not_clobbered(existing):
         write.check()
 
 
-def test_others_may_write_the_file_between_transactions(existing):
+def test_others_may_write_the_file_between_transactions(existing: Any) -> None:
     with Write(existing, name="/new/x", compression="gzip") as write:
         for buffer in range(3):
             write.commit(buffer)
@@ -176,7 +178,7 @@ def test_others_may_write_the_file_between_transactions(existing):
         np.testing.assert_array_equal(file["deflated"][...], OLD)
 
 
-def test_a_file_that_was_replaced_meanwhile_is_left_alone(existing):
+def test_a_file_that_was_replaced_meanwhile_is_left_alone(existing: Any) -> None:
     with Write(existing, name="/new/x") as write:
         write.commit(0)
         moved = existing.with_name("moved.h5")
@@ -194,7 +196,7 @@ def test_a_file_that_was_replaced_meanwhile_is_left_alone(existing):
         write.check()
 
 
-def test_a_program_that_keeps_the_file_open_is_named_and_harms_nothing(existing):
+def test_a_program_that_keeps_the_file_open_is_named_and_harms_nothing(existing: Any) -> None:
     with Write(existing, name="/new/x") as write:
         write.commit(0)
         with h5py.File(existing, "r"):
@@ -206,14 +208,16 @@ def test_a_program_that_keeps_the_file_open_is_named_and_harms_nothing(existing)
         write.check()
 
 
-def test_hdf5_in_other_programs_is_refused_inside_a_transaction(existing):
+def test_hdf5_in_other_programs_is_refused_inside_a_transaction(existing: Any) -> None:
     with Write(existing, name="/new/x") as write, write.writer.transactions.transaction(no_lock):
         for mode in ("r", "r+"):
             with pytest.raises(BlockingIOError, match="lock"):
                 h5py.File(existing, mode)
 
 
-def test_no_dataset_is_lost_where_the_transaction_that_names_it_is_cut_off(existing, monkeypatch):
+def test_no_dataset_is_lost_where_the_transaction_that_names_it_is_cut_off(
+    existing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last transaction unlinks the old dataset and links the new one: both or neither."""
     before = old_content(existing)
     with Write(existing, name="/deflated", overwrite=True, compression="gzip") as write:
@@ -221,7 +225,7 @@ def test_no_dataset_is_lost_where_the_transaction_that_names_it_is_cut_off(exist
         journal = write.writer.transactions.journal
         calls = iter(range(100))
 
-        def die(descriptor, data, offset):
+        def die(descriptor: Any, data: Any, offset: Any) -> None:
             if next(calls) == 1:
                 raise OSError(5, "Input/output error")
             os.pwrite(descriptor, data, offset)
@@ -238,7 +242,7 @@ def test_no_dataset_is_lost_where_the_transaction_that_names_it_is_cut_off(exist
 
 
 @pytest.mark.parametrize("name", ["v110", "earliest", "fsm kept", "page kept"])
-def test_discarding_leaves_what_was_there(target, name):
+def test_discarding_leaves_what_was_there(target: Path, name: str) -> None:
     other_peoples_file(target, **FORMATS[name])
     before = old_content(target)
     with Write(target, name="/new/x") as write:
@@ -258,13 +262,13 @@ def test_discarding_leaves_what_was_there(target, name):
 
 
 @pytest.fixture(params=["new", "existing"])
-def place(request, target):
+def place(request: pytest.FixtureRequest, target: Path) -> Any:
     if request.param == "existing":
         other_peoples_file(target)
     return target
 
 
-def test_a_call_that_resumes_takes_the_write_over(place):
+def test_a_call_that_resumes_takes_the_write_over(place: Any) -> None:
     first = Write(place, name="/new/x", compression="gzip")
     first.commit(0)
     with pytest.raises(UnfinishedWriteError, match="holds an unfinished write"):
@@ -289,7 +293,7 @@ def test_a_call_that_resumes_takes_the_write_over(place):
     second.check()
 
 
-def test_a_late_payload_of_the_first_owner_changes_nothing(place):
+def test_a_late_payload_of_the_first_owner_changes_nothing(place: Any) -> None:
     """It was reserved, its process stopped, and another wrote the same: the places are the same."""
     first = Write(place, name="/new/x", compression="gzip")
     reserved, payloads = first.commit(0), first.payloads(0)
@@ -304,7 +308,9 @@ def test_a_late_payload_of_the_first_owner_changes_nothing(place):
 
 
 @pytest.mark.parametrize("exclusive", [False, True])
-def test_a_running_write_is_not_taken_over_recovered_or_discarded(place, exclusive, monkeypatch):
+def test_a_running_write_is_not_taken_over_recovered_or_discarded(
+    place: Any, exclusive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Nobody here is about to let go.
     monkeypatch.setattr(take_over, "__defaults__", (0.2,))
     with Write(place, name="/new/x", exclusive=exclusive) as first:
@@ -337,7 +343,7 @@ def test_a_running_write_is_not_taken_over_recovered_or_discarded(place, exclusi
         ({"name": "/new/y"}, "it writes /new/x, not /new/y"),
     ],
 )
-def test_other_arguments_are_named_and_change_nothing(place, change, match):
+def test_other_arguments_are_named_and_change_nothing(place: Any, change: dict[str, Any], match: str) -> None:
     arguments = {"name": "/new/x", "compression": "gzip"}
     with Write(place, **arguments) as first:
         first.commit(0)
@@ -350,14 +356,14 @@ def test_other_arguments_are_named_and_change_nothing(place, change, match):
         second.check()
 
 
-def test_resuming_nothing_is_a_fresh_start(place):
+def test_resuming_nothing_is_a_fresh_start(place: Any) -> None:
     with Write(place, name="/new/x", resume=True) as write:
         write.commit_missing()
         write.finish()
         write.check()
 
 
-def test_resuming_with_other_buffers(place):
+def test_resuming_with_other_buffers(place: Any) -> None:
     with Write(place, name="/new/x", compression="gzip", buffer=(4, 8)) as first:
         first.commit(1)
     with Write(place, name="/new/x", compression="gzip", buffer=(2, 4), resume=True) as second:
@@ -371,7 +377,7 @@ def test_resuming_with_other_buffers(place):
 # Repairs
 
 
-def test_an_index_that_others_changed_is_made_anew(place):
+def test_an_index_that_others_changed_is_made_anew(place: Any) -> None:
     with Write(place, name="/new/x", compression="gzip", attrs={"unit": "V"}, fillvalue=7) as write:
         write.commit_missing()
         with h5py.File(write.target.file, "r+") as file:
@@ -386,7 +392,7 @@ def test_an_index_that_others_changed_is_made_anew(place):
         assert file["new/x"].compression == "gzip"
 
 
-def test_an_index_that_cannot_be_made_anew_is_an_error(place):
+def test_an_index_that_cannot_be_made_anew_is_an_error(place: Any) -> None:
     with Write(place, name="/new/x", compression="gzip") as write:
         rows = write.commit(0)
         write.commit_missing()
@@ -401,7 +407,7 @@ def test_an_index_that_cannot_be_made_anew_is_an_error(place):
         write.check()
 
 
-def test_what_is_reserved_and_not_placed_reads_as_the_fill_value_after_recovering(place):
+def test_what_is_reserved_and_not_placed_reads_as_the_fill_value_after_recovering(place: Any) -> None:
     """Also where a payload was longer or shorter than a chunk without filters."""
     with Write(place, name="/new/x", compression="gzip", fillvalue=7) as write:
         write.commit(0)

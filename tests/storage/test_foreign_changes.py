@@ -1,6 +1,8 @@
 """Another program changes the file between two transactions of ours, or in the middle of one that was cut off."""
 
 import os
+from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import h5py
@@ -15,13 +17,13 @@ from tests.support.storage.writes import Write, longer
 
 
 @pytest.fixture
-def existing(target):
+def existing(target: Path) -> Any:
     with h5py.File(target, "w", libver="v110") as file:
         file["old"] = np.arange(1000)
     return target
 
 
-def cut_off(path, call):
+def cut_off(path: Any, call: Any) -> None:
     """Have the transaction that `call` takes be in the log, and not in the file."""
     with (
         Write(path, name="/new/x") as write,
@@ -31,7 +33,7 @@ def cut_off(path, call):
         call(write)
 
 
-def refused_untouched(path):
+def refused_untouched(path: Any) -> None:
     before = path.read_bytes()
     with pytest.raises(IntegrityError, match="was changed by another program"):
         Write(path, name="/new/x", resume=True)
@@ -41,21 +43,21 @@ def refused_untouched(path):
         np.testing.assert_array_equal(file["theirs"][...], np.ones(500))
 
 
-def test_a_transaction_is_not_applied_over_what_another_program_has_written_since(existing):
+def test_a_transaction_is_not_applied_over_what_another_program_has_written_since(existing: Any) -> None:
     cut_off(existing, lambda write: write.commit(1))
     with h5py.File(existing, "r+", libver="v110") as file:
         file["theirs"] = np.ones(500)
     refused_untouched(existing)
 
 
-def test_a_transaction_that_changed_the_journal_alone_is_not_applied_over_it_either(existing):
+def test_a_transaction_that_changed_the_journal_alone_is_not_applied_over_it_either(existing: Any) -> None:
     cut_off(existing, lambda write: write.writer.transactions.record(pack_record(FILLED, bytes(32))))
     with h5py.File(existing, "r+", libver="v110") as file:
         file["theirs"] = np.ones(500)
     refused_untouched(existing)
 
 
-def test_a_file_that_says_it_is_open_for_writing_gets_no_transaction(existing):
+def test_a_file_that_says_it_is_open_for_writing_gets_no_transaction(existing: Any) -> None:
     with Write(existing, name="/new/x") as write:
         write.commit(0)
         bytes_ = bytearray(existing.read_bytes())
@@ -72,11 +74,11 @@ def test_a_file_that_says_it_is_open_for_writing_gets_no_transaction(existing):
         write.check()
 
 
-def test_a_payload_that_hdf5_writes_twice_is_no_reservation(existing):
+def test_a_payload_that_hdf5_writes_twice_is_no_reservation(existing: Any) -> None:
     with Write(existing, name="/new/x") as write:
         before, real = existing.read_bytes(), StagedFile.write
 
-        def twice(self, buffer):
+        def twice(self: Any, buffer: Any) -> Any:
             if self._is_hole(memoryview(buffer).cast("B")):
                 real(self, buffer)
                 self._position -= len(buffer)
@@ -87,7 +89,7 @@ def test_a_payload_that_hdf5_writes_twice_is_no_reservation(existing):
         assert existing.read_bytes() == before
 
 
-def test_a_place_that_another_program_gave_away_is_not_written_again(existing):
+def test_a_place_that_another_program_gave_away_is_not_written_again(existing: Any) -> None:
     """The journal still names it; what is there by now is others'."""
     with Write(existing, name="/new/x", compression="gzip") as write:
         row = write.commit(0)[0]

@@ -2,6 +2,8 @@
 
 import shutil
 import subprocess
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -34,7 +36,7 @@ every_version = pytest.mark.parametrize("libver", VERSIONS, ids=str)
 @pytest.mark.parametrize(
     ("libver", "index", "filters"), every_pair({str(version): version for version in VERSIONS}, INDEXES, FILTERS)
 )
-def test_h5py_reads_it_and_can_go_on_with_it(target, libver, index, filters):
+def test_h5py_reads_it_and_can_go_on_with_it(target: Path, libver: Any, index: Any, filters: Any) -> None:
     dcio.to_hdf5(target, "/x", DATA, libver=libver, scheduler="synchronous", **index, **filters)
     with h5py.File(target, "r+", libver=libver) as file:
         dataset = file["x"]
@@ -53,7 +55,7 @@ def test_h5py_reads_it_and_can_go_on_with_it(target, libver, index, filters):
 @tools
 @every_version
 @every_index
-def test_hdf5_1_10_reads_it(target, libver, index):
+def test_hdf5_1_10_reads_it(target: Path, libver: Any, index: Any) -> None:
     dcio.to_hdf5(target, "/x", DATA, libver=libver, scheduler="synchronous", **index, compression="gzip", shuffle=True)
     dump = subprocess.run(["h5dump", "-H", target], capture_output=True, text=True, check=False)
     stat = subprocess.run(["h5stat", target], capture_output=True, text=True, check=False)
@@ -70,7 +72,7 @@ def test_hdf5_1_10_reads_it(target, libver, index):
 @pytest.mark.parametrize("libver", [None, "earliest"], ids=str)
 @every_index
 @pytest.mark.parametrize("filters", [FILTERS["none"], FILTERS["gzip"]], ids=["none", "gzip"])
-def test_a_reader_without_hdf5_reads_it(target, libver, index, filters):
+def test_a_reader_without_hdf5_reads_it(target: Path, libver: str | None, index: Any, filters: Any) -> None:
     dcio.to_hdf5(target, "/x", DATA, libver=libver, scheduler="synchronous", **index, **filters)
     with pyfive.File(str(target)) as file:
         np.testing.assert_array_equal(file["x"][...], DATA)
@@ -79,7 +81,7 @@ def test_a_reader_without_hdf5_reads_it(target, libver, index, filters):
 TYPES = ["u1", ">i8", "<f4", ">f8", "c16", "?", "S7", [("t", "<f8"), ("label", "S3")]]
 
 
-def grown(target, libver, dtype, filters):
+def grown(target: Any, libver: Any, dtype: Any, filters: Any) -> dict[str, Any]:
     """A file of h5py's that gained a dataset, a replaced and merged region and an append; and what is in it."""
     data = DATA.astype(dtype) if isinstance(dtype, str) else np.zeros(DATA.shape, dtype)
     if not isinstance(dtype, str):
@@ -96,7 +98,7 @@ def grown(target, libver, dtype, filters):
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize("filters", [FILTERS["none"], FILTERS["gzip"]], ids=["none", "gzip"])
-def test_a_reader_without_hdf5_reads_files_that_grew(target, dtype, filters):
+def test_a_reader_without_hdf5_reads_files_that_grew(target: Path, dtype: Any, filters: Any) -> None:
     # (It knows no index of datasets that can grow but the oldest.)
     expected = grown(target, "earliest", dtype, filters)
     with pyfive.File(str(target)) as file:
@@ -110,7 +112,7 @@ def test_a_reader_without_hdf5_reads_files_that_grew(target, dtype, filters):
 @tools
 @pytest.mark.parametrize("libver", ["earliest", "v110"])
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
-def test_hdf5_1_10_reads_files_that_grew(target, libver, dtype):
+def test_hdf5_1_10_reads_files_that_grew(target: Path, libver: str, dtype: Any) -> None:
     expected = grown(target, libver, dtype, FILTERS["gzip"])
     raw = target.with_suffix(".raw")
     for name, data in expected.items():

@@ -4,6 +4,7 @@ import os
 import random
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import h5py
@@ -36,7 +37,7 @@ PLUGINS = {
 }
 
 
-def hide_a_chunk(path, offsets):
+def hide_a_chunk(path: Any, offsets: Any) -> None:
     """Change the coordinates of a chunk in a B-tree of version 1, which has no checksum."""
     content = bytearray(Path(path).read_bytes())
     # A key is length, mask and coordinates; the address follows.
@@ -51,7 +52,7 @@ def hide_a_chunk(path, offsets):
 
 @pytest.mark.parametrize("name", PLUGINS)
 @pytest.mark.parametrize("mode", ["existing", pytest.param("new", marks=pytest.mark.heavy)])
-def test_a_dataset_that_is_made_anew_has_the_same_pipeline(tmp_path, name, mode):
+def test_a_dataset_that_is_made_anew_has_the_same_pipeline(tmp_path: Path, name: Any, mode: str) -> None:
     options = PLUGINS[name]
     options = options if isinstance(options, dict) else {"compression": options}
     data = np.random.default_rng(1).normal(0, 50, (64, 64)).round().astype("f4").cumsum(axis=0, dtype="f4")
@@ -84,12 +85,14 @@ def test_a_dataset_that_is_made_anew_has_the_same_pipeline(tmp_path, name, mode)
 
 @pytest.mark.parametrize("is_killed", [False, True])
 @pytest.mark.parametrize("durability", ["process", "power"])
-def test_payloads_that_are_copied_after_the_commit_do_not_count_before(tmp_path, monkeypatch, is_killed, durability):
+def test_payloads_that_are_copied_after_the_commit_do_not_count_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_killed: bool, durability: str
+) -> None:
     """Else another worker, which has all receipts, would finish a file whose payloads were never copied."""
     path, data = tmp_path / "out.h5", numbers((64, 64), "i4")
     copy, copied = index_repair._copy, []
 
-    def cut_off(transactions, layout, moved):
+    def cut_off(transactions: Any, layout: Any, moved: Any) -> None:
         copied.append(len(moved))
         if is_killed and len(copied) == 2:
             raise KeyboardInterrupt
@@ -123,20 +126,20 @@ class Interrupted(dcio.GenericDataChunkIterator):
 
     broken = True
 
-    def _get_data(self, selection):
+    def _get_data(self, selection: Any) -> Any:
         if self.broken and selection[0].stop == self.maxshape[0]:
             raise OSError("not yet")
         return numbers((48, 10))[selection]
 
-    def _get_maxshape(self):
+    def _get_maxshape(self) -> tuple[int, ...]:
         return (48, 10)
 
-    def _get_dtype(self):
+    def _get_dtype(self) -> Any:
         return np.dtype("i2")
 
 
 @pytest.mark.parametrize("libver", [None, "latest"])
-def test_no_flipped_bit_of_metadata_ends_in_wrong_data(tmp_path, libver):
+def test_no_flipped_bit_of_metadata_ends_in_wrong_data(tmp_path: Path, libver: str | None) -> None:
     """Every outcome is whole data, or an error and nothing under the final name."""
     path, draw, wrong = tmp_path / "out.h5", random.Random(), []
     source = Interrupted(chunk_shape=(4, 5), buffer_shape=(12, 10))
@@ -165,7 +168,7 @@ def test_no_flipped_bit_of_metadata_ends_in_wrong_data(tmp_path, libver):
 
 @pytest.mark.parametrize("libver", ["v110", "v114", "latest"])
 @pytest.mark.parametrize("maxshape", [(40, None), (40, None, 6), (None, 60), (None, None)])
-def test_an_unlimited_axis_that_is_not_the_first(tmp_path, libver, maxshape):
+def test_an_unlimited_axis_that_is_not_the_first(tmp_path: Path, libver: str, maxshape: tuple[Any, ...]) -> None:
     path = tmp_path / "out.h5"
     data = numbers((40, 60, 6)[: len(maxshape)], "i4")
     chunks = (8, 7, 4)[: len(maxshape)]
@@ -178,7 +181,7 @@ def test_an_unlimited_axis_that_is_not_the_first(tmp_path, libver, maxshape):
 
 @pytest.mark.parametrize("filters", [{"shuffle": True}, {"shuffle": True, "fletcher32": True}, {"compression": "lzf"}])
 @pytest.mark.parametrize("libver", ["earliest", "latest"])
-def test_a_region_over_chunks_whose_filter_was_skipped(tmp_path, filters, libver):
+def test_a_region_over_chunks_whose_filter_was_skipped(tmp_path: Path, filters: dict[str, Any], libver: str) -> None:
     """A chunk of the same length as before keeps its place in the file, and must not keep its filter mask."""
     path = tmp_path / "out.h5"
     data = np.random.default_rng(2).integers(0, 255, (8, 16), "i4")
@@ -194,7 +197,7 @@ def test_a_region_over_chunks_whose_filter_was_skipped(tmp_path, filters, libver
         np.testing.assert_array_equal(file["x"][...], data * 0)
 
 
-def test_verify_sees_damaged_chunks_of_an_extensible_array(tmp_path):
+def test_verify_sees_damaged_chunks_of_an_extensible_array(tmp_path: Path) -> None:
     path = tmp_path / "out.h5"
     data = numbers((8, 12), "i4")
     with h5py.File(path, "w", libver="latest") as file:
@@ -210,7 +213,9 @@ def test_verify_sees_damaged_chunks_of_an_extensible_array(tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyError, RuntimeError, OSError, ValueError])
-def test_a_file_too_damaged_to_remove_the_hidden_part_is_named_and_force_removes_the_folder(tmp_path, error):
+def test_a_file_too_damaged_to_remove_the_hidden_part_is_named_and_force_removes_the_folder(
+    tmp_path: Path, error: Any
+) -> None:
     path = tmp_path / "out.h5"
     with h5py.File(path, "w") as file:
         file["old"] = np.arange(10)

@@ -5,7 +5,10 @@ import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,23 +33,23 @@ ME = Owner("id", 1, "host", 7, "me", NOW, False)
 
 
 @pytest.fixture
-def journal(tmp_path):
+def journal(tmp_path: Path) -> Iterator[Any]:
     descriptor = os.open(tmp_path / "journal", os.O_RDWR | os.O_CREAT)
     yield Journal(descriptor, "journal")
     os.close(descriptor)
 
 
-def append(journal, data):
+def append(journal: Any, data: Any) -> None:
     pwrite_all(journal._descriptor, data, os.fstat(journal._descriptor).st_size)
 
 
-def held(rows, **more):
+def held(rows: Any, **more: Any) -> Any:
     return Reservations.of(0, 0, rows, **more).pack()
 
 
 @given(numbers, numbers, st.lists(st.tuples(*[numbers] * 5), max_size=5))
 @settings(deadline=None)
-def test_reservations_are_packed_as_documented(dataset, buffer, rows):
+def test_reservations_are_packed_as_documented(dataset: Any, buffer: Any, rows: Any) -> None:
     ((kind, _, body),) = read_records(Reservations.of(dataset, buffer, rows, 3, 4).pack(), "journal")
     assert kind == RESERVED
     # docs/side_files.md: four numbers, and five for each chunk.
@@ -61,7 +64,7 @@ STEPS = st.lists(st.tuples(KINDS, st.integers(0, 1), CHUNKS, st.integers(0, 99),
 
 @given(STEPS)
 @settings(deadline=None)
-def test_records_read_together_count_as_one_after_the_other(steps):
+def test_records_read_together_count_as_one_after_the_other(steps: Any) -> None:
     with tempfile.TemporaryFile() as file:
         journal = Journal(file.fileno(), "journal")
         append(journal, Created((MADE, MADE)).pack())
@@ -80,21 +83,21 @@ def test_records_read_together_count_as_one_after_the_other(steps):
         assert journal.size == os.fstat(file.fileno()).st_size
 
 
-def test_a_record_with_half_a_chunk_is_refused_though_the_next_completes_it(journal):
+def test_a_record_with_half_a_chunk_is_refused_though_the_next_completes_it(journal: Any) -> None:
     half = pack_record(RESERVED, bytes(32 + 20))
     append(journal, CREATION.pack() + half + half)
     with pytest.raises(IntegrityError, match="cut off"):
         journal.refresh()
 
 
-def test_entries_have_room_for_any_file():
+def test_entries_have_room_for_any_file() -> None:
     rows = [(2**63, 2**62, 2**33, 2**64 - 1, 2**32 - 1)]
     found = Reservations.of(0, 0, rows)
     assert found.entries.tolist() == rows
     assert found.entries.dtype.itemsize == 40
 
 
-def test_the_journal_reads_what_others_add(journal):
+def test_the_journal_reads_what_others_add(journal: Any) -> None:
     journal.refresh()
     assert (journal.created, journal.owner, journal.size, journal.finished) == (None, None, 0, False)
     append(journal, ME.pack() + CREATION.pack())
@@ -113,13 +116,13 @@ def test_the_journal_reads_what_others_add(journal):
     assert journal.size == os.fstat(journal._descriptor).st_size
 
 
-def test_the_last_record_of_a_chunk_counts(journal):
+def test_the_last_record_of_a_chunk_counts(journal: Any) -> None:
     append(journal, CREATION.pack() + held([(0, 10, 1, 1, 0), (1, 11, 1, 1, 0)]) + held([(0, 50, 2, 2, 0)]))
     journal.refresh()
     assert journal.find(0, [0, 1]).tolist() == [(50, 2, 2, 0, 1), (11, 1, 1, 0, 1)]
 
 
-def test_what_holds_the_fill_value_is_missing_and_has_a_place(journal):
+def test_what_holds_the_fill_value_is_missing_and_has_a_place(journal: Any) -> None:
     append(journal, CREATION.pack() + held([(0, 10, 1, 1, 0)]) + Reservations.of(0, 0, [(0, 10, 1, 2, 7)]).pack(FILLED))
     journal.refresh()
     assert journal.find(0, [0]) is None
@@ -130,7 +133,7 @@ def test_what_holds_the_fill_value_is_missing_and_has_a_place(journal):
     assert journal.missing(0) == 4
 
 
-def test_the_last_owner_owns_the_write(journal):
+def test_the_last_owner_owns_the_write(journal: Any) -> None:
     append(journal, ME.pack() + Owner("other", 2, "there", 8, "you", NOW + timedelta(hours=1), True).pack())
     journal.refresh()
     assert (journal.owner.write_id, journal.owner.epoch, journal.owner.exclusive) == ("other", 2, True)
@@ -140,7 +143,7 @@ def test_the_last_owner_owns_the_write(journal):
 
 @given(st.data())
 @settings(deadline=None, max_examples=40)
-def test_a_record_that_is_still_being_written_is_read_when_it_is_whole(data):
+def test_a_record_that_is_still_being_written_is_read_when_it_is_whole(data: Any) -> None:
     file = os.memfd_create("journal")
     try:
         journal = Journal(file, "journal")
@@ -157,14 +160,14 @@ def test_a_record_that_is_still_being_written_is_read_when_it_is_whole(data):
         os.close(file)
 
 
-def test_differences_are_named():
+def test_differences_are_named() -> None:
     assert MADE.difference(MADE) is None
     other = CreatedDataset("/x", (10,), (2,), "int16", "int32", "deflate(4)", "", True)
     assert MADE.difference(other) == "source dtype was int16 and is int32 now"
     assert other.difference(MADE) == "source dtype was int32 and is int16 now"
 
 
-def changed(**what):
+def changed(**what: Any) -> Any:
     body = json.loads(CREATION.pack()[24:])
     body["datasets"][0].update(what)
     return pack_record(CREATED, json.dumps(body).encode())
@@ -206,13 +209,13 @@ def changed(**what):
         held([(0, 0, 0, 0, 0)]),
     ],
 )
-def test_whole_records_that_say_what_cannot_be_are_errors(journal, record):
+def test_whole_records_that_say_what_cannot_be_are_errors(journal: Any, record: Any) -> None:
     append(journal, record)
     with pytest.raises(IntegrityError, match=r"journal holds a record that cannot be read.*discard"):
         journal.refresh()
 
 
-def test_a_table_takes_no_memory_until_it_is_used(journal):
+def test_a_table_takes_no_memory_until_it_is_used(journal: Any) -> None:
     append(journal, changed(shape=[2**24], chunks=[1]))
     journal.refresh()
     append(journal, held([(2**24 - 1, 5, 6, 7, 0)]))
@@ -221,7 +224,7 @@ def test_a_table_takes_no_memory_until_it_is_used(journal):
     assert isinstance(journal.table(0), np.ndarray)
 
 
-def test_a_journal_that_is_read_in_blocks_says_the_same(journal, monkeypatch):
+def test_a_journal_that_is_read_in_blocks_says_the_same(journal: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journals, "_BLOCK_NBYTES", 100)
     rows = [(number % 5, number, 1 + number, 7, 0) for number in range(50)]
     append(journal, CREATION.pack() + b"".join(held([row]) for row in rows))
@@ -234,7 +237,7 @@ def test_a_journal_that_is_read_in_blocks_says_the_same(journal, monkeypatch):
 
 
 @pytest.mark.parametrize("at", [10, 40, 300, 700])
-def test_damage_is_found_in_any_block(journal, monkeypatch, at):
+def test_damage_is_found_in_any_block(journal: Any, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     monkeypatch.setattr(journals, "_BLOCK_NBYTES", 100)
     data = bytearray(CREATION.pack() + b"".join(held([(0, number, 1, 7, 0)]) for number in range(20)))
     data[at] ^= 0x10
@@ -258,7 +261,7 @@ except IntegrityError as error:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are told by /proc")
 @pytest.mark.parametrize("data", [b"", CREATION.pack(), CREATION.pack() + pack_record(RESERVED, b"x" * 999)[:500]])
-def test_a_sparse_journal_takes_no_memory(tmp_path, data):
+def test_a_sparse_journal_takes_no_memory(tmp_path: Path, data: Any) -> None:
     path = tmp_path / "journal"
     path.write_bytes(data)
     os.truncate(path, 40 << 30)
@@ -269,7 +272,7 @@ def test_a_sparse_journal_takes_no_memory(tmp_path, data):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are told by /proc")
 @pytest.mark.parametrize("count", [1 << 28, 1 << 34, 1 << 40])
-def test_a_table_that_memory_does_not_hold_is_refused(tmp_path, count):
+def test_a_table_that_memory_does_not_hold_is_refused(tmp_path: Path, count: Any) -> None:
     path = tmp_path / "journal"
     path.write_bytes(changed(shape=[count], chunks=[1]))
     done = subprocess.run([sys.executable, "-c", HOSTILE, path], capture_output=True, text=True, check=True)

@@ -1,6 +1,10 @@
 """What keeps a write alive: whoever runs its graph, not an object that outlives that."""
 
 import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 from dask_chunkio.storage import session
 from dask_chunkio.storage.activity import keepalive
@@ -8,7 +12,7 @@ from dask_chunkio.storage.activity.keepalive import Held, Keepalive, let_go, set
 from tests.support.storage.writes import Write
 
 
-def test_an_object_that_outlives_its_graph_keeps_nothing_alive(tmp_path):
+def test_an_object_that_outlives_its_graph_keeps_nothing_alive(tmp_path: Path) -> None:
     """The traceback of an error has it; and the graph may be over before the thread has looked once."""
     runs = {"create"}
     with Write(tmp_path / "a.h5") as write:
@@ -24,7 +28,9 @@ def test_an_object_that_outlives_its_graph_keeps_nothing_alive(tmp_path):
             del kept
 
 
-def test_whoever_looks_waits_for_a_thread_that_lets_go_just_now(tmp_path, monkeypatch):
+def test_whoever_looks_waits_for_a_thread_that_lets_go_just_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A refused call leaves its lease to the thread; the next call begins as that removes it."""
     in_removal, may_remove = threading.Event(), threading.Event()
     kept = Keepalive(Held(str(tmp_path), str(tmp_path / "lock"), "id", "key", lambda _: False))
@@ -32,7 +38,7 @@ def test_whoever_looks_waits_for_a_thread_that_lets_go_just_now(tmp_path, monkey
     (lease,) = tmp_path.glob("lease-*")
     remove = keepalive.remove_lease
 
-    def slowly(path):
+    def slowly(path: Any) -> None:
         in_removal.set()
         assert may_remove.wait(60)
         remove(path)

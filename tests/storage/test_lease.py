@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +21,7 @@ lease.create_lease(sys.argv[1], lease.Lease.here("write", "", 30.0))
 """
 
 
-def test_a_lease_is_read_back(tmp_path):
+def test_a_lease_is_read_back(tmp_path: Path) -> None:
     lease = Lease.here("write", "tcp://127.0.0.1:1", 30.0)
     path = create_lease(str(tmp_path), lease)
     (seen,) = leases_in(str(tmp_path))
@@ -27,7 +29,7 @@ def test_a_lease_is_read_back(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
-def test_a_process_that_is_killed_as_it_creates_its_lease_leaves_none(tmp_path):
+def test_a_process_that_is_killed_as_it_creates_its_lease_leaves_none(tmp_path: Path) -> None:
     """One without content would be believed in: it does not say which process is dead."""
     killed = subprocess.run([sys.executable, "-c", KILLED_AS_IT_CREATES, tmp_path], check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -35,10 +37,10 @@ def test_a_process_that_is_killed_as_it_creates_its_lease_leaves_none(tmp_path):
     assert leases_in(str(tmp_path)) == []
 
 
-def test_a_lease_that_cannot_be_written_leaves_no_file(tmp_path, monkeypatch):
+def test_a_lease_that_cannot_be_written_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is tried again and again: on a disk that stays full, files would pile up."""
 
-    def no_space(*_):
+    def no_space(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(lease_module, "pwrite_all", no_space)

@@ -1,7 +1,9 @@
 """What is tried in a folder, and what it is told from."""
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -12,7 +14,7 @@ from dask_chunkio.storage.inspection import probe
 from dask_chunkio.storage.inspection.probe import check_folder
 
 
-def test_everything_holds_here(tmp_path):
+def test_everything_holds_here(tmp_path: Path) -> None:
     (tmp_path / "theirs").touch()
     found = check_folder(str(tmp_path))
     assert found.ok, found
@@ -29,7 +31,7 @@ def test_everything_holds_here(tmp_path):
     assert os.listdir(tmp_path) == ["theirs"]
 
 
-def test_locks_that_hold_nobody_back_are_found(tmp_path, monkeypatch):
+def test_locks_that_hold_nobody_back_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "_TAKE_LOCK", "import sys; print('taken', flush=True); sys.stdin.read()")
     found = check_folder(str(tmp_path))
     failed = [one for one in found.probes if not one.ok]
@@ -38,8 +40,8 @@ def test_locks_that_hold_nobody_back_are_found(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_what_a_file_system_refuses_is_said(tmp_path, monkeypatch):
-    def refuse(_):
+def test_what_a_file_system_refuses_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Any) -> None:
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(os, "fsync", refuse)
@@ -48,7 +50,7 @@ def test_what_a_file_system_refuses_is_said(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match=r"cannot make a folder in .*nowhere: No such file"):
         check_folder(str(tmp_path / "nowhere"))
 
@@ -63,7 +65,9 @@ def test_a_folder_that_is_not_there(tmp_path):
         ("/home/me/x", FileSystem("nfs4", ("rw", "local_lock=none"))),
     ],
 )
-def test_the_file_system_of_a_path_is_the_innermost_and_latest(path, expected, monkeypatch):
+def test_the_file_system_of_a_path_is_the_innermost_and_latest(
+    path: str, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mounts = [
         SimpleNamespace(mountpoint=place, fstype=kind, opts=options)
         for place, kind, options in [
@@ -79,11 +83,11 @@ def test_the_file_system_of_a_path_is_the_innermost_and_latest(path, expected, m
 
 
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "lustre", "gpfs", "ceph", "cifs", "fuse.sshfs", "beegfs", "", "new"])
-def test_what_is_not_known_may_be_shared(kind):
+def test_what_is_not_known_may_be_shared(kind: str) -> None:
     assert not FileSystem(kind).is_local
 
 
 @pytest.mark.parametrize("option", ["nolock", "local_lock=flock", "local_lock=all", "localflock"])
-def test_locks_that_do_not_reach_other_hosts_are_known(option):
+def test_locks_that_do_not_reach_other_hosts_are_known(option: str) -> None:
     assert FileSystem("nfs", ("rw", option)).has_local_locks
     assert not FileSystem("nfs", ("rw", "local_lock=none")).has_local_locks

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,13 +20,13 @@ from dask_chunkio.storage.journal.records import (
 bodies = st.lists(st.tuples(st.integers(1, 3), st.binary(max_size=50)), max_size=6)
 
 
-def packed(found):
+def packed(found: Any) -> Any:
     return b"".join(pack_record(*record) for record in found)
 
 
 @given(bodies)
 @settings(deadline=None)
-def test_records_come_back(records):
+def test_records_come_back(records: Any) -> None:
     data = packed(records)
     found = list(read_records(data, "journal"))
     assert [(kind, body) for kind, _, body in found] == records
@@ -33,14 +35,14 @@ def test_records_come_back(records):
 
 @given(bodies, st.tuples(st.integers(1, 3), st.binary(max_size=50)), st.data())
 @settings(deadline=None)
-def test_a_torn_last_record_never_happened(records, last, data):
+def test_a_torn_last_record_never_happened(records: Any, last: Any, data: Any) -> None:
     whole, torn = packed(records), pack_record(*last)
     cut = data.draw(st.integers(0, len(torn) - 1))
     for tail in (torn[:cut], torn[:cut] + bytes(len(torn) - cut - 1)):  # cut off, or lost in a sparse end
         assert len(list(read_records(whole + tail, "journal"))) == len(records)
 
 
-def test_a_damaged_record_before_others_is_an_error():
+def test_a_damaged_record_before_others_is_an_error() -> None:
     records = [(CREATED, b""), (RESERVED, b"first"), (RESERVED, b"second")]
     whole, last = packed(records), pack_record(*records[-1])
     for position in range(len(whole) - len(last)):
@@ -50,7 +52,7 @@ def test_a_damaged_record_before_others_is_an_error():
             list(read_records(bytes(damaged), "journal"))
 
 
-def test_a_damaged_last_record_is_a_torn_one():
+def test_a_damaged_last_record_is_a_torn_one() -> None:
     whole, first = packed([(CREATED, b""), (RESERVED, b"second")]), pack_record(CREATED, b"")
     for position in range(len(first), len(whole)):
         damaged = bytearray(whole)
@@ -58,13 +60,13 @@ def test_a_damaged_last_record_is_a_torn_one():
         assert len(list(read_records(bytes(damaged), "journal"))) == 1
 
 
-def test_the_checksum_of_parts_is_that_of_the_whole():
+def test_the_checksum_of_parts_is_that_of_the_whole() -> None:
     assert checksum(b"ab", b"", bytearray(b"cd"), memoryview(b"e")) == checksum(b"abcde")
     assert checksum(b"abcde") != checksum(b"abcdf")
 
 
 @pytest.mark.parametrize("version", [0, 1, 2, 4, 65535])
-def test_another_version_is_an_error_that_says_so(version):
+def test_another_version_is_an_error_that_says_so(version: int) -> None:
     data = pack_record(CREATED, b"") + records._pack(RESERVED, b"body", version)
     with pytest.raises(IntegrityError, match=rf"written in version {version} of its format.* reads version 3"):
         list(read_records(data, "journal"))
@@ -74,18 +76,18 @@ def test_another_version_is_an_error_that_says_so(version):
 
 @given(st.binary(max_size=200))
 @settings(deadline=None)
-def test_any_bytes_are_no_record(data):
+def test_any_bytes_are_no_record(data: Any) -> None:
     assert first_record(data, "log") is None
     assert list(read_records(data, "journal")) == []
 
 
 @pytest.mark.parametrize("length", [2**31, 2**40, 2**63, 2**64 - 1])
-def test_a_length_that_no_file_has_is_a_torn_record(length):
+def test_a_length_that_no_file_has_is_a_torn_record(length: Any) -> None:
     header = records._HEADER.pack(b"DCIO", records.VERSION, RESERVED, length)
     assert first_record(header + records._SUM.pack(checksum(header, b"")) + b"body", "log") is None
 
 
-def test_headers_that_claim_all_that_follows_take_linear_time(monkeypatch):
+def test_headers_that_claim_all_that_follows_take_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
     count, summed = 4000, []
     headers = [
         records._HEADER.pack(b"DCIO", records.VERSION, RESERVED, 24 * (count - number - 1)) + bytes(8)
@@ -114,13 +116,13 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 @pytest.mark.parametrize("kind", [str, str.encode])
-def test_json_that_no_write_makes_is_refused(name, kind):
+def test_json_that_no_write_makes_is_refused(name: Any, kind: Any) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
         parse_json(kind(BOMBS[name]))
     assert len(str(caught.value)) < 200
 
 
-def test_what_would_not_be_read_again_is_not_written():
+def test_what_would_not_be_read_again_is_not_written() -> None:
     made = [CreatedDataset(f"/{n}" + "x" * 1000, (1,), (1,), "i4", "i4", "", "", True) for n in range(16_000)]
     with pytest.raises(ArgumentError, match="write fewer datasets in one call"):
         Created(tuple(made)).pack()

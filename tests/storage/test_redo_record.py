@@ -1,5 +1,8 @@
 import os
 import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +18,7 @@ runs = st.lists(st.tuples(st.integers(0, 2**33), st.binary(min_size=1, max_size=
 
 
 @pytest.fixture
-def opened(tmp_path):
+def opened(tmp_path: Path) -> Iterator[Any]:
     descriptors = [os.open(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in ("file", "journal")]
     os.pwrite(descriptors[0], OLD, 0)
     os.pwrite(descriptors[1], b"j" * 24, 0)
@@ -25,20 +28,20 @@ def opened(tmp_path):
 
 
 @pytest.fixture
-def redo(opened):
+def redo(opened: Any) -> Any:
     return RedoRecord.on(opened[0], 24, b"journal", 9000, CHANGE)
 
 
-def apply(redo, descriptors):
+def apply(redo: Any, descriptors: Any) -> None:
     redo.apply(descriptors[0])
     redo.enter(descriptors[1])
 
 
-def contents(descriptors):
+def contents(descriptors: Any) -> list[Any]:
     return [os.pread(descriptor, 1 << 20, 0) for descriptor in descriptors]
 
 
-def applied():
+def applied() -> bytes:
     expected = bytearray(OLD + bytes(4000))
     for offset, data in CHANGE:
         expected[offset : offset + len(data)] = data
@@ -47,21 +50,21 @@ def applied():
 
 @given(st.binary(max_size=30), runs)
 @settings(deadline=None)
-def test_transactions_come_back(journal, staged):
+def test_transactions_come_back(journal: Any, staged: Any) -> None:
     before = [bytes(min(len(data), max(0, 2**32 - offset))) for offset, data in staged]
     redo = RedoRecord(3, journal, 2**32, 2**34, staged, before, 7, 8)
     assert read_redo_record(redo.pack()) == redo
     assert read_redo_record(redo.pack() + b"rest of an older log") == redo
 
 
-def test_a_transaction_cut_off_anywhere_never_happened(redo):
+def test_a_transaction_cut_off_anywhere_never_happened(redo: Any) -> None:
     record = redo.pack()
     for length in range(len(record)):
         assert read_redo_record(record[:length]) is None
         assert read_redo_record(record[:length] + bytes(len(record) - length)) is None
 
 
-def test_a_transaction_with_any_bit_changed_never_happened(redo):
+def test_a_transaction_with_any_bit_changed_never_happened(redo: Any) -> None:
     record = redo.pack()
     for position in range(len(record)):
         damaged = bytearray(record)
@@ -69,13 +72,13 @@ def test_a_transaction_with_any_bit_changed_never_happened(redo):
         assert read_redo_record(bytes(damaged)) is None
 
 
-def test_other_records_are_no_transaction(redo):
+def test_other_records_are_no_transaction(redo: Any) -> None:
     with pytest.raises(IntegrityError, match="holds an invalid transaction"):
         read_redo_record(pack_record(RESERVED, redo.pack()))
 
 
 @pytest.mark.parametrize("cut", [0, 8, 55, 57, 80, 120, -1, -8])
-def test_a_whole_record_of_half_a_transaction_is_an_error(redo, cut):
+def test_a_whole_record_of_half_a_transaction_is_an_error(redo: Any, cut: int) -> None:
     body = redo.pack()[24:]
     with pytest.raises(IntegrityError, match="holds an invalid transaction"):
         read_redo_record(pack_record(REDO, body[:cut]))
@@ -91,28 +94,30 @@ def test_a_whole_record_of_half_a_transaction_is_an_error(redo, cut):
         RedoRecord(0, b"", 0, 10, [(0, b"one")], [b"more"]),
     ],
 )
-def test_hostile_numbers_are_an_error(wrong):
+def test_hostile_numbers_are_an_error(wrong: Any) -> None:
     with pytest.raises(IntegrityError, match="holds an invalid transaction"):
         read_redo_record(wrong.pack())
 
 
-def test_a_transaction_applied_twice_changes_nothing(opened, redo):
+def test_a_transaction_applied_twice_changes_nothing(opened: Any, redo: Any) -> None:
     for _ in range(2):
         redo.require_applicable(*opened, "out.h5")
         apply(redo, opened)
         assert contents(opened) == [applied(), b"j" * 24 + b"journal"]
 
 
-def test_applying_never_cuts_the_file(opened, redo):
+def test_applying_never_cuts_the_file(opened: Any, redo: Any) -> None:
     os.ftruncate(opened[0], 12000)
     apply(redo, opened)
     assert os.fstat(opened[0]).st_size == 12000
 
 
-def test_a_transaction_extends_then_writes_what_is_new_then_the_superblock_then_the_rest(opened, redo, monkeypatch):
+def test_a_transaction_extends_then_writes_what_is_new_then_the_superblock_then_the_rest(
+    opened: Any, redo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     order = []
 
-    def note(descriptor, _, offset):
+    def note(descriptor: Any, _: Any, offset: Any) -> None:
         order.append((descriptor, offset, os.fstat(opened[0]).st_size))
 
     monkeypatch.setattr("dask_chunkio.storage.journal.redo_record.pwrite_all", note)
@@ -122,13 +127,13 @@ def test_a_transaction_extends_then_writes_what_is_new_then_the_superblock_then_
 
 
 @pytest.fixture
-def log(tmp_path):
+def log(tmp_path: Path) -> Iterator[Any]:
     descriptor = os.open(tmp_path / "log", os.O_RDWR | os.O_CREAT)
     yield descriptor
     os.close(descriptor)
 
 
-def test_a_transaction_is_loaded_from_its_log(log, redo):
+def test_a_transaction_is_loaded_from_its_log(log: Any, redo: Any) -> None:
     record = redo.pack()
     assert load_redo_record(log, "log") is None
     for rest in (b"", b"rest of an older log"):
@@ -140,7 +145,7 @@ def test_a_transaction_is_loaded_from_its_log(log, redo):
         os.pwrite(log, record, 0)
 
 
-def test_what_is_no_transaction_is_not_loaded_into_memory(log, redo):
+def test_what_is_no_transaction_is_not_loaded_into_memory(log: Any, redo: Any) -> None:
     """A sparse file, and one whose header claims all of it."""
     nbytes = 300 << 20
     whole = redo.pack()
@@ -156,7 +161,7 @@ def test_what_is_no_transaction_is_not_loaded_into_memory(log, redo):
         tracemalloc.stop()
 
 
-def test_a_transaction_is_held_in_memory_once(log, opened):
+def test_a_transaction_is_held_in_memory_once(log: Any, opened: Any) -> None:
     """And the file is compared with it block by block."""
     data = bytes(range(256)) * (20 << 12)
     redo = RedoRecord.on(opened[0], 24, b"journal", 3 * len(data), [(0, data), (len(data) + 7, data)])
@@ -176,7 +181,7 @@ def test_a_transaction_is_held_in_memory_once(log, opened):
         found.require_applicable(*opened, "out.h5")
 
 
-def test_a_log_larger_than_memory_is_refused(log):
+def test_a_log_larger_than_memory_is_refused(log: Any) -> None:
     nbytes = 1 << 43
     os.pwrite(log, pack_record(REDO, b"")[:8] + nbytes.to_bytes(8, "little"), 0)
     try:
@@ -192,7 +197,7 @@ def test_a_log_larger_than_memory_is_refused(log):
 
 @given(st.data())
 @settings(deadline=None, max_examples=60)
-def test_any_mixture_of_old_and_new_sectors_is_applied_again(data):
+def test_any_mixture_of_old_and_new_sectors_is_applied_again(data: Any) -> None:
     """What a power failure leaves of a transaction that was being applied; one sector may be torn besides."""
     file, journal = os.memfd_create("file"), os.memfd_create("journal")
     try:
@@ -214,7 +219,7 @@ def test_any_mixture_of_old_and_new_sectors_is_applied_again(data):
 
 @pytest.mark.parametrize("at", [0, 9, 4096, 4135, 4800, 5000, 5399, 8990])
 @pytest.mark.parametrize("was_applied", [False, True])
-def test_a_change_by_another_program_is_never_written_over(opened, redo, at, was_applied):
+def test_a_change_by_another_program_is_never_written_over(opened: Any, redo: Any, at: int, was_applied: bool) -> None:
     """Replayed blindly, a transaction cut a file of 56 kB to 13 kB."""
     if was_applied:
         apply(redo, opened)
@@ -226,19 +231,19 @@ def test_a_change_by_another_program_is_never_written_over(opened, redo, at, was
 
 
 @pytest.mark.parametrize("at", [10, 4095, 4136, 4799, 5400, 8989])
-def test_what_the_transaction_does_not_touch_may_change(opened, redo, at):
+def test_what_the_transaction_does_not_touch_may_change(opened: Any, redo: Any, at: int) -> None:
     """Payloads are placed beside metadata at any time."""
     os.pwrite(opened[0], b"P", at)
     redo.require_applicable(*opened, "out.h5")
 
 
-def test_a_journal_that_lost_its_end_is_an_error(opened, redo):
+def test_a_journal_that_lost_its_end_is_an_error(opened: Any, redo: Any) -> None:
     os.ftruncate(opened[1], 20)
     with pytest.raises(IntegrityError, match=r"the journal of out\.h5 is shorter than it was"):
         redo.require_applicable(*opened, "out.h5")
 
 
-def test_what_was_torn_behind_the_journal_is_cut(opened, redo):
+def test_what_was_torn_behind_the_journal_is_cut(opened: Any, redo: Any) -> None:
     os.pwrite(opened[1], b"torn record, longer than what is written now", 24)
     apply(redo, opened)
     assert contents(opened)[1] == b"j" * 24 + b"journal"

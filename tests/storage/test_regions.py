@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import tempfile
+from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import dask.array as da
@@ -30,12 +32,12 @@ PIPELINES = (
 )
 
 
-def random(shape, dtype="i4", seed=0):
+def random(shape: Any, dtype: str = "i4", seed: int = 0) -> Any:
     return np.random.default_rng(seed).integers(0, 99, shape).astype(dtype)
 
 
 @pytest.fixture
-def dataset(target):
+def dataset(target: Path) -> Any:
     """A file with a dataset that can grow."""
     with h5py.File(target, "w") as file:
         file.create_dataset("x", data=random((30, 20)), chunks=(8, 6), maxshape=(None, 20), compression="gzip")
@@ -43,18 +45,18 @@ def dataset(target):
     return target
 
 
-def content(path):
+def content(path: Any) -> Any:
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file["other"][...], np.arange(500))
         assert not [name for name in file if name.startswith(".")]
         return file["x"][...]
 
 
-def write(path, *args, **keywords):
+def write(path: Any, *args: Any, **keywords: Any) -> Any:
     return dcio.to_hdf5(path, "/x", *args, scheduler="synchronous", **keywords)
 
 
-def test_an_aligned_region_is_replaced_without_a_look_at_what_was_there(dataset):
+def test_an_aligned_region_is_replaced_without_a_look_at_what_was_there(dataset: Any) -> None:
     expected, new = content(dataset), random((16, 12), seed=1)
     result = write(dataset, new, region=np.s_[8:24, 6:18])
     expected[8:24, 6:18] = new
@@ -63,7 +65,7 @@ def test_an_aligned_region_is_replaced_without_a_look_at_what_was_there(dataset)
     assert result.datasets[0].shape == (16, 12)
 
 
-def test_an_unaligned_region_is_merged_and_says_what_that_cost(dataset):
+def test_an_unaligned_region_is_merged_and_says_what_that_cost(dataset: Any) -> None:
     expected, new = content(dataset), random((13, 20), seed=1)
     result = write(dataset, new, region=np.s_[5:18])
     expected[5:18] = new
@@ -71,7 +73,7 @@ def test_an_unaligned_region_is_merged_and_says_what_that_cost(dataset):
     assert (result.datasets[0].chunks, result.datasets[0].merged_chunks) == (12, 8)
 
 
-def test_the_whole_dataset(dataset):
+def test_the_whole_dataset(dataset: Any) -> None:
     new = random((30, 20), seed=1)
     result = write(dataset, new, region=...)
     np.testing.assert_array_equal(content(dataset), new)
@@ -79,17 +81,17 @@ def test_the_whole_dataset(dataset):
 
 
 @pytest.mark.parametrize("source", ["array", "dask", "iterator"])
-def test_appending_from_every_kind_of_source(dataset, source):
+def test_appending_from_every_kind_of_source(dataset: Any, source: str) -> None:
     expected, new = content(dataset), random((21, 20), seed=1)
 
     class Rows(dcio.GenericDataChunkIterator):
-        def _get_data(self, selection):
+        def _get_data(self, selection: Any) -> Any:
             return new[selection]
 
-        def _get_maxshape(self):
+        def _get_maxshape(self) -> Any:
             return new.shape
 
-        def _get_dtype(self):
+        def _get_dtype(self) -> Any:
             return new.dtype
 
     made = {
@@ -102,7 +104,7 @@ def test_appending_from_every_kind_of_source(dataset, source):
     assert result.datasets[0].merged_chunks == 4
 
 
-def test_appending_again_and_again(dataset):
+def test_appending_again_and_again(dataset: Any) -> None:
     expected = [content(dataset)]
     for number in range(5):
         expected.append(random((number * 3, 20), seed=number))
@@ -110,7 +112,7 @@ def test_appending_again_and_again(dataset):
     np.testing.assert_array_equal(content(dataset), np.concatenate(expected))
 
 
-def test_new_datasets_and_parts_of_old_ones_in_one_write(dataset):
+def test_new_datasets_and_parts_of_old_ones_in_one_write(dataset: Any) -> None:
     expected, new = content(dataset), random((2, 20), seed=1)
     more = {"/x": new, "/g/y": random((40, 4), seed=2)}
     dcio.to_hdf5(dataset, more, encoding={"/x": {"region": np.s_[3:5]}, "/g/y": {"compression": "gzip"}})
@@ -121,7 +123,7 @@ def test_new_datasets_and_parts_of_old_ones_in_one_write(dataset):
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])
-def test_in_parallel(dataset, scheduler):
+def test_in_parallel(dataset: Any, scheduler: str) -> None:
     expected, new = content(dataset), random((64, 20), seed=1)
     dcio.to_hdf5(dataset, "x", new, append=True, buffer_shape=(8, 6), scheduler=scheduler)
     np.testing.assert_array_equal(content(dataset), np.concatenate([expected, new]))
@@ -130,21 +132,21 @@ def test_in_parallel(dataset, scheduler):
 class Fails:
     """An array that cannot be read behind a row until it is mended."""
 
-    def __init__(self, data, row):
+    def __init__(self, data: Any, row: Any) -> None:
         self.data, self.row, self.shape, self.dtype = data, row, data.shape, data.dtype
 
-    def __getitem__(self, selection):
+    def __getitem__(self, selection: Any) -> Any:
         if selection[0].stop > self.row:
             raise OSError("not yet")
         return self.data[selection]
 
 
-def cut_off(path, source, **keywords):
+def cut_off(path: Any, source: Any, **keywords: Any) -> None:
     with pytest.raises(dcio.errors.SourceError, match="not yet"):
         write(path, source, buffer_shape=(8, 20), **keywords)
 
 
-def test_an_append_that_was_cut_off_is_resumed_at_its_own_place(dataset):
+def test_an_append_that_was_cut_off_is_resumed_at_its_own_place(dataset: Any) -> None:
     expected, source = content(dataset), Fails(random((40, 20), seed=1), 20)
     cut_off(dataset, source, append=True)
     assert dcio.status(dataset).datasets[0].committed
@@ -156,7 +158,7 @@ def test_an_append_that_was_cut_off_is_resumed_at_its_own_place(dataset):
     np.testing.assert_array_equal(content(dataset), np.concatenate([expected, source.data]))
 
 
-def test_an_append_that_was_cut_off_and_is_discarded_leaves_the_dataset_as_it_was(dataset):
+def test_an_append_that_was_cut_off_and_is_discarded_leaves_the_dataset_as_it_was(dataset: Any) -> None:
     expected, source = content(dataset), Fails(random((40, 20), seed=1), 20)
     cut_off(dataset, source, append=True)
     assert len(content(dataset)) == 70
@@ -164,7 +166,7 @@ def test_an_append_that_was_cut_off_and_is_discarded_leaves_the_dataset_as_it_wa
     np.testing.assert_array_equal(content(dataset), expected)
 
 
-def test_a_region_that_was_cut_off_holds_old_or_new_chunks_and_is_resumed(dataset):
+def test_a_region_that_was_cut_off_holds_old_or_new_chunks_and_is_resumed(dataset: Any) -> None:
     expected, source = content(dataset), Fails(random((30, 20), seed=1), 20)
     cut_off(dataset, source, region=...)
     found = content(dataset)
@@ -178,12 +180,12 @@ def test_a_region_that_was_cut_off_holds_old_or_new_chunks_and_is_resumed(datase
 
 
 @pytest.mark.parametrize("call", ["commit", "_apply"])
-def test_a_transaction_that_is_cut_off_changes_nothing_or_is_applied_again(dataset, call):
+def test_a_transaction_that_is_cut_off_changes_nothing_or_is_applied_again(dataset: Any, call: str) -> None:
     """Old payloads give their places to new ones: nothing of these may be there before the log is."""
     expected, new = content(dataset), random((30, 20), seed=7) * 3
     real, calls = getattr(RedoLog, call), []
 
-    def cut(self, *args):
+    def cut(self: Any, *args: Any) -> None:
         calls.append(1)
         if len(calls) == 3:
             raise RuntimeError("cut")
@@ -224,7 +226,9 @@ def test_a_transaction_that_is_cut_off_changes_nothing_or_is_applied_again(datas
         ((5, 20), {"append": True, "attrs": {"unit": "V"}}, ArgumentError, "has no attribute 'unit'"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_before_anything_is_touched(dataset, shape, keywords, error, words):
+def test_what_cannot_be_meant_is_refused_before_anything_is_touched(
+    dataset: Any, shape: tuple[int, ...], keywords: dict[str, Any], error: Any, words: str
+) -> None:
     before = dataset.read_bytes()
     with pytest.raises(error, match=words):
         write(dataset, np.zeros(shape, "i4"), **keywords)
@@ -232,19 +236,19 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_touched(dataset, sha
     assert os.listdir(dataset.parent) == ["out.h5"]
 
 
-def test_a_source_that_cannot_be_cast_is_refused(dataset):
+def test_a_source_that_cannot_be_cast_is_refused(dataset: Any) -> None:
     with pytest.raises(CastError, match="float64 cannot be stored as int32"):
         write(dataset, np.zeros((30, 20)), region=...)
 
 
-def test_what_is_not_there_is_an_error(dataset, tmp_path):
+def test_what_is_not_there_is_an_error(dataset: Any, tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="has no dataset /y"):
         dcio.to_hdf5(dataset, "/y", np.zeros(3), region=...)
     with pytest.raises(TargetError, match="there is no file"):
         write(tmp_path / "none.h5", np.zeros(3), region=...)
 
 
-def test_which_axis_grows_has_to_be_clear(target):
+def test_which_axis_grows_has_to_be_clear(target: Path) -> None:
     with h5py.File(target, "w") as file:
         file.create_dataset("x", (3, 3), "f4", chunks=(2, 2), maxshape=(None, None))
         file.create_dataset("y", (3, 3), "f4", chunks=(2, 2))
@@ -257,7 +261,7 @@ def test_which_axis_grows_has_to_be_clear(target):
 # Other people's layouts
 
 
-def partial_chunks_unfiltered(path, data, chunks):
+def partial_chunks_unfiltered(path: Any, data: Any, chunks: Any) -> None:
     """Make a dataset whose chunks at the edge skip the pipeline."""
     library = ctypes.CDLL(h5py.defs.__file__)
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -271,7 +275,7 @@ def partial_chunks_unfiltered(path, data, chunks):
         file["other"] = np.arange(500)
 
 
-def test_partial_chunks_that_skip_the_pipeline(target):
+def test_partial_chunks_that_skip_the_pipeline(target: Path) -> None:
     data, new = random((30, 20)), random((30, 20), seed=1)
     partial_chunks_unfiltered(target, data, (8, 6))
     write(target, new, region=...)
@@ -280,7 +284,7 @@ def test_partial_chunks_that_skip_the_pipeline(target):
     np.testing.assert_array_equal(content(target), np.concatenate([new, data]))
 
 
-def test_a_dataset_that_hdf5_cannot_extend_is_named_and_left_as_it_was(target):
+def test_a_dataset_that_hdf5_cannot_extend_is_named_and_left_as_it_was(target: Path) -> None:
     """HDF5 2.0 looks for an index that is not there yet."""
     library = ctypes.CDLL(h5py.defs.__file__)
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -304,18 +308,18 @@ def test_a_dataset_that_hdf5_cannot_extend_is_named_and_left_as_it_was(target):
 class Counted(dcio.GenericDataChunkIterator):
     """Counts what is read of it."""
 
-    def __init__(self, data):
+    def __init__(self, data: Any) -> None:
         self.data, self.reads = data, 0
         super().__init__(chunk_shape=(32, 32))
 
-    def _get_data(self, selection):
+    def _get_data(self, selection: Any) -> Any:
         self.reads += 1
         return self.data[selection]
 
-    def _get_maxshape(self):
+    def _get_maxshape(self) -> Any:
         return self.data.shape
 
-    def _get_dtype(self):
+    def _get_dtype(self) -> Any:
         return self.data.dtype
 
 
@@ -339,8 +343,8 @@ class Counted(dcio.GenericDataChunkIterator):
     ids=lambda one: f"{type(one).__name__} {one.filter_options}",
 )
 def test_a_region_of_what_a_plugin_has_stored_is_as_h5pys_or_refused_before_anything_is_read(
-    target, tmp_path, compression
-):
+    target: Path, tmp_path: Path, compression: Any
+) -> None:
     """Some plugins add to the options of the dataset each time one is made with them."""
     old = np.random.default_rng(1).normal(0, 20, (64, 64)).cumsum(axis=0).astype("f4")
     new, theirs = Counted(old + 3), tmp_path / "theirs.h5"
@@ -363,7 +367,7 @@ def test_a_region_of_what_a_plugin_has_stored_is_as_h5pys_or_refused_before_anyt
         assert mine.get_filter(0) == plists.get_filter(0)
 
 
-def test_a_mask_of_the_old_payload_does_not_stay(target):
+def test_a_mask_of_the_old_payload_does_not_stay(target: Path) -> None:
     """A chunk whose filter was skipped gets a payload of the same length for which it was not."""
     new = random((4, 8), seed=3)
     with h5py.File(target, "w") as file:
@@ -379,7 +383,7 @@ def test_a_mask_of_the_old_payload_does_not_stay(target):
     np.testing.assert_array_equal(content(target), new)
 
 
-def test_a_dataset_without_chunks(target):
+def test_a_dataset_without_chunks(target: Path) -> None:
     with h5py.File(target, "w") as file:
         file["x"] = random((30, 20))
         file["other"] = np.arange(500)
@@ -390,7 +394,7 @@ def test_a_dataset_without_chunks(target):
     np.testing.assert_array_equal(content(target), expected)
 
 
-def test_data_in_other_files_are_refused(target, tmp_path):
+def test_data_in_other_files_are_refused(target: Path, tmp_path: Path) -> None:
     with h5py.File(target, "w") as file:
         layout = h5py.VirtualLayout((4,), "i4")
         layout[...] = h5py.VirtualSource(str(tmp_path / "source.h5"), "y", (4,))
@@ -403,7 +407,7 @@ def test_data_in_other_files_are_refused(target, tmp_path):
 
 
 @st.composite
-def writes(draw):
+def writes(draw: st.DrawFn) -> tuple[Any, ...]:
     """A layout, and what is written into it: a region or an append."""
     ndim = draw(st.integers(1, 3))
     shape = tuple(draw(st.lists(st.integers(1, 14), min_size=ndim, max_size=ndim)))
@@ -425,7 +429,7 @@ def writes(draw):
     return shape, layout, options, actions, "lzf" not in options.values() and draw(st.booleans())
 
 
-def by_us_and_by_h5py(drawn, folder):
+def by_us_and_by_h5py(drawn: Any, folder: Any) -> None:
     shape, layout, options, actions, repacked = drawn
     ours, theirs = os.path.join(folder, "ours.h5"), os.path.join(folder, "theirs.h5")
     growing, chunks = layout["growing"], layout["chunks"]
@@ -463,21 +467,21 @@ def by_us_and_by_h5py(drawn, folder):
     np.testing.assert_array_equal(content(ours), content(theirs))
 
 
-def fuzz(examples):
+def fuzz(examples: Any) -> None:
     # (A folder of their own: hypothesis runs all examples in one call of the test.)
     @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
     @given(writes())
-    def run(drawn):
+    def run(drawn: Any) -> None:
         with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
             by_us_and_by_h5py(drawn, folder)
 
     run()
 
 
-def test_random_regions_and_appends_into_random_layouts_are_as_h5pys():
+def test_random_regions_and_appends_into_random_layouts_are_as_h5pys() -> None:
     fuzz(60)
 
 
 @pytest.mark.heavy
-def test_many_random_regions_and_appends_are_as_h5pys():
+def test_many_random_regions_and_appends_are_as_h5pys() -> None:
     fuzz(500)

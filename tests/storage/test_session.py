@@ -4,6 +4,8 @@ import fcntl
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,12 +16,12 @@ from tests.support.storage.writes import Write, numbers
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="no flock")
 
 
-def test_a_write_that_waits_for_a_lock_holds_up_no_other(tmp_path):
+def test_a_write_that_waits_for_a_lock_holds_up_no_other(tmp_path: Path) -> None:
     with Write(tmp_path / "waits.h5") as waiting, open(waiting.target.lock, "rb") as foreign:
         fcntl.flock(foreign, fcntl.LOCK_EX)
         with ThreadPoolExecutor(2) as pool:
 
-            def engage():
+            def engage() -> None:
                 with session.in_use(waiting.target, False):
                     pass
 
@@ -33,16 +35,16 @@ def test_a_write_that_waits_for_a_lock_holds_up_no_other(tmp_path):
             held.result(30)
 
 
-def test_a_write_is_let_go_between_its_tasks_and_never_under_one(tmp_path):
+def test_a_write_is_let_go_between_its_tasks_and_never_under_one(tmp_path: Path) -> None:
     """As the thread does that looks after the writes of a process, whenever it finds one that nothing needs."""
     with Write(tmp_path / "a.h5") as write:
         ended = threading.Event()
 
-        def let_go():
+        def let_go() -> None:
             while not ended.is_set():
                 session.release_unused(write.target.write_id)
 
-        def use(_):
+        def use(_: Any) -> Any:
             with session.in_use(write.target, False) as writer, writer.transactions.files.used():
                 return os.fstat(writer.transactions.files.file).st_ino
 

@@ -3,6 +3,8 @@
 import itertools
 import os
 import shutil
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -25,12 +27,12 @@ class Cut(Exception):  # noqa: N818
     """The process has ended here."""
 
 
-def cut_before(monkeypatch, number):
+def cut_before(monkeypatch: pytest.MonkeyPatch, number: Any) -> None:
     """Have the removal of a folder end before step `number`."""
     steps, unlink, rmdir = itertools.count(), Folder._unlink, os.rmdir
 
-    def before(act):
-        def acting(*arguments, **keywords):
+    def before(act: Any) -> Any:
+        def acting(*arguments: Any, **keywords: Any) -> Any:
             is_step = act is unlink or os.path.isdir(arguments[0])
             if is_step and next(steps) == number:
                 raise Cut
@@ -42,7 +44,7 @@ def cut_before(monkeypatch, number):
     monkeypatch.setattr(os, "rmdir", before(rmdir))
 
 
-def prepare(path, datasets):
+def prepare(path: Any, datasets: Any) -> None:
     shutil.rmtree(f"{path}.writing", ignore_errors=True)
     path.unlink(missing_ok=True)
     if datasets:
@@ -52,7 +54,9 @@ def prepare(path, datasets):
 
 
 @pytest.mark.parametrize("kind", CALLS)
-def test_whatever_is_left_of_a_folder_says_that_its_write_is_finished(target, monkeypatch, kind):
+def test_whatever_is_left_of_a_folder_says_that_its_write_is_finished(
+    target: Path, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
     datasets, keywords = CALLS[kind]
     for number in itertools.count():
         prepare(target, datasets)

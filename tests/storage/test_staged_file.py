@@ -1,6 +1,9 @@
 import io
 import itertools
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -17,14 +20,14 @@ START = bytes(range(200))
 
 
 @pytest.fixture
-def descriptor(tmp_path):
+def descriptor(tmp_path: Path) -> Iterator[Any]:
     opened = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     yield opened
     os.close(opened)
 
 
 @pytest.fixture
-def staged(descriptor):
+def staged(descriptor: Any) -> Any:
     os.pwrite(descriptor, START, 0)
     return StagedFile(descriptor)
 
@@ -40,7 +43,7 @@ steps = st.one_of(
 
 @given(st.lists(steps, max_size=30))
 @settings(deadline=None)
-def test_it_is_a_file_that_never_reaches_the_disk(script):
+def test_it_is_a_file_that_never_reaches_the_disk(script: Any) -> None:
     reference = io.BytesIO(START)
     with open(os.memfd_create("file"), "r+b", buffering=0) as file:
         file.write(START)
@@ -55,7 +58,7 @@ def test_it_is_a_file_that_never_reaches_the_disk(script):
     staged.check()
 
 
-def _play(step, value, staged, reference):
+def _play(step: Any, value: Any, staged: Any, reference: Any) -> None:
     if step == "seek":
         assert staged.seek(value) == reference.seek(value)
     elif step == "end":
@@ -74,7 +77,7 @@ def _play(step, value, staged, reference):
     assert staged.tell() == reference.tell()
 
 
-def test_reading_to_the_end(staged):
+def test_reading_to_the_end(staged: Any) -> None:
     staged.seek(190)
     staged.write(b"x" * 20)
     staged.seek(185)
@@ -83,7 +86,7 @@ def test_reading_to_the_end(staged):
     assert staged.read(3) == START[:3]
 
 
-def test_truncating_changes_the_size_and_not_the_file(staged, descriptor):
+def test_truncating_changes_the_size_and_not_the_file(staged: Any, descriptor: Any) -> None:
     assert staged.truncate(50) == staged.size == 50
     assert os.fstat(descriptor).st_size == len(START)
     staged.seek(70)
@@ -109,8 +112,10 @@ CALLS = {
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError(), KeyboardInterrupt(), Trouble()])
-def test_a_callback_never_raises_and_the_file_is_dead_from_then_on(staged, call, error, monkeypatch):
-    def fail(*_):
+def test_a_callback_never_raises_and_the_file_is_dead_from_then_on(
+    staged: Any, call: Any, error: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
         raise error
 
     act, answer = call
@@ -124,7 +129,9 @@ def test_a_callback_never_raises_and_the_file_is_dead_from_then_on(staged, call,
 
 
 @pytest.mark.parametrize("name", ["seek", "readinto", "read", "truncate"])
-def test_errors_of_each_callback_are_kept(staged, descriptor, name, monkeypatch):
+def test_errors_of_each_callback_are_kept(
+    staged: Any, descriptor: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "preadv", os.preadv if name in ("seek", "truncate") else _io_error)
     act, answer = CALLS[name]
     if name == "truncate":
@@ -136,12 +143,12 @@ def test_errors_of_each_callback_are_kept(staged, descriptor, name, monkeypatch)
     assert os.fstat(descriptor).st_size == len(START)
 
 
-def _io_error(*_):
+def _io_error(*_: Any) -> None:
     raise OSError(5, "Input/output error")
 
 
 @pytest.mark.parametrize("fault", ["read", "stage", "erase", "interrupt"])
-def test_whichever_callback_fails_the_commit_raises_it_and_what_is_committed_stays(fault, tmp_path):
+def test_whichever_callback_fails_the_commit_raises_it_and_what_is_committed_stays(fault: str, tmp_path: Path) -> None:
     """In a process of its own, since HDF5 crashes at its end if an exception has come out of a callback."""
     done = run_python("-m", "tests.support.storage.faulty_commits", fault, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -150,7 +157,7 @@ def test_whichever_callback_fails_the_commit_raises_it_and_what_is_committed_sta
     assert all(int(count) > 0 for count in counts.values())
 
 
-def test_a_dead_file_discards_everything(staged):
+def test_a_dead_file_discards_everything(staged: Any) -> None:
     staged.write(b"kept")
     staged.abandon()
     assert staged.write(b"gone") == 4
@@ -160,7 +167,7 @@ def test_a_dead_file_discards_everything(staged):
         staged.check()
 
 
-def test_a_dead_file_gives_hdf5_zeros_and_not_what_its_memory_held_before(staged):
+def test_a_dead_file_gives_hdf5_zeros_and_not_what_its_memory_held_before(staged: Any) -> None:
     staged.error = OSError("injected")
     found = bytearray(b"garbage")
     assert staged.readinto(found) == 7
@@ -170,7 +177,7 @@ def test_a_dead_file_gives_hdf5_zeros_and_not_what_its_memory_held_before(staged
 # The placeholder
 
 
-def test_a_placeholder_has_exactly_the_length_asked_for_and_cannot_be_written():
+def test_a_placeholder_has_exactly_the_length_asked_for_and_cannot_be_written() -> None:
     for nbytes in (1, 4096, (64 << 20) + 1, 5):
         place = placeholder(nbytes)
         assert len(place) == nbytes
@@ -178,7 +185,7 @@ def test_a_placeholder_has_exactly_the_length_asked_for_and_cannot_be_written():
     assert placeholder(5).ctypes.data == placeholder(5).ctypes.data
 
 
-def test_only_the_expected_slice_is_a_placeholder(staged):
+def test_only_the_expected_slice_is_a_placeholder(staged: Any) -> None:
     staged._expected = (placeholder(10).ctypes.data, 10)
     staged.seek(300)
     staged.write(placeholder(10))
@@ -189,7 +196,7 @@ def test_only_the_expected_slice_is_a_placeholder(staged):
     assert staged.size == 331
 
 
-def test_reservations_are_where_hdf5_says_they_are(descriptor):
+def test_reservations_are_where_hdf5_says_they_are(descriptor: Any) -> None:
     staged = StagedFile(descriptor)
     rng = np.random.default_rng(3)
     with h5py.File(staged, "w") as file:
@@ -210,7 +217,7 @@ def test_reservations_are_where_hdf5_says_they_are(descriptor):
         assert all(low + len(data) <= start or end <= low for start, end in ends)
 
 
-def test_what_was_staged_under_a_placeholder_is_forgotten(descriptor, tmp_path):
+def test_what_was_staged_under_a_placeholder_is_forgotten(descriptor: Any, tmp_path: Path) -> None:
     """With early allocation HDF5 fills the chunk first: applied later, that would destroy the payload."""
     staged = StagedFile(descriptor)
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -234,7 +241,7 @@ def test_what_was_staged_under_a_placeholder_is_forgotten(descriptor, tmp_path):
         np.testing.assert_array_equal(file["x"][...], np.repeat([0, 1], 1000))
 
 
-def test_a_placeholder_that_does_not_come_is_an_error(staged):
+def test_a_placeholder_that_does_not_come_is_an_error(staged: Any) -> None:
     with h5py.File("elsewhere", "w", driver="core", backing_store=False) as other:
         dataset = other.create_dataset("x", (4,), "u1", chunks=(4,))
         with pytest.raises(IntegrityError, match=r"chunk at \(0,\) 0 times instead of once"):
@@ -242,7 +249,7 @@ def test_a_placeholder_that_does_not_come_is_an_error(staged):
     assert staged._expected is None
 
 
-def test_a_reservation_on_a_dead_file_raises_what_killed_it(descriptor):
+def test_a_reservation_on_a_dead_file_raises_what_killed_it(descriptor: Any) -> None:
     staged = StagedFile(descriptor)
     file = h5py.File(staged, "w")
     dataset = file.create_dataset("x", (4,), "u1", chunks=(4,))
@@ -254,7 +261,7 @@ def test_a_reservation_on_a_dead_file_raises_what_killed_it(descriptor):
 
 
 @pytest.mark.parametrize("offset", [1 << 40, 1 << 63, (1 << 64) - 4096])
-def test_places_that_no_file_has_are_read_as_zeros_and_not_written(staged, descriptor, offset):
+def test_places_that_no_file_has_are_read_as_zeros_and_not_written(staged: Any, descriptor: Any, offset: Any) -> None:
     """Damaged metadata names them."""
     staged.seek(offset)
     buffer = bytearray(b"x" * 50)

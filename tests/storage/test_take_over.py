@@ -5,6 +5,8 @@ import itertools
 import os
 import time
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="takes locks of POSIX")
 
 
 @pytest.fixture
-def dead(tmp_path):
+def dead(tmp_path: Path) -> Any:
     """Return a target with the folder of a worker of a cluster that died just now: its lease is valid for 1.5 s."""
     target = Target(str(tmp_path / "out.h5"), "mine")
     os.mkdir(target.folder)
@@ -28,12 +30,14 @@ def dead(tmp_path):
     return target
 
 
-def test_a_lock_that_another_waiting_call_holds_for_a_moment_is_not_a_live_write(dead, monkeypatch):
+def test_a_lock_that_another_waiting_call_holds_for_a_moment_is_not_a_live_write(
+    dead: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each call that waits for the lease takes the lock, sees that the lease is still valid, and releases the lock."""
     sleep, looks = time.sleep, itertools.count()
     with open(dead.lock, "rb+") as other:
 
-        def hold_at_every_second_look(seconds):
+        def hold_at_every_second_look(seconds: Any) -> None:
             fcntl.flock(other, fcntl.LOCK_EX if next(looks) % 2 == 0 else fcntl.LOCK_UN)
             sleep(seconds)
 
@@ -43,7 +47,7 @@ def test_a_lock_that_another_waiting_call_holds_for_a_moment_is_not_a_live_write
         activity_lock.close()
 
 
-def test_a_lock_that_is_held_all_the_time_is_a_live_write(dead):
+def test_a_lock_that_is_held_all_the_time_is_a_live_write(dead: Any) -> None:
     with open(dead.lock, "rb+") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         activity_lock = ActivityLock(dead.lock, create=False)

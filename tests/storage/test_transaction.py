@@ -1,6 +1,9 @@
 import contextlib
 import os
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -23,18 +26,18 @@ both = pytest.mark.parametrize("exclusive", [False, True], ids=["shared", "exclu
 
 
 @pytest.fixture(params=[False, True], ids=["shared", "exclusive"])
-def write(request, target):
+def write(request: pytest.FixtureRequest, target: Path) -> Iterator[Any]:
     with Write(target, exclusive=request.param, compression="gzip") as made:
         yield made
 
 
 @pytest.fixture
-def shared(target):
+def shared(target: Path) -> Iterator[Any]:
     with Write(target, exclusive=False, compression="gzip") as made:
         yield made
 
 
-def index(write):
+def index(write: Any) -> Any:
     """HDF5's own index of the unfinished file."""
     found = {}
     with h5py.File(write.target.file, "r", locking=False) as file:
@@ -42,7 +45,7 @@ def index(write):
     return found
 
 
-def test_a_write(write, target):
+def test_a_write(write: Any, target: Path) -> None:
     for buffer in (2, 0, 1):
         write.commit(buffer)
         assert not os.path.lexists(target)
@@ -54,7 +57,7 @@ def test_a_write(write, target):
         assert file["x"].id.get_num_chunks() == 12
 
 
-def test_reservations_agree_with_hdf5s_index_after_each_commit(write):
+def test_reservations_agree_with_hdf5s_index_after_each_commit(write: Any) -> None:
     expected = {}
     for buffer in range(3):
         reserved = write.commit(buffer)
@@ -63,7 +66,7 @@ def test_reservations_agree_with_hdf5s_index_after_each_commit(write):
         assert index(write) == expected
 
 
-def test_the_file_is_trimmed_and_nothing_overlaps(write, target):
+def test_the_file_is_trimmed_and_nothing_overlaps(write: Any, target: Path) -> None:
     for buffer in range(3):
         write.commit(buffer)
     write.finish()
@@ -76,7 +79,7 @@ def test_the_file_is_trimmed_and_nothing_overlaps(write, target):
     assert all(end <= start for (_, end), (start, _) in zip(ends, [*ends[1:], (size, size)], strict=True))
 
 
-def test_two_datasets_and_one_without_axes(target):
+def test_two_datasets_and_one_without_axes(target: Path) -> None:
     with Write(target, exclusive=True) as write:
         write.commit_missing()
         write.finish()
@@ -96,7 +99,7 @@ def test_two_datasets_and_one_without_axes(target):
 # What is in place, and what is not
 
 
-def test_what_is_committed_is_found_by_any_writer(shared):
+def test_what_is_committed_is_found_by_any_writer(shared: Any) -> None:
     other = Writer(shared.target, exclusive=False)
     assert not shared.stored(1, other)
     shared.commit(1)
@@ -105,7 +108,7 @@ def test_what_is_committed_is_found_by_any_writer(shared):
     other.close()
 
 
-def test_writers_take_transactions_on_one_file(shared):
+def test_writers_take_transactions_on_one_file(shared: Any) -> None:
     other = Writer(shared.target, exclusive=False)
     shared.commit(0)
     shared.commit(1, writer=other)
@@ -115,7 +118,7 @@ def test_writers_take_transactions_on_one_file(shared):
     shared.check()
 
 
-def test_a_payload_that_was_never_placed_is_found_out(write, monkeypatch):
+def test_a_payload_that_was_never_placed_is_found_out(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that died between its transaction and its payloads."""
     monkeypatch.setattr(payload_file, "pwrite_each", _die)
     with pytest.raises(DiedError):
@@ -133,12 +136,12 @@ class DiedError(BaseException):
     """The end of a process, as far as its files can tell."""
 
 
-def _die(*_):
+def _die(*_: Any) -> None:
     raise DiedError
 
 
 @pytest.mark.parametrize("position", [0, -1])
-def test_a_payload_with_another_byte_is_found_out(write, position):
+def test_a_payload_with_another_byte_is_found_out(write: Any, position: int) -> None:
     reserved = write.commit(1)
     *_, (offset, nbytes, _, _, _) = reserved.tolist()
     at = offset + position % nbytes
@@ -148,7 +151,7 @@ def test_a_payload_with_another_byte_is_found_out(write, position):
     assert not write.stored(1)
 
 
-def test_payloads_beyond_the_end_of_the_file_are_not_in_place(shared):
+def test_payloads_beyond_the_end_of_the_file_are_not_in_place(shared: Any) -> None:
     reserved = shared.commit(0)
     os.truncate(shared.target.file, int(reserved["offset"][-1]))
     assert not shared.stored(0)
@@ -157,7 +160,7 @@ def test_payloads_beyond_the_end_of_the_file_are_not_in_place(shared):
 # The same buffer again
 
 
-def test_the_same_payload_again_changes_nothing(write):
+def test_the_same_payload_again_changes_nothing(write: Any) -> None:
     first = write.commit(1)
     assert write.commit(1).tolist() == first.tolist()
     write.commit_missing()
@@ -165,7 +168,7 @@ def test_the_same_payload_again_changes_nothing(write):
     write.check()
 
 
-def test_what_is_in_place_is_never_written_over(write):
+def test_what_is_in_place_is_never_written_over(write: Any) -> None:
     """By an encoder that gives other bytes each time: the process could die in the middle."""
     before = write.commit(0)
     write.commit(0, longer(write.payloads(0)))
@@ -175,7 +178,7 @@ def test_what_is_in_place_is_never_written_over(write):
     write.check()
 
 
-def test_another_payload_of_the_same_length_is_placed_again(target):
+def test_another_payload_of_the_same_length_is_placed_again(target: Path) -> None:
     """Where an encoder gives other bytes each time, or the source has changed."""
     with Write(target, shuffle=True) as write:
         first = write.commit(0)
@@ -191,7 +194,7 @@ def test_another_payload_of_the_same_length_is_placed_again(target):
 
 
 @pytest.mark.parametrize("rows", [(0,), (3,), (0, 1, 2, 3)])
-def test_another_payload_of_another_length_gets_another_place(write, rows):
+def test_another_payload_of_another_length_gets_another_place(write: Any, rows: tuple[int, ...]) -> None:
     write.commit(0)
     write.commit(1)
     payloads = write.payloads(0)
@@ -210,7 +213,7 @@ def test_another_payload_of_another_length_gets_another_place(write, rows):
     write.check()
 
 
-def test_a_late_writer_of_the_old_payload_hits_no_other_chunk(write):
+def test_a_late_writer_of_the_old_payload_hits_no_other_chunk(write: Any) -> None:
     """HDF5 frees the old place; handed out again, a worker that comes late would write over another's payload."""
     first = write.commit(0)
     old = write.payloads(0)
@@ -225,7 +228,7 @@ def test_a_late_writer_of_the_old_payload_hits_no_other_chunk(write):
     write.check()
 
 
-def test_another_mask_with_the_same_length_is_recorded(target):
+def test_another_mask_with_the_same_length_is_recorded(target: Path) -> None:
     """HDF5 would keep the old mask without a word, and take raw bytes for a stream of lzf's."""
     data = np.frombuffer(np.random.default_rng(0).bytes(512), "u1")
     with Write(target, data, chunks=(512,), buffer=(512,), compression="lzf") as write:
@@ -245,7 +248,7 @@ def test_another_mask_with_the_same_length_is_recorded(target):
 
 
 @pytest.mark.parametrize("nbytes", [0, 15, 17])
-def test_a_payload_of_the_wrong_length_is_refused(target, nbytes):
+def test_a_payload_of_the_wrong_length_is_refused(target: Path, nbytes: int) -> None:
     with Write(target) as write:
         payloads = write.payloads(0)
         assert payloads[1].nbytes == 16
@@ -258,7 +261,7 @@ def test_a_payload_of_the_wrong_length_is_refused(target, nbytes):
         write.check()
 
 
-def test_finish_refuses_missing_buffers(write, target):
+def test_finish_refuses_missing_buffers(write: Any, target: Path) -> None:
     write.commit(0)
     write.commit(2)
     with pytest.raises(IntegrityError, match="/x: 8 of 12 chunks are committed; go on with resume=True"):
@@ -269,11 +272,13 @@ def test_finish_refuses_missing_buffers(write, target):
     write.check()
 
 
-def test_an_error_in_the_middle_of_a_transaction_leaves_the_last_commit(write, monkeypatch):
+def test_an_error_in_the_middle_of_a_transaction_leaves_the_last_commit(
+    write: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write.commit(0)
     whole = StagedFile.reserve
 
-    def refuse_the_last(self, dataset, origin, nbytes, mask):
+    def refuse_the_last(self: Any, dataset: Any, origin: Any, nbytes: Any, mask: Any) -> Any:
         if origin == (6, 4):
             raise IndexError("no such chunk")
         return whole(self, dataset, origin, nbytes, mask)
@@ -290,7 +295,7 @@ def test_an_error_in_the_middle_of_a_transaction_leaves_the_last_commit(write, m
     write.check()
 
 
-def test_a_write_that_is_gone_is_named(shared):
+def test_a_write_that_is_gone_is_named(shared: Any) -> None:
     folder = shared.target.folder
     shared.release()
     for name in os.listdir(folder):
@@ -303,7 +308,7 @@ def test_a_write_that_is_gone_is_named(shared):
 # Again from the start
 
 
-def test_creating_again_finds_everything_made(write):
+def test_creating_again_finds_everything_made(write: Any) -> None:
     write.commit(1)
     again = Write(write.target.path, exclusive=write.exclusive, write_id=write.target.write_id, compression="gzip")
     assert again.layout == write.layout
@@ -313,7 +318,7 @@ def test_creating_again_finds_everything_made(write):
     again.check()
 
 
-def test_what_could_not_be_created_leaves_nothing(target):
+def test_what_could_not_be_created_leaves_nothing(target: Path) -> None:
     with pytest.raises(ValueError, match="/x: h5py cannot create this dataset"):
         Write(target, compression="gzip", compression_opts=77)
     assert os.listdir(target.parent) == []
@@ -323,7 +328,7 @@ def test_what_could_not_be_created_leaves_nothing(target):
 
 
 @both
-def test_killed_between_any_two_writes_to_the_disk_the_next_process_goes_on(exclusive, tmp_path):
+def test_killed_between_any_two_writes_to_the_disk_the_next_process_goes_on(exclusive: Any, tmp_path: Path) -> None:
     how = "exclusive" if exclusive else "shared"
     done = run_python("-m", "tests.support.storage.killed_commits", how, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -331,7 +336,9 @@ def test_killed_between_any_two_writes_to_the_disk_the_next_process_goes_on(excl
 
 
 @both
-def test_a_transaction_that_could_not_be_applied_is_applied_by_the_next(exclusive, target, monkeypatch):
+def test_a_transaction_that_could_not_be_applied_is_applied_by_the_next(
+    exclusive: Any, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In one process, such as where the disk was full."""
     count = 0
     while _apply_with_fault(target.with_name(f"{count}.h5"), exclusive, count, monkeypatch):
@@ -339,10 +346,10 @@ def test_a_transaction_that_could_not_be_applied_is_applied_by_the_next(exclusiv
     assert count > 2
 
 
-def _apply_with_fault(path, exclusive, number, monkeypatch):
+def _apply_with_fault(path: Any, exclusive: Any, number: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     calls = iter(range(10**6))
 
-    def place(descriptor, data, offset):
+    def place(descriptor: Any, data: Any, offset: Any) -> None:
         if next(calls) == number:
             os.pwrite(descriptor, bytes(data)[: len(data) // 2], offset)
             raise OSError(28, "No space left on device")
@@ -362,32 +369,32 @@ def _apply_with_fault(path, exclusive, number, monkeypatch):
     return failed
 
 
-def test_a_fork_of_a_process_that_writes_harms_nothing(tmp_path):
+def test_a_fork_of_a_process_that_writes_harms_nothing(tmp_path: Path) -> None:
     _run("forked", tmp_path)
 
 
-def test_leaving_with_a_write_open_ends_well_and_leaves_no_file(tmp_path):
+def test_leaving_with_a_write_open_ends_well_and_leaves_no_file(tmp_path: Path) -> None:
     _run("left", tmp_path)
     assert os.listdir(tmp_path) == ["out.h5.writing"]
 
 
-def test_ends_with_the_error_that_nobody_caught(tmp_path):
+def test_ends_with_the_error_that_nobody_caught(tmp_path: Path) -> None:
     done = _process("uncaught", tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith("injected")
 
 
-def _run(what, folder):
+def _run(what: Any, folder: Any) -> None:
     done = _process(what, folder)
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
-def _process(what, folder):
+def _process(what: Any, folder: Any) -> Any:
     return run_python("-m", "tests.support.storage.ending_processes", what, folder)
 
 
 @pytest.mark.parametrize("libver", [None, "v108", "v110", "latest"])
-def test_between_transactions_the_file_does_not_say_that_it_is_open(target, libver):
+def test_between_transactions_the_file_does_not_say_that_it_is_open(target: Path, libver: str | None) -> None:
     """If this process died, HDF5 would refuse a file that says so."""
     with Write(target, exclusive=True, compression="gzip", libver=libver) as write:
         for buffer in range(2):

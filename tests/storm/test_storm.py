@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from tests.support.processes import run_python
 SCRIPT = "tests.support.storm.storm"
 
 
-def storm(kills, seed):
+def storm(kills: Any, seed: int) -> None:
     done = run_python("-m", SCRIPT, "--kills", kills, "--seed", seed)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 rounds failed" in done.stdout
@@ -18,5 +19,5 @@ def storm(kills, seed):
 
 @pytest.mark.heavy
 @pytest.mark.skipif(sys.platform != "linux", reason="the state of processes is asked of Linux")
-def test_a_storm():
+def test_a_storm() -> None:
     storm(int(os.environ.get("DASK_CHUNKIO_KILLS", "30")), int(os.environ.get("DASK_CHUNKIO_SEED", "1")))

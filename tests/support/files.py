@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import h5py
 
@@ -14,16 +15,16 @@ MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 HIDDEN = ".dask_chunkio-"
 
 
-def digest(path):
+def digest(path: Any) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def values(data):
+def values(data: Any) -> tuple[Any, ...]:
     """Return what two arrays or datasets have to share to be equal to the byte."""
     return data.shape, data.dtype.str, data[...].tobytes()
 
 
-def content(path, values=values, without=()):
+def content(path: Any, values: Any = values, without: tuple[Any, ...] = ()) -> Any:
     """Return everything that an HDF5 file holds, by name, but what is hidden in it.
 
     Parameters
@@ -44,10 +45,10 @@ def content(path, values=values, without=()):
     if not os.path.lexists(path):
         return found
 
-    def attributes(item):
+    def attributes(item: Any) -> dict[str, Any]:
         return {name: repr(value) for name, value in item.attrs.items() if name not in without}
 
-    def look(name, item):
+    def look(name: Any, item: Any) -> None:
         if not name.startswith(HIDDEN):
             found["/" + name] = (values(item) if isinstance(item, h5py.Dataset) else "group", attributes(item))
 
@@ -57,7 +58,7 @@ def content(path, values=values, without=()):
     return found
 
 
-def hidden(path):
+def hidden(path: Any) -> list[Any]:
     """Return the names that no finished write leaves."""
     if not os.path.lexists(path):
         return []
@@ -65,7 +66,7 @@ def hidden(path):
         return [name for name in file if name.startswith(HIDDEN)]
 
 
-def open_files(folder):
+def open_files(folder: Any) -> list[Any]:
     """Return the files below a folder that this process has open, where the system tells."""
     found, folder = [], os.path.realpath(folder)
     with contextlib.suppress(FileNotFoundError):
@@ -77,7 +78,7 @@ def open_files(folder):
     return sorted(found)
 
 
-def still_open(folder, seconds=5):
+def still_open(folder: Any, seconds: int = 5) -> Any:
     """Return the files below a folder that this process keeps open.
 
     The thread that keeps a write alive lets go of it soon after its graph is gone; what an error refers to may need

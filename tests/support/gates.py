@@ -3,6 +3,7 @@
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,11 +30,13 @@ class Gated(dcio.GenericDataChunkIterator):
         Of the chunks.
     """
 
-    def __init__(self, folder, buffers, *, free=0, gates=1, chunk_shape=(5, 25)):
+    def __init__(
+        self, folder: Any, buffers: Any, *, free: int = 0, gates: int = 1, chunk_shape: tuple[int, ...] = (5, 25)
+    ) -> None:
         self.folder, self.buffers, self.free, self.gates = str(folder), buffers, free, gates
         super().__init__(buffer_shape=BUFFER, chunk_shape=chunk_shape)
 
-    def _get_data(self, selection):
+    def _get_data(self, selection: Any) -> Any:
         buffer = selection[0].start // BUFFER[0]
         note(Path(self.folder, "reads"), os.getpid(), buffer)
         if buffer >= self.free:
@@ -42,29 +45,29 @@ class Gated(dcio.GenericDataChunkIterator):
                 time.sleep(0.01)
         return data(self.buffers)[selection]
 
-    def _get_maxshape(self):
+    def _get_maxshape(self) -> tuple[Any, ...]:
         return (self.buffers * BUFFER[0], BUFFER[1])
 
-    def _get_dtype(self):
+    def _get_dtype(self) -> Any:
         return np.dtype("i4")
 
 
-def data(buffers):
+def data(buffers: Any) -> Any:
     return np.arange(buffers * BUFFER[0] * BUFFER[1], dtype="i4").reshape(-1, BUFFER[1])
 
 
-def gate_of(folder, number):
+def gate_of(folder: Any, number: Any) -> Path:
     return Path(folder, f"gate-{number}")
 
 
-def open_gate(folder, number=0):
+def open_gate(folder: Any, number: int = 0) -> None:
     gate_of(folder, number).touch()
 
 
-def reads(folder):
+def reads(folder: Any) -> Any:
     """Return (process, buffer) of every read."""
     return notes(Path(folder, "reads"))
 
 
-def readers(folder):
+def readers(folder: Any) -> set[Any]:
     return {process for process, _ in reads(folder)}

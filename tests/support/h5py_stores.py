@@ -1,6 +1,8 @@
 """What h5py stores for the same array, chunk by chunk."""
 
 import contextlib
+from collections.abc import Iterator
+from typing import Any
 
 import h5py
 import numpy as np
@@ -11,13 +13,13 @@ from dask_chunkio.storage.hdf5.dataset import describe
 
 
 @contextlib.contextmanager
-def dataset(shape, dtype, chunks, **keywords):
+def dataset(shape: Any, dtype: Any, chunks: Any, **keywords: Any) -> Iterator[Any]:
     """A dataset of a file in memory."""
     with h5py.File("oracle", "w", driver="core", backing_store=False) as file:
         yield file.create_dataset("x", shape=shape, dtype=dtype, chunks=chunks, **keywords)
 
 
-def pipeline_dataset(file, data, *filters, name="x"):
+def pipeline_dataset(file: Any, data: Any, *filters: Any, name: str = "x") -> Any:
     """A dataset of one chunk with filters in the order given, each set on the property list."""
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plist.set_chunk(data.shape)
@@ -28,14 +30,14 @@ def pipeline_dataset(file, data, *filters, name="x"):
     return h5py.Dataset(h5py.h5d.create(file.id, name.encode(), kind, space, plist))
 
 
-def stored(dataset, data):
+def stored(dataset: Any, data: Any) -> dict[str, Any]:
     """Write `data` through HDF5, and return {origin: (mask, payload)}."""
     dataset[...] = data
     origins = [dataset.id.get_chunk_info(k).chunk_offset for k in range(dataset.id.get_num_chunks())]
     return {origin: dataset.id.read_direct_chunk(origin) for origin in origins}
 
 
-def encoded(dataset, data, **keywords):
+def encoded(dataset: Any, data: Any, **keywords: Any) -> Any:
     """The same by our encoder, from one buffer; `keywords` are those that the dataset was made with."""
     layout = describe(dataset)
     encoder, grid = encoder_for(layout.form, keywords), layout.chunks
@@ -47,13 +49,13 @@ def encoded(dataset, data, **keywords):
     return found
 
 
-def walk(shape, dtype="i2", seed=0):
+def walk(shape: Any, dtype: str = "i2", seed: int = 0) -> Any:
     """Numbers like a recording's: small steps."""
     steps = np.random.default_rng(seed).normal(0, 20, int(np.prod(shape)))
     return np.cumsum(steps).reshape(shape).astype(dtype)
 
 
-def noise(shape, dtype="u1", seed=0):
+def noise(shape: Any, dtype: str = "u1", seed: int = 0) -> Any:
     """Bytes that nothing compresses."""
     dtype = np.dtype(dtype)
     count = int(np.prod(shape))

@@ -1,6 +1,7 @@
 """The values that tell conversions apart, and what plain h5py stores of them."""
 
 import functools
+from typing import Any
 
 import h5py
 import numpy as np
@@ -9,7 +10,7 @@ _COUNT = 3000
 _MOST = ("f2", "f4", "f8")
 
 
-def stored_by_h5py(data, dtype, fillvalue=None):
+def stored_by_h5py(data: Any, dtype: Any, fillvalue: Any = None) -> Any:
     """Return what `dataset[...] = data` stores."""
     with h5py.File("oracle", "w", driver="core", backing_store=False) as file:
         # (Without chunks, fields that are not given become zero instead of the fill value.)
@@ -19,11 +20,11 @@ def stored_by_h5py(data, dtype, fillvalue=None):
         return dataset[...]
 
 
-def native(dtype):
+def native(dtype: Any) -> Any:
     return np.dtype(dtype).newbyteorder("=")
 
 
-def bits(data):
+def bits(data: Any) -> Any:
     """Return the bytes of each element, without those behind long doubles."""
     data = np.ascontiguousarray(data.astype(native(data.dtype)))
     if data.dtype.char == "G":
@@ -33,7 +34,7 @@ def bits(data):
 
 
 @functools.cache
-def edges(dtype, seed=0):
+def edges(dtype: Any, seed: int = 0) -> Any:
     """Return elements of a dtype of numbers: any bits, and those near every limit of every other dtype."""
     dtype, rng = np.dtype(dtype), np.random.default_rng(seed)
     if dtype.kind == "b":
@@ -46,7 +47,7 @@ def edges(dtype, seed=0):
     return found
 
 
-def _integers(dtype, rng):
+def _integers(dtype: Any, rng: Any) -> Any:
     limits = np.iinfo(dtype)
     near = [sign * 2**power + step for power in range(65) for sign in (-1, 1) for step in range(-2, 3)]
     near += [sign * value for value in range(65500, 65540) for sign in (-1, 1)]
@@ -56,7 +57,7 @@ def _integers(dtype, rng):
     return np.concatenate([wide, wide >> shifts, legal]).astype(dtype)
 
 
-def _floats(dtype, rng):
+def _floats(dtype: Any, rng: Any) -> Any:
     with np.errstate(all="ignore"):
         limits = [limit for kind in _MOST for limit in (np.finfo(kind).max, np.finfo(kind).tiny)]
         limits += [np.finfo(kind).smallest_subnormal for kind in _MOST]

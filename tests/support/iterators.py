@@ -1,6 +1,7 @@
 """Iterators to test with, and what to compare them by."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -11,28 +12,28 @@ from tests.support.notes import note
 class FromArray(GenericDataChunkIterator):
     """Sets its attributes before the base class, as hdmf's tutorials do."""
 
-    def __init__(self, array, **keywords):
+    def __init__(self, array: Any, **keywords: Any) -> None:
         self.array = array
         super().__init__(**keywords)
 
-    def _get_data(self, selection):
+    def _get_data(self, selection: Any) -> Any:
         return self.array[selection]
 
-    def _get_maxshape(self):
+    def _get_maxshape(self) -> Any:
         return self.array.shape
 
-    def _get_dtype(self):
+    def _get_dtype(self) -> Any:
         return self.array.dtype
 
 
 class Noting(FromArray):
     """Notes which of its buffers are read: a name, and where they start."""
 
-    def __init__(self, array, notes, name, **shapes):
+    def __init__(self, array: Any, notes: Any, name: Any, **shapes: Any) -> None:
         self.notes, self.name = notes, name
         super().__init__(array, **shapes)
 
-    def _get_data(self, selection):
+    def _get_data(self, selection: Any) -> Any:
         note(self.notes, "read", self.name, *(axis.start for axis in selection))
         return super()._get_data(selection)
 
@@ -40,31 +41,33 @@ class Noting(FromArray):
 class Describing(FromArray):
     """Overrides what it announces and returns."""
 
-    def __init__(self, maxshape=(12, 6), dtype="int16", data=None, **keywords):
+    def __init__(
+        self, maxshape: tuple[int, ...] = (12, 6), dtype: str = "int16", data: Any = None, **keywords: Any
+    ) -> None:
         self.announced = maxshape, dtype
         self.data = data
         super().__init__(np.arange(72, dtype="int16").reshape(12, 6), **keywords)
 
-    def _get_maxshape(self):
+    def _get_maxshape(self) -> Any:
         return self.announced[0]
 
-    def _get_dtype(self):
+    def _get_dtype(self) -> Any:
         return self.announced[1]
 
-    def _get_data(self, selection):
+    def _get_data(self, selection: Any) -> Any:
         return self.array[selection] if self.data is None else self.data(selection)
 
 
-def numbers(shape=(12, 6), dtype="int16"):
+def numbers(shape: tuple[int, ...] = (12, 6), dtype: str = "int16") -> Any:
     return np.arange(math.prod(shape), dtype=dtype).reshape(shape)
 
 
-def quarters(**keywords):
+def quarters(**keywords: Any) -> Any:
     """Four buffers of (3, 6)."""
     return FromArray(numbers(), buffer_shape=(3, 6), chunk_shape=(3, 2), **keywords)
 
 
-def same(chunks, others):
+def same(chunks: Any, others: Any) -> bool:
     chunks, others = list(chunks), list(others)
     assert [c.selection for c in chunks] == [o.selection for o in others]
     for chunk, other in zip(chunks, others, strict=True):

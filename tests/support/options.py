@@ -1,11 +1,12 @@
 """Options that the programs share which run many seeded cases."""
 
 import argparse
+from typing import Any
 
 from tests.support.files import MEMORY
 
 
-def seeded(description, runs):
+def seeded(description: Any, runs: Any) -> Any:
     """Return a parser of ``--runs``, ``--seed`` and ``--folder``.
 
     Parameters

@@ -1,11 +1,12 @@
 """Products of parameters, of which the default tests take what covers every pair of values."""
 
 import itertools
+from typing import Any
 
 import pytest
 
 
-def every_pair(*axes):
+def every_pair(*axes: Any) -> Any:
     """Return the product of some axes as parameters; those that add no pair of values are heavy.
 
     Parameters

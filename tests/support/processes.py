@@ -9,7 +9,9 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -20,18 +22,18 @@ PATIENCE = 60
 # Start
 
 
-def environment(**variables):
+def environment(**variables: Any) -> dict[Any, Any]:
     """Return the variables of a process that finds the tests by the name `tests`, wherever it runs."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path, **variables}
 
 
-def python(*words):
+def python(*words: Any) -> list[Any]:
     """Return the command of a Python process, such as ``python("-m", "tests.support.storm.storm", "--kills", 3)``."""
     return [sys.executable, *map(str, words)]
 
 
-def run_python(*words, timeout=None, check=False):
+def run_python(*words: Any, timeout: Any = None, check: bool = False) -> subprocess.CompletedProcess[str]:
     """Run a Python process, and return how it ended and what it said."""
     return subprocess.run(
         python(*words), env=environment(), capture_output=True, text=True, timeout=timeout, check=check
@@ -39,7 +41,7 @@ def run_python(*words, timeout=None, check=False):
 
 
 @contextlib.contextmanager
-def program(*words, cwd=None, stderr=subprocess.PIPE, **variables):
+def program(*words: Any, cwd: Any = None, stderr: Any = subprocess.PIPE, **variables: Any) -> Iterator[Any]:
     """Start a Python process; at the end it and all that it has started are killed, even if they are stopped.
 
     Parameters
@@ -65,7 +67,7 @@ def program(*words, cwd=None, stderr=subprocess.PIPE, **variables):
         process.communicate()
 
 
-def forked(function, *arguments):
+def forked(function: Any, *arguments: Any) -> Any:
     """Run a function in a forked process, and return its id; the process ends with 1 where the function raises."""
     child = os.fork()
     if child == 0:
@@ -81,12 +83,12 @@ def forked(function, *arguments):
     return child
 
 
-def in_child(function, *arguments):
+def in_child(function: Any, *arguments: Any) -> Any:
     """Run a function in a forked process, and return its exit code: negative, the signal that ended it."""
     return exit_code(forked(function, *arguments))
 
 
-def exit_code(child):
+def exit_code(child: Any) -> Any:
     """Wait for a forked process, and return its exit code."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -94,7 +96,7 @@ def exit_code(child):
 # Wait
 
 
-def wait_until(condition, what="it came to be", *logs):
+def wait_until(condition: Any, what: str = "it came to be", *logs: Any) -> Any:
     """Return what `condition` returns as soon as it is true.
 
     Parameters
@@ -115,28 +117,28 @@ def wait_until(condition, what="it came to be", *logs):
     return found
 
 
-def wait_for_words(path):
+def wait_for_words(path: Any) -> str:
     """Return what is in a file as soon as there is a line."""
     path = Path(path)
     wait_until(lambda: path.exists() and path.read_text(encoding="utf-8").endswith("\n"), f"{path.name} was written")
     return path.read_text(encoding="utf-8")
 
 
-def stopped(marker):
+def stopped(marker: Any) -> Any:
     """Return the id of the process that has stopped itself and left the marker."""
     pid = int(wait_for_words(marker))
     wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED, "it stopped")
     return pid
 
 
-def outcome(marker):
+def outcome(marker: Any) -> Any:
     """Return error and message of the task that was stopped, when it has ended."""
     path = Path(f"{marker}.outcome")
     wait_until(path.exists, "the task that was stopped ended")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def waits_for_a_file(pid, path):
+def waits_for_a_file(pid: Any, path: Any) -> bool:
     """Whether a process waits for another's ``flock`` on a file."""
     inode = os.stat(path).st_ino
     for line in Path("/proc/locks").read_text().splitlines():
@@ -149,19 +151,19 @@ def waits_for_a_file(pid, path):
 class Call(threading.Thread):
     """A call in a thread of its own; `result` returns or raises as it does."""
 
-    def __init__(self, function, *arguments, **keywords):
+    def __init__(self, function: Any, *arguments: Any, **keywords: Any) -> None:
         super().__init__(daemon=True)
         self._call = lambda: function(*arguments, **keywords)
         self._result = self._error = None
         self.start()
 
-    def run(self):
+    def run(self) -> None:
         try:
             self._result = self._call()
         except BaseException as error:
             self._error = error
 
-    def result(self):
+    def result(self) -> Any:
         self.join(PATIENCE)
         assert not self.is_alive(), "the call does not return"
         if self._error is not None:
@@ -172,9 +174,9 @@ class Call(threading.Thread):
 # Stop and kill
 
 
-def resume(pid):
+def resume(pid: Any) -> None:
     os.kill(pid, signal.SIGCONT)
 
 
-def kill(pid):
+def kill(pid: Any) -> None:
     os.kill(pid, signal.SIGKILL)

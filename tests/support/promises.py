@@ -1,10 +1,12 @@
 """The promises of a write, and the error of one that is not kept."""
 
+from typing import Any
+
 
 class Broken(AssertionError):  # noqa: N818
     """A promise that is not kept."""
 
 
-def require(is_true, words):
+def require(is_true: Any, words: Any) -> None:
     if not is_true:
         raise Broken(words)

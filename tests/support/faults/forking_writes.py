@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +21,11 @@ DATA = np.arange(SHAPE[0] * SHAPE[1], dtype="i4").reshape(SHAPE)
 class Forking(dcio.GenericDataChunkIterator):
     """Forks in the middle, and waits to be killed; read for the second time it does not."""
 
-    def __init__(self, how, folder):
+    def __init__(self, how: Any, folder: Any) -> None:
         self.how, self.folder = how, Path(folder)
         super().__init__(chunk_shape=(50, 10), buffer_shape=(100, 10))
 
-    def _get_data(self, selection):
+    def _get_data(self, selection: Any) -> Any:
         if selection[0].start == 200 and not (self.folder / "child").exists():
             if self.how == "multiprocessing":
                 multiprocessing.get_context("fork").Process(target=self.live).start()
@@ -34,21 +35,21 @@ class Forking(dcio.GenericDataChunkIterator):
                 time.sleep(0.01)
         return DATA[selection]
 
-    def live(self):
+    def live(self) -> None:
         (self.folder / "child.part").write_text(f"{os.getpid()}\n")
         (self.folder / "child.part").rename(self.folder / "child")
         while not (self.folder / "end").exists():
             time.sleep(0.01)
         os._exit(0)
 
-    def _get_maxshape(self):
+    def _get_maxshape(self) -> Any:
         return SHAPE
 
-    def _get_dtype(self):
+    def _get_dtype(self) -> Any:
         return DATA.dtype
 
 
-def write(how, path, folder, **keywords):
+def write(how: Any, path: Any, folder: Any, **keywords: Any) -> Any:
     return dcio.to_hdf5(path, "/new/x", Forking(how, folder), progress=False, **keywords)
 
 

@@ -6,6 +6,7 @@ Usage: python -m tests.support.faults.interrupted_writes SCHEDULER OUT.h5 LOG
 import os
 import signal
 import sys
+from typing import Any
 
 import dask
 import numpy as np
@@ -21,11 +22,11 @@ DATA = np.arange(BUFFERS * 100, dtype="i4").reshape(-1, 10)
 class Slow(dcio.GenericDataChunkIterator):
     """Interrupts the command at the third buffer; a call that has begun takes a while longer."""
 
-    def __init__(self, log, victim):
+    def __init__(self, log: Any, victim: Any) -> None:
         self.log, self.victim = log, victim
         super().__init__(buffer_shape=(10, 10), chunk_shape=(5, 10))
 
-    def _get_data(self, selection):
+    def _get_data(self, selection: Any) -> Any:
         number = selection[0].start // 10
         note(self.log, "begin", number)
         if number == 3 and self.victim:
@@ -34,19 +35,19 @@ class Slow(dcio.GenericDataChunkIterator):
         note(self.log, "end", number)
         return DATA[selection] + 0 * total
 
-    def _get_maxshape(self):
+    def _get_maxshape(self) -> Any:
         return DATA.shape
 
-    def _get_dtype(self):
+    def _get_dtype(self) -> Any:
         return DATA.dtype
 
 
-def write(path, source, scheduler, **keywords):
+def write(path: Any, source: Any, scheduler: Any, **keywords: Any) -> Any:
     with dask.config.set(num_workers=2):
         return dcio.to_hdf5(path, "/x", source, scheduler=scheduler, progress=False, **keywords)
 
 
-def main():
+def main() -> int:
     scheduler, path, log = sys.argv[1:]
     source = Slow(log, os.getpid())
     try:

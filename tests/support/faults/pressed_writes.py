@@ -18,6 +18,7 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 import dask
 import dask.array as da
@@ -37,24 +38,24 @@ SOON = 20.0
 BARE = ("SystemError", "InvalidState", "Fatal", "dumped", "Exception ignored", "BlockingIOError", "RuntimeError")
 
 
-def note(words):
+def note(words: Any) -> None:
     sys.stdout.write(f"{words}\n")
     sys.stdout.flush()
 
 
 class Source(dcio.GenericDataChunkIterator):
-    def _get_data(self, selection):
+    def _get_data(self, selection: Any) -> Any:
         time.sleep(0.002)
         return DATA[selection]
 
-    def _get_maxshape(self):
+    def _get_maxshape(self) -> Any:
         return SHAPE
 
-    def _get_dtype(self):
+    def _get_dtype(self) -> Any:
         return DATA.dtype
 
 
-def write(how, path, resume):
+def write(how: Any, path: Any, resume: Any) -> None:
     """Write DATA to /x, in one of the ways."""
     common = {"resume": resume, "progress": False}
     if how not in ("region", "append"):
@@ -79,7 +80,7 @@ def write(how, path, resume):
             run_command(path, resume)
 
 
-def run_command(path, resume):
+def run_command(path: Any, resume: Any) -> None:
     words = ["write", str(path.with_name("source.npy")), f"{path}:/x", "--chunks", "4,4000"]
     words += ["--buffer-shape", "20,4000", "--compression", "gzip", "--compression-opts", "9"]
     words += ["--resume"] if resume else []
@@ -92,7 +93,7 @@ def run_command(path, resume):
             raise
 
 
-def prepare(how, path):
+def prepare(how: Any, path: Any) -> None:
     """Make what the write finds."""
     np.save(path.with_name("source.npy"), DATA)
     with h5py.File(path.with_name("source.h5"), "w") as file:
@@ -106,7 +107,7 @@ def prepare(how, path):
             dataset[:3] = DATA[:3]
 
 
-def child(how, path, resume, log):
+def child(how: Any, path: Any, resume: Any, log: Any) -> Any:
     """Write in a process of its own; returns its id."""
     sys.stdout.flush()
     pid = os.fork()
@@ -135,7 +136,7 @@ def child(how, path, resume, log):
     raise SystemExit(code)
 
 
-def ended(pid, within, log):
+def ended(pid: Any, within: Any, log: Any) -> Any:
     end = time.monotonic() + within
     while time.monotonic() < end:
         found, status = os.waitpid(pid, os.WNOHANG)
@@ -147,7 +148,7 @@ def ended(pid, within, log):
     raise AssertionError(f"still running {within:g} s after the last Ctrl-C: {Path(log).read_text()}")
 
 
-def storm(how, folder, draw):
+def storm(how: Any, folder: Any, draw: random.Random) -> tuple[Any, ...]:
     """One round; how the process that was interrupted has ended, and in how many seconds after the last press."""
     path, log = Path(folder) / "out.h5", Path(folder) / "log"
     prepare(how, path)
@@ -173,7 +174,7 @@ def storm(how, folder, draw):
     return code, took
 
 
-def require_whole_or_as_before(how, path, code):
+def require_whole_or_as_before(how: Any, path: Any, code: Any) -> None:
     """Look at the file as plain h5py sees it; a part of a dataset that is there is written chunk by chunk."""
     if how in ("region", "append"):
         with h5py.File(path) as file:
@@ -187,7 +188,7 @@ def require_whole_or_as_before(how, path, code):
         assert code != WHOLE
 
 
-def main(rounds, seed, *how):
+def main(rounds: Any, seed: int, *how: Any) -> None:
     draw, longest, codes = random.Random(int(seed)), 0.0, []
     for number in range(int(rounds)):
         way = (how or HOW)[number % len(how or HOW)]

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import dask
 import dask.array as da
@@ -24,7 +25,7 @@ SHAPE, BLOCK, BUFFER = (800, 10), (50, 10), (100, 10)
 DATA = np.arange(SHAPE[0] * SHAPE[1], dtype="i4").reshape(SHAPE)
 
 
-def compute_block(block, folder, block_id):
+def compute_block(block: Any, folder: Any, block_id: Any) -> Any:
     """Wait at a gate, or fail, in the second half and once the write has begun.
 
     Computed later, a write begins when it is its task's turn: with other things, dask may take blocks first.
@@ -39,13 +40,13 @@ def compute_block(block, folder, block_id):
     return block
 
 
-def source(folder):
+def source(folder: Any) -> Any:
     """Two blocks make a buffer, so that they are computed in tasks of their own."""
     x = da.from_array(DATA, chunks=BLOCK, asarray=True)
     return x.map_blocks(compute_block, str(folder), dtype=DATA.dtype, meta=DATA[:0])
 
 
-def write(path, folder, scheduler, **keywords):
+def write(path: Any, folder: Any, scheduler: Any, **keywords: Any) -> Any:
     with dask.config.set(num_workers=2):
         return dcio.to_hdf5(
             path, "/x", source(folder), chunks=(25, 10), buffer_shape=BUFFER, progress=False,
@@ -53,7 +54,7 @@ def write(path, folder, scheduler, **keywords):
         )  # fmt: skip
 
 
-def run(kind, path, folder):
+def run(kind: Any, path: Any, folder: Any) -> None:
     if kind in ("threads", "processes"):
         call(lambda **keywords: write(path, folder, kind, **keywords), folder)
         return
@@ -64,7 +65,7 @@ def run(kind, path, folder):
             call(lambda **keywords: write(path, folder, client, **keywords), folder)
 
 
-def persist(client, delayed):
+def persist(client: Any, delayed: Any) -> Any:
     future = client.compute(delayed)
     try:
         return future.result()
@@ -73,7 +74,7 @@ def persist(client, delayed):
         future.release()
 
 
-def call(function, folder):
+def call(function: Any, folder: Any) -> None:
     try:
         function()
     except (ArithmeticError, SourceError) as error:

@@ -11,6 +11,8 @@ import signal
 import sys
 import threading
 import uuid
+from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -35,17 +37,17 @@ CHUNK, BUFFER = (5, 4), (5, 8)
 class Numbers(FromArray):
     """The data, in its buffers."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(DATA, chunk_shape=CHUNK, buffer_shape=BUFFER)
 
 
 class Stop:
     """Stops this process once, the first time that a thread comes by inside the right task."""
 
-    def __init__(self, marker, inside):
+    def __init__(self, marker: Any, inside: Any) -> None:
         self.marker, self.inside, self.local = str(marker), inside, threading.local()
 
-    def here(self):
+    def here(self) -> None:
         if getattr(self.local, "inside", None) != self.inside:
             return
         try:
@@ -58,12 +60,12 @@ class Stop:
         # Sent to the process, it could reach another thread first, and this one go on for a while.
         signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
-    def within(self, owner, name, inside):
+    def within(self, owner: Any, name: Any, inside: Any) -> None:
         """Know that this thread runs a certain task, and note how it ends."""
         function = getattr(owner, name)
 
         @functools.wraps(function)
-        def wrapped(*arguments, **keywords):
+        def wrapped(*arguments: Any, **keywords: Any) -> Any:
             before, self.local.inside = getattr(self.local, "inside", None), inside
             error = None
             try:
@@ -79,17 +81,17 @@ class Stop:
 
         setattr(owner, name, wrapped)
 
-    def _note(self, error):
+    def _note(self, error: Any) -> None:
         with open(self.marker + ".new", "w", encoding="utf-8") as file:
             json.dump([type(error).__name__, str(error)], file)
         os.rename(self.marker + ".new", self.marker + ".outcome")
 
-    def note_those_who_come(self, owner, name):
+    def note_those_who_come(self, owner: Any, name: Any) -> None:
         """Leave a second marker when another process comes here after this one stopped."""
         function = getattr(owner, name)
 
         @functools.wraps(function)
-        def wrapped(*arguments, **keywords):
+        def wrapped(*arguments: Any, **keywords: Any) -> Any:
             if os.path.exists(self.marker):
                 with open(f"{self.marker}.waiting", "w", encoding="utf-8"):
                     pass
@@ -97,22 +99,22 @@ class Stop:
 
         setattr(owner, name, wrapped)
 
-    def before(self, owner, name, which=lambda *_: True):
+    def before(self, owner: Any, name: Any, which: Callable[..., Any] = lambda *_: True) -> None:
         function = getattr(owner, name)
 
         @functools.wraps(function)
-        def wrapped(*arguments, **keywords):
+        def wrapped(*arguments: Any, **keywords: Any) -> Any:
             if which(*arguments):
                 self.here()
             return function(*arguments, **keywords)
 
         setattr(owner, name, wrapped)
 
-    def after(self, owner, name):
+    def after(self, owner: Any, name: Any) -> None:
         function = getattr(owner, name)
 
         @functools.wraps(function)
-        def wrapped(*arguments, **keywords):
+        def wrapped(*arguments: Any, **keywords: Any) -> Any:
             answer = function(*arguments, **keywords)
             self.here()
             return answer
@@ -120,8 +122,8 @@ class Stop:
         setattr(owner, name, wrapped)
 
 
-def _placing_half(stop):
-    def pwrite_each(descriptor, pieces):
+def _placing_half(stop: Any) -> None:
+    def pwrite_each(descriptor: Any, pieces: Any) -> None:
         for number, (offset, data) in enumerate(pieces):
             half = len(data) // 2
             os.pwrite(descriptor, data[:half], offset)
@@ -132,12 +134,12 @@ def _placing_half(stop):
     payload_file.pwrite_each = pwrite_each
 
 
-def _before_names(stop):
+def _before_names(stop: Any) -> None:
     stop.before(os, "link")
     stop.before(os, "replace")
 
 
-def _is_log(path, *_):
+def _is_log(path: Any, *_: Any) -> bool:
     return os.path.basename(path) == "log"
 
 
@@ -170,7 +172,7 @@ HELD_FINISH = {
 }
 
 
-def _without_its_lock(stop):
+def _without_its_lock(stop: Any) -> None:
     """The lock is one that others do not see, as where the server of a network's files has dropped it."""
     ActivityLock.try_share = lambda _: True
     stop.after(tasks, "write_buffer")
@@ -196,14 +198,14 @@ OUTSIDE = {
 }
 
 
-def as_worker(path, write_id, **keywords):
+def as_worker(path: Any, write_id: Any, **keywords: Any) -> Any:
     """Do every task of one write, as the last worker that is left would."""
     with mock.patch.object(uuid, "uuid4", return_value=mock.Mock(hex=write_id)):
         delayed = dcio.to_hdf5(path, "/new/x", Numbers(), compression="gzip", compute=False, **keywords)
     return delayed.compute(scheduler="synchronous")
 
 
-def stop_at(phase, marker):
+def stop_at(phase: Any, marker: Any) -> None:
     """Have the first process that comes to `phase` stop there."""
     if phase in OUTSIDE:
         OUTSIDE[phase](Stop(marker, None))
@@ -213,7 +215,7 @@ def stop_at(phase, marker):
     graph.write_buffer, graph.finish_target = tasks.write_buffer, tasks.finish_target
 
 
-def _stop_in_task(phase, marker):
+def _stop_in_task(phase: Any, marker: Any) -> None:
     inside, phases = ("commit", FREE | HELD) if phase in FREE | HELD else ("finish", FREE_FINISH | HELD_FINISH)
     stop = Stop(marker, inside)
     phases[phase](stop)
@@ -222,7 +224,7 @@ def _stop_in_task(phase, marker):
     stop.note_those_who_come(placement_barrier, "locked")
 
 
-def main(call, path, phase, marker, *words):
+def main(call: Any, path: Any, phase: Any, marker: Any, *words: Any) -> None:
     """Stop in the midst of a call, and print how it ends: as_worker, to_hdf5 or discard."""
     stop_at(phase, marker)
     try:

@@ -115,19 +115,19 @@ class Case:
     scheduler: str
 
     @property
-    def dtype(self):
+    def dtype(self) -> Any:
         return NAMED.get(self.name) or np.dtype(self.name)
 
     @property
-    def stored_dtype(self):
+    def stored_dtype(self) -> Any:
         return self.dtype if self.stored is None else np.dtype(self.stored)
 
     @property
-    def is_variable(self):
+    def is_variable(self) -> Any:
         return self.stored_dtype.hasobject
 
     @property
-    def keywords(self):
+    def keywords(self) -> Any:
         """For h5py."""
         found = dict(self.options)
         if self.plugin:
@@ -137,7 +137,7 @@ class Case:
         return found
 
     @property
-    def ours(self):
+    def ours(self) -> Any:
         found = dict(self.options)
         if self.plugin:
             found |= {"compression": self.plugin[0], "compression_opts": dict(self.plugin[1])}
@@ -146,7 +146,7 @@ class Case:
         return found if self.stored is None else {**found, "dtype": self.stored}
 
 
-def case_of(seed, processes=False):
+def case_of(seed: int, processes: bool = False) -> Any:
     """Return the case that a seed stands for."""
     rng = random.Random(seed)
     name = rng.choice([*INTEGERS, *FLOATS, *OTHERS, *OTHERS, *NAMED])
@@ -187,7 +187,7 @@ def case_of(seed, processes=False):
     return Case(seed, name, shape, chunks, buffer, stored, options, plugin, libver, source, scheduler)
 
 
-def _filters(rng, dtype, shape):  # noqa: C901
+def _filters(rng: Any, dtype: Any, shape: Any) -> tuple[Any, ...]:  # noqa: C901
     found: dict = {}
     if not shape or rng.random() < 0.25:
         return found, None
@@ -219,7 +219,7 @@ def _filters(rng, dtype, shape):  # noqa: C901
     return found, plugin
 
 
-def _fill(rng, dtype):
+def _fill(rng: Any, dtype: Any) -> Any:
     value = content(dtype, (1,), rng.randint(0, 99))[0]
     if dtype.kind in "iufb" and rng.random() < 0.5:
         return rng.choice([0, 1, 3, value.item(), np.nan if dtype.kind == "f" else 2])
@@ -229,7 +229,7 @@ def _fill(rng, dtype):
 # Data
 
 
-def content(dtype, shape, seed):  # noqa: PLR0911
+def content(dtype: Any, shape: Any, seed: int) -> Any:  # noqa: PLR0911
     """Return elements: small, of any bits, or zeros."""
     rng = np.random.default_rng(seed)
     count = math.prod(shape)
@@ -254,7 +254,7 @@ def content(dtype, shape, seed):  # noqa: PLR0911
     return (np.maximum(raw & 127, 1) if dtype.kind == "S" else raw).view(dtype).reshape(shape)
 
 
-def _objects(dtype, count, rng):
+def _objects(dtype: Any, count: Any, rng: Any) -> Any:
     found = np.empty(count, dtype)
     base = h5py.check_vlen_dtype(dtype) if dtype.kind == "O" else None
     for number in range(count):
@@ -271,31 +271,31 @@ def _objects(dtype, count, rng):
 class Serial:
     """A source that nobody knows: read one buffer at a time."""
 
-    def __init__(self, data):
+    def __init__(self, data: Any) -> None:
         self.data, self.shape, self.dtype = data, data.shape, data.dtype
 
-    def __getitem__(self, selection):
+    def __getitem__(self, selection: Any) -> Any:
         return self.data[selection]
 
 
 class Iterated(dcio.GenericDataChunkIterator):
     """An iterator over an array."""
 
-    def __init__(self, data, **keywords):
+    def __init__(self, data: Any, **keywords: Any) -> None:
         self.data = data
         super().__init__(**keywords)
 
-    def _get_data(self, selection):
+    def _get_data(self, selection: Any) -> Any:
         return self.data[selection]
 
-    def _get_maxshape(self):
+    def _get_maxshape(self) -> Any:
         return self.data.shape
 
-    def _get_dtype(self):
+    def _get_dtype(self) -> Any:
         return self.data.dtype
 
 
-def source_of(case, data):
+def source_of(case: Any, data: Any) -> Any:
     if case.source == "dask" and data.dtype.kind != "T" and (not data.dtype.metadata or data.dtype.kind == "O"):
         return da.from_array(data, chunks=max(1, max(data.shape, default=1) // 2))
     if case.source == "iterator" and data.shape and 0 not in data.shape:
@@ -331,12 +331,12 @@ class DiffersError(AssertionError):
     """Ours is not h5py's."""
 
 
-def require(condition, what, *values):
+def require(condition: Any, what: Any, *values: Any) -> None:
     if not condition:
         raise DiffersError(f"{what}: {' | '.join(map(repr, values))}")
 
 
-def check(case):
+def check(case: Any) -> str:
     """Return what came of a case: stored, or refused by both, or by us and the documents."""
     data = content(case.dtype, case.shape, case.seed)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -364,7 +364,7 @@ def check(case):
     return "stored by both"
 
 
-def by_h5py(case, data, path):
+def by_h5py(case: Any, data: Any, path: Any) -> Any:
     """Write by plain h5py; return its error."""
     has_no_size = case.stored_dtype.kind in "OT" and h5py.check_ref_dtype(case.stored_dtype) is None
     if case.plugin and case.plugin[0].startswith("blosc") and has_no_size and case.shape:
@@ -395,7 +395,7 @@ def by_h5py(case, data, path):
     return None
 
 
-def _write_objects(made, data):
+def _write_objects(made: Any, data: Any) -> None:
     """Write element by element: h5py takes arrays of objects for other things."""
     if data.dtype.kind in "STU" or h5py.check_string_dtype(made.dtype) is not None:
         made[...] = data
@@ -403,25 +403,25 @@ def _write_objects(made, data):
     made.id.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(data))
 
 
-def is_exact(case):
+def is_exact(case: Any) -> Any:
     """Whether HDF5 converts nothing by the software that errs."""
     parts = [part for dtype in (case.dtype, case.stored_dtype) for part in flat(dtype)]
     return case.dtype == case.stored_dtype or all(part == part.newbyteorder("=") for part in parts)
 
 
-def depends_on_memory(case):
+def depends_on_memory(case: Any) -> Any:
     """Whether lossy values depend on what HDF5 leaves behind the edge of a dataset that is never filled."""
     is_lossy = bool(case.plugin) and case.plugin[0] in ("sz3", "zfp")
     return is_lossy and bool(case.shape) and case.options.get("fill_time") == "never"
 
 
-def flat(dtype):
+def flat(dtype: Any) -> Any:
     if dtype.names is None:
         return [dtype.base] if dtype.kind in "iufc" else []
     return [part for name in dtype.names for part in flat(dtype[name].base)]
 
 
-def compare(case, ours, theirs):
+def compare(case: Any, ours: Any, theirs: Any) -> None:
     with h5py.File(ours) as mine, h5py.File(theirs) as yours:
         a, b = mine["x"], yours["x"]
         require(mine.libver == yours.libver, "libver", mine.libver, yours.libver)
@@ -436,7 +436,7 @@ def compare(case, ours, theirs):
     compare_dumps(ours, theirs)
 
 
-def through_native(case):
+def through_native(case: Any) -> Any:
     """Return what h5py stores of native numbers as native numbers, in the order of the dataset."""
     data = content(case.dtype, case.shape, case.seed)
     with h5py.File("oracle", "w", driver="core", backing_store=False, rdcc_nbytes=0) as file:
@@ -452,11 +452,11 @@ def through_native(case):
         return made[()] if not case.shape else made[...]
 
 
-def native(dtype):
+def native(dtype: Any) -> Any:
     return dtype.newbyteorder("=")
 
 
-def compare_properties(case, a, b):
+def compare_properties(case: Any, a: Any, b: Any) -> None:
     mine, yours = a.id.get_create_plist(), b.id.get_create_plist()
     if case.chunks is not True:
         require(a.chunks == b.chunks, "chunks", a.chunks, b.chunks)
@@ -471,7 +471,7 @@ def compare_properties(case, a, b):
         compare_values(a.fillvalue, b.fillvalue)
 
 
-def compare_values(found, expected):
+def compare_values(found: Any, expected: Any) -> None:
     if expected is None:
         return
     found, expected = np.asarray(found), np.asarray(expected)
@@ -493,7 +493,7 @@ def compare_values(found, expected):
             require(one == other, "element", one, other)
 
 
-def bits(data):
+def bits(data: Any) -> Any:
     data = np.ascontiguousarray(data.astype(native(data.dtype)))
     if data.dtype.char == "G":
         return bits(data.real) + bits(data.imag)
@@ -502,7 +502,7 @@ def bits(data):
     return data.tobytes()
 
 
-def compare_chunks(case, a, b):
+def compare_chunks(case: Any, a: Any, b: Any) -> None:
     mine, yours = chunks_of(case, a), chunks_of(case, b)
     require(mine.keys() == yours.keys(), "chunks that are there", mine.keys(), yours.keys())
     compression = case.options.get("compression")
@@ -524,7 +524,7 @@ def compare_chunks(case, a, b):
             require(payload == other[1], "payload", origin, payload[:40], other[1][:40])
 
 
-def mask_of_whole(case, dataset, origin):
+def mask_of_whole(case: Any, dataset: Any, origin: Any) -> Any:
     """Return the mask that h5py gives a whole chunk of the same elements, of which none lies behind an edge."""
     keywords = {key: value for key, value in case.keywords.items() if key != "maxshape"}
     start, content = (0,) * len(case.chunks), io.BytesIO()
@@ -540,7 +540,7 @@ def mask_of_whole(case, dataset, origin):
         return made.id.read_direct_chunk(start)[0]
 
 
-def chunks_of(case, dataset):
+def chunks_of(case: Any, dataset: Any) -> Any:
     """Return {origin: (mask, payload)}, asked by coordinate."""
     found = {}
     for origin in itertools.product(*(range(0, n, c) for n, c in zip(case.shape, case.chunks, strict=True))):
@@ -549,7 +549,7 @@ def chunks_of(case, dataset):
     return found
 
 
-def compare_dumps(ours, theirs):
+def compare_dumps(ours: Any, theirs: Any) -> None:
     if shutil.which("h5dump") is None:
         return
     dumps = [
@@ -563,13 +563,13 @@ def compare_dumps(ours, theirs):
     require(texts[0] == texts[1], "h5dump -pH", *texts)
 
 
-def _without_sizes(text):
+def _without_sizes(text: Any) -> list[Any]:
     """Leave out what depends on the engine of deflate, on the file's layout, and on its name."""
     words = ("HDF5 ", "SIZE ", "OFFSET ")
     return [line for line in text.splitlines() if not line.strip().startswith(words)]
 
 
-def main():
+def main() -> Any:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=None)

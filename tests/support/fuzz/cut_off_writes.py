@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import h5py
@@ -27,30 +28,30 @@ DATA = {
 class Rows(FromArray):
     """Reads an array, and is not told what it is."""
 
-    def __init__(self, array):
+    def __init__(self, array: Any) -> None:
         super().__init__(array, chunk_shape=CHUNK, buffer_shape=BUFFER)
 
 
-def write(path, **keywords):
+def write(path: Any, **keywords: Any) -> Any:
     keywords = {"read": "serial", "compression": "gzip", "scheduler": "synchronous", "progress": False} | keywords
     return dcio.to_hdf5(path, {name: Rows(array) for name, array in DATA.items()}, **keywords)
 
 
-def make_old(path):
+def make_old(path: Any) -> None:
     with h5py.File(path, "w") as file:
         file.attrs["title"] = "mine"
         file["old"] = np.arange(500)
         file.create_dataset("a/deflated", data=np.arange(300), chunks=(50,), compression="gzip")
 
 
-def check_old(path):
+def check_old(path: Any) -> None:
     with h5py.File(path, locking=False) as file:
         assert file.attrs["title"] == "mine"
         assert (file["old"][...] == np.arange(500)).all()
         assert (file["a/deflated"][...] == np.arange(300)).all()
 
 
-def check_new(path):
+def check_new(path: Any) -> None:
     with h5py.File(path, locking=False) as file:
         for name, array in DATA.items():
             np.testing.assert_array_equal(file[name][...], array, strict=True)
@@ -61,11 +62,11 @@ def check_new(path):
 CUT_OFF = 7
 
 
-def cut(owner, name, number=0, *, before=None):
+def cut(owner: Any, name: Any, number: int = 0, *, before: Any = None) -> Any:
     """End the process at a call, as SIGKILL would; `number` of them go through before it."""
     function, calls = getattr(owner, name), []
 
-    def wrapped(*arguments, **keywords):
+    def wrapped(*arguments: Any, **keywords: Any) -> Any:
         calls.append(1)
         if len(calls) <= number:
             return function(*arguments, **keywords)
@@ -76,17 +77,17 @@ def cut(owner, name, number=0, *, before=None):
     return mock.patch.object(owner, name, wrapped)
 
 
-def _apply(redo_log, redo, durable):  # noqa: ARG001
+def _apply(redo_log: Any, redo: Any, durable: Any) -> None:  # noqa: ARG001
     redo.apply(redo_log._disk.descriptor)
     redo.enter(redo_log._journal)
 
 
-def _tear(redo_log, redo, durable):  # noqa: ARG001
+def _tear(redo_log: Any, redo: Any, durable: Any) -> None:  # noqa: ARG001
     record = redo.pack()
     os.pwrite(redo_log._log, record[: len(record) // 2], 0)
 
 
-def _remove_half(found, *_):
+def _remove_half(found: Any, *_: Any) -> None:
     for name in ("data.h5", "lock", "read-0", "read-1", "log"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(found.path, name))
@@ -109,7 +110,7 @@ CUTS = {
 }
 
 
-def make(folder, state, *, existing):
+def make(folder: Any, state: Any, *, existing: Any) -> Any:
     """Leave ``out.h5.writing``, and ``out.h5`` where it existed before."""
     folder.mkdir(parents=True)
     path = folder / "out.h5"
@@ -119,12 +120,12 @@ def make(folder, state, *, existing):
     return path
 
 
-def _write_and_cut(path, state):
+def _write_and_cut(path: Any, state: Any) -> None:
     with CUTS[state]():
         write(path)
 
 
-def make_all(folder):
+def make_all(folder: Any) -> None:
     for existing in (False, True):
         for state in CUTS:
             make(folder / f"{'existing' if existing else 'new'}-{state}", state, existing=existing)

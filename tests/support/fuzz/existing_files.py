@@ -21,6 +21,7 @@ import traceback
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import hdf5plugin
@@ -44,7 +45,7 @@ class Model:
     fill: object
 
 
-def values(draw, shape, dtype):
+def values(draw: random.Random, shape: Any, dtype: Any) -> Any:
     """Elements of any type, of which some compress and some do not."""
     rng = np.random.default_rng(draw.randrange(1 << 30))
     dtype = np.dtype(dtype)
@@ -62,7 +63,7 @@ def values(draw, shape, dtype):
 # Files of others
 
 
-def make_h5py(path, draw):
+def make_h5py(path: Any, draw: random.Random) -> None:
     """Datasets of every layout, in a file of every format."""
     options = {"libver": draw.choice(LIBVERS)}
     if draw.random() < 0.3:
@@ -84,7 +85,7 @@ def make_h5py(path, draw):
             raw.write(bytes(range(256)) * (size // 256))
 
 
-def make_dataset(file, name, draw):
+def make_dataset(file: Any, name: Any, draw: random.Random) -> None:
     """A dataset by h5py's low-level calls, which show all that HDF5 has."""
     rank = draw.randint(1, 4)
     shape = tuple(draw.randint(1, (14, 10, 6, 4)[rank - 1]) for _ in range(rank))
@@ -124,7 +125,7 @@ def make_dataset(file, name, draw):
         skip_filters(dataset, draw)
 
 
-def add_filters(plist, dtype, draw):
+def add_filters(plist: Any, dtype: Any, draw: random.Random) -> None:
     """A pipeline that the type allows."""
     choice = draw.choice(("none", "gzip", "gzip", "shuffle gzip", "lzf", "fletcher32", "scaleoffset", "plugin"))
     if "shuffle" in choice:
@@ -152,7 +153,7 @@ def add_filters(plist, dtype, draw):
         plist.set_fletcher32()
 
 
-def skip_filters(dataset, draw):
+def skip_filters(dataset: Any, draw: random.Random) -> None:
     """Store some chunks past every filter, with a mask that says so."""
     filters = dataset.id.get_create_plist().get_nfilters()
     if not filters or partial_unfiltered(dataset):
@@ -167,7 +168,7 @@ def skip_filters(dataset, draw):
             dataset.id.write_direct_chunk(origin, padded.tobytes(), (1 << filters) - 1)
 
 
-def partial_unfiltered(dataset):
+def partial_unfiltered(dataset: Any) -> bool:
     """Whether chunks at the edge skip the pipeline."""
     options = ctypes.c_uint()
     library, plist = ctypes.CDLL(h5py.defs.__file__), dataset.id.get_create_plist()
@@ -175,7 +176,7 @@ def partial_unfiltered(dataset):
     return bool(options.value & 2)
 
 
-def make_pytables(path, draw):
+def make_pytables(path: Any, draw: random.Random) -> None:
     """Carrays, earrays and arrays, whose growing axis may be any."""
     import tables
 
@@ -202,7 +203,7 @@ def make_pytables(path, draw):
                 made.append(data)
 
 
-def make_netcdf4(path, draw):
+def make_netcdf4(path: Any, draw: random.Random) -> None:
     """Variables with dimension scales, of which any dimension may be unlimited."""
     import netCDF4
 
@@ -222,7 +223,7 @@ def make_netcdf4(path, draw):
             made.units = "mV"
 
 
-def make_h5netcdf(path, draw):
+def make_h5netcdf(path: Any, draw: random.Random) -> None:
     """The same by h5netcdf."""
     import h5netcdf
 
@@ -236,7 +237,7 @@ def make_h5netcdf(path, draw):
             file.create_variable(f"d{number}", names, data=data, chunks=tuple(max(1, n // 2) for n in shape))
 
 
-def make_pandas(path, draw):
+def make_pandas(path: Any, draw: random.Random) -> None:
     """A frame as fixed arrays."""
     import pandas
 
@@ -257,14 +258,14 @@ MAKERS = {
 # What a file is
 
 
-def origins(dataset):
+def origins(dataset: Any) -> Any:
     """The first element of each chunk of the grid."""
     return itertools.product(
         *(range(0, end, length) for end, length in zip(dataset.shape, dataset.chunks, strict=True))
     )
 
 
-def chunk_bytes(dataset):
+def chunk_bytes(dataset: Any) -> Any:
     """Mask and bytes of each chunk that is found by its coordinates."""
     found = {}
     if dataset.chunks is None or not dataset.shape or not dataset.id.get_num_chunks():
@@ -278,7 +279,7 @@ def chunk_bytes(dataset):
     return found
 
 
-def looked_at(path):
+def looked_at(path: Any) -> dict[str, Any]:
     """Everything of a file that a write must keep or change rightly."""
     seen = {}
     with h5py.File(path) as file:
@@ -299,7 +300,7 @@ def looked_at(path):
         return {"names": names, "objects": seen, "block": block, "top": list(file), "attrs": list(file.attrs)}
 
 
-def attribute_bytes(found, key):
+def attribute_bytes(found: Any, key: Any) -> Any:
     """An attribute as it is stored; references and text as h5py shows them."""
     try:
         value = found.attrs[key]
@@ -308,7 +309,7 @@ def attribute_bytes(found, key):
     return value.tobytes() if isinstance(value, np.ndarray) and not value.dtype.hasobject else repr(type(value))
 
 
-def dumped(path, name):
+def dumped(path: Any, name: Any) -> list[Any] | None:
     """What HDF5's own tool says of a dataset's structure, without its place and size; None where it cannot read it."""
     done = subprocess.run(["h5dump", "-p", "-H", "-d", f"/{name}", path], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -317,12 +318,12 @@ def dumped(path, name):
     return [line for line in lines if not line.strip().startswith(("SIZE", "OFFSET", "DATASPACE"))]
 
 
-def models_of(path):
+def models_of(path: Any) -> Any:
     """The datasets that can be written."""
     found = {}
     with h5py.File(path) as file:
 
-        def take(name, one):
+        def take(name: Any, one: Any) -> None:
             if not isinstance(one, h5py.Dataset) or not one.shape or not one.size:
                 return
             is_plain = one.dtype.kind in "iufcbS" or (one.dtype.names and not one.dtype.hasobject)
@@ -339,7 +340,7 @@ def models_of(path):
 # Writes
 
 
-def some_region(draw, shape):
+def some_region(draw: random.Random, shape: Any) -> tuple[Any, ...]:
     """A box, aligned with nothing."""
     ends = [sorted((draw.randint(0, n), draw.randint(0, n))) for n in shape]
     return tuple(
@@ -347,12 +348,12 @@ def some_region(draw, shape):
     )
 
 
-def write(path, *args, **keywords):
+def write(path: Any, *args: Any, **keywords: Any) -> Any:
     """One call, on a random scheduler."""
     return dcio.to_hdf5(path, *args, progress=False, **keywords)
 
 
-def step(path, models, draw):
+def step(path: Any, models: Any, draw: random.Random) -> tuple[Any, ...]:
     """Write something, and change the model in the same way; return the dataset's name and the box that was written."""
     scheduler = draw.choice(("synchronous", "threads"))
     kind = draw.choice(("region", "region", "append", "append", "overwrite", "new"))
@@ -393,7 +394,7 @@ def step(path, models, draw):
     return name, None
 
 
-def check(path, before, models, touched):
+def check(path: Any, before: Any, models: Any, touched: Any) -> None:
     """Compare with the model and with what was there before."""
     after = looked_at(path)
     name, where = touched
@@ -419,7 +420,7 @@ def check(path, before, models, touched):
     assert report.ok, report.problems
 
 
-def differing(found, model):
+def differing(found: Any, model: Any) -> str:
     """Where the first differences are."""
     if len(found["data"]) != model.data.nbytes:
         return f" in size; {found['how']}"
@@ -427,7 +428,7 @@ def differing(found, model):
     return f" at {np.argwhere(made != model.data)[:4].tolist()} of {model.data.shape}; {found['how']}"
 
 
-def kept_chunks(path, name, was, now, where):
+def kept_chunks(path: Any, name: Any, was: Any, now: Any, where: Any) -> None:
     """What the box does not touch has the same bytes and masks."""
     with h5py.File(path) as file:
         chunks = file[name].chunks
@@ -441,7 +442,7 @@ def kept_chunks(path, name, was, now, where):
             assert now.get(origin) == stored, f"{name}: the chunk at {origin} was changed"
 
 
-def grow(path, models):
+def grow(path: Any, models: Any) -> None:
     """Have h5py grow everything: what lies beyond the edge comes to light."""
     with h5py.File(path, "r+") as file:
         for name, model in models.items():
@@ -455,7 +456,7 @@ def grow(path, models):
             assert np.asarray(file[name][()]).tobytes() == expected.tobytes(), f"{name} after growing"
 
 
-def run(seed, maker, folder):
+def run(seed: int, maker: Any, folder: Any) -> Any:
     """One file and some writes; return what was done."""
     draw = random.Random(seed)
     path = Path(folder) / "x.h5"
@@ -478,7 +479,7 @@ def run(seed, maker, folder):
     return steps
 
 
-def available():
+def available() -> Any:
     """The makers whose library is here."""
     found = ["h5py"]
     for maker, module in OTHERS.items():
@@ -491,7 +492,7 @@ def available():
     return found
 
 
-def fuzz(runs, seed, makers):
+def fuzz(runs: Any, seed: int, makers: Any) -> tuple[Any, ...]:
     """Run so many cases; return the count of steps and the failures."""
     steps, failures = 0, []
     for number in range(seed, seed + runs):
@@ -506,7 +507,7 @@ def fuzz(runs, seed, makers):
     return steps, failures
 
 
-def main(argv=None):
+def main(argv: Any = None) -> Any:
     parser = argparse.ArgumentParser(prog="python -m tests.support.fuzz.existing_files", description=__doc__)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, help="of the first run (default: any)")

@@ -18,7 +18,9 @@ import struct
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import h5py
@@ -47,7 +49,7 @@ PATIENCE = 2
 # Files
 
 
-def make_all(folder):
+def make_all(folder: Any) -> None:
     """Write one file of each kind of index and format."""
     rng = np.random.default_rng(7)
     ints = rng.integers(0, 50, (40, 30)).astype("i4")
@@ -87,7 +89,7 @@ def make_all(folder):
 # Damages
 
 
-def damage(draw, data):
+def damage(draw: random.Random, data: Any) -> tuple[Any, ...]:
     """Return damaged bytes, and what was done to them."""
     data, done = bytearray(data), []
     for _ in range(draw.choice([1, 1, 1, 2, 4, 16])):
@@ -115,7 +117,7 @@ def damage(draw, data):
     return bytes(data), done
 
 
-def _metadata(data):
+def _metadata(data: Any) -> Any:
     signs = (
         b"\x89HDF", b"TREE", b"HEAP", b"SNOD", b"OHDR", b"OCHK", b"FRHP", b"FHDB", b"BTHD", b"BTLF",
         b"FAHD", b"FADB", b"EAHD", b"EAIB", b"EADB", b"GCOL", b"deflate", b"\x08\x00\x18\x00", b"\x01\x00\x01\x00",
@@ -132,7 +134,7 @@ def _metadata(data):
 # Runs
 
 
-def run(seed, templates, folder):
+def run(seed: int, templates: Any, folder: Any) -> Any:
     """Return how one run ended, from a child that may crash."""
     draw = random.Random(seed)
     template = draw.choice(templates)
@@ -143,7 +145,7 @@ def run(seed, templates, folder):
     return _outcome(f"seed {seed}: {template.stem}, {', '.join(done)}: {entry}", entry, path)
 
 
-def run_unfinished(seed, templates, folder):
+def run_unfinished(seed: int, templates: Any, folder: Any) -> Any:
     """Return how a run ended on a write that was cut off, and whose HDF5 file is damaged."""
     draw = random.Random(seed)
     template = draw.choice(templates)
@@ -157,7 +159,7 @@ def run_unfinished(seed, templates, folder):
     return _outcome(f"seed {seed}: {template.stem}, {', '.join(done)}: {entry}", entry, path)
 
 
-def _outcome(name, entry, path):
+def _outcome(name: Any, entry: Any, path: Any) -> tuple[Any, ...]:
     is_look = entry in LOOKS
     before = snapshot(path.parent)
     reader, writer = os.pipe()
@@ -176,7 +178,7 @@ def _outcome(name, entry, path):
     return name, words or "wrong: no answer"
 
 
-def _in_child(entry, path, writer):
+def _in_child(entry: Any, path: Any, writer: Any) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
@@ -201,7 +203,7 @@ def _in_child(entry, path, writer):
     os._exit(0)
 
 
-def finished(folder):
+def finished(folder: Any) -> Any:
     make_all(folder)
     files = sorted(folder.iterdir())
     for path in files:
@@ -209,7 +211,7 @@ def finished(folder):
     return files
 
 
-def unfinished(folder):
+def unfinished(folder: Any) -> list[Any]:
     for state in STATES:
         kind, _, moment = state.partition("-")
         cut_off_writes.make(folder / state, moment, existing=kind == "existing")
@@ -221,7 +223,7 @@ def unfinished(folder):
 class _Forked:
     """What `verify` starts, without the time that Python takes to start."""
 
-    def __init__(self, path, done):
+    def __init__(self, path: Any, done: Any) -> None:
         reader, writer = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
@@ -231,18 +233,18 @@ class _Forked:
         os.close(writer)
         self.stdout = os.fdopen(reader, encoding="utf-8")
 
-    def wait(self):
+    def wait(self) -> Any:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 @contextlib.contextmanager
-def _forked(path, done):
+def _forked(path: Any, done: Any) -> Iterator[Any]:
     process = _Forked(path, done)
     with process.stdout:
         yield process
 
 
-def main():
+def main() -> Any:
     parser = seeded(__doc__, 2000)
     parser.add_argument("--show", action="store_true", help="print each run")
     parser.add_argument("--started", action="store_true", help="start each process as `verify` does, not by a fork")

@@ -5,7 +5,9 @@ import json
 import os
 import socket
 import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from dask_chunkio.storage.journal import records
 from dask_chunkio.storage.journal.records import (
@@ -45,7 +47,7 @@ JSONS = [
 ]
 
 
-def damaged(draw, data):
+def damaged(draw: Any, data: Any) -> bytes:
     """Change bytes as a bad disk would."""
     data = bytearray(data)
     kind = draw.choice(["flip", "flip", "flip", "cut", "cut", "zero", "append", "prepend", "random", "double", "holes"])
@@ -74,15 +76,15 @@ def damaged(draw, data):
 # Records with the right checksum
 
 
-def bodies(data):
+def bodies(data: Any) -> list[Any]:
     return [(kind, body) for kind, _, body in read_records(data, "x")]
 
 
-def joined(found):
+def joined(found: Any) -> Any:
     return b"".join(pack_record(kind & 0xFFFF, body) for kind, body in found)
 
 
-def shuffled(draw, data):
+def shuffled(draw: Any, data: Any) -> Any:
     """Records that are whole, and not those that were written."""
     found = bodies(data)
     if not found:
@@ -111,7 +113,7 @@ def shuffled(draw, data):
     return joined(found)
 
 
-def forged_journal(draw, data):
+def forged_journal(draw: Any, data: Any) -> Any:
     """Records that say what cannot be."""
     found = bodies(data)
     if not found:
@@ -122,7 +124,7 @@ def forged_journal(draw, data):
     return joined(found)
 
 
-def forged_numbers(draw, body):
+def forged_numbers(draw: Any, body: Any) -> Any:
     """Other numbers of eight bytes, or another length."""
     body = bytearray(body)
     if len(body) < 8 or draw.random() < 0.15:
@@ -135,7 +137,7 @@ def forged_numbers(draw, body):
     return bytes(body)
 
 
-def forged_log(draw, data):
+def forged_log(draw: Any, data: Any) -> Any:
     """A transaction that was never taken; in half of them only the numbers at its head are wrong."""
     if not (found := bodies(data)):
         return pack_record(draw.choice([REDO, REDO, RESERVED, 99]), draw.randbytes(draw.choice([0, 56, 500])))
@@ -160,7 +162,7 @@ def forged_log(draw, data):
     return pack_record(kind, bytes(body))
 
 
-def forged_json(draw, data):
+def forged_json(draw: Any, data: Any) -> Any:
     """Other values, keys and depths; or something else."""
     if draw.random() < 0.15:
         return draw.choice(JSONS)
@@ -186,7 +188,7 @@ def forged_json(draw, data):
     return json.dumps(found).encode()
 
 
-def _nodes(found):
+def _nodes(found: Any) -> Iterator[Any]:
     keys = found if isinstance(found, dict) else range(len(found)) if isinstance(found, list) else ()
     for key in keys:
         yield found, key
@@ -206,12 +208,12 @@ SOMEBODY = (
 )
 
 
-def forgeries():
+def forgeries() -> list[Any]:
     """(name, what to do with the folder) of lies that no checksum shows."""
     return [*_forged_creations(), *_forged_places(), *_forged_endings(), *_forged_manifests()]
 
 
-def _forged_creations():
+def _forged_creations() -> Iterator[Any]:
     yield from ((f"the group {group!r}", _in_created(_with(group=group))) for group in GROUPS)
     yield from ((f"the name {name!r}", _in_created(_renamed(name))) for name in NAMES)
     yield from ((f"the shape {shape}", _in_created(_changed(shape=shape))) for shape in SHAPES)
@@ -221,7 +223,7 @@ def _forged_creations():
     yield "a thousand datasets", _in_created(lambda found: {**found, "datasets": found["datasets"] * 500})
 
 
-def _forged_places():
+def _forged_places() -> Iterator[tuple[Any, ...]]:
     for place in (0, 8, 96, 512, 2048, 4096, 1 << 40, (1 << 62) - 1):
         yield f"payloads at {place}", _in_reserved(1, place)
     for nbytes in (0, 1, 7, 1 << 20, 1 << 30, 1 << 40, (1 << 62) - 1):
@@ -232,7 +234,7 @@ def _forged_places():
         yield f"chunk {chunk} everywhere", _in_reserved(0, chunk)
 
 
-def _forged_endings():
+def _forged_endings() -> Iterator[tuple[Any, ...]]:
     for kind in (RESERVED, FILLED):
         yield f"a place of {kind} for no chunk", _append(kind, bytes(32))
     yield "nothing left to do", _append(FINISHED, b"")
@@ -240,7 +242,7 @@ def _forged_endings():
     yield "an endless epoch", _append(OWNER, SOMEBODY.replace(b"9", b"9" * 4000))
 
 
-def _forged_manifests():
+def _forged_manifests() -> Iterator[Any]:
     yield from ((f"the mode {mode}", _in_manifest(mode=mode)) for mode in ("new", "existing"))
     yield "another target", _in_manifest(target="../elsewhere/other.h5")
     for out in ("../elsewhere/new.h5", "elsewhere/new.h5", "out.h5/../elsewhere/new.h5", "elsewhere/other.h5"):
@@ -251,35 +253,35 @@ def _forged_manifests():
     yield "code for a command", _in_manifest(command=["$(touch new)", "`touch new`", "; touch new", "\0"])
 
 
-def _with(**values):
+def _with(**values: Any) -> Callable[..., Any]:
     return lambda found: {**found, **values}
 
 
-def _changed(**values):
+def _changed(**values: Any) -> Callable[..., Any]:
     return lambda found: {**found, "datasets": [{**one, **values} for one in found["datasets"]]}
 
 
-def _renamed(name):
+def _renamed(name: Any) -> Callable[..., Any]:
     return lambda found: {**found, "datasets": [{**found["datasets"][0], "name": name}, *found["datasets"][1:]]}
 
 
-def _in_journal(change):
-    def act(folder):
+def _in_journal(change: Any) -> Any:
+    def act(folder: Any) -> None:
         journal = folder / "journal"
         journal.write_bytes(joined([(kind, change(kind, body)) for kind, body in bodies(journal.read_bytes())]))
 
     return act
 
 
-def _in_created(change):
-    def forged(kind, body):
+def _in_created(change: Any) -> Any:
+    def forged(kind: Any, body: Any) -> Any:
         return json.dumps(change(json.loads(body))).encode() if kind == CREATED else body
 
     return _in_journal(forged)
 
 
-def _in_reserved(field, value):
-    def forged(kind, body):
+def _in_reserved(field: Any, value: Any) -> Any:
+    def forged(kind: Any, body: Any) -> Any:
         if kind != RESERVED:
             return body
         body = bytearray(body)
@@ -290,16 +292,16 @@ def _in_reserved(field, value):
     return _in_journal(forged)
 
 
-def _append(kind, body):
-    def act(folder):
+def _append(kind: Any, body: Any) -> Any:
+    def act(folder: Any) -> None:
         with open(folder / "journal", "ab") as journal:
             journal.write(pack_record(kind, body))
 
     return act
 
 
-def _in_manifest(**values):
-    def act(folder):
+def _in_manifest(**values: Any) -> Any:
+    def act(folder: Any) -> None:
         manifest = folder / "manifest.json"
         manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **values}))
 
@@ -309,62 +311,62 @@ def _in_manifest(**values):
 # Something else in place of a file
 
 
-def link_to_file(path, outside):
+def link_to_file(path: Any, outside: Any) -> None:
     path.symlink_to(outside / "file")
 
 
-def link_to_nothing(path, outside):
+def link_to_nothing(path: Any, outside: Any) -> None:
     path.symlink_to(outside / "new")
 
 
-def relative_link(path, outside):
+def relative_link(path: Any, outside: Any) -> None:
     path.symlink_to(os.path.relpath(outside / "file", path.parent))
 
 
-def link_to_hdf5(path, outside):
+def link_to_hdf5(path: Any, outside: Any) -> None:
     path.symlink_to(outside / "other.h5")
 
 
-def link_to_folder(path, outside):
+def link_to_folder(path: Any, outside: Any) -> None:
     path.symlink_to(outside / "folder")
 
 
-def link_to_itself(path, outside):  # noqa: ARG001
+def link_to_itself(path: Any, outside: Any) -> None:  # noqa: ARG001
     path.symlink_to(path)
 
 
-def link_to_zeros(path, outside):  # noqa: ARG001
+def link_to_zeros(path: Any, outside: Any) -> None:  # noqa: ARG001
     path.symlink_to("/dev/zero")
 
 
-def pipe(path, outside):  # noqa: ARG001
+def pipe(path: Any, outside: Any) -> None:  # noqa: ARG001
     os.mkfifo(path)
 
 
-def empty_folder(path, outside):  # noqa: ARG001
+def empty_folder(path: Any, outside: Any) -> None:  # noqa: ARG001
     path.mkdir()
 
 
-def full_folder(path, outside):  # noqa: ARG001
+def full_folder(path: Any, outside: Any) -> None:  # noqa: ARG001
     path.mkdir()
     (path / "manifest.json").write_text("{}")
 
 
-def socket_of_another(path, outside):  # noqa: ARG001
+def socket_of_another(path: Any, outside: Any) -> None:  # noqa: ARG001
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(os.path.relpath(path))
 
 
-def huge(path, outside):  # noqa: ARG001
+def huge(path: Any, outside: Any) -> None:  # noqa: ARG001
     path.write_bytes(b"DCIO")
     os.truncate(path, 1 << 40)
 
 
-def nothing(path, outside):
+def nothing(path: Any, outside: Any) -> None:
     pass
 
 
-def empty(path, outside):  # noqa: ARG001
+def empty(path: Any, outside: Any) -> None:  # noqa: ARG001
     path.touch()
 
 
@@ -377,7 +379,7 @@ STAND_INS = {
 }  # fmt: skip
 
 
-def replace(path, kind, outside):
+def replace(path: Any, kind: Any, outside: Any) -> None:
     """Put something else in place of a file or a folder."""
     if path.is_dir() and not path.is_symlink():
         # A link to a folder that looks like ours is the worst of them.

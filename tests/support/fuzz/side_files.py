@@ -23,7 +23,9 @@ import stat
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import h5py
@@ -48,44 +50,44 @@ LEFT = ("data.h5", "journal", "log", "lock", "manifest.json", "read-0", "read-1"
 # Entries
 
 
-def resume(path):
+def resume(path: Any) -> None:
     cut_off_writes.write(path, resume=True)
 
 
-def write(path):
+def write(path: Any) -> None:
     cut_off_writes.write(path)
 
 
-def overwrite(path):
+def overwrite(path: Any) -> None:
     cut_off_writes.write(path, resume=True, overwrite=True)
 
 
-def status(path):
+def status(path: Any) -> Any:
     found = dcio.status(path)
     return None if found is None else repr(found)
 
 
-def verify(path):
+def verify(path: Any) -> str:
     return repr(dcio.verify(path))
 
 
-def recover(path):
+def recover(path: Any) -> Any:
     return dcio.recover(path)
 
 
-def recover_elsewhere(path):
+def recover_elsewhere(path: Any) -> Any:
     return dcio.recover(path, output=path.with_name("out.h5.writing-recovered"))
 
 
-def discard(path):
+def discard(path: Any) -> Any:
     return dcio.discard(path)
 
 
-def force(path):
+def force(path: Any) -> Any:
     return dcio.discard(path, force=True)
 
 
-def _program(*words):
+def _program(*words: Any) -> None:
     result = CliRunner().invoke(command_line, words)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -94,11 +96,11 @@ def _program(*words):
         raise ChunkIOError(result.output)
 
 
-def resume_program(path):
+def resume_program(path: Any) -> None:
     _program("resume", str(path))
 
 
-def status_program(path):
+def status_program(path: Any) -> None:
     _program("status", str(path))
 
 
@@ -115,7 +117,7 @@ LOOKS = ("status", "verify", "status_program")
 # What may happen
 
 
-def snapshot(folder):
+def snapshot(folder: Any) -> Any:
     """Everything below a folder, as far as a write could change it."""
     found = {}
     for path in sorted(folder.rglob("*")):
@@ -139,7 +141,7 @@ CHANGES = ("os.remove", "os.rename", "os.link", "os.symlink", "os.mkdir", "os.rm
 watched = {"folder": None, "seen": []}
 
 
-def _is_usual(event, arguments):
+def _is_usual(event: Any, arguments: Any) -> Any:
     if event == "pickle.find_class":  # dask pickles its own expressions, in memory
         return str(arguments[0]).startswith("dask._expr")
     if event == "exec":  # modules that are imported late
@@ -150,7 +152,7 @@ def _is_usual(event, arguments):
     return False
 
 
-def audit(event, arguments):
+def audit(event: Any, arguments: Any) -> None:
     """Note what is executed, and every change of a path that is none of ours."""
     folder = watched["folder"]
     if folder is None:
@@ -183,7 +185,7 @@ def audit(event, arguments):
 class Case:
     """One folder, damaged, and one entry."""
 
-    def __init__(self, name, folder, templates, state):
+    def __init__(self, name: Any, folder: Any, templates: Any, state: Any) -> None:
         self.name, self.folder, self.state = name, folder, state
         self.existing = state.startswith("existing")
         shutil.rmtree(folder, ignore_errors=True)
@@ -203,7 +205,7 @@ class Case:
         # And such a journal anything about the new data, though not about the old.
         self.is_forged_journal = False
 
-    def run(self, entry):
+    def run(self, entry: Any) -> tuple[Any, ...]:
         """Return what is wrong, or how it ended."""
         before = snapshot(self.folder)
         watched.update(folder=str(self.folder), seen=[])
@@ -229,7 +231,7 @@ class Case:
             wrong.append(f"{outcome}, but {str(error)[:300]}")
         return wrong, outcome
 
-    def _check(self, entry, outcome, answer, before):
+    def _check(self, entry: Any, outcome: Any, answer: Any, before: Any) -> None:
         assert outcome == "done" or entry not in self.ends_well, "it was not damaged"
         after = snapshot(self.folder)
         changed = {name for name in before | after if before.get(name) != after.get(name)}
@@ -252,13 +254,13 @@ class Case:
         if outcome == "done" and entry.startswith("recover") and is_honest:
             self._check_recovered(answer)
 
-    def _check_new(self, words):
+    def _check_new(self, words: Any) -> None:
         try:
             check_new(self.path)
         except (OSError, KeyError, RuntimeError, AssertionError) as error:
             raise AssertionError(f"{words}: {' '.join(str(error).split())}") from error
 
-    def _check_old(self):
+    def _check_old(self) -> None:
         try:
             check_old(self.path)
         except (OSError, KeyError, RuntimeError) as error:
@@ -266,7 +268,7 @@ class Case:
         except AssertionError as error:
             raise AssertionError(f"old content is harmed: {error}") from error
 
-    def _check_recovered(self, answer):
+    def _check_recovered(self, answer: Any) -> None:
         with h5py.File(answer.path) as file:
             for name, path in answer.datasets.items():
                 if name not in DATA:
@@ -281,10 +283,10 @@ class Case:
                     assert is_right, f"{name} {selection} is neither data nor fill value"
 
 
-def seeded_case(seed, states):
+def seeded_case(seed: int, states: Any) -> tuple[Any, ...]:
     """One folder with up to two damages, drawn from a seed."""
 
-    def prepare(case):
+    def prepare(case: Any) -> None:
         case.name += ", " + ", ".join(damage(draw, case) for _ in range(draw.choice([1, 1, 1, 2])))
 
     draw = random.Random(seed)
@@ -292,7 +294,7 @@ def seeded_case(seed, states):
     return f"seed {seed}: {state}", state, prepare, draw.choice([*ENTRIES, *["resume"] * 3, "recover", "discard"])
 
 
-def damage(draw, case):
+def damage(draw: random.Random, case: Any) -> str:
     if not case.side.is_dir():
         return "nothing"
     there = [name for name in ("journal", "journal", "log", "manifest.json") if (case.side / name).is_file()]
@@ -320,7 +322,7 @@ def damage(draw, case):
     return f"{kind} {name}"
 
 
-def _whole(data):
+def _whole(data: Any) -> Any:
     """What is readable of records that may be damaged already."""
     try:
         hostile.bodies(data)
@@ -329,40 +331,40 @@ def _whole(data):
     return data
 
 
-def undamaged(states):
+def undamaged(states: Any) -> list[Any]:
     """As they were left: what the other cases are compared with."""
 
-    def prepare(case):
+    def prepare(case: Any) -> None:
         # (An overwrite goes on with nothing but an overwrite.)
         case.ends_well = ("resume", *LOOKS, "discard", "force")
 
     return [(state, state, prepare, entry) for state in states for entry in ENTRIES]
 
 
-def stand_ins():
+def stand_ins() -> Iterator[tuple[Any, ...]]:
     """Every side file, and their folder, replaced by everything else."""
     states = ("new-committed", "existing-committed", "existing-pending", "new-begun", "new-published")
     for state, name, kind, entry in itertools.product(states, ("", *FILES), hostile.STAND_INS, ENTRIES):
 
-        def prepare(case, name=name, kind=kind):
+        def prepare(case: Any, name: Any = name, kind: Any = kind) -> None:
             hostile.replace(case.side / name if name else case.side, kind, case.outside)
 
         yield f"{state}, {kind} for {name or 'the folder'}", state, prepare, entry
 
 
-def forged():
+def forged() -> Iterator[tuple[Any, ...]]:
     """What somebody would forge who knows the format."""
     states = ("new-committed", "existing-created", "existing-committed", "existing-whole", "existing-finished")
     for state, (name, forge), entry in itertools.product(states, hostile.forgeries(), ENTRIES):
 
-        def prepare(case, forge=forge):
+        def prepare(case: Any, forge: Any = forge) -> None:
             case.is_forged_journal = True
             forge(case.side)
 
         yield f"{state}, {name}", state, prepare, entry
 
 
-def main():
+def main() -> None:
     parser = seeded(__doc__, 10_000)
     parser.add_argument("--cases", default="undamaged,seeded,stand-ins,forged")
     parser.add_argument("--only", default="")
@@ -385,7 +387,7 @@ def main():
         sys.exit(run_all(cases, folder, templates, options.only))
 
 
-def prepare(folder):
+def prepare(folder: Any) -> None:
     """Have everything imported, and set the bounds."""
     folder.mkdir()
     os.chdir(folder.parent)
@@ -400,7 +402,7 @@ def prepare(folder):
     sys.addaudithook(audit)
 
 
-def run_all(cases, folder, templates, only):
+def run_all(cases: Any, folder: Any, templates: Any, only: Any) -> Any:
     tally, failures = collections.Counter(), 0
     for name, state, prepare_case, entry in cases:
         if only not in f"{name}: {entry}":

@@ -5,6 +5,7 @@ Usage: python -m tests.support.hosts.network_client SCHEDULER PATH
 
 import sys
 import time
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -15,16 +16,16 @@ import dask_chunkio as dcio
 DATA = np.arange(120_000, dtype="i4").reshape(6000, 20)
 
 
-def slowly(block):
+def slowly(block: Any) -> Any:
     time.sleep(0.02)
     return block
 
 
-def host(block):
+def host(block: Any) -> Any:
     return np.full(block.shape, int(get_worker().address.rpartition(".")[2].partition(":")[0]))
 
 
-def lazy(data):
+def lazy(data: Any) -> Any:
     return da.from_array(data, chunks=(100, 20)).map_blocks(slowly, meta=data[:0])
 
 

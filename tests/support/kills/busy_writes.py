@@ -8,6 +8,7 @@ import random
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import dask
 import h5py
@@ -20,11 +21,11 @@ from tests.support.processes import exit_code, forked
 PROCESSES, ROWS, COLUMNS = 6, 12, 8
 
 
-def block(process, number):
+def block(process: Any, number: Any) -> Any:
     return np.full((ROWS, COLUMNS), 100 * process + number, "i4")
 
 
-def write(path, process, scheduler):
+def write(path: Any, process: Any, scheduler: Any) -> None:
     """A new file or a new dataset, a part of it, and two appends to what the others append to as well."""
     keywords = {"wait": True, "progress": False, "scheduler": scheduler}
     new = {"chunks": (5, 8), "compression": "gzip"}
@@ -40,7 +41,7 @@ def write(path, process, scheduler):
             assert not call().already_complete
 
 
-def check(path):
+def check(path: Any) -> None:
     with h5py.File(path) as file:
         assert set(file) == {"own", "log"}
         for process in range(PROCESSES):
@@ -54,12 +55,12 @@ def check(path):
     assert dcio.verify(path).ok
 
 
-def run(seed, path):
+def run(seed: int, path: Any) -> None:
     draw = random.Random(seed)
     schedulers = [draw.choice(["threads", "threads", "synchronous"]) for _ in range(PROCESSES)]
     begin, gate = os.pipe()
 
-    def write_with_the_others(process, scheduler):
+    def write_with_the_others(process: Any, scheduler: Any) -> None:
         os.close(gate)
         os.read(begin, 1)
         write(path, process, scheduler)
@@ -72,7 +73,7 @@ def run(seed, path):
     check(path)
 
 
-def main(arguments=None):
+def main(arguments: Any = None) -> None:
     options = seeded(__doc__, 24).parse_args(arguments)
     for seed in range(options.seed, options.seed + options.runs):
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:

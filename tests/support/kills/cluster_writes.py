@@ -4,6 +4,7 @@ Usage: python -m tests.support.kills.cluster_writes SCHEDULER_FILE OUT.h5 FOLDER
 """
 
 import sys
+from typing import Any
 
 from distributed import Client
 
@@ -14,7 +15,7 @@ BUFFERS = 40
 FREE = BUFFERS // 2
 
 
-def write(path, folder, **keywords):
+def write(path: Any, folder: Any, **keywords: Any) -> Any:
     source = Gated(folder, BUFFERS, free=FREE)
     return dcio.to_hdf5(path, "/new/x", source, compression="gzip", progress=False, **keywords)
 

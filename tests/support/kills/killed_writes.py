@@ -14,6 +14,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import dask
 import h5py
@@ -52,7 +53,7 @@ class Plan:
     libver: str = field(init=False)
     scheduler: str = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         draw = random.Random(self.seed)
         values = np.random.default_rng(self.seed)
         rows, columns = draw.randrange(8, 40), draw.randrange(9, 20)
@@ -73,14 +74,14 @@ class Plan:
         }
 
     @property
-    def path(self):
+    def path(self) -> Any:
         return self.folder / "out.h5"
 
     @property
-    def log(self):
+    def log(self) -> Any:
         return self.folder / "notes"
 
-    def prepare(self):
+    def prepare(self) -> None:
         """Make the folder anew, with other people's file where there is one."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
@@ -94,7 +95,7 @@ class Plan:
                 if self.overwrites:
                     file[next(iter(self.arrays))] = [1, 2, 3]
 
-    def write(self, *, buffers=None, scheduler=None, resume=False):
+    def write(self, *, buffers: Any = None, scheduler: Any = None, resume: bool = False) -> None:
         shapes = {"chunk_shape": self.chunk, "buffer_shape": buffers or self.buffers}
         sources = {name: Noting(array, self.log, name, **shapes) for name, array in self.arrays.items()}
         with dask.config.set(num_workers=2):
@@ -105,7 +106,7 @@ class Plan:
 
     # What must hold
 
-    def check_old(self):
+    def check_old(self) -> None:
         if self.existing:
             with h5py.File(self.path) as file:
                 assert file.attrs["title"] == "mine"
@@ -113,7 +114,7 @@ class Plan:
                 assert (file["a/deflated"][...] == np.arange(3000)).all()
                 assert [file[f"a/n{number}"][()] for number in range(20)] == list(range(20))
 
-    def is_named(self):
+    def is_named(self) -> bool:
         """Whether the final names are there; half of them, or half of a dataset, would be an error."""
         if not self.path.exists():
             return False
@@ -130,7 +131,7 @@ class Plan:
                 np.testing.assert_array_equal(file[name][...], self.arrays[name])
             return bool(there)
 
-    def check_whole(self):
+    def check_whole(self) -> None:
         self.check_old()
         assert self.is_named()
         assert dcio.verify(self.path).ok
@@ -143,7 +144,7 @@ class Plan:
                 assert file[name].chunks == self.chunk
                 assert file[name].compression == self.keywords.get("compression")
 
-    def check_acknowledged(self, acknowledged):
+    def check_acknowledged(self, acknowledged: Any) -> None:
         found = dcio.recover(self.path)
         with h5py.File(found.path) as file:
             for name, buffer in acknowledged:
@@ -151,11 +152,11 @@ class Plan:
                 np.testing.assert_array_equal(file[found.datasets[name]][rows], self.arrays[name][rows])
 
 
-def acknowledge(log):
+def acknowledge(log: Any) -> None:
     """Note each buffer whose commit has returned."""
     commit = tasks._commit
 
-    def noting(layout, place, data, lock):
+    def noting(layout: Any, place: Any, data: Any, lock: Any) -> Any:
         receipt = commit(layout, place, data, lock)
         note(log, "done", layout.jobs[place[0]].layout.name, place[1])
         return receipt
@@ -163,24 +164,24 @@ def acknowledge(log):
     tasks._commit = noting
 
 
-def counted(plan, counts):
+def counted(plan: Any, counts: Any) -> None:
     count_calls(lambda name, number, _: note(counts, number, name))
     plan.write()
 
 
-def killed(plan, number):
+def killed(plan: Any, number: Any) -> None:
     acknowledge(plan.log)
     kill_at(number)
     plan.write()
 
 
-def killed_again(plan, number, buffers, scheduler):
+def killed_again(plan: Any, number: Any, buffers: Any, scheduler: Any) -> None:
     kill_at(number)
     with contextlib.suppress(TargetExistsError):
         plan.write(buffers=buffers, scheduler=scheduler, resume=True)
 
 
-def resumed(plan, buffers, scheduler):
+def resumed(plan: Any, buffers: Any, scheduler: Any) -> None:
     try:
         plan.write(buffers=buffers, scheduler=scheduler, resume=True)
     except TargetExistsError:
@@ -189,7 +190,7 @@ def resumed(plan, buffers, scheduler):
         assert plan.is_named()
 
 
-def looked_at(plan, acknowledged):
+def looked_at(plan: Any, acknowledged: Any) -> None:
     """What must hold before anything is resumed."""
     opens = True
     if plan.existing:
@@ -208,7 +209,7 @@ def looked_at(plan, acknowledged):
     note(plan.log, "opens", opens)
 
 
-def run(seed, folder):
+def run(seed: int, folder: Any) -> tuple[Any, ...]:
     """Kill one write and resume it; return at which call, and how plain HDF5 found an existing file."""
     draw = random.Random(f"kill {seed}")
     plan = Plan(seed, folder)
@@ -246,7 +247,7 @@ def run(seed, folder):
     return calls[number][1], opens
 
 
-def main(arguments=None):
+def main(arguments: Any = None) -> None:
     options = seeded(__doc__, 1000).parse_args(arguments)
     tally = dict.fromkeys(CALLS, 0)
     unreadable = 0

@@ -3,19 +3,20 @@
 import contextlib
 import socket
 import threading
+from typing import Any
 
 
 class Proxy:
     """Stands between a scheduler and its workers, on the loopback address."""
 
-    def __init__(self, port):
+    def __init__(self, port: Any) -> None:
         self._to = port
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
         self._open, self._is_cut, self._lock = [], False, threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def cut(self):
+    def cut(self) -> None:
         """End every connection, and let none begin."""
         with self._lock:
             self._is_cut = True
@@ -25,15 +26,15 @@ class Proxy:
                 one.close()
             self._open.clear()
 
-    def restore(self):
+    def restore(self) -> None:
         with self._lock:
             self._is_cut = False
 
-    def close(self):
+    def close(self) -> None:
         self.cut()
         self._listening.close()
 
-    def _accept(self):
+    def _accept(self) -> None:
         while True:
             try:
                 here, _ = self._listening.accept()
@@ -49,7 +50,7 @@ class Proxy:
                 threading.Thread(target=_carry, args=ends, daemon=True).start()
 
 
-def _carry(source, target):
+def _carry(source: Any, target: Any) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(1 << 16):
             target.sendall(data)

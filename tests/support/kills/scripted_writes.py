@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import dask
 import h5py
@@ -26,7 +27,7 @@ from tests.support.processes import exit_code, forked, in_child
 from tests.support.system_calls import count_calls, kill_at
 
 
-def numbers(seed, rows, columns=12):
+def numbers(seed: int, rows: Any, columns: int = 12) -> Any:
     return np.random.default_rng(seed).integers(0, 1000, (rows, columns)).astype("i4")
 
 
@@ -34,7 +35,7 @@ X, MORE, Y, PART, Z, OLD = (numbers(seed, rows) for seed, rows in enumerate((22,
 TOKENS = {"x": ["made", "more"], "g/y": ["part"], "z": []}
 
 
-def script(path, durability):
+def script(path: Any, durability: Any) -> list[Any]:
     """What a user's script does, as often as it is run."""
     keywords = {"resume": True, "durability": durability, "progress": False, "chunks": (4, 5), "compression": "gzip"}
     region = {"resume": True, "durability": durability, "progress": False}
@@ -48,14 +49,14 @@ def script(path, durability):
         ]
 
 
-def prepare(path, has_file):
+def prepare(path: Any, has_file: Any) -> None:
     if has_file:
         with h5py.File(path, "w") as file:
             file["old"] = OLD
             file["z"] = [1, 2, 3]
 
 
-def check(path, has_file):
+def check(path: Any, has_file: Any) -> Any:
     expected = {"x": np.concatenate([X, MORE]), "g/y": Y.copy(), "z": Z} | ({"old": OLD} if has_file else {})
     expected["g/y"][5:13] = PART
     found = content(path)
@@ -70,18 +71,18 @@ def check(path, has_file):
     return found
 
 
-def tokens_of(path, name):
+def tokens_of(path: Any, name: Any) -> Any:
     with h5py.File(path) as file:
         return json.loads(file[name].attrs.get("dask_chunkio_tokens", "[]"))
 
 
-def killed(path, durability, number):
+def killed(path: Any, durability: Any, number: Any) -> None:
     if number is not None:
         kill_at(number)
     script(path, durability)
 
 
-def killed_after(path, durability, seconds):
+def killed_after(path: Any, durability: Any, seconds: Any) -> Any:
     """Return how a process ends that is killed after a while."""
     child = forked(script, path, durability)
     time.sleep(seconds)
@@ -89,7 +90,7 @@ def killed_after(path, durability, seconds):
     return exit_code(child)
 
 
-def counted(path, durability, note):
+def counted(path: Any, durability: Any, note: Any) -> None:
     calls = []
     count_calls(lambda *call: calls.append(call[0]))
     start = time.monotonic()
@@ -97,7 +98,7 @@ def counted(path, durability, note):
     note.write_text(json.dumps([len(calls), time.monotonic() - start]))
 
 
-def run(seed, folder):
+def run(seed: int, folder: Any) -> Any:
     """Return how often the script was killed, and what the file holds."""
     draw = random.Random(seed)
     has_file, durability = draw.random() < 0.5, draw.choice(["process", "power"])
@@ -122,7 +123,7 @@ def run(seed, folder):
     return kills
 
 
-def main(arguments=None):
+def main(arguments: Any = None) -> None:
     options = seeded(__doc__, 50).parse_args(arguments)
     kills = 0
     for seed in range(options.seed, options.seed + options.runs):

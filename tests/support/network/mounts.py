@@ -6,13 +6,15 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 SOURCE = Path(__file__).parent / "network_file_system.c"
 
 
 @functools.cache
-def file_system():
+def file_system() -> tuple[Any, ...]:
     """The path of the program, and what is missing where there is none."""
     if not os.access("/dev/fuse", os.R_OK | os.W_OK) or shutil.which("fusermount3") is None:
         return None, "no file system can be mounted: /dev/fuse or fusermount3 are missing (package fuse3)"
@@ -30,7 +32,7 @@ def file_system():
 
 
 @contextlib.contextmanager
-def mounted(path, folder, count):
+def mounted(path: Any, folder: Any, count: Any) -> Iterator[Any]:
     """Mount a new folder `count` times; yields the mounts."""
     stored = folder / "stored"
     stored.mkdir(exist_ok=True)

@@ -6,7 +6,9 @@ import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from unittest import mock
 
 import h5py
@@ -28,11 +30,11 @@ FILE = "out.h5"
 class Source:
     """An array that notes which of its rows were read."""
 
-    def __init__(self, data):
+    def __init__(self, data: Any) -> None:
         self._data, self.shape, self.dtype = data, data.shape, data.dtype
         self.rows = set()
 
-    def __getitem__(self, selection):
+    def __getitem__(self, selection: Any) -> Any:
         self.rows.update(range(selection[0].start, selection[0].stop))
         return self._data[selection]
 
@@ -66,13 +68,13 @@ class Case:
     scheduler: str = "synchronous"
     keywords: dict = field(default_factory=dict)
 
-    def begin(self, root):
+    def begin(self, root: Any) -> None:
         with open(os.path.join(root, "beside.txt"), "w") as file:
             file.write("other people's")
         if self.start is not None:
             self.start(os.path.join(root, FILE))
 
-    def write(self, root, sources=None, scheduler="synchronous", **keywords):
+    def write(self, root: Any, sources: Any = None, scheduler: str = "synchronous", **keywords: Any) -> Any:
         sources = sources or {name: Source(data) for name, data in self.data.items()}
         encoding = {
             name: {
@@ -87,13 +89,13 @@ class Case:
                 os.path.join(root, FILE), sources, encoding=encoding, scheduler=scheduler, **together
             )
 
-    def old(self):
+    def old(self) -> Any:
         """What the file held before."""
         with folder() as root:
             self.begin(root)
             return content(os.path.join(root, FILE))
 
-    def rows_of(self, acked):
+    def rows_of(self, acked: Any) -> dict[str, Any]:
         """Rows of each dataset that are acknowledged."""
         names = list(self.data)
         found = {name: set() for name in names}
@@ -104,7 +106,7 @@ class Case:
 
 
 @contextlib.contextmanager
-def folder():
+def folder() -> Iterator[Any]:
     root = tempfile.mkdtemp(prefix="dask_chunkio-power-", dir=MEMORY)
     try:
         yield root
@@ -113,13 +115,13 @@ def folder():
 
 
 @contextlib.contextmanager
-def shared():
+def shared() -> Iterator[None]:
     """Have a write take its transactions as where other processes write too."""
     from dask_chunkio import write
 
     real = write.build_graph
 
-    def build(creation, *args):
+    def build(creation: Any, *args: Any) -> Any:
         return real(type(creation)(creation.target, creation.specs, creation.jobs, False), *args)
 
     with mock.patch.object(write, "build_graph", build):
@@ -127,36 +129,36 @@ def shared():
 
 
 @contextlib.contextmanager
-def without_pauses():
+def without_pauses() -> Iterator[None]:
     with mock.patch.object(activity_lock, "_PAUSE", 0):
         yield
 
 
-def is_begun(path):
+def is_begun(path: Any) -> Any:
     """Say whether the folder of a write holds anything: an empty one is no write, and nothing is to be recovered."""
     return os.path.isdir(path + ".writing") and bool(os.listdir(path + ".writing"))
 
 
 @contextlib.contextmanager
-def acknowledging(recorder):
+def acknowledging(recorder: Any) -> Iterator[None]:
     """Note which chunks are acknowledged: `commit` has returned, or `stored` has said that nothing is to do."""
     commit, stored, whole, visible = Writer.commit, Writer.stored, Writer.commit_by_hdf5, Writer.commit_visible
 
-    def noting_commit(self, place, layout, chunks, *others):
+    def noting_commit(self: Any, place: Any, layout: Any, chunks: Any, *others: Any) -> None:
         commit(self, place, layout, chunks, *others)
         recorder.note("ack", place[0], tuple(chunks))
 
-    def noting_stored(self, dataset, chunks):
+    def noting_stored(self: Any, dataset: Any, chunks: Any) -> Any:
         answer = stored(self, dataset, chunks)
         if answer:
             recorder.note("ack", dataset, tuple(chunks))
         return answer
 
-    def noting_whole(self, place, chunks, *others):
+    def noting_whole(self: Any, place: Any, chunks: Any, *others: Any) -> None:
         whole(self, place, chunks, *others)
         recorder.note("ack", place[0], tuple(chunks))
 
-    def noting_visible(self, place, layout, change, lock):
+    def noting_visible(self: Any, place: Any, layout: Any, change: Any, lock: Any) -> None:
         visible(self, place, layout, change, lock)
         chunks = [*(chunk for chunk, _ in change.payloads), *(part.chunk for part in change.parts)]
         recorder.note("ack", place[0], tuple(chunks))
@@ -167,12 +169,12 @@ def acknowledging(recorder):
         yield
 
 
-def acked(recorder, count):
+def acked(recorder: Any, count: Any) -> list[Any]:
     """Return what was acknowledged by the first `count` events: (dataset, chunks)."""
     return [event[1:] for event in recorder.events[:count] if event[0] == "ack"]
 
 
-def recorded(case, action=None, start=None, after=(), before=None):
+def recorded(case: Any, action: Any = None, start: Any = None, after: tuple[Any, ...] = (), before: Any = None) -> Any:
     """Return what a whole write, or another action on its disk, tells the disk to do.
 
     Parameters
@@ -201,7 +203,7 @@ def recorded(case, action=None, start=None, after=(), before=None):
     return recorder
 
 
-def disk_with_everything(recorder, count=None):
+def disk_with_everything(recorder: Any, count: Any = None) -> Any:
     """Return the disk as programs see it after so many events, or all."""
     state = State(recorder.start)
     for event in recorder.events[:count]:
@@ -209,12 +211,12 @@ def disk_with_everything(recorder, count=None):
     return state.disk(set(state.units()))
 
 
-def some_of(choice, count, random):
+def some_of(choice: Any, count: Any, random: Any) -> list[Any]:
     """Return so many of a sequence in their order, or all if they are fewer."""
     return [choice[place] for place in sorted(random.sample(range(len(choice)), min(count, len(choice))))]
 
 
-def check(case, old, disk, acks, how):
+def check(case: Any, old: Any, disk: Any, acks: Any, how: Any) -> None:
     """Bring a disk into order, and see that every promise was kept.
 
     Parameters
@@ -227,7 +229,7 @@ def check(case, old, disk, acks, how):
         check_here(case, old, root, acks, how)
 
 
-def check_here(case, old, root, acks, how):
+def check_here(case: Any, old: Any, root: Any, acks: Any, how: Any) -> None:
     """Bring into order what a folder holds, as `check`."""
     path = os.path.join(root, FILE)
     side = is_begun(path)
@@ -253,20 +255,20 @@ def check_here(case, old, root, acks, how):
         require(file.read() == "other people's", "the file beside was changed")
 
 
-def _with_new(case, old):
+def _with_new(case: Any, old: Any) -> Any:
     overwritten = {name: (values(data), {}) for name, data in case.data.items()}
     groups = {os.path.dirname(name) for name in case.data} - {"/"}
     return {"/": ("group", {})} | old | {name: ("group", {}) for name in groups if name not in old} | overwritten
 
 
-def _require_old_or_new(path, old, new):
+def _require_old_or_new(path: Any, old: Any, new: Any) -> None:
     found = content(path)
     if found not in (old, new):
         differ = [name for name in {*found, *old, *new} if found.get(name) != old.get(name)]
         raise Broken(f"{path} holds neither what it held before nor the whole write: {differ}")
 
 
-def _recover(case, path, rows, old, new):
+def _recover(case: Any, path: Any, rows: Any, old: Any, new: Any) -> None:
     try:
         found = dask_chunkio.recover(path)
     except TargetError as error:
@@ -281,14 +283,14 @@ def _recover(case, path, rows, old, new):
             require(is_right, f"{name}: acknowledged chunks are not in what recover leaves")
 
 
-def _is_whole(path, new):
+def _is_whole(path: Any, new: Any) -> bool:
     try:
         return content(path) == new
     except (OSError, RuntimeError):  # a transaction was cut off, and has to be replayed
         return False
 
 
-def _resume(case, root, rows, new):
+def _resume(case: Any, root: Any, rows: Any, new: Any) -> None:
     path = os.path.join(root, FILE)
     was_whole = _is_whole(path, new)
     sources = {name: Source(data) for name, data in case.data.items()}
@@ -305,7 +307,9 @@ def _resume(case, root, rows, new):
         require(not again, f"{name}: rows {again} were acknowledged and had to be read again")
 
 
-def broken(case, recorder, found, hows=("resume", "recover", "discard"), most=5):
+def broken(
+    case: Any, recorder: Any, found: Any, hows: tuple[str, ...] = ("resume", "recover", "discard"), most: int = 5
+) -> Any:
     """Check disks; return in words which break a promise, and how many were checked."""
     old, words = case.old(), []
     with without_pauses():

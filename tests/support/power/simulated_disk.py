@@ -18,7 +18,9 @@ import hashlib
 import itertools
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 from unittest import mock
 
 SECTOR = 512
@@ -34,7 +36,7 @@ class Disk:
     content: dict[int, bytes]
 
     @classmethod
-    def at(cls, root):
+    def at(cls, root: Any) -> Any:
         """Return what a folder holds."""
         folders, files, content = [], [], {}
         for folder, _, names in os.walk(root):
@@ -48,7 +50,7 @@ class Disk:
                 files.append((os.path.relpath(path, root), inode))
         return cls(tuple(sorted(folders)), tuple(sorted(files)), content)
 
-    def make(self, root):
+    def make(self, root: Any) -> None:
         """Have `root`, an empty folder, hold it; but for leases, which would name this process as alive."""
         for path in self.folders:
             os.mkdir(os.path.join(root, path))
@@ -65,7 +67,7 @@ class Disk:
                 first[file] = here
 
     @property
-    def key(self):
+    def key(self) -> Any:
         """The same for disks that hold the same under the same names; but for leases, which `make` leaves out."""
         first = {}
         parts = [repr(self.folders)]
@@ -75,11 +77,11 @@ class Disk:
             parts.append(f"{path} {first.setdefault(file, path)} {hashlib.sha1(self.content[file]).hexdigest()}")
         return hashlib.sha1("\n".join(parts).encode()).digest()
 
-    def __str__(self):
+    def __str__(self) -> Any:
         return ", ".join(f"{path} ({len(self.content[file])})" for path, file in self.files) or "nothing"
 
 
-def tree(names):
+def tree(names: Any) -> Any:
     """Return the number of each path that can be reached, from the numbers of names in folders."""
     found, folders = {}, [("", ROOT)]
     while folders:
@@ -105,7 +107,7 @@ class Recorder:
         What the disk held before these.
     """
 
-    def __init__(self, root, after=(), start=None):
+    def __init__(self, root: Any, after: tuple[Any, ...] = (), start: Any = None) -> None:
         self.root = os.path.realpath(root)
         self.start = start or Disk.at(self.root)
         self.events = list(after)
@@ -117,12 +119,12 @@ class Recorder:
         self._paths = {"": ROOT, **state.paths}
         self._numbers = itertools.count(1 + max(state.numbers))
 
-    def note(self, *event):
+    def note(self, *event: Any) -> None:
         with self._lock:
             self.events.append(event)
 
     @contextlib.contextmanager
-    def recording(self):
+    def recording(self) -> Iterator[Any]:
         names = "open close dup pwrite pwritev write ftruncate truncate fsync fdatasync mkdir rmdir unlink remove"
         with contextlib.ExitStack() as stack:
             for name in (*names.split(), "rename", "replace", "link", "symlink"):
@@ -130,8 +132,8 @@ class Recorder:
                 stack.enter_context(mock.patch.object(os, name, recorded))
             yield self
 
-    def _recorded(self, method, real):
-        def recorded(*args, **keywords):
+    def _recorded(self, method: Any, real: Any) -> Any:
+        def recorded(*args: Any, **keywords: Any) -> Any:
             with self._lock:
                 return method(real, *args, **keywords)
 
@@ -139,7 +141,7 @@ class Recorder:
 
     # Where
 
-    def _inside(self, path, dir_fd=None):
+    def _inside(self, path: Any, dir_fd: Any = None) -> Any:
         """Return the path below the root, or None."""
         path = os.fspath(path)
         if dir_fd is not None:
@@ -152,13 +154,13 @@ class Recorder:
             return ""
         return os.path.relpath(path, self.root) if path.startswith(self.root + os.sep) else None
 
-    def _entry(self, path):
+    def _entry(self, path: Any) -> tuple[Any, ...]:
         folder, name = os.path.split(path)
         return self._paths[folder], name
 
     # What `os` does
 
-    def do_open(self, real, path, flags, *args, **keywords):
+    def do_open(self, real: Any, path: Any, flags: Any, *args: Any, **keywords: Any) -> Any:
         inside = self._inside(path, keywords.get("dir_fd"))
         descriptor = real(path, flags, *args, **keywords)
         self._descriptors.pop(descriptor, None)
@@ -171,61 +173,61 @@ class Recorder:
             self._descriptors[descriptor] = self._paths[inside]
         return descriptor
 
-    def do_dup(self, real, descriptor):
+    def do_dup(self, real: Any, descriptor: Any) -> Any:
         duplicate = real(descriptor)
         self._descriptors.pop(duplicate, None)
         if descriptor in self._descriptors:
             self._descriptors[duplicate] = self._descriptors[descriptor]
         return duplicate
 
-    def do_close(self, real, descriptor):
+    def do_close(self, real: Any, descriptor: Any) -> None:
         self._descriptors.pop(descriptor, None)
         real(descriptor)
 
-    def do_pwrite(self, real, descriptor, data, offset):
+    def do_pwrite(self, real: Any, descriptor: Any, data: Any, offset: Any) -> Any:
         count = real(descriptor, data, offset)
         if descriptor in self._descriptors:
             self.note("write", self._descriptors[descriptor], offset, bytes(data)[:count])
         return count
 
-    def do_pwritev(self, real, descriptor, views, offset, *flags):
+    def do_pwritev(self, real: Any, descriptor: Any, views: Any, offset: Any, *flags: Any) -> Any:
         count = real(descriptor, views, offset, *flags)
         if descriptor in self._descriptors:
             self.note("write", self._descriptors[descriptor], offset, b"".join(views)[:count])
         return count
 
-    def do_write(self, real, descriptor, data):
+    def do_write(self, real: Any, descriptor: Any, data: Any) -> Any:
         assert descriptor not in self._descriptors, "a write at a position that is not recorded"
         return real(descriptor, data)
 
-    def do_truncate(self, real, path, size):
+    def do_truncate(self, real: Any, path: Any, size: Any) -> None:
         assert self._inside(path) is None, "a truncate that is not recorded"
         real(path, size)
 
-    def do_symlink(self, real, source, path, **keywords):
+    def do_symlink(self, real: Any, source: Any, path: Any, **keywords: Any) -> None:
         assert self._inside(path) is None, "a symlink that is not recorded"
         real(source, path, **keywords)
 
-    def do_ftruncate(self, real, descriptor, size):
+    def do_ftruncate(self, real: Any, descriptor: Any, size: Any) -> None:
         real(descriptor, size)
         if descriptor in self._descriptors:
             self.note("size", self._descriptors[descriptor], size)
 
-    def do_fsync(self, real, descriptor):
+    def do_fsync(self, real: Any, descriptor: Any) -> None:
         real(descriptor)
         if descriptor in self._descriptors:
             self.note("fsync", self._descriptors[descriptor])
 
     do_fdatasync = do_fsync
 
-    def do_mkdir(self, real, path, *args, **keywords):
+    def do_mkdir(self, real: Any, path: Any, *args: Any, **keywords: Any) -> None:
         real(path, *args, **keywords)
         inside = self._inside(path, keywords.get("dir_fd"))
         if inside is not None:
             self._paths[inside] = next(self._numbers)
             self.note("mkdir", *self._entry(inside), self._paths[inside])
 
-    def do_unlink(self, real, path, **keywords):
+    def do_unlink(self, real: Any, path: Any, **keywords: Any) -> None:
         inside = self._inside(path, keywords.get("dir_fd"))
         real(path, **keywords)
         if inside is not None:
@@ -234,7 +236,7 @@ class Recorder:
 
     do_remove = do_rmdir = do_unlink
 
-    def do_rename(self, real, source, path, **keywords):
+    def do_rename(self, real: Any, source: Any, path: Any, **keywords: Any) -> None:
         old = self._inside(source, keywords.get("src_dir_fd"))
         new = self._inside(path, keywords.get("dst_dir_fd"))
         assert (old is None) == (new is None), "a rename into or out of the folder"
@@ -245,7 +247,7 @@ class Recorder:
 
     do_replace = do_rename
 
-    def do_link(self, real, source, path, **keywords):
+    def do_link(self, real: Any, source: Any, path: Any, **keywords: Any) -> None:
         real(source, path, **keywords)
         old, new = self._inside(source, keywords.get("src_dir_fd")), self._inside(path)
         assert (old is None) == (new is None), "a link into or out of the folder"
@@ -257,7 +259,7 @@ class Recorder:
 class State:
     """What has surely reached the disk after some events, and what may have."""
 
-    def __init__(self, start):
+    def __init__(self, start: Any) -> None:
         self._names = {}
         self._content = dict(start.content)
         self._folders = {ROOT}
@@ -274,63 +276,63 @@ class State:
                 self._names[paths[folder], name] = number
 
     @property
-    def numbers(self):
+    def numbers(self) -> set[Any]:
         """Of all folders and files that ever were."""
         return {*self._content, *self._folders}
 
     @property
-    def paths(self):
+    def paths(self) -> Any:
         """The number of each path, as programs see it."""
         return tree(self._named([True] * len(self._pending_names)))
 
     # Events
 
-    def add(self, event):
+    def add(self, event: Any) -> None:
         """Take note of one event."""
         kind, *rest = event
         getattr(self, f"_add_{kind}")(*rest)
 
-    def _add_ack(self, *_):
+    def _add_ack(self, *_: Any) -> None:
         pass
 
-    def _add_create(self, folder, name, number):
+    def _add_create(self, folder: Any, name: Any, number: Any) -> None:
         if number not in self._content:
             self._content[number], self._pending[number], self._sizes[number] = b"", [], 0
         self._pending_names.append(("add", (folder, name), number, {folder}))
 
-    def _add_mkdir(self, folder, name, number):
+    def _add_mkdir(self, folder: Any, name: Any, number: Any) -> None:
         self._folders.add(number)
         self._pending_names.append(("add", (folder, name), number, {folder}))
 
-    def _add_remove(self, folder, name):
+    def _add_remove(self, folder: Any, name: Any) -> None:
         self._pending_names.append(("remove", (folder, name), None, {folder}))
 
-    def _add_rename(self, old_folder, old, folder, name, number):
+    def _add_rename(self, old_folder: Any, old: Any, folder: Any, name: Any, number: Any) -> None:
         self._pending_names.append(("rename", ((old_folder, old), (folder, name)), number, {old_folder, folder}))
 
-    def _add_write(self, number, offset, data):
+    def _add_write(self, number: Any, offset: Any, data: Any) -> None:
         if offset + len(data) > self._sizes[number]:
             self._add_size(number, offset + len(data))
         self._pending[number].append(("data", offset, data))
 
-    def _add_size(self, number, size):
+    def _add_size(self, number: Any, size: Any) -> None:
         if size != self._sizes[number]:
             self._pending[number].append(("size", size, None))
         self._sizes[number] = size
 
-    def _add_fsync(self, number):
+    def _add_fsync(self, number: Any) -> None:
         if number in self._folders:
             self._sync_folder(number)
         else:
             self._content[number] = self._filled(number, [True] * len(self._pending[number]))
             self._pending[number] = []
 
-    def _add_drop(self, number):
+    def _add_drop(self, number: Any) -> None:
         """An fsync of a file failed: no later one writes its bytes.  (Sizes and names are kept elsewhere.)"""
         if number not in self._folders:
             self._pending[number] = [change for change in self._pending[number] if change[0] == "size"]
 
-    def _sync_folder(self, folder):
+    def _sync_folder(self, folder: Any) -> None:
         """Names in it are durable; and so are, on the disks that keep the order, those before."""
         self._pending_names = [(*op[:3], set() if folder in op[3] else op[3]) for op in self._pending_names]
         # Only what nothing pending stands before can be forgotten.
@@ -340,21 +342,21 @@ class State:
 
     # Disks
 
-    def units(self):
+    def units(self) -> Any:
         """Return what may be there or not: ("name", its number), or (file, number of its change)."""
         files = set(self._all_files())
         names = [("name", row) for row, op in enumerate(self._pending_names) if op[3]]
         return names + [(n, row) for n in sorted(files) for row in range(len(self._pending[n]))]
 
-    def first_free_name(self):
+    def first_free_name(self) -> Any:
         """Return up to where names are there in any case, on a disk that keeps their order."""
         return max((row + 1 for row, op in enumerate(self._pending_names) if not op[3]), default=0)
 
-    def _all_files(self):
+    def _all_files(self) -> Any:
         named = {*self._names.values(), *(op[2] for op in self._pending_names)}
         return named & set(self._content)
 
-    def disk(self, kept, torn=None):
+    def disk(self, kept: Any, torn: Any = None) -> Any:
         """Return the disk on which of all units only those in `kept` are there, some of them torn by `torn`."""
         names = self._named([not op[3] or ("name", row) in kept for row, op in enumerate(self._pending_names)])
         folders, files, content = [], [], {}
@@ -368,7 +370,7 @@ class State:
                     content[number] = self._filled(number, chosen, torn)
         return Disk(tuple(folders), tuple(files), content)
 
-    def describe(self, kept):
+    def describe(self, kept: Any) -> str:
         """Return in words what is lost."""
         names = {number: path for path, number in self.paths.items()}
         words = []
@@ -385,7 +387,7 @@ class State:
                 words.append(f"{names.get(number, number)} {what}")
         return f"lost: {'; '.join(words) or 'nothing'}"
 
-    def _named(self, chosen):
+    def _named(self, chosen: Any) -> Any:
         names = dict(self._names)
         for (kind, where, number, _), is_kept in zip(self._pending_names, chosen, strict=False):
             if not is_kept:
@@ -400,7 +402,7 @@ class State:
                 names.pop(where, None)
         return names
 
-    def _filled(self, number, chosen, torn=None):
+    def _filled(self, number: Any, chosen: Any, torn: Any = None) -> bytes:
         content = bytearray(self._content[number])
         size = len(content)
         for (kind, at, data), is_kept in zip(self._pending[number], chosen, strict=True):
@@ -417,7 +419,7 @@ class State:
         return bytes(content[:size].ljust(size, b"\0"))
 
 
-def _sectors(offset, nbytes):
+def _sectors(offset: Any, nbytes: Any) -> Iterator[tuple[Any, ...]]:
     """Cut a write where sectors meet: ranges in its data."""
     at = 0
     while at < nbytes:
@@ -426,7 +428,7 @@ def _sectors(offset, nbytes):
         at = end
 
 
-def choices(state, random, most, any_names):
+def choices(state: Any, random: Any, most: Any, any_names: Any) -> Iterator[Any]:
     """Return sets of units that are there, and whether to tear them: all if they are few, or else a sample.
 
     A sample has: nothing, everything, each lost or there alone, everything up to each, and random ones.
@@ -450,7 +452,7 @@ def choices(state, random, most, any_names):
     yield {*forced, *names, *data}, True
 
 
-def _corners(names, data, any_names):
+def _corners(names: Any, data: Any, any_names: Any) -> Iterator[Any]:
     everything = {*names, *data}
     yield set()
     yield everything
@@ -467,11 +469,11 @@ def _corners(names, data, any_names):
         yield {*names, *data[:count]}
 
 
-def _subsets(units):
+def _subsets(units: Any) -> list[Any]:
     return [set(some) for count in range(len(units) + 1) for some in itertools.combinations(units, count)]
 
 
-def disks_after(recorder, random, most, *, any_names=False, prefixes=None):
+def disks_after(recorder: Any, random: Any, most: Any, *, any_names: bool = False, prefixes: Any = None) -> Any:
     """Return every disk that may be left when the power fails, by its key.
 
     Each comes with the events that had happened, and what was lost; of those that are equal, the last.

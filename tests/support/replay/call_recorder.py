@@ -9,8 +9,10 @@ import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.support.processes import environment
 
@@ -47,18 +49,18 @@ class Call:
     other: str = ""
     data: bytes = b""
 
-    def __str__(self):
+    def __str__(self) -> str:
         where = " -> ".join(name for name in (self.path, self.other) if name) or f"inode {self.inode}"
         size = f" {self.at}+{len(self.data)}" if self.kind == "write" else f" {self.at}" if self.kind == "size" else ""
         return f"{self.kind} {where}{size}"
 
 
-def can_record():
+def can_record() -> Any:
     """Say whether calls can be recorded here: Linux, with a compiler for C."""
     return sys.platform == "linux" and shutil.which("cc") is not None
 
 
-def build(folder):
+def build(folder: Any) -> Any:
     """Compile the library into `folder`, and return its path."""
     library = Path(folder, "recorded_calls.so")
     command = ["cc", "-O2", "-shared", "-fPIC", "-o", library, SOURCE, "-ldl"]
@@ -66,7 +68,7 @@ def build(folder):
     return library
 
 
-def record(library, root, log, command):
+def record(library: Any, root: Any, log: Any, command: Any) -> Any:
     """Run a command, and return what it and its children did to `root`, in order.
 
     Raises
@@ -85,7 +87,7 @@ def record(library, root, log, command):
     return calls
 
 
-def read(log, root):
+def read(log: Any, root: Any) -> Iterator[Any]:
     """Yield the calls that a log holds."""
     data, at = Path(log).read_bytes(), 0
     while at < len(data):
@@ -100,5 +102,5 @@ def read(log, root):
         at += nbytes
 
 
-def _below(root, path):
+def _below(root: Any, path: Any) -> Any:
     return os.path.relpath(path, root) if path and path != root else ""

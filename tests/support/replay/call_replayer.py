@@ -4,6 +4,7 @@ import os
 import stat
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 # Seconds since a lease was renewed that cannot be believed in any more, not even another host's.
 _LONG_AGO = 3600
@@ -12,7 +13,7 @@ _LONG_AGO = 3600
 class Content:
     """Bytes and mode of a file, whatever its names."""
 
-    def __init__(self, data=b"", mode=0o644):
+    def __init__(self, data: bytes = b"", mode: int = 0o644) -> None:
         self.data, self.mode = bytearray(data), mode
 
 
@@ -33,7 +34,7 @@ class Tree:
     _inodes: dict = field(default_factory=dict)
 
     @classmethod
-    def at(cls, root):
+    def at(cls, root: Any) -> Any:
         """Return what a folder holds now."""
         tree = cls()
         for folder, _, names in os.walk(root):
@@ -50,31 +51,31 @@ class Tree:
                 tree.files[os.path.relpath(path, root)] = tree._inodes[found.st_ino]
         return tree
 
-    def add(self, call):
+    def add(self, call: Any) -> None:
         """Have one more call made."""
         getattr(self, f"_add_{call.kind}")(call)
 
-    def add_part(self, call, length):
+    def add_part(self, call: Any, length: Any) -> None:
         """Have the beginning of a write made: its process died in it."""
         self._put(call.inode, call.at, call.data[:length])
 
-    def _put(self, inode, at, data):
+    def _put(self, inode: Any, at: Any, data: Any) -> None:
         held = self._inodes[inode].data
         held.extend(bytes(max(0, at + len(data) - len(held))))
         held[at : at + len(data)] = data
 
-    def _add_create(self, call):
+    def _add_create(self, call: Any) -> None:
         self.files[call.path] = self._inodes[call.inode] = Content(mode=stat.S_IMODE(call.at))
 
-    def _add_write(self, call):
+    def _add_write(self, call: Any) -> None:
         self._put(call.inode, call.at, call.data)
 
-    def _add_size(self, call):
+    def _add_size(self, call: Any) -> None:
         held = self._inodes[call.inode].data
         held.extend(bytes(max(0, call.at - len(held))))
         del held[call.at :]
 
-    def _add_rename(self, call):
+    def _add_rename(self, call: Any) -> None:
         if call.path in self.folders:
             self.folders[call.other] = self.folders.pop(call.path)
             below = call.path + "/"
@@ -83,26 +84,26 @@ class Tree:
         elif self.files[call.path] is not self.files.get(call.other):
             self.files[call.other] = self.files.pop(call.path)
 
-    def _add_link(self, call):
+    def _add_link(self, call: Any) -> None:
         self.files[call.other] = self.files[call.path]
 
-    def _add_remove(self, call):
+    def _add_remove(self, call: Any) -> None:
         if self.files.pop(call.path, None) is None:
             del self.folders[call.path]
 
-    def _add_mkdir(self, call):
+    def _add_mkdir(self, call: Any) -> None:
         self.folders[call.path] = stat.S_IMODE(call.at)
 
-    def _add_mode(self, call):
+    def _add_mode(self, call: Any) -> None:
         if (content := self._inodes.get(call.inode)) is not None:
             content.mode = call.at
         elif call.path in self.folders:
             self.folders[call.path] = call.at
 
-    def _add_fsync(self, call):
+    def _add_fsync(self, call: Any) -> None:
         pass
 
-    def make(self, root):
+    def make(self, root: Any) -> None:
         """Have `root`, an empty folder, hold it, long enough after the calls that nobody waits for a lease."""
         for path, mode in sorted(self.folders.items()):
             os.mkdir(os.path.join(root, path), mode)
@@ -120,7 +121,7 @@ class Tree:
             first[content] = here
 
     @property
-    def key(self):
+    def key(self) -> tuple[Any, ...]:
         """The same for folders that hold the same under the same names."""
         first = {}
         files = tuple(

@@ -1,6 +1,8 @@
 """What a power failure may leave of recorded calls: `simulated_disk` says, of what no fsync has covered."""
 
 import os
+from collections.abc import Iterator
+from typing import Any
 
 from tests.support.power.simulated_disk import ROOT, Disk, State, choices
 
@@ -10,53 +12,53 @@ __all__ = ["Disk", "power_states"]
 class Numbers:
     """The numbers of files and folders as `State` takes them: an inode may come again for another file."""
 
-    def __init__(self, start):
+    def __init__(self, start: Any) -> None:
         state = State(start)
         self.paths, self.files = {"": ROOT, **state.paths}, {number: number for _, number in start.files}
         self._last = max(state.numbers)
 
-    def new(self, call):
+    def new(self, call: Any) -> Any:
         self._last += 1
         self.paths[call.path] = self._last
         return self._last
 
-    def entry(self, path):
+    def entry(self, path: Any) -> tuple[Any, ...]:
         folder, name = os.path.split(path)
         return self.paths[folder], name
 
 
-def events_of(start, calls):
+def events_of(start: Any, calls: Any) -> Iterator[Any]:
     """Yield the event of each call, or None where there is nothing that could be lost."""
     numbers = Numbers(start)
     for call in calls:
         yield _EVENTS[call.kind](numbers, call)
 
 
-def _created(numbers, call):
+def _created(numbers: Any, call: Any) -> tuple[Any, ...]:
     number = numbers.files[call.inode] = numbers.new(call)
     return ("create", *numbers.entry(call.path), number)
 
 
-def _made(numbers, call):
+def _made(numbers: Any, call: Any) -> tuple[Any, ...]:
     return ("mkdir", *numbers.entry(call.path), numbers.new(call))
 
 
-def _renamed(numbers, call):
+def _renamed(numbers: Any, call: Any) -> tuple[Any, ...]:
     number = numbers.paths[call.other] = numbers.paths.pop(call.path)
     return ("rename", *numbers.entry(call.path), *numbers.entry(call.other), number)
 
 
-def _linked(numbers, call):
+def _linked(numbers: Any, call: Any) -> tuple[Any, ...]:
     number = numbers.paths[call.other] = numbers.paths[call.path]
     return ("create", *numbers.entry(call.other), number)
 
 
-def _removed(numbers, call):
+def _removed(numbers: Any, call: Any) -> tuple[Any, ...]:
     del numbers.paths[call.path]
     return ("remove", *numbers.entry(call.path))
 
 
-def _synced(numbers, call):
+def _synced(numbers: Any, call: Any) -> tuple[Any, ...]:
     return ("fsync", numbers.files[call.inode] if call.inode in numbers.files else numbers.paths[call.path])
 
 
@@ -73,7 +75,7 @@ _EVENTS = {
 }
 
 
-def power_states(start, calls, draw, each):
+def power_states(start: Any, calls: Any, draw: Any, each: Any) -> Iterator[tuple[Any, ...]]:
     """Yield (words, disk): what may be left after each number of calls, `each` of them drawn from what is possible."""
     state, events = State(start), [None, *events_of(start, calls)]
     for count, event in enumerate(events):

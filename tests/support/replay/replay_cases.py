@@ -10,6 +10,7 @@ import os
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import dask
 import dask.array as da
@@ -24,21 +25,21 @@ FILE, READS = "out.h5", "reads"
 TOKENS = "token" in inspect.signature(dcio.to_hdf5).parameters
 
 
-def as_iterator(name, data, notes, chunks):
+def as_iterator(name: Any, data: Any, notes: Any, chunks: Any) -> Any:
     chunks = tuple(map(min, chunks, data.shape))
     return Noting(data, notes, name, chunk_shape=chunks, buffer_shape=(chunks[0], *data.shape[1:]))
 
 
-def as_dask_array(name, data, notes, chunks):  # noqa: ARG001
+def as_dask_array(name: Any, data: Any, notes: Any, chunks: Any) -> Any:  # noqa: ARG001
     return da.from_array(data, chunks=(2 * chunks[0], -1))
 
 
-def as_stream(name, data, notes, chunks):  # noqa: ARG001
+def as_stream(name: Any, data: Any, notes: Any, chunks: Any) -> Any:  # noqa: ARG001
     """Yield some rows at a time, for a dataset whose length is not known before the end."""
     return (dcio.DataChunk(data[row : row + 3], np.s_[row : row + 3, :]) for row in range(0, len(data), 3))
 
 
-def as_array(name, data, notes, chunks):  # noqa: ARG001
+def as_array(name: Any, data: Any, notes: Any, chunks: Any) -> Any:  # noqa: ARG001
     return data
 
 
@@ -79,23 +80,23 @@ class Case:
     has_token: bool = False
 
     @property
-    def appends(self):
+    def appends(self) -> bool:
         return any("append" in how for how in self.placed.values())
 
     @property
-    def token(self):
+    def token(self) -> Any:
         return {"token": "replayed"} if TOKENS and (self.appends or self.has_token) else {}
 
     @property
-    def is_known(self):
+    def is_known(self) -> Any:
         """Whether the same call once more finds everything done, and touches nothing."""
         return bool(self.token) or not (self.call.get("overwrite") or self.placed)
 
-    def begin(self, root):
+    def begin(self, root: Any) -> None:
         if self.begin_with is not None:
             self.begin_with(Path(root, FILE))
 
-    def write(self, root, scheduler=None, **more):
+    def write(self, root: Any, scheduler: Any = None, **more: Any) -> Any:
         scheduler = scheduler or self.scheduler
         encoding, sources = {}, {}
         for name, data in self.data.items():
@@ -118,10 +119,10 @@ class Case:
             client.wait_for_workers(2)
             return dcio.to_hdf5(path, sources, encoding=encoding, progress=False, **keywords)
 
-    def chunks(self, name):
+    def chunks(self, name: Any) -> Any:
         return self.created.get(name, {}).get("chunks") or CHUNKS
 
-    def by_h5py(self, path):
+    def by_h5py(self, path: Any) -> None:
         """Do by plain h5py what the write is to do."""
         with h5py.File(path, "a", libver=self.libver) as file:
             for name, data in self.data.items():
@@ -145,11 +146,11 @@ GZIP = {"chunks": CHUNKS, "compression": "gzip"}
 ALL = {**GZIP, "shuffle": True, "fletcher32": True}
 
 
-def noise(seed, *shape, dtype="i4"):
+def noise(seed: int, *shape: Any, dtype: str = "i4") -> Any:
     return np.random.default_rng(seed).integers(1, 30000, shape).astype(dtype)
 
 
-def others(path, **keywords):
+def others(path: Any, **keywords: Any) -> None:
     """Other people's file, with space in it that is free."""
     with h5py.File(path, "w", **keywords) as file:
         file.attrs["by"] = "others"
@@ -165,15 +166,15 @@ def others(path, **keywords):
         del file["gone"]
 
 
-def others_v110(path):
+def others_v110(path: Any) -> None:
     others(path, libver="v110")
 
 
-def others_with_known_space(path):
+def others_with_known_space(path: Any) -> None:
     others(path, libver="v110", fs_strategy="fsm", fs_persist=True)
 
 
-def only_x(path):
+def only_x(path: Any) -> None:
     with h5py.File(path, "w") as file:
         file["x"] = noise(8, 12)
 

@@ -22,8 +22,10 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.support.files import MEMORY
 from tests.support.processes import python
@@ -47,7 +49,7 @@ class Recording:
     calls: list
 
 
-def recorded(name, library, folder):
+def recorded(name: Any, library: Any, folder: Any) -> Any:
     """Record a write, and make sure that nothing was missed: the replay is what is on the disk."""
     root = Path(folder, "recorded")
     root.mkdir()
@@ -62,7 +64,7 @@ def recorded(name, library, folder):
     return Recording(start, disk, calls)
 
 
-def prefix_states(recording, draw):
+def prefix_states(recording: Any, draw: random.Random) -> Iterator[tuple[Any, ...]]:
     """Yield (words, tree) after each number of calls, and in the middle of each that writes bytes."""
     tree = copy.deepcopy(recording.start)
     yield "at the start", tree
@@ -100,11 +102,11 @@ class Pool:
         Where states that fail are copied.
     """
 
-    def __init__(self, judge, folder, jobs, keep=None):
+    def __init__(self, judge: Any, folder: Any, jobs: Any, keep: Any = None) -> None:
         self.judge, self.folder, self.jobs, self.keep = judge, Path(folder), jobs, keep
         self.tally, self._running, self._numbers = Tally(), {}, itertools.count()
 
-    def add(self, words, tree, how):
+    def add(self, words: Any, tree: Any, how: Any) -> None:
         """Have a state judged, as soon as a process is free."""
         while len(self._running) >= self.jobs:
             self._collect()
@@ -119,13 +121,13 @@ class Pool:
             _judge_and_leave(self.judge, root, how, self.folder / f"words-{number}")
         self._running[child] = number, words, how, time.monotonic()
 
-    def finish(self):
+    def finish(self) -> Any:
         """Wait for all, and return the tally."""
         while self._running:
             self._collect()
         return self.tally
 
-    def _collect(self):
+    def _collect(self) -> None:
         child, status = os.waitpid(-1, os.WNOHANG)
         if not child:
             self._kill_late()
@@ -141,26 +143,26 @@ class Pool:
             self.tally.failures.append(f"{words}; {how}: {told}")
         self._clear(number, bool(status))
 
-    def _clear(self, number, failed):
+    def _clear(self, number: Any, failed: Any) -> None:
         for name in ("state", "kept"):
             folder = self.folder / f"{name}-{number}"
             if name == "kept" and failed and folder.exists():
                 shutil.move(folder, self.keep / f"{len(self.tally.failures)}")
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _kill_late(self):
+    def _kill_late(self) -> None:
         for child, (*_, begun) in self._running.items():
             if time.monotonic() - begun > SECONDS:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
 
 
-def _empty(folder):
+def _empty(folder: Any) -> Any:
     folder.mkdir()
     return folder
 
 
-def _judge_and_leave(judge, root, how, said):
+def _judge_and_leave(judge: Any, root: Any, how: Any, said: Any) -> None:
     code = 1
     try:
         with open(said, "a") as file:
@@ -180,7 +182,7 @@ def _judge_and_leave(judge, root, how, said):
         os._exit(code)
 
 
-def _looks_right(judge, root):
+def _looks_right(judge: Any, root: Any) -> bool:
     """Look in a process of its own: HDF5 may crash on what is half-written."""
     child = os.fork()
     if child == 0:
@@ -192,7 +194,7 @@ def _looks_right(judge, root):
     return os.waitpid(child, 0)[1] == 0
 
 
-def replay(name, library, folder, options):
+def replay(name: Any, library: Any, folder: Any, options: Any) -> tuple[Any, ...]:
     """Record a case, judge its states, and return the tally and how many calls there are."""
     draw = random.Random(f"{name} {options.seed}")
     recording = recorded(name, library, folder)
@@ -211,12 +213,12 @@ def replay(name, library, folder, options):
     return pool.finish(), len(recording.calls)
 
 
-def say(words):
+def say(words: Any) -> None:
     sys.stdout.write(words + "\n")
     sys.stdout.flush()
 
 
-def main(arguments=None):
+def main(arguments: Any = None) -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", metavar="CASE", help="; ".join(CASES))
     parser.add_argument("--all", action="store_true", help="every state")

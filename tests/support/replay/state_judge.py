@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyfive
@@ -19,11 +20,11 @@ TOKEN_ATTRIBUTE = "dask_chunkio_tokens"
 _FILTERS = (1, 2, 3)  # deflate, shuffle, fletcher32
 
 
-def _content(path):
+def _content(path: Any) -> Any:
     return content(path, _values, (TOKEN_ATTRIBUTE,))
 
 
-def _values(dataset):
+def _values(dataset: Any) -> tuple[Any, ...]:
     made = dataset.id.get_create_plist()
     filters = [made.get_filter(number)[::2] for number in range(made.get_nfilters())]
     data = dataset[...]
@@ -43,7 +44,7 @@ class Judge:
         Whether to make the same call again when it has ended well.
     """
 
-    def __init__(self, case, folder, once_more=True):
+    def __init__(self, case: Any, folder: Any, once_more: bool = True) -> None:
         self.case, self.old, self.once_more = case, None, once_more
         path = Path(folder, "by-h5py.h5")
         if case.begin_with is not None:
@@ -58,7 +59,7 @@ class Judge:
 
     # Before anything is resumed
 
-    def look(self, root):
+    def look(self, root: Any) -> None:
         """Read the file as any program would; raises unless it holds what is documented."""
         path = Path(root, FILE)
         if not path.exists():
@@ -76,12 +77,12 @@ class Judge:
                 require(name in self.case.placed and held[1] == self.old[name][1], f"{name} is neither old nor new")
                 _require_mixed(name, held[0], self.old[name][0], self.new[name][0])
 
-    def _odd(self, found):
+    def _odd(self, found: Any) -> Any:
         old = self.old or {}
         names = sorted({*found, *old, *self.new})
         return [name for name in names if found.get(name) not in (old.get(name), self.new.get(name))] or "a mixture"
 
-    def _is_whole(self, path):
+    def _is_whole(self, path: Any) -> bool:
         try:
             return _content(path) == self.new
         except (OSError, RuntimeError, KeyError):  # a transaction was cut off
@@ -89,7 +90,7 @@ class Judge:
 
     # Bringing it into order
 
-    def judge(self, root, how):
+    def judge(self, root: Any, how: Any) -> None:
         """Resume what a folder holds, by the same call, and see that every promise was kept.
 
         Parameters
@@ -126,7 +127,7 @@ class Judge:
         if self.once_more and (not self.case.appends or TOKENS):
             self._write_once_more(root)
 
-    def _write_once_more(self, root):
+    def _write_once_more(self, root: Any) -> None:
         path, read = Path(root, FILE), lines(Path(root, READS))
         held = path.read_bytes()
         self.case.write(root, scheduler="synchronous", resume=True)
@@ -137,7 +138,7 @@ class Judge:
         if not is_same:
             self._require_whole(root)
 
-    def _require_whole(self, root):
+    def _require_whole(self, root: Any) -> None:
         path = Path(root, FILE)
         found = _content(path)
         for name in sorted({*found, *self.new}):
@@ -151,11 +152,11 @@ class Judge:
             require(_is_read_by_pyfive(path, name, self.new[name][0]), f"pyfive reads other values of {name}")
 
 
-def _dumped(path):
+def _dumped(path: Any) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(["h5dump", path], capture_output=True, check=False)
 
 
-def _require_mixed(name, held, old, new):
+def _require_mixed(name: Any, held: Any, old: Any, new: Any) -> None:
     """Each element is the old one or the new one, or, in what was appended, the fill value."""
     require(held[0] == old[0] and held[2:5] == old[2:5], f"{name} is not as it was made")
     require(held[1] in (old[1], new[1]), f"{name} has the shape {held[1]}")
@@ -167,7 +168,7 @@ def _require_mixed(name, held, old, new):
     require(((found == was) | (found == after)).all(), f"{name} holds values that are neither old nor new")
 
 
-def _is_read_by_pyfive(path, name, held):
+def _is_read_by_pyfive(path: Any, name: Any, held: Any) -> Any:
     if held == "group" or any(code not in _FILTERS for code, _ in held[4]):
         return False
     try:

@@ -5,6 +5,7 @@ Usage: python -m tests.support.slurm.batch_write FOLDER
 
 import os
 import sys
+from typing import Any
 
 import dask_chunkio as dcio
 from tests.support.gates import Gated, open_gate
@@ -13,7 +14,7 @@ BUFFERS = 24
 LAYOUT = {"chunks": (5, 50), "buffer_shape": (10, 50), "compression": "gzip"}
 
 
-def source(folder, free):
+def source(folder: Any, free: Any) -> Any:
     """Return a source of which the first `free` buffers can be read at once."""
     return Gated(folder, BUFFERS, free=free, chunk_shape=LAYOUT["chunks"])
 

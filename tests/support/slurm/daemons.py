@@ -6,7 +6,9 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.support.processes import PATIENCE, wait_until
 
@@ -42,7 +44,7 @@ PartitionName=tests Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
 
 
-def what_is_missing():
+def what_is_missing() -> str:
     """One line, or nothing where a Slurm can be started here."""
     missing = [name for name in PROGRAMS if _program(name) is None]
     if missing:
@@ -52,12 +54,12 @@ def what_is_missing():
     return ""
 
 
-def _program(name):
+def _program(name: Any) -> Any:
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
 @contextlib.contextmanager
-def running(folder):
+def running(folder: Any) -> Iterator[None]:
     """Run the daemons; SLURM_CONF names their configuration meanwhile."""
     folder = Path(folder)
     for name in ("state", "spool"):
@@ -89,7 +91,7 @@ def running(folder):
             call("scancel", "--state=RUNNING", "--quiet")
 
 
-def _restore(before):
+def _restore(before: Any) -> None:
     if before is None:
         del os.environ["SLURM_CONF"]
     else:
@@ -97,7 +99,7 @@ def _restore(before):
 
 
 @contextlib.contextmanager
-def _munge():
+def _munge() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if not _munge_answers():
             Path("/run/munge").mkdir(mode=0o755, exist_ok=True)
@@ -108,11 +110,11 @@ def _munge():
         yield
 
 
-def _munge_answers():
+def _munge_answers() -> bool:
     return subprocess.run(["munge", "-n"], capture_output=True, check=False).returncode == 0
 
 
-def _ended(process):
+def _ended(process: Any) -> None:
     process.terminate()
     try:
         process.wait(10)
@@ -121,17 +123,17 @@ def _ended(process):
         process.wait()
 
 
-def _port():
+def _port() -> Any:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         return bound.getsockname()[1]
 
 
-def _is_idle():
+def _is_idle() -> bool:
     return call("sinfo", "-h", "-o", "%T") in ("idle", "mixed")
 
 
-def call(*command):
+def call(*command: Any) -> Any:
     """What a command of Slurm's prints."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     return done.stdout.strip()

@@ -9,7 +9,9 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from dask_chunkio.storage.hdf5 import staged_file
@@ -17,11 +19,11 @@ from tests.support.storage.writes import Write
 
 
 @contextlib.contextmanager
-def in_a_turn(write):
+def in_a_turn(write: Any) -> Iterator[None]:
     """Have another thread be in the middle of a transaction: in a child, it never ends."""
     begun, over = threading.Event(), threading.Event()
 
-    def take_a_turn():
+    def take_a_turn() -> None:
         with write.writer.transactions.transaction(contextlib.nullcontext):
             begun.set()
             over.wait()
@@ -34,7 +36,7 @@ def in_a_turn(write):
     thread.join()
 
 
-def forked(folder):
+def forked(folder: Any) -> None:
     with Write(folder / "out.h5", exclusive=True, compression="gzip") as write:
         write.commit(0)
         for ending in (sys.exit, os._exit):
@@ -56,7 +58,7 @@ def forked(folder):
         write.check()
 
 
-def left(folder):
+def left(folder: Any) -> None:
     left.write = Write(folder / "out.h5", exclusive=True, compression="gzip")
     left.write.commit(0)
     left.write.writer.transactions._open.h5["x"].attrs["staged"] = 1
@@ -64,7 +66,7 @@ def left(folder):
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(left.write.writer.transactions._open.h5["x"]))
 
 
-def uncaught(folder):
+def uncaught(folder: Any) -> None:
     write = Write(folder / "out.h5", compression="gzip")
     with mock.patch.object(staged_file, "pread_into", side_effect=OSError("injected")):
         write.commit(0)

@@ -10,6 +10,7 @@ import os
 import sys
 import weakref
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from dask_chunkio.errors import TargetError
@@ -26,12 +27,12 @@ class InjectedError(OSError):
 class At:
     """Does `act` in call number `number` of what it is put in front of."""
 
-    def __init__(self, number, act):
+    def __init__(self, number: Any, act: Any) -> None:
         self.calls, self.number, self.act = itertools.count(), number, act
         self.fired = False
 
-    def before(self, function):
-        def wrapped(*arguments):
+    def before(self, function: Any) -> Any:
+        def wrapped(*arguments: Any) -> Any:
             if next(self.calls) == self.number:
                 self.fired = True
                 self.act()
@@ -40,25 +41,25 @@ class At:
         return wrapped
 
 
-def fail():
+def fail() -> None:
     raise InjectedError("injected")
 
 
-def out_of_memory():
+def out_of_memory() -> None:
     raise MemoryError("injected")
 
 
-def failing_reads(number):
+def failing_reads(number: Any) -> tuple[Any, ...]:
     at = At(number, fail)
     return at, mock.patch.object(staged_file, "pread_into", at.before(staged_file.pread_into)), InjectedError
 
 
-def failing_stages(number):
+def failing_stages(number: Any) -> tuple[Any, ...]:
     at = At(number, out_of_memory)
     return at, mock.patch.object(StagedPages, "write", at.before(StagedPages.write)), MemoryError
 
 
-def failing_erases(number):
+def failing_erases(number: Any) -> tuple[Any, ...]:
     at = At(number, fail)
     return at, mock.patch.object(StagedPages, "erase", at.before(StagedPages.erase)), InjectedError
 
@@ -67,17 +68,17 @@ class Token:
     """Its end is a call from C."""
 
 
-def interrupts(number):
+def interrupts(number: Any) -> tuple[Any, ...]:
     """Ctrl-C inside HDF5, just after a callback has returned to it: the next Python code to run is another callback."""
     interrupt = ctypes.pythonapi.PyErr_SetInterrupt
     interrupt.argtypes = [ctypes.py_object]
     at = At(number, lambda: None)
     kept = []
 
-    def wrap(callback):
+    def wrap(callback: Any) -> Any:
         counted = at.before(callback)
 
-        def wrapped(*arguments):
+        def wrapped(*arguments: Any) -> Any:
             before = at.fired
             token = Token()
             answer = callback(*arguments) if at.fired else counted(*arguments)
@@ -101,7 +102,7 @@ FAULTS = {
 }
 
 
-def commit_with_fault(folder, fault, number, exclusive):
+def commit_with_fault(folder: Any, fault: Any, number: Any, exclusive: Any) -> Any:
     """Return whether there was a call of that number."""
     with Write(folder / f"{number} {exclusive}.h5", exclusive=exclusive, compression="gzip") as write:
         write.commit(0)
@@ -126,7 +127,7 @@ def commit_with_fault(folder, fault, number, exclusive):
     return at.fired
 
 
-def leave_open(folder):
+def leave_open(folder: Any) -> Any:
     """End with a dead file that HDF5 has not closed."""
     write = Write(folder / "left.h5", exclusive=True, compression="gzip")
     write.commit(0)
@@ -134,7 +135,7 @@ def leave_open(folder):
     return write
 
 
-def main():
+def main() -> None:
     fault, folder = sys.argv[1], Path(sys.argv[2])
     for name in ("exclusive", "shared"):
         count = 0

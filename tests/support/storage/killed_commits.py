@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from dask_chunkio.storage.journal.redo_record import read_redo_record
 from tests.support.processes import in_child
@@ -15,10 +16,10 @@ from tests.support.storage.writes import Write, numbers
 from tests.support.system_calls import kill_at
 
 
-def kill_at_piece(number):
+def kill_at_piece(number: Any) -> None:
     """Die at a write to the disk; of pieces that are written by one call, each counts."""
 
-    def pwritev(descriptor, views, offset):
+    def pwritev(descriptor: Any, views: Any, offset: Any) -> Any:
         for view in views:
             os.pwrite(descriptor, view, offset)
             offset += len(view)
@@ -28,20 +29,20 @@ def kill_at_piece(number):
     kill_at(number, ("pwrite", "ftruncate"))
 
 
-def the_write(path, exclusive):
+def the_write(path: Any, exclusive: Any) -> Any:
     """With an index of many blocks, each with a checksum: half of one is not to be read."""
     shape = {"data": numbers((24, 8)), "chunks": (1, 4), "buffer": (8, 8), "maxshape": (None, 8), "libver": "v110"}
     return Write(path, exclusive=exclusive, write_id="same", compression="gzip", **shape)
 
 
-def first_process(path, exclusive, number):
+def first_process(path: Any, exclusive: Any, number: Any) -> None:
     write = the_write(path, exclusive)
     write.commit(0)
     kill_at_piece(number)
     write.commit(1)
 
 
-def second_process(path, exclusive):
+def second_process(path: Any, exclusive: Any) -> None:
     log = Path(f"{path}.writing", "log").read_bytes()
     write = the_write(path, exclusive)
     assert write.stored(0), "what was committed before is lost"
@@ -52,7 +53,7 @@ def second_process(path, exclusive):
     write.check()
 
 
-def main():
+def main() -> None:
     exclusive, folder = sys.argv[1] == "exclusive", Path(sys.argv[2])
     for number in itertools.count():
         path = folder / f"{number}.h5"

@@ -9,7 +9,9 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import h5py
@@ -33,14 +35,14 @@ OUTSIDE = ("encoding", *PLACING)
 INSIDE = ("reserving", "before the log", "before applying", "applying", "after applying")
 
 
-def stop():
+def stop() -> None:
     signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
-def before(owner, name, which=lambda *_: True):
+def before(owner: Any, name: Any, which: Callable[..., Any] = lambda *_: True) -> None:
     function = getattr(owner, name)
 
-    def stopping(*arguments, **keywords):
+    def stopping(*arguments: Any, **keywords: Any) -> Any:
         if which(*arguments):
             setattr(owner, name, function)
             stop()
@@ -49,10 +51,10 @@ def before(owner, name, which=lambda *_: True):
     setattr(owner, name, stopping)
 
 
-def after(owner, name):
+def after(owner: Any, name: Any) -> None:
     function = getattr(owner, name)
 
-    def stopping(*arguments, **keywords):
+    def stopping(*arguments: Any, **keywords: Any) -> Any:
         answer = function(*arguments, **keywords)
         setattr(owner, name, function)
         stop()
@@ -61,7 +63,7 @@ def after(owner, name):
     setattr(owner, name, stopping)
 
 
-def placing_half(descriptor, pieces):
+def placing_half(descriptor: Any, pieces: Any) -> None:
     for number, (offset, data) in enumerate(pieces):
         half = len(data) // 2
         os.pwrite(descriptor, data[:half], offset)
@@ -70,7 +72,7 @@ def placing_half(descriptor, pieces):
         os.pwrite(descriptor, data[half:], offset + half)
 
 
-def stop_in(phase):
+def stop_in(phase: Any) -> None:
     if phase == "encoding":
         before(writer, "checksum")
     elif phase == "reserving":
@@ -89,11 +91,11 @@ def stop_in(phase):
         payload_file.pwrite_each = placing_half
 
 
-def the_write(path, **more):
+def the_write(path: Any, **more: Any) -> Any:
     return Write(path, name="/new/x", compression="gzip", **more)
 
 
-def commit_and_stop(path, phase):
+def commit_and_stop(path: Any, phase: Any) -> None:
     """Commit, as a worker of the same write, which does not begin it anew; stop in the midst."""
     try:
         write = the_write(path, write_id="same")
@@ -104,7 +106,7 @@ def commit_and_stop(path, phase):
         os._exit(REFUSED)
 
 
-def stopped_process(path, phase):
+def stopped_process(path: Any, phase: Any) -> Any:
     """Run a commit that stops itself; return its process when it has."""
     child = forked(commit_and_stop, path, phase)
     _, state = os.waitpid(child, os.WUNTRACED)
@@ -112,12 +114,12 @@ def stopped_process(path, phase):
     return child
 
 
-def end(child, ending):
+def end(child: Any, ending: Any) -> Any:
     os.kill(child, signal.SIGKILL if ending == "killed" else signal.SIGCONT)
     return exit_code(child)
 
 
-def is_locked(path):
+def is_locked(path: Any) -> bool:
     descriptor = os.open(path, os.O_RDWR)
     try:
         if try_exclusive(descriptor, path):
@@ -128,7 +130,7 @@ def is_locked(path):
         os.close(descriptor)
 
 
-def other_calls_are_refused(path):
+def other_calls_are_refused(path: Any) -> None:
     assert status(path).running
     # Nobody here is about to let go.
     without_grace = mock.patch.object(take_over, "__defaults__", (0.2,))
@@ -136,7 +138,7 @@ def other_calls_are_refused(path):
         the_write(path, resume=True)
 
 
-def main():
+def main() -> None:
     phase, ending, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     for kind in ("new", "existing"):
         path = folder / f"{kind}.h5"
@@ -176,13 +178,13 @@ def main():
     sys.stdout.write("done\n")
 
 
-def require_no_end(write):
+def require_no_end(write: Any) -> None:
     """What it would place after the end could land on data that others have put there since."""
     with mock.patch.object(placement_barrier, "_PATIENCE", 0), pytest.raises(TargetBusyError, match="cannot end"):
         write.finish()
 
 
-def late(path, phase):
+def late(path: Any, phase: Any) -> None:
     """It goes on after the write was finished by others, and is refused."""
     if phase in INSIDE or phase in PLACING:
         return

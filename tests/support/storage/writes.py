@@ -4,6 +4,7 @@ import contextlib
 import os
 import uuid
 import zlib
+from typing import Any
 
 import h5py
 import numpy as np
@@ -21,7 +22,7 @@ from dask_chunkio.storage.target import Target
 no_lock = contextlib.nullcontext
 
 
-def numbers(shape=(12, 8), dtype="i2"):
+def numbers(shape: tuple[int, ...] = (12, 8), dtype: str = "i2") -> Any:
     return np.arange(np.prod(shape)).reshape(shape).astype(dtype)
 
 
@@ -33,21 +34,21 @@ class Write:
 
     def __init__(
         self,
-        path,
-        data=None,
+        path: Any,
+        data: Any = None,
         *,
-        chunks=(2, 4),
-        buffer=(4, 8),
-        exclusive=False,
-        write_id=None,
-        overwrite=False,
-        libver=None,
-        resume=False,
-        durability="process",
-        name="/x",
-        attrs=None,
-        **options,
-    ):
+        chunks: tuple[int, ...] = (2, 4),
+        buffer: tuple[int, ...] = (4, 8),
+        exclusive: bool = False,
+        write_id: Any = None,
+        overwrite: bool = False,
+        libver: Any = None,
+        resume: bool = False,
+        durability: str = "process",
+        name: str = "/x",
+        attrs: Any = None,
+        **options: Any,
+    ) -> None:
         self.data = numbers() if data is None else data
         self.exclusive = exclusive
         target = Target(str(path), write_id or uuid.uuid4().hex, overwrite, libver, resume, durability=durability)
@@ -56,61 +57,61 @@ class Write:
         self.target, (self.layout,) = begun.target, begun.made.layouts
         self.buffers = BufferGrid(self.layout.chunks, buffer)
 
-    def __enter__(self):
+    def __enter__(self) -> Any:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         self.release()
 
     @property
-    def writer(self):
+    def writer(self) -> Any:
         return session.writer_for(self.target, self.exclusive)
 
-    def chunks(self, buffer):
+    def chunks(self, buffer: Any) -> list[Any]:
         return list(self.buffers.chunk_numbers(buffer))
 
-    def payloads(self, buffer):
+    def payloads(self, buffer: Any) -> list[Any]:
         encoder, form = encoder_for(self.layout.form, self.spec.options), self.layout.form
         whole = tuple(slice(0, length) for length in self.data.shape)
         cut = (cut_chunk(self.data, whole, self.layout.chunks[chunk], form) for chunk in self.chunks(buffer))
         return [encoder.encode(chunk) for chunk in cut]
 
-    def commit(self, buffer, payloads=None, writer=None):
+    def commit(self, buffer: Any, payloads: Any = None, writer: Any = None) -> Any:
         payloads = self.payloads(buffer) if payloads is None else payloads
         writer = writer or self.writer
         writer.commit((0, buffer), self.layout, self.chunks(buffer), payloads, no_lock)
         return writer.transactions.journal.rows(0, self.chunks(buffer))
 
-    def stored(self, buffer, writer=None):
+    def stored(self, buffer: Any, writer: Any = None) -> Any:
         return (writer or self.writer).stored(0, self.chunks(buffer))
 
-    def lose(self, buffer):
+    def lose(self, buffer: Any) -> None:
         """Have payloads of a buffer not be in their places: their process died before it had put them there."""
         for row in self.writer.transactions.journal.rows(0, self.chunks(buffer)):
             os.pwrite(self.writer.transactions.files.file, bytes(int(row["nbytes"])), int(row["offset"]))
 
-    def commit_missing(self):
+    def commit_missing(self) -> None:
         """What a retry does."""
         for buffer in range(len(self.buffers)):
             if not self.stored(buffer):
                 self.commit(buffer)
 
-    def finish(self):
+    def finish(self) -> Any:
         return finish(self.target, [self.layout], [self.spec], no_lock)
 
-    def release(self):
+    def release(self) -> None:
         session.release(self.target.write_id)
 
-    def read(self):
+    def read(self) -> Any:
         with h5py.File(self.target.path) as file:
             return file[self.spec.name][...]
 
-    def check(self):
+    def check(self) -> None:
         """The final file holds the data, and nothing else is left."""
         np.testing.assert_array_equal(self.read(), self.data, strict=True)
 
 
-def longer(payloads, row=0):
+def longer(payloads: Any, row: int = 0) -> list[Any]:
     """The same chunks, one of them in a zlib stream of two blocks."""
     raw, packer = zlib.decompress(payloads[row].data), zlib.compressobj(0)
     stream = packer.compress(raw[:3]) + packer.flush(zlib.Z_FULL_FLUSH) + packer.compress(raw[3:]) + packer.flush()

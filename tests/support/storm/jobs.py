@@ -8,8 +8,10 @@ import random
 import signal
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dask
 import h5py
@@ -47,13 +49,15 @@ class Stormy(FromArray):
         Seconds for each buffer.
     """
 
-    def __init__(self, data, folder, job, *, gate=None, fork=None, pause=0.0):
+    def __init__(
+        self, data: Any, folder: Any, job: Any, *, gate: Any = None, fork: Any = None, pause: float = 0.0
+    ) -> None:
         self.folder, self.job = folder, job
         self.gate, self.fork, self.pause = gate, fork, pause
         shape = tuple(map(min, BUFFER, data.shape))
         super().__init__(data, buffer_shape=shape, chunk_shape=tuple(map(min, CHUNKS, shape)))
 
-    def _get_data(self, selection):
+    def _get_data(self, selection: Any) -> Any:
         if selection[0].start == self.fork:
             fork_child(self.folder)
         if selection[0].start == self.gate:
@@ -62,11 +66,11 @@ class Stormy(FromArray):
         return super()._get_data(selection)
 
 
-def gate_of(folder, job):
+def gate_of(folder: Any, job: Any) -> str:
     return os.path.join(folder, f"gate-{job}")
 
 
-def wait_at(gate):
+def wait_at(gate: Any) -> None:
     """Stand at a gate until it is removed."""
     Path(gate).write_text(str(os.getpid()))
     end = time.monotonic() + SECONDS
@@ -74,7 +78,7 @@ def wait_at(gate):
         time.sleep(0.01)
 
 
-def fork_child(folder):
+def fork_child(folder: Any) -> None:
     """Leave a child that has everything open that its parent has, and lives until the storm is over."""
     child = os.fork()
     if child == 0:
@@ -102,21 +106,21 @@ class Job:
     kind: str
 
     @property
-    def name(self):
+    def name(self) -> Any:
         return {"append": "/series", "region": "/map"}.get(self.kind, f"/{self.kind}/{self.number}")
 
     @property
-    def rows(self):
+    def rows(self) -> Any:
         """Which rows of the map it writes: no bounds of chunks, so that neighbours share some."""
         return slice(self.number * ROWS + 3, (self.number + 1) * ROWS + 3)
 
     @property
-    def data(self):
+    def data(self) -> Any:
         """Nowhere the fill value, and each row is found in no other job."""
         rows = 1 + self.number * 100 + np.arange(ROWS)
         return (rows[:, None] * 16 + np.arange(COLUMNS)).astype("i4")
 
-    def call(self, path, source, **more):
+    def call(self, path: Any, source: Any, **more: Any) -> Any:
         """Make the call."""
         how = {
             "append": {"append": True} | ({"token": f"job {self.number}"} if TOKENS else {}),
@@ -128,7 +132,7 @@ class Job:
         return dcio.to_hdf5(path, self.name, source, **keywords)
 
 
-def begin(path, jobs):
+def begin(path: Any, jobs: Any) -> None:
     """Make other people's file, with what the jobs append to, write into and replace."""
     with h5py.File(path, "w", libver="v110" if jobs[0].number % 2 else None) as file:
         file.attrs["by"] = "others"
@@ -145,7 +149,7 @@ def begin(path, jobs):
         del file["gone"]
 
 
-def attempt(job, folder, said, scheduler, seed):
+def attempt(job: Any, folder: Any, said: Any, scheduler: Any, seed: int) -> None:
     """Make the call of a job in this process, which is the only thing that it is for, and say how it ends."""
     os.setsid()
     draw = random.Random(seed)
@@ -179,7 +183,7 @@ def attempt(job, folder, said, scheduler, seed):
 
 
 @contextlib.contextmanager
-def _scheduler(name):
+def _scheduler(name: Any) -> Iterator[Any]:
     if name != "cluster":
         yield name
         return
@@ -192,7 +196,7 @@ def _scheduler(name):
         yield client
 
 
-def forked_deaf(function, *arguments):
+def forked_deaf(function: Any, *arguments: Any) -> Any:
     """Run a function in a process of its own, which SIGINT does not reach at first, and return its id."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     child = forked(function, *arguments)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from typing import Any
 
 import h5py
 import numpy as np
@@ -12,7 +13,7 @@ from tests.support.promises import require
 from tests.support.storm.jobs import COLUMNS, FILE
 
 
-def require_whole(folder, jobs):
+def require_whole(folder: Any, jobs: Any) -> None:
     """Nothing is doubled, lost or harmed, and nothing is left beside the file."""
     path = os.path.join(folder, FILE)
     require(not os.path.exists(path + ".writing"), "the folder of side files is left")
@@ -31,13 +32,13 @@ def require_whole(folder, jobs):
     _require_read_elsewhere(path)
 
 
-def _require_others(file):
+def _require_others(file: Any) -> None:
     require(file.attrs["by"] == "others" and file["g"].attrs["note"] == "kept", "attributes of others are harmed")
     require(np.array_equal(file["theirs"][...], np.arange(3000)), "/theirs is harmed")
     require(np.array_equal(file["g/packed"][...], np.arange(4000).reshape(-1, 8)), "/g/packed is harmed")
 
 
-def _require_series(found, jobs):
+def _require_series(found: Any, jobs: Any) -> None:
     require((found[:7] == 0).all(), "the first rows of /series are harmed")
     blocks = found[7:].reshape(-1, *(jobs[0].data.shape if jobs else (1, COLUMNS)))
     which = [next((job.number for job in jobs if np.array_equal(block, job.data)), None) for block in blocks]
@@ -46,14 +47,14 @@ def _require_series(found, jobs):
     require(sorted(which) == wanted, f"/series has the rows of {which}, not of {wanted}")
 
 
-def _require_map(found, jobs):
+def _require_map(found: Any, jobs: Any) -> None:
     wanted = np.full_like(found, -1)
     for job in jobs:
         wanted[job.rows] = job.data
     require(np.array_equal(found, wanted), f"/map differs in rows {np.flatnonzero((found != wanted).any(axis=1))}")
 
 
-def _require_read_elsewhere(path):
+def _require_read_elsewhere(path: Any) -> None:
     with h5py.File(path, "r") as file:
         by_h5py = {name: file[name][...] for name in ("theirs", "series", "map")}
     if shutil.which("h5dump"):

@@ -22,6 +22,7 @@ import traceback
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -74,27 +75,27 @@ class Attempt:
     is_stopped: bool = False
     words: str | None = None
 
-    def ended(self):
+    def ended(self) -> Any:
         """Return how the process ended, or None while it lives."""
         if self.words is None and (status := os.waitpid(self.pid, os.WNOHANG))[0]:
             how = f"signal {os.WTERMSIG(status[1])}" if os.WIFSIGNALED(status[1]) else f"exit {status[1] >> 8}"
             self.words = self.said.read_text() if self.said.exists() else how
         return self.words
 
-    def end(self):
+    def end(self) -> None:
         """Kill it if it lives."""
         if self.words is None:
             self.signal_all(signal.SIGKILL)
             os.waitpid(self.pid, 0)
 
-    def members(self):
+    def members(self) -> list[Any]:
         """Return the process and those that it has started and still knows."""
         with contextlib.suppress(psutil.NoSuchProcess):
             mine = psutil.Process(self.pid)
             return [self.pid, *(child.pid for child in mine.children(recursive=True))]
         return [self.pid]
 
-    def signal_all(self, number):
+    def signal_all(self, number: Any) -> None:
         for pid in self.members():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -115,7 +116,7 @@ class Round:
         Of what happened.
     """
 
-    def __init__(self, folder, draw, kills, tally):
+    def __init__(self, folder: Any, draw: random.Random, kills: Any, tally: Any) -> None:
         self.folder, self.draw, self.kills, self.tally = Path(folder), draw, kills, tally
         self.path = self.folder / FILE
         first = draw.randrange(2)
@@ -124,7 +125,7 @@ class Round:
         self._number, self._last_event = 0, time.monotonic()
         begin(self.path, self.jobs)
 
-    def run(self):
+    def run(self) -> None:
         """Let it storm; raises `Broken` where a promise is not kept."""
         try:
             while self.waiting or self.running:
@@ -144,12 +145,12 @@ class Round:
 
     # Processes
 
-    def _start_some(self):
+    def _start_some(self) -> None:
         self.draw.shuffle(self.waiting)
         while self.waiting and len(self.running) < AT_ONCE:
             self._start(self.waiting.pop())
 
-    def _start(self, job):
+    def _start(self, job: Any) -> None:
         self._number += 1
         said = self.folder / f"said-{self._number}"
         arguments = job, str(self.folder), str(said), self.draw.choice(SCHEDULERS), self.draw.random()
@@ -160,12 +161,12 @@ class Round:
         pid = forked_deaf(attempt, *arguments)
         self.running.append(Attempt(job, pid, said, action, due + 3 * slow * self.draw.random(), now))
 
-    def _action(self):
+    def _action(self) -> Any:
         if self.kills <= 0:
             return ""
         return self.draw.choice(["kill"] * 7 + ["kill one", "interrupt", "interrupt", "stop", "stop", "", "", ""])
 
-    def _act(self, one):
+    def _act(self, one: Any) -> None:
         now = time.monotonic()
         if os.path.exists(gate_of(self.folder, one.job.number)):
             one.began = now
@@ -190,7 +191,7 @@ class Round:
         else:
             self._kill(one, self.draw.choice(one.members()) if action == "kill one" else None)
 
-    def _kill(self, one, member=None):
+    def _kill(self, one: Any, member: Any = None) -> None:
         if member is None or member == one.pid:
             one.signal_all(signal.SIGKILL)
             one.hit = "kill"
@@ -200,7 +201,7 @@ class Round:
         self.kills -= 1
         self.tally["kills"] += 1
 
-    def _collect(self, one):
+    def _collect(self, one: Any) -> None:
         words = one.ended()
         if words is None:
             quiet = time.monotonic() - max(one.began, self._last_event)
@@ -217,7 +218,7 @@ class Round:
         self.tally[words.partition(":")[0]] += 1
         require(self._is_expected(one, words), f"job {one.job} ({one.hit or 'left alone'}) ended with {words}")
 
-    def _is_expected(self, one, words):
+    def _is_expected(self, one: Any, words: Any) -> Any:
         if words == "signal 9":
             return one.hit == "kill"
         if words == "interrupted":
@@ -229,7 +230,7 @@ class Round:
             return True
         return words.startswith(("UnfinishedWriteError", "ArgumentError")) and "unfinished write" in words
 
-    def _require_no_hang(self, one):
+    def _require_no_hang(self, one: Any) -> None:
         one.signal_all(signal.SIGUSR1)
         time.sleep(0.5)
         stacks = Path(f"{one.said}.stacks").read_text()
@@ -237,10 +238,10 @@ class Round:
 
     # Attacks
 
-    def _gated(self):
+    def _gated(self) -> list[Any]:
         return [one for one in self.running if os.path.exists(gate_of(self.folder, one.job.number))]
 
-    def _attack_one_at_a_gate(self):
+    def _attack_one_at_a_gate(self) -> None:
         for one in self._gated():
             if one.hit:
                 os.unlink(gate_of(self.folder, one.job.number))
@@ -262,7 +263,7 @@ class Round:
                 self._attack_the_dead(one)
             os.unlink(gate_of(self.folder, one.job.number))
 
-    def _attack_the_dead(self, one):
+    def _attack_the_dead(self, one: Any) -> None:
         """Kill all of its processes, but for a child that its source has forked: what was refused goes through.
 
         No other process is stopped meanwhile: what it holds, it would keep.
@@ -287,7 +288,7 @@ class Round:
         self.tally["gone through when it was dead"] += 1
         self._last_event = time.monotonic()
 
-    def _attack(self, how, job):
+    def _attack(self, how: Any, job: Any) -> Any:
         """Return how a second call ends, made in a process of its own while the first one goes on."""
         self._number += 1
         said = self.folder / f"attacked-{self._number}"
@@ -303,7 +304,7 @@ class Round:
 
     # In the end
 
-    def _make_all_calls_again(self):
+    def _make_all_calls_again(self) -> None:
         for job in self.jobs:
             said = self.folder / f"again-{job.number}"
             child = forked_deaf(attack, "same call", job, self.path, said)
@@ -312,12 +313,12 @@ class Round:
             require(words == "ok", f"{job}, made once more after its end, says {words}")
 
 
-def _is_forked_child(pid):
+def _is_forked_child(pid: Any) -> bool:
     """Say whether a process is none that a pool or a cluster has started: those are other programs."""
     return psutil.Process(pid).cmdline() == psutil.Process(os.getpid()).cmdline()
 
 
-def attack(how, job, path, said):
+def attack(how: Any, job: Any, path: Any, said: Any) -> None:
     """Try to take a write from whoever is at it."""
     try:
         if how == "discard":
@@ -334,7 +335,7 @@ def attack(how, job, path, said):
     Path(said).write_text(words)
 
 
-def main(arguments=None):
+def main(arguments: Any = None) -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
