@@ -31,6 +31,7 @@ def verdicts(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(("PASS", "MISS"))]
 
 
+@pytest.mark.heavy
 def test_compare_writes_a_table_and_figures(tmp_path: Path) -> None:
     table, figures = tmp_path / "table.md", tmp_path / "figures.json"
     chosen = ["--codecs", "none", GOOD, "--systems", OURS, "h5py", "dask.to_hdf5"]
@@ -150,6 +151,7 @@ def test_a_table_without_a_system_is_not_drawn(plot: Any) -> None:
         plot.bars(["no table"])
 
 
+@pytest.mark.heavy
 def test_efficiency() -> None:
     text = run("efficiency", "--codecs", FAST, "--threads", "1", "2")
     assert first_cells(text)[2:] == [FAST, FAST]
@@ -233,6 +235,7 @@ def test_schedulers() -> None:
         assert name in cells
 
 
+@pytest.mark.heavy
 def test_many_chunks() -> None:
     text = run("many_chunks")
     assert first_cells(text)[2:] == ["100", "1000"]

@@ -41,6 +41,6 @@ def test_under_a_nanny_chunks_are_not_taken_from_the_system_each_time() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no module resource")
-@pytest.mark.parametrize("threshold", [None, "65537"])
+@pytest.mark.parametrize("threshold", [None, pytest.param("65537", marks=pytest.mark.heavy)])
 def test_what_a_user_chose_stays(threshold: str | None) -> None:
     assert not run(threshold)[1]

@@ -78,7 +78,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("scheduler", ["synchronous", "processes"])
+@pytest.mark.parametrize("scheduler", ["synchronous", pytest.param("processes", marks=pytest.mark.heavy)])
 def test_a_source_loads_the_plugins_that_are_installed(packed: Any, tmp_path: Path, scheduler: str) -> None:
     script = tmp_path / "write.py"
     script.write_text(WRITE)

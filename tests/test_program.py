@@ -47,6 +47,7 @@ def test_the_module_is_the_program(tmp_path: Path) -> None:
     assert (result.returncode, result.stdout, result.stderr) == (1, "", "Error: there is no file none.npy\n")
 
 
+@pytest.mark.heavy
 def test_processes_from_the_program(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", DATA)
     words = "-m", "dask_chunkio", "write", "a.npy", "out.h5", "--scheduler", "processes", "--workers", "2"
@@ -56,7 +57,7 @@ def test_processes_from_the_program(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to a process group")
-@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+@pytest.mark.parametrize("scheduler", ["threads", pytest.param("processes", marks=pytest.mark.heavy)])
 def test_ctrl_c(tmp_path: Path, scheduler: str) -> None:
     with open(tmp_path / "a.bin", "wb") as file:
         file.truncate(2 * 10**10)  # sparse: a write that nobody waits for

@@ -77,7 +77,7 @@ needs_tools = pytest.mark.skipif(shutil.which("h5dump") is None, reason="needs D
 
 
 @needs_tools
-@pytest.mark.parametrize("name", ["ecg", "mri"])
+@pytest.mark.parametrize("name", ["ecg", pytest.param("mri", marks=pytest.mark.heavy)])
 def test_a_part_of_real_data(target: Path, name: str) -> None:
     source = write(target, name, 20_000_000, "threads")
     assert_equal_by_h5py(target, source)

@@ -194,12 +194,13 @@ def all_broken(case: Any, ats: Any, most: Any, points: Any) -> Any:
     return found
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["new", "region"])
 def test_what_an_fsync_that_failed_has_dropped_is_written_again(name: Any) -> None:
     words = all_broken(CASES[name], (6, 10, 12, 14, 17, 21), most=1, points=0)
     assert not words, "\n".join(words)
 
 
+@pytest.mark.heavy
 def test_a_call_that_was_cut_off_as_it_took_a_write_over_is_taken_over() -> None:
     # Its log names an owner that the journal does not name yet.
     words = all_broken(CASES["new"], (6, 12, 15, 21), most=2, points=2)

@@ -85,7 +85,7 @@ def no_disk_is_broken(case: Any, most: Any, limit: Any, seed: int = 1, moments: 
     assert not words, f"{len(found)} disks\n" + "\n".join(words)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["new", "existing"])
 def test_whatever_a_power_failure_leaves_of_a_write_recovers(name: Any) -> None:
     no_disk_is_broken(CASES[name], most=2, limit=30)
 
@@ -117,7 +117,16 @@ def unsynced(recorder: Any, paths: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["new", pytest.param("existing", marks=pytest.mark.heavy)])
-@pytest.mark.parametrize("what", ["", "out.h5.writing", "manifest.json", "log", "journal", FILE])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "log",
+        *(
+            pytest.param(name, marks=pytest.mark.heavy)
+            for name in ("", "out.h5.writing", "manifest.json", "journal", FILE)
+        ),
+    ],
+)
 def test_without_one_of_the_syncs_a_disk_is_broken(name: str, what: Any) -> None:
     case = CASES[name]
     recorder = recorded(case)
@@ -200,7 +209,7 @@ def third_turn(after: Any) -> Any:
 
 
 @pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("after", [0, 4])
+@pytest.mark.parametrize("after", [pytest.param(0, marks=pytest.mark.heavy), 4])
 def test_the_power_may_fail_while_a_write_whose_process_died_is_brought_into_order(how: Any, after: int) -> None:
     cut_off_twice("existing", how, died=True, most=3, cuts=third_turn(after), upto=12)
 

@@ -50,6 +50,12 @@ INDEXES = {
     "gzip": {"chunks": (7, 8), "compression": "gzip", "shuffle": True, "fletcher32": True},
     "early": {"chunks": (7, 8), "fill_time": "alloc"},
 }
+# Every format and every index by default; all pairs in the heavy tests.
+PAIRS = [
+    pytest.param(strategy, kind, marks=() if (row + column) % len(INDEXES) == 0 else pytest.mark.heavy)
+    for row, strategy in enumerate(FORMATS)
+    for column, kind in enumerate(INDEXES)
+]
 
 
 def other_peoples_file(path: Any, **options: Any) -> None:
@@ -87,9 +93,9 @@ def existing(target: Path) -> Any:
     return target
 
 
-@pytest.mark.parametrize("options", FORMATS.values(), ids=FORMATS)
-@pytest.mark.parametrize("index", INDEXES.values(), ids=INDEXES)
-def test_every_format_strategy_and_index(target: Path, options: Any, index: Any) -> None:
+@pytest.mark.parametrize(("strategy", "kind"), PAIRS)
+def test_every_format_strategy_and_index(target: Path, strategy: str, kind: str) -> None:
+    options, index = FORMATS[strategy], INDEXES[kind]
     other_peoples_file(target, **options)
     before = old_content(target)
     dcio.to_hdf5(target, "/new/x", NEW, buffer_shape=(14, 30) if index["chunks"] != (50, 30) else (50, 30),

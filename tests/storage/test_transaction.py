@@ -327,7 +327,7 @@ def test_what_could_not_be_created_leaves_nothing(target: Path) -> None:
 # Killed
 
 
-@both
+@pytest.mark.parametrize("exclusive", [False, pytest.param(True, marks=pytest.mark.heavy)], ids=["shared", "exclusive"])
 def test_killed_between_any_two_writes_to_the_disk_the_next_process_goes_on(exclusive: Any, tmp_path: Path) -> None:
     how = "exclusive" if exclusive else "shared"
     done = run_python("-m", "tests.support.storage.killed_commits", how, tmp_path)
