@@ -1,12 +1,11 @@
 """Several calls that want to take over the write of a dead process."""
 
 import fcntl
-import itertools
 import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import pytest
 
@@ -20,7 +19,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="takes locks of POSIX")
 
 
 @pytest.fixture
-def dead(tmp_path: Path) -> Any:
+def dead(tmp_path: Path) -> Target:
     """Return a target with the folder of a worker of a cluster that died just now: its lease is valid for 1.5 s."""
     target = Target(str(tmp_path / "out.h5"), "mine")
     os.mkdir(target.folder)
@@ -30,24 +29,36 @@ def dead(tmp_path: Path) -> Any:
     return target
 
 
+class Clock:
+    """A clock that only waiting moves; at every second look another process holds the lock."""
+
+    def __init__(self, other: IO[bytes]) -> None:
+        self.other, self.now, self.looks = other, 0.0, 0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.looks += 1
+        fcntl.flock(self.other, fcntl.LOCK_EX if self.looks % 2 else fcntl.LOCK_UN)
+        time.sleep(0.01)
+
+
 def test_a_lock_that_another_waiting_call_holds_for_a_moment_is_not_a_live_write(
-    dead: Any, monkeypatch: pytest.MonkeyPatch
+    dead: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each call that waits for the lease takes the lock, sees that the lease is still valid, and releases the lock."""
-    sleep, looks = time.sleep, itertools.count()
     with open(dead.lock, "rb+") as other:
-
-        def hold_at_every_second_look(seconds: Any) -> None:
-            fcntl.flock(other, fcntl.LOCK_EX if next(looks) % 2 == 0 else fcntl.LOCK_UN)
-            sleep(seconds)
-
-        monkeypatch.setattr(module.time, "sleep", hold_at_every_second_look)
+        clock = Clock(other)
+        monkeypatch.setattr(module, "time", clock)
         activity_lock = ActivityLock(dead.lock, create=False)
         assert take_over(dead, activity_lock, 1, patience=0.3)
         activity_lock.close()
+    assert clock.now > 0.3, "it has not waited for longer than its patience"
 
 
-def test_a_lock_that_is_held_all_the_time_is_a_live_write(dead: Any) -> None:
+def test_a_lock_that_is_held_all_the_time_is_a_live_write(dead: Target) -> None:
     with open(dead.lock, "rb+") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         activity_lock = ActivityLock(dead.lock, create=False)
