@@ -1,6 +1,5 @@
 """Several calls that want to take over the write of a dead process."""
 
-import fcntl
 import os
 import time
 from dataclasses import replace
@@ -15,7 +14,7 @@ from dask_chunkio.storage.activity.lease import Lease, create_lease
 from dask_chunkio.storage.take_over import take_over
 from dask_chunkio.storage.target import Target
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="takes locks of POSIX")
+fcntl = pytest.importorskip("fcntl", reason="takes locks of POSIX")
 
 
 @pytest.fixture
