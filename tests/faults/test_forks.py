@@ -3,16 +3,15 @@
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import psutil
 import pytest
 
-import dask_chunkio as dcio
 from tests.support.faults import forking_writes
 from tests.support.processes import kill, program, wait_for_words
+from tests.support.unfinished import unfinished
 
 SCRIPT = "tests.support.faults.forking_writes"
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
@@ -26,7 +25,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
         ("multiprocessing", True),
     ],
 )
-def test_what_a_killed_writer_left_is_resumed_while_its_child_lives(tmp_path: Path, how: Any, existing: Any) -> None:
+def test_what_a_killed_writer_left_is_resumed_while_its_child_lives(tmp_path: Path, how: str, existing: bool) -> None:
     path = tmp_path / "out.h5"
     if existing:
         with h5py.File(path, "w") as file:
@@ -36,7 +35,7 @@ def test_what_a_killed_writer_left_is_resumed_while_its_child_lives(tmp_path: Pa
         kill(process.pid)
         process.wait()
         try:
-            assert not dcio.status(path).running
+            assert not unfinished(path).running
             forking_writes.write(how, path, tmp_path, scheduler="threads", resume=True)
             if sys.platform == "linux":
                 assert not [one for one in child.open_files() if ".writing" in one.path or one.path == str(path)]

@@ -1,8 +1,9 @@
 """A worker that was presumed dead finishes a write while another one repeats its tasks."""
 
 import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import h5py
@@ -12,6 +13,7 @@ import pytest
 import dask_chunkio as dcio
 from dask_chunkio.errors import TargetError
 from dask_chunkio.execution import tasks
+from dask_chunkio.sources.base import Reader
 from tests.support.faults.zombies import DATA, Numbers
 from tests.support.processes import run_python
 
@@ -21,7 +23,7 @@ ZOMBIES = "tests.support.faults.zombies"
 class Outrun(Numbers):
     """The data, of which the second buffer is read when another process has done the whole write."""
 
-    def __init__(self, finish: Any) -> None:
+    def __init__(self, finish: Callable[[], object]) -> None:
         super().__init__()
         self.finish = finish
 
@@ -31,7 +33,7 @@ class Outrun(Numbers):
         return super()._get_data(selection)
 
 
-def finished_by_another(path: Any, write_id: Any, marker: Any) -> None:
+def finished_by_another(path: Path, write_id: str, marker: Path) -> None:
     """Have a process do all tasks of the write; it does not stop, as the marker is taken."""
     marker.touch()
     words = "as_worker", path, "before publishing", marker, write_id
@@ -68,7 +70,9 @@ def test_it_is_begun_again_where_it_is_known_to_be_finished(delayed: Any, monkey
     (creation,) = creations
     layout = begin(creation)
     job = layout.jobs[0]
-    receipts = [tasks.write_buffer(layout, 0, buffer, None) for buffer in range(len(job.buffers))]
+    # There is nothing to read.
+    reader = cast(Reader, None)
+    receipts = [tasks.write_buffer(layout, 0, buffer, reader) for buffer in range(len(job.buffers))]
     assert tasks.finish_target(layout, receipts, creation.specs).nbytes == DATA.nbytes
 
 
@@ -81,7 +85,7 @@ def test_what_another_call_has_finished_is_still_an_error(delayed: Any) -> None:
         delayed.compute(scheduler="synchronous")
 
 
-def resumed_and_finished(path: Any) -> None:
+def resumed_and_finished(path: Path) -> None:
     script = (
         f"import sys; from {ZOMBIES} import Numbers; import dask_chunkio as dcio;"
         "from dask_chunkio.storage.activity.activity_lock import ActivityLock;"

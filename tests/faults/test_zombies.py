@@ -3,8 +3,9 @@
 import contextlib
 import os
 import re
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from tests.support.faults.zombies import (
 )
 from tests.support.files import digest
 from tests.support.processes import Call, kill, outcome, program, resume, stopped, wait_until, waits_for_a_file
+from tests.support.unfinished import unfinished
 
 SCRIPT = "tests.support.faults.zombies"
 pytestmark = [
@@ -50,16 +52,16 @@ SOON = {
 }
 
 
-def write(path: Any, **keywords: Any) -> Any:
+def write(path: Path, **keywords: Any) -> Any:
     return dcio.to_hdf5(path, "/new/x", keywords.pop("source", None) or Numbers(), compression="gzip", **keywords)
 
 
-def make_old(path: Any) -> None:
+def make_old(path: Path) -> None:
     with h5py.File(path, "w") as file:
         file["old"] = OLD
 
 
-def with_kinds(phases: Any, both: tuple[Any, ...] = ()) -> Any:
+def with_kinds(phases: Iterable[str], both: Container[str] = ()) -> pytest.MarkDecorator:
     """Have each phase with a new or an existing file by turns, and some with both."""
     pairs = [(phase, KINDS[number % 2]) for number, phase in enumerate(phases)]
     pairs += [(phase, KINDS[(number + 1) % 2]) for number, phase in enumerate(phases) if phase in both]
@@ -74,11 +76,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(params=KINDS)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return make_place(request.param, tmp_path)
 
 
-def make_place(kind: Any, tmp_path: Path) -> Any:
+def make_place(kind: str, tmp_path: Path) -> Path:
     """Where to write, and beside it what the file is to look like in the end."""
     for name in ("out.h5", "undisturbed.h5"):
         if kind == "existing":
@@ -87,7 +89,7 @@ def make_place(kind: Any, tmp_path: Path) -> Any:
     return tmp_path / "out.h5"
 
 
-def check(path: Any) -> None:
+def check(path: Path) -> None:
     """The data are there, each chunk once, and as much space is used as by a write that nobody disturbed."""
     with h5py.File(path) as file, h5py.File(path.with_name("undisturbed.h5")) as other:
         np.testing.assert_array_equal(file["new/x"][...], DATA, strict=True)
@@ -104,7 +106,7 @@ def check(path: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def scheduler() -> Iterator[Any]:
+def scheduler() -> Iterator[Client]:
     with (
         dask.config.set(SOON),
         LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", host="127.0.0.1") as cluster,
@@ -114,13 +116,15 @@ def scheduler() -> Iterator[Any]:
 
 
 @pytest.fixture
-def workers(scheduler: Any, tmp_path: Path) -> Any:
+def workers(scheduler: Client, tmp_path: Path) -> Any:
     """Start two workers that stop in a phase, and have their marker."""
 
     @contextlib.contextmanager
-    def start(phase: Any) -> Iterator[tuple[Any, ...]]:
+    def start(phase: str) -> Iterator[tuple[Path, set[int]]]:
         marker = tmp_path / "marker"
-        words = ["-m", "distributed.cli.dask_worker", scheduler.scheduler.address, "--no-nanny", "--nthreads", "1"]
+        assert scheduler.scheduler is not None
+        address = scheduler.scheduler.address
+        words: list[Any] = ["-m", "distributed.cli.dask_worker", address, "--no-nanny", "--nthreads", "1"]
         words += ["--no-dashboard", "--local-directory", tmp_path, "--preload", SCRIPT]
         environment = {"ZOMBIE_PHASE": phase, "ZOMBIE_MARKER": str(marker)}
         environment |= {f"DASK_{key.replace('.', '__').replace('-', '_').upper()}": SOON[key] for key in SOON}
@@ -134,7 +138,7 @@ def workers(scheduler: Any, tmp_path: Path) -> Any:
 
 @with_kinds(["reading", "encoding", *FREE_FINISH], both=FREE_FINISH)
 def test_others_go_on_for_a_stopped_worker_and_it_comes_too_late(
-    place: Any, scheduler: Any, workers: Any, phase: Any
+    place: Path, scheduler: Client, workers: Any, phase: str
 ) -> None:
     if place.exists() and "name" in phase:
         pytest.skip("the file has its name")
@@ -157,7 +161,7 @@ def test_others_go_on_for_a_stopped_worker_and_it_comes_too_late(
 @pytest.mark.parametrize("phase", [*HELD, *HELD_FINISH])
 @pytest.mark.usefixtures("impatient")
 def test_others_wait_for_a_worker_that_is_stopped_in_its_transaction(
-    tmp_path: Path, scheduler: Any, workers: Any, phase: Any, ending: Any
+    tmp_path: Path, scheduler: Client, workers: Any, phase: str, ending: Any
 ) -> None:
     place = make_place("new" if ending is resume else "existing", tmp_path)
     with workers(phase) as (marker, pids):
@@ -179,13 +183,13 @@ def test_others_wait_for_a_worker_that_is_stopped_in_its_transaction(
 @pytest.mark.parametrize("ending", [resume, kill])
 @pytest.mark.parametrize("phase", PLACING)
 def test_others_do_all_and_wait_at_the_end_for_a_worker_that_is_stopped_as_it_places(
-    tmp_path: Path, scheduler: Any, workers: Any, phase: Any, ending: Any
+    tmp_path: Path, scheduler: Client, workers: Any, phase: str, ending: Any
 ) -> None:
     place = make_place("new" if ending is resume else "existing", tmp_path)
     with workers(phase) as (marker, _):
         call = Call(write, place, scheduler=scheduler)
         zombie = stopped(marker)
-        wait_until(lambda: dcio.status(place).datasets[0].committed == 16, "the other has done all")
+        wait_until(lambda: unfinished(place).datasets[0].committed == 16, "the other has done all")
         ending(zombie)
         call.result()
         check(place)
@@ -194,30 +198,32 @@ def test_others_do_all_and_wait_at_the_end_for_a_worker_that_is_stopped_as_it_pl
 # Processes of one pool
 
 
-def pool(count: Any, phase: Any, marker: Any) -> dict[str, Any]:
+def pool(count: int, phase: str, marker: Path) -> dict[str, Any]:
     """One of them stops; none is given more than one task at a time."""
     return {"num_workers": count, "initializer": partial(zombies.stop_at, phase, marker), "chunksize": 1}
 
 
 @with_kinds(["placing", "reading", "between tasks"])
 @pytest.mark.usefixtures("impatient")
-def test_a_pool_waits_for_its_stopped_process_and_nobody_else_may_go_on(place: Any, tmp_path: Path, phase: Any) -> None:
+def test_a_pool_waits_for_its_stopped_process_and_nobody_else_may_go_on(
+    place: Path, tmp_path: Path, phase: str
+) -> None:
     marker = tmp_path / "marker"
     call = Call(write, place, scheduler="processes", compute_kwargs=pool(2, phase, marker))
     zombie = stopped(marker)
-    wait_until(lambda: dcio.status(place).datasets[0].committed >= 14, "the other has done the rest")
+    wait_until(lambda: unfinished(place).datasets[0].committed >= 14, "the other has done the rest")
     with pytest.raises(TargetBusyError, match="is being written by another call, started "):
         write(place, resume=True)
     with pytest.raises(TargetBusyError, match="being written"):
         dcio.discard(place)
-    assert dcio.status(place).running
+    assert unfinished(place).running
     resume(zombie)
     call.result()
     check(place)
 
 
 @with_kinds([*FREE, *HELD], both=HELD)
-def test_a_stopped_process_of_a_pool_that_is_killed_is_resumed(place: Any, tmp_path: Path, phase: Any) -> None:
+def test_a_stopped_process_of_a_pool_that_is_killed_is_resumed(place: Path, tmp_path: Path, phase: str) -> None:
     marker = tmp_path / "marker"
     call = Call(write, place, scheduler="processes", compute_kwargs=pool(2, phase, marker))
     kill(stopped(marker))
@@ -230,7 +236,7 @@ def test_a_stopped_process_of_a_pool_that_is_killed_is_resumed(place: Any, tmp_p
 class Waiting(Numbers):
     """Waits for a file before its last buffer."""
 
-    def __init__(self, gate: Any) -> None:
+    def __init__(self, gate: Path) -> None:
         self.gate = str(gate)
         super().__init__()
 
@@ -247,7 +253,7 @@ class Waiting(Numbers):
 class Failing(Numbers):
     """Other data, that are cut off before the last buffer while the gate is closed."""
 
-    def __init__(self, gate: Any) -> None:
+    def __init__(self, gate: Path) -> None:
         self.gate = str(gate)
         super().__init__()
 
@@ -257,14 +263,14 @@ class Failing(Numbers):
         return super()._get_data(selection) + 100
 
 
-def begin_another(place: Any, gate: Any, **keywords: Any) -> Any:
+def begin_another(place: Path, gate: Path, **keywords: Any) -> dict[str, bytes]:
     """Have another write of the same file cut off."""
     with pytest.raises(dcio.errors.SourceError, match="not yet"):
         write(place, source=Failing(gate), scheduler="synchronous", **keywords)
     return side_files(place)
 
 
-def end_another(place: Any, gate: Any, **keywords: Any) -> None:
+def end_another(place: Path, gate: Path, **keywords: Any) -> None:
     gate.touch()
     write(place, source=Failing(gate), scheduler="synchronous", resume=True, **keywords)
     with h5py.File(place) as file:
@@ -272,11 +278,11 @@ def end_another(place: Any, gate: Any, **keywords: Any) -> None:
     assert not os.path.lexists(f"{place}.writing")
 
 
-def side_files(place: Any) -> dict[str, Any]:
+def side_files(place: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in Path(f"{place}.writing").iterdir()}
 
 
-def ends(zombie: Any, process: Any) -> Any:
+def ends(zombie: int, process: subprocess.Popen[str]) -> str:
     resume(zombie)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
@@ -285,7 +291,7 @@ def ends(zombie: Any, process: Any) -> Any:
 
 @with_kinds(PLACING)
 def test_no_write_ends_while_a_stopped_process_is_placing(
-    place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: Any
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str
 ) -> None:
     """Its payloads would land in the file when the write is long over, on what may be others' data by then."""
     marker, write_id = tmp_path / "marker", tmp_path.name
@@ -294,14 +300,14 @@ def test_no_write_ends_while_a_stopped_process_is_placing(
         zombie = stopped(marker)
         with pytest.raises(TargetBusyError, match=r"cannot end: a process has been placing .*kill it, and go on"):
             zombies.as_worker(place, write_id)
-        assert dcio.status(place).datasets[0].committed == 16
+        assert unfinished(place).datasets[0].committed == 16
         assert ends(zombie, process) == "done"
     check(place)
 
 
 @pytest.mark.parametrize("phase", FREE_FINISH)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stopped_finish_touches_nothing_of_a_write_that_began_since(tmp_path: Path, phase: Any, kind: Any) -> None:
+def test_a_stopped_finish_touches_nothing_of_a_write_that_began_since(tmp_path: Path, phase: str, kind: str) -> None:
     """The other finished, somebody moved its file away or goes on with it, and begins another write there."""
     place, marker, gate, write_id = make_place(kind, tmp_path), tmp_path / "marker", tmp_path / "gate", tmp_path.name
     if kind == "existing" and "name" in phase:
@@ -312,7 +318,7 @@ def test_a_stopped_finish_touches_nothing_of_a_write_that_began_since(tmp_path: 
         with pytest.raises(TargetExistsError) if "the folder" in phase else contextlib.nullcontext():
             zombies.as_worker(place, write_id)
         check(place)
-        keywords = {}
+        keywords: dict[str, Any] = {}
         if kind == "new":
             place.rename(tmp_path / "moved.h5")
         else:
@@ -326,7 +332,7 @@ def test_a_stopped_finish_touches_nothing_of_a_write_that_began_since(tmp_path: 
 
 
 @pytest.mark.parametrize("phase", FREE_FINISH)
-def test_a_stopped_replacement_replaces_nothing_that_came_since(tmp_path: Path, phase: Any) -> None:
+def test_a_stopped_replacement_replaces_nothing_that_came_since(tmp_path: Path, phase: str) -> None:
     """With overwrite=True and nothing else in the file, a new file takes its place: not half of a later one."""
     place, marker, gate, write_id = make_place("new", tmp_path), tmp_path / "marker", tmp_path / "gate", tmp_path.name
     write(place, source=Numbers())
@@ -341,7 +347,7 @@ def test_a_stopped_replacement_replaces_nothing_that_came_since(tmp_path: Path, 
         end_another(place, gate, overwrite=True)
 
 
-def test_a_stopped_discard_removes_nothing_of_a_write_that_began_since(place: Any, tmp_path: Path) -> None:
+def test_a_stopped_discard_removes_nothing_of_a_write_that_began_since(place: Path, tmp_path: Path) -> None:
     marker, gate = tmp_path / "marker", tmp_path / "gate"
     begin_another(place, gate)
     with program("-m", SCRIPT, "discard", place, "discarding", marker) as process:
@@ -355,14 +361,14 @@ def test_a_stopped_discard_removes_nothing_of_a_write_that_began_since(place: An
 
 
 @contextlib.contextmanager
-def without_its_lock(place: Any, marker: Any) -> Iterator[tuple[Any, ...]]:
+def without_its_lock(place: Path, marker: Path) -> Iterator[tuple[int, subprocess.Popen[str]]]:
     """A call that is stopped between two tasks, and believed in for a second: nobody sees its lock."""
     words = "as_worker", place, "without its lock", marker, "first"
     with program("-m", SCRIPT, *words, DASK_CHUNKIO__LEASE_DURATION="1s") as process:
         yield stopped(marker), process
 
 
-def test_a_call_that_was_stopped_and_replaced_gives_up(place: Any, tmp_path: Path) -> None:
+def test_a_call_that_was_stopped_and_replaced_gives_up(place: Path, tmp_path: Path) -> None:
     """The commit of the first call is refused while the second one is at work."""
     marker, gate = tmp_path / "marker", tmp_path / "gate"
     with without_its_lock(place, marker) as (zombie, process):
@@ -376,7 +382,7 @@ def test_a_call_that_was_stopped_and_replaced_gives_up(place: Any, tmp_path: Pat
     check(place)
 
 
-def test_a_call_that_was_stopped_and_outlived_gives_up(place: Any, tmp_path: Path) -> None:
+def test_a_call_that_was_stopped_and_outlived_gives_up(place: Path, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     with without_its_lock(place, marker) as (zombie, process):
         write(place, resume=True)
@@ -388,7 +394,7 @@ def test_a_call_that_was_stopped_and_outlived_gives_up(place: Any, tmp_path: Pat
 
 
 def test_a_call_that_was_stopped_and_outlived_touches_nothing_of_a_write_that_began_since(
-    place: Any, tmp_path: Path
+    place: Path, tmp_path: Path
 ) -> None:
     marker, gate = tmp_path / "marker", tmp_path / "gate"
     with without_its_lock(place, marker) as (zombie, process):
@@ -403,7 +409,7 @@ def test_a_call_that_was_stopped_and_outlived_touches_nothing_of_a_write_that_be
 
 @pytest.mark.parametrize("phase", FREE_BEGINNING)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stopped_beginning_removes_nothing_of_a_write_that_began_since(tmp_path: Path, phase: Any, kind: Any) -> None:
+def test_a_stopped_beginning_removes_nothing_of_a_write_that_began_since(tmp_path: Path, phase: str, kind: str) -> None:
     """It had made the folder, and not yet its activity lock; another call took the folder for its own."""
     place, marker, gate = make_place(kind, tmp_path), tmp_path / "marker", tmp_path / "gate"
     with program("-m", SCRIPT, "to_hdf5", place, phase, marker) as process:
@@ -418,7 +424,7 @@ def test_a_stopped_beginning_removes_nothing_of_a_write_that_began_since(tmp_pat
 @pytest.mark.parametrize("phase", HELD_BEGINNING)
 @pytest.mark.parametrize("ending", [resume, kill])
 @pytest.mark.usefixtures("impatient")
-def test_others_wait_for_a_beginning_that_is_stopped(tmp_path: Path, phase: Any, ending: Any) -> None:
+def test_others_wait_for_a_beginning_that_is_stopped(tmp_path: Path, phase: str, ending: Any) -> None:
     """It has its activity lock: others are refused until it goes on, or is killed."""
     place, marker = make_place("new" if ending is resume else "existing", tmp_path), tmp_path / "marker"
     with program("-m", SCRIPT, "to_hdf5", place, phase, marker) as process:

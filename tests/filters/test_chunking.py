@@ -1,14 +1,16 @@
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from dask_chunkio.filters.chunk_format import ChunkFormat
 from dask_chunkio.filters.chunking import copied, cut_chunk
 from dask_chunkio.filters.conversion import convert
 from tests.support.h5py_stores import dataset, encoded, stored
 
-PLACES = {
+PLACES: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "C": lambda data: data,
     "Fortran": np.asfortranarray,
     "strided": lambda data: np.repeat(np.repeat(data, 2, 0), 3, 1)[::2, ::3],
@@ -24,7 +26,7 @@ PLACES = {
 @pytest.mark.parametrize("dtype", ["<i2", ">f8", "c8", "S3", "?", [("a", "<i2"), ("b", ">f4")]])
 @pytest.mark.parametrize("fill", [None, 1])
 def test_chunks_are_hdf5s_however_the_buffer_lies_in_memory(
-    place: Any, dtype: str | list[Any], fill: int | None
+    place: str, dtype: str | list[Any], fill: int | None
 ) -> None:
     raw = np.arange(7 * 5)
     data = np.zeros((7, 5), dtype)

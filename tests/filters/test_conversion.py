@@ -2,12 +2,12 @@
 
 import itertools
 import os
-from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+from numpy.typing import DTypeLike, NDArray
 
 from dask_chunkio.errors import CastError
 from dask_chunkio.filters.compatibility import check_conversion, is_partial, refusal
@@ -26,7 +26,7 @@ REFUSED |= {"ic", "uc", "fc", "bc"}
 
 
 @pytest.mark.parametrize("source", NUMBERS)
-def test_numbers_become_what_hdf5_makes_of_them(source: Any) -> None:
+def test_numbers_become_what_hdf5_makes_of_them(source: str) -> None:
     """Of numbers of the machine's byte order: between orders HDF5 2.0 errs."""
     data = edges(source)
     for target in map(np.dtype, NUMBERS):
@@ -56,7 +56,7 @@ def test_numbers_of_other_bits_every_time() -> None:
 
 
 @pytest.mark.parametrize(("source", "target"), list(itertools.product([*INTEGERS, *FLOATS], repeat=2)))
-def test_hdf5_itself_errs_between_byte_orders_only(source: Any, target: Path) -> None:
+def test_hdf5_itself_errs_between_byte_orders_only(source: str, target: str) -> None:
     """What the documents say of it: where it does not err any more, take it out of them."""
     pair = np.dtype(source), np.dtype(target)
     if refusal(*pair) is not None:
@@ -74,7 +74,7 @@ ENUM = h5py.enum_dtype({"OFF": 0, "ON": 1}, "i2")
 
 @pytest.mark.parametrize("target", ["i1", "i2", ">i8", "f4", "f2", ENUM, h5py.enum_dtype({"ON": 0, "OFF": 1}, "i1")])
 @pytest.mark.parametrize("source", [ENUM, "i2", "i4"])
-def test_enumerations_are_their_numbers(source: Any, target: Path) -> None:
+def test_enumerations_are_their_numbers(source: DTypeLike, target: DTypeLike) -> None:
     data = edges("i4").astype(source)
     assert refusal(data.dtype, np.dtype(target)) is None
     np.testing.assert_array_equal(convert(data, np.dtype(target)), stored_by_h5py(data, target))
@@ -86,7 +86,7 @@ STRINGS = ["S1", "S3", "S4", "S9", *(h5py.string_dtype("utf-8", length) for leng
 
 @pytest.mark.parametrize(("source", "target"), list(itertools.product(map(np.dtype, STRINGS), repeat=2)))
 @pytest.mark.parametrize("step", [1, 2])
-def test_strings_are_cut_and_padded_as_by_hdf5(source: Any, target: Path, step: int) -> None:
+def test_strings_are_cut_and_padded_as_by_hdf5(source: np.dtype[Any], target: np.dtype[Any], step: int) -> None:
     data = np.array(TEXTS, "S9").astype(source)[::step]
     if h5py.check_string_dtype(source).encoding != h5py.check_string_dtype(target).encoding:
         with pytest.raises(OSError, match="no appropriate function"):
@@ -102,7 +102,7 @@ OTHERS += [h5py.opaque_dtype("M8[us]"), "V8", ENUM, ("i4", (2,)), h5py.string_dt
 
 
 @pytest.mark.parametrize(("source", "target"), list(itertools.product(map(np.dtype, OTHERS), repeat=2)))
-def test_what_hdf5_does_not_convert_is_refused(source: Any, target: Path) -> None:
+def test_what_hdf5_does_not_convert_is_refused(source: np.dtype[Any], target: np.dtype[Any]) -> None:
     if source.subdtype is not None or source.hasobject:
         return
     data = np.zeros((2, 2) if target.subdtype else 2, source)
@@ -137,9 +137,10 @@ RECORDS = {
 }
 
 
-def records(dtype: Any, count: int = 200) -> Any:
+def records(dtype: np.dtype[Any], count: int = 200) -> NDArray[Any]:
     if dtype.kind == "c":
         return np.resize(edges(dtype.str), count)
+    assert dtype.names is not None
     found = np.zeros(count, dtype)
     for name in dtype.names:
         part = dtype[name].base
@@ -153,7 +154,7 @@ def records(dtype: Any, count: int = 200) -> Any:
     return found
 
 
-def same_values(found: Any, expected: Any) -> None:
+def same_values(found: NDArray[Any], expected: NDArray[Any]) -> None:
     if expected.dtype.names is None:
         np.testing.assert_array_equal(found.astype(native(found.dtype)), expected.astype(native(found.dtype)))
         return
@@ -162,7 +163,7 @@ def same_values(found: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize("name", RECORDS)
-def test_fields_go_by_their_names(name: Any) -> None:
+def test_fields_go_by_their_names(name: str) -> None:
     source, target = RECORDS[name]
     data = records(source)
     assert refusal(source, target) is None
@@ -212,7 +213,7 @@ def test_fields_that_the_source_has_not_keep_their_fill_value() -> None:
         ("f8", h5py.vlen_dtype("f8"), "need an array of Python objects"),
     ],
 )
-def test_messages(source: Any, target: Path, words: str) -> None:
+def test_messages(source: DTypeLike, target: DTypeLike, words: str) -> None:
     with pytest.raises(CastError, match=words):
         check_conversion(np.dtype(source), np.dtype(target), "/x")
 

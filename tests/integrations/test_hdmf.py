@@ -26,7 +26,7 @@ from dask_chunkio.iterator import GenericDataChunkIterator
 def from_array(base: Any) -> Any:
     """hdmf's tutorial, with only the import changed."""
 
-    class NumpyArrayDataChunkIterator(base):
+    class NumpyArrayDataChunkIterator(base):  # type: ignore[misc]
         def __init__(self, array: Any, **kwargs: Any) -> None:
             self.array = array
             super().__init__(**kwargs)
@@ -337,7 +337,7 @@ def test_hdmf_writes_it_again_after_a_loop_and_a_copy_after_a_write(tmp_path: Pa
 
 
 def test_an_error_while_hdmf_reads_it_is_not_an_end(tmp_path: Path, array: Any) -> None:
-    class Failing(Ours):
+    class Failing(Ours):  # type: ignore[misc, valid-type]
         def _get_data(self, selection: Any) -> Any:
             if selection[0].start:
                 raise StopIteration
@@ -348,7 +348,7 @@ def test_an_error_while_hdmf_reads_it_is_not_an_end(tmp_path: Path, array: Any) 
 
 
 def test_hdmf_sees_the_shape_without_reading() -> None:
-    class Unread(Ours):
+    class Unread(Ours):  # type: ignore[misc, valid-type]
         def _get_data(self, selection: Any) -> None:
             raise AssertionError(selection)
 
@@ -363,7 +363,7 @@ def test_hdmf_sees_the_shape_without_reading() -> None:
 class Pickled(GenericDataChunkIterator):
     """Pickles as hdmf's tutorial on pickling has it."""
 
-    def __init__(self, size: Any, **kwargs: Any) -> None:
+    def __init__(self, size: int, **kwargs: Any) -> None:
         self.size = size
         self._base_kwargs = kwargs
         super().__init__(**kwargs)

@@ -2,7 +2,6 @@
 
 import os
 import re
-from typing import Any
 
 import pytest
 
@@ -11,10 +10,11 @@ from tests.support.processes import run_python
 SCRIPT = "tests.support.kills.killed_writes"
 
 
-def kills(runs: Any, seed: int) -> None:
+def kills(runs: int, seed: int) -> None:
     done = run_python("-m", SCRIPT, "--runs", runs, "--seed", seed)
     assert (done.returncode, done.stderr) == (0, "")
     found = re.match(r"(\d+) kills, nothing lost", done.stdout)
+    assert found is not None, done.stdout
     assert int(found[1]) == runs
 
 

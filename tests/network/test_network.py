@@ -9,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import dask
 import dask.array as da
 import distributed
 import h5py
@@ -26,6 +25,7 @@ from dask_chunkio.storage.transaction import Transactions
 from tests.support.files import open_files
 from tests.support.network.mounts import file_system, mounted
 from tests.support.processes import in_child, wait_until
+from tests.support.unfinished import unfinished
 
 PROGRAM, MISSING = file_system()
 needs_mounts = pytest.mark.skipif(bool(MISSING), reason=MISSING)
@@ -44,40 +44,41 @@ class Half:
 
 
 @pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Any]:
+def mount(tmp_path: Path) -> Iterator[Path]:
     with mounted(PROGRAM, tmp_path, 1) as (mount,):
         yield mount
 
 
 @pytest.fixture(params=["local", pytest.param("network", marks=needs_mounts)])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    return request.getfixturevalue("mount") if request.param == "network" else tmp_path
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    found: Path = request.getfixturevalue("mount") if request.param == "network" else tmp_path
+    return found
 
 
 def lazy() -> Any:
     return da.from_array(DATA, chunks=(500, 10)) + 0
 
 
-def check(path: Any, expected: Any = DATA) -> None:
+def check(path: Path, expected: Any = DATA) -> None:
     with h5py.File(path, locking=False) as file:
         np.testing.assert_array_equal(file["x"][...], expected)
     assert os.listdir(path.parent) == [path.name]
 
 
-def write(path: Any, source: Any = DATA, **keywords: Any) -> Any:
-    chunks = {"chunks": (500, 10), "buffer_shape": (500, 10), "compression": "gzip"}
+def write(path: Path, source: Any = DATA, **keywords: Any) -> Any:
+    chunks: dict[str, Any] = {"chunks": (500, 10), "buffer_shape": (500, 10), "compression": "gzip"}
     return dcio.to_hdf5(path, "/x", source, **chunks, scheduler="synchronous", **keywords)
 
 
-def cut_off(path: Any) -> None:
+def cut_off(path: Path) -> None:
     """Leave half of a write."""
     assert in_child(write, path, Half()) == -signal.SIGKILL
-    assert dcio.status(path).datasets[0].committed == 4
+    assert unfinished(path).datasets[0].committed == 4
 
 
 @needs_mounts
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads", pytest.param("processes", marks=pytest.mark.heavy)])
-def test_a_write_leaves_nothing(mount: Any, scheduler: str) -> None:
+def test_a_write_leaves_nothing(mount: Path, scheduler: str) -> None:
     path = mount / "out.h5"
     dcio.to_hdf5(path, "/x", lazy(), compression="gzip", scheduler=scheduler)
     check(path)
@@ -91,7 +92,7 @@ def test_a_write_leaves_nothing(mount: Any, scheduler: str) -> None:
 
 
 @needs_mounts
-def test_a_cluster_leaves_nothing(mount: Any, process_client: Client) -> None:
+def test_a_cluster_leaves_nothing(mount: Path, process_client: Client) -> None:
     path = mount / "out.h5"
     with process_client.as_current():
         dcio.to_hdf5(path, "/x", lazy(), compression="gzip")
@@ -100,7 +101,7 @@ def test_a_cluster_leaves_nothing(mount: Any, process_client: Client) -> None:
 
 
 @needs_mounts
-def test_a_write_that_was_cut_off_is_resumed(mount: Any) -> None:
+def test_a_write_that_was_cut_off_is_resumed(mount: Path) -> None:
     path = mount / "out.h5"
     cut_off(path)
     write(path, resume=True)
@@ -108,7 +109,7 @@ def test_a_write_that_was_cut_off_is_resumed(mount: Any) -> None:
 
 
 @needs_mounts
-def test_a_write_that_was_cut_off_is_discarded(mount: Any) -> None:
+def test_a_write_that_was_cut_off_is_discarded(mount: Path) -> None:
     path = mount / "out.h5"
     cut_off(path)
     assert dcio.discard(path) == f"{path}.writing"
@@ -117,7 +118,7 @@ def test_a_write_that_was_cut_off_is_discarded(mount: Any) -> None:
 
 
 @needs_mounts
-def test_a_write_that_was_cut_off_is_moved(mount: Any) -> None:
+def test_a_write_that_was_cut_off_is_moved(mount: Path) -> None:
     path = mount / "out.h5"
     cut_off(path)
     dcio.recover(path, mount / "half.h5")
@@ -125,7 +126,7 @@ def test_a_write_that_was_cut_off_is_moved(mount: Any) -> None:
 
 
 @needs_mounts
-def test_what_a_process_keeps_open_does_not_count(mount: Any) -> None:
+def test_what_a_process_keeps_open_does_not_count(mount: Path) -> None:
     path = mount / "out.h5"
     side = mount / "out.h5.writing"
     side.mkdir()
@@ -144,7 +145,7 @@ def test_what_a_process_keeps_open_does_not_count(mount: Any) -> None:
 
 
 @pytest.mark.parametrize("names", [[], [".nfs0000000000a1b2c300000001"], [".fuse_hidden0000000200000001"]])
-def test_a_folder_without_anything_else_counts_as_removed(target: Path, names: list[Any]) -> None:
+def test_a_folder_without_anything_else_counts_as_removed(target: Path, names: list[str]) -> None:
     side = target.with_name("out.h5.writing")
 
     def leave() -> None:
@@ -166,13 +167,13 @@ def test_a_folder_without_anything_else_counts_as_removed(target: Path, names: l
     side.rmdir() if side.exists() else None
 
 
-def wait_for(block: Any, name: Any, worker_event: Any) -> Any:
+def wait_for(block: Any, name: str, worker_event: str) -> Any:
     Event(worker_event).set()
     Event(name).wait()
     return block
 
 
-def test_workers_let_go_of_what_is_cancelled_and_discarded(folder: Any, process_client: Client) -> None:
+def test_workers_let_go_of_what_is_cancelled_and_discarded(folder: Path, process_client: Client) -> None:
     path = folder / "out.h5"
     names = f"go-{folder}", f"came-{folder}"
     with process_client.as_current():
@@ -180,24 +181,24 @@ def test_workers_let_go_of_what_is_cancelled_and_discarded(folder: Any, process_
         delayed = dcio.to_hdf5(path, "/x", blocks, chunks=(500, 10), buffer_shape=(500, 10), compute=False)
         future = process_client.compute(delayed)
         Event(names[1]).wait()
-        wait_until(lambda: dcio.status(path) is not None and dcio.status(path).datasets)
+        wait_until(lambda: (state := dcio.status(path)) is not None and state.datasets)
         assert any(process_client.run(open_files, str(folder)).values())
         future.cancel()
         del future
         Event(names[0]).set()
-    wait_until(lambda: not dcio.status(path).running)
+    wait_until(lambda: not unfinished(path).running)
     assert dcio.discard(path) is not None
     wait_until(lambda: not any(process_client.run(open_files, str(folder)).values()))
     assert [name for name in os.listdir(folder) if name.startswith("out.h5")] == []
 
 
 @needs_mounts
-def test_a_graph_is_computed_twice(mount: Any) -> None:
+def test_a_graph_is_computed_twice(mount: Path) -> None:
     """What a process closes when a write has ended, it opens again."""
     path = mount / "out.h5"
     delayed = dcio.to_hdf5(path, "/x", lazy(), overwrite=True, compute=False)
     for _ in range(2):
-        dask.compute(delayed, scheduler="threads")
+        delayed.compute(scheduler="threads")
         check(path)
 
 
@@ -265,6 +266,8 @@ def test_the_journal_of_another_host_is_seen(tmp_path: Path) -> None:
             with writer.transaction(contextlib.nullcontext), writer.opened("w" if epoch == 1 else "r+") as state:
                 writer.commit(state, Owner.here("an-id", epoch, exclusive=False).pack())
             reader.refresh()
-            assert reader.journal.owner.epoch == epoch
+            owner = reader.journal.owner
+            assert owner is not None
+            assert owner.epoch == epoch
         for host in hosts:
             host.close()

@@ -6,6 +6,7 @@ them, and a power failure shows that the disk never had them.
 
 import errno
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import dask_chunkio
 from dask_chunkio.errors import ChunkIOError
@@ -35,7 +37,7 @@ from tests.support.power.simulated_disk import Recorder, disks_after
 from tests.support.promises import Broken, require
 
 
-def noise(seed: int, rows: Any) -> Any:
+def noise(seed: int, rows: int) -> NDArray[np.int32]:
     return np.random.default_rng(seed).integers(0, 1 << 30, (rows, 64)).astype("i4")
 
 
@@ -61,7 +63,7 @@ class Visible(Case):
         together = {"durability": self.durability, "progress": False, "read": "concurrent"} | self.keywords | keywords
         return dask_chunkio.to_hdf5(os.path.join(root, FILE), name, source, scheduler=scheduler, **together)
 
-    def new(self, old: Any) -> Any:
+    def new(self, old: dict[str, Any]) -> dict[str, Any]:
         (name, data), *_ = self.data.items()
         before = np.frombuffer(old[name][0][-1], "i4").reshape(-1, 64)
         after = np.zeros((max(len(before), self.first + len(data)), 64), "i4")
@@ -90,7 +92,7 @@ CASES = {
 class RefusingRecorder(Recorder):
     """A recorder on whose disk one ``fsync`` fails, once, and drops what it had to write."""
 
-    def __init__(self, root: Any, at: Any = None) -> None:
+    def __init__(self, root: Any, at: int | None = None) -> None:
         super().__init__(root)
         self._at, self.syncs, self.dropped = at, 0, None
 
@@ -109,7 +111,7 @@ class RefusingRecorder(Recorder):
     do_fdatasync = do_fsync
 
 
-def interrupted(case: Any, at: Any) -> Any:
+def interrupted(case: Case, at: int | None) -> RefusingRecorder:
     """Return what is recorded of a write whose fsync number `at` fails, and of the same call made once more."""
     with folder() as root, without_pauses():
         case.begin(root)
@@ -126,12 +128,15 @@ def interrupted(case: Any, at: Any) -> Any:
     return recorder
 
 
-def new_content(case: Any, old: Any) -> Any:
+GROUP: tuple[str, set[str]] = ("group", set())
+
+
+def new_content(case: Case, old: dict[str, Any]) -> dict[str, Any]:
     if isinstance(case, Visible):
         return case.new(old)
     names = {"/" + os.path.dirname(name).strip("/") for name in case.data} - {"/"}
-    groups = {name: ("group", set()) for name in names if name not in old}
-    return {"/": ("group", set())} | old | groups | {name: (values(data), set()) for name, data in case.data.items()}
+    groups = {name: GROUP for name in names if name not in old}
+    return {"/": GROUP} | old | groups | {name: (values(data), set()) for name, data in case.data.items()}
 
 
 def plain(found: Any) -> dict[str, Any]:
@@ -139,7 +144,7 @@ def plain(found: Any) -> dict[str, Any]:
     return {name: (held, set(attributes)) for name, (held, attributes) in found.items()}
 
 
-def judge(case: Any, contents: Any, left: Any, acks: Any, is_done: Any) -> None:
+def judge(case: Case, contents: Any, left: Any, acks: Any, is_done: Any) -> None:
     """See that a disk that the power failure left leads to the right file, by the same call."""
     old, new = contents
     with folder() as root:
@@ -155,9 +160,9 @@ def judge(case: Any, contents: Any, left: Any, acks: Any, is_done: Any) -> None:
         require(not os.path.lexists(path + ".writing"), "side files are left")
 
 
-def broken(case: Any, at: Any, most: Any, points: Any) -> Any:
+def broken(case: Case, at: int, most: int, points: int) -> list[str] | None:
     """Return in words which promises are broken after fsync number `at` has failed; None behind the last."""
-    words = []
+    words: list[str] = []
     try:
         recorder = interrupted(case, at)
     except (ChunkIOError, Broken) as error:
@@ -184,8 +189,8 @@ def broken(case: Any, at: Any, most: Any, points: Any) -> Any:
     return words[:3]
 
 
-def all_broken(case: Any, ats: Any, most: Any, points: Any) -> Any:
-    found = []
+def all_broken(case: Case, ats: Iterable[int], most: int, points: int) -> list[str]:
+    found: list[str] = []
     for at in ats:
         words = broken(case, at, most, points)
         if words is None:
@@ -195,7 +200,7 @@ def all_broken(case: Any, ats: Any, most: Any, points: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["new", "region"])
-def test_what_an_fsync_that_failed_has_dropped_is_written_again(name: Any) -> None:
+def test_what_an_fsync_that_failed_has_dropped_is_written_again(name: str) -> None:
     words = all_broken(CASES[name], (6, 10, 12, 14, 17, 21), most=1, points=0)
     assert not words, "\n".join(words)
 
@@ -209,7 +214,7 @@ def test_a_call_that_was_cut_off_as_it_took_a_write_over_is_taken_over() -> None
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", CASES)
-def test_what_an_fsync_that_failed_has_dropped_is_written_again_searched_longer(name: Any) -> None:
+def test_what_an_fsync_that_failed_has_dropped_is_written_again_searched_longer(name: str) -> None:
     count = interrupted(CASES[name], None).syncs
     words = all_broken(CASES[name], some_of(range(count), 8 * TIMES, Random(SEED)), most=1, points=1)
     assert not words, "\n".join(words)

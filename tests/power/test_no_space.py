@@ -17,7 +17,6 @@ import pytest
 import dask_chunkio
 from dask_chunkio.errors import SourceError, TargetError
 from dask_chunkio.storage import session
-from dask_chunkio.storage.filesystem import locks
 from tests.support.files import content, still_open
 from tests.support.power.failing_disk import FailingDisk
 from tests.support.power.power_writes import (
@@ -38,7 +37,7 @@ from tests.support.power.simulated_disk import Disk
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def noise(seed: int, rows: Any, columns: int = 64) -> Any:
+def noise(seed: int, rows: int, columns: int = 64) -> Any:
     return np.random.default_rng(seed).integers(0, 1 << 30, (rows, columns)).astype("i4")
 
 
@@ -63,15 +62,12 @@ STARTS = {
     "replaced": Case({"/x": X}, only_ours, keywords={"overwrite": True}),
     "existing": Case({"/x": X, "/g/new": NEW}, others, keywords={"overwrite": True}),
 }
-CASES = {
-    f"{name}, {how}": replace(case, **keywords)
-    for name, case in STARTS.items()
-    for how, keywords in {
-        "synchronous": {"buffer": 2},
-        "threads": {"scheduler": "threads", "durability": "process"},
-        "shared": {"exclusive": False},
-    }.items()
+WAYS: dict[str, dict[str, Any]] = {
+    "synchronous": {"buffer": 2},
+    "threads": {"scheduler": "threads", "durability": "process"},
+    "shared": {"exclusive": False},
 }
+CASES = {f"{name}, {how}": replace(case, **keywords) for name, case in STARTS.items() for how, keywords in WAYS.items()}
 CASES["existing, read one at a time"] = replace(
     CASES["existing, synchronous"], keywords={"overwrite": True, "read": "serial"}
 )
@@ -79,7 +75,7 @@ CASES["existing, read one at a time"] = replace(
 FEWER = [name for name in CASES if "replaced" not in name]
 
 
-def write(case: Any, root: Any, **keywords: Any) -> Any:
+def write(case: Case, root: Any, **keywords: Any) -> Any:
     """Write in the case's way: many processes are what `compute=False` has to reckon with."""
     if case.exclusive:
         return case.write(root, scheduler=case.scheduler, **keywords)
@@ -91,7 +87,7 @@ def write(case: Any, root: Any, **keywords: Any) -> Any:
             session.release(write_id)
 
 
-def require_one_clear_error(error: Any, path: Any, number: Any) -> None:
+def require_one_clear_error(error: Any, path: Any, number: int) -> None:
     assert isinstance(error, TargetError), f"{type(error).__name__}: {error}"
     assert path in str(error)
     assert os.strerror(number) in str(error), error
@@ -106,13 +102,14 @@ def state_of(path: Any) -> None:
     assert (state is not None) == is_begun(path)
 
 
-def fails_once(case: Any, old: Any, refusal: Any, how: Any) -> bool:
+def fails_once(case: Case, old: Any, refusal: Any, how: Any) -> bool:
     """Let a write fail, and see what is left; return whether it failed."""
     at, number, lasts = refusal
     with folder() as root, without_pauses():
         case.begin(root)
         path = os.path.join(root, FILE)
         disk = FailingDisk(root, at, number, lasts)
+        raised: Exception | None = None
         with disk.failing():
             try:
                 with acknowledging(disk):
@@ -121,7 +118,6 @@ def fails_once(case: Any, old: Any, refusal: Any, how: Any) -> bool:
                 raised = error
             else:
                 # (Where a name cannot be linked it is moved; and a lease is written again later.)
-                raised = None
                 assert all(name == "link" or "/lease-" in path for name, path in disk.failed), (
                     f"{disk.failed} failed and nobody was told"
                 )
@@ -138,7 +134,7 @@ def fails_once(case: Any, old: Any, refusal: Any, how: Any) -> bool:
     return raised is not None
 
 
-def calls_of(case: Any) -> Any:
+def calls_of(case: Case) -> Any:
     with folder() as root:
         case.begin(root)
         disk = FailingDisk(root)
@@ -147,7 +143,7 @@ def calls_of(case: Any) -> Any:
     return disk.calls
 
 
-def every_call_may_fail(name: Any, numbers: Any, *, limit: Any, seed: int = 3) -> None:
+def every_call_may_fail(name: str, numbers: Any, *, limit: Any, seed: int = 3) -> None:
     case, random = CASES[name], Random(seed)
     old, calls = case.old(), calls_of(case)
     assert {"mkdir", "open", "pwrite", "fsync", "ftruncate"} <= {call for call, _ in calls}
@@ -167,12 +163,12 @@ def every_call_may_fail(name: Any, numbers: Any, *, limit: Any, seed: int = 3) -
 
 
 @pytest.mark.parametrize("name", ["new, synchronous", "existing, shared"])
-def test_a_full_disk_harms_nothing_at_any_call(name: Any) -> None:
+def test_a_full_disk_harms_nothing_at_any_call(name: str) -> None:
     every_call_may_fail(name, (errno.ENOSPC,), limit=8)
 
 
 @pytest.mark.parametrize("name", FEWER)
-def test_a_lock_that_cannot_be_made_leaves_no_folder(name: Any, tmp_path: Path) -> None:
+def test_a_lock_that_cannot_be_made_leaves_no_folder(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     case.begin(tmp_path)
     before = Disk.at(tmp_path)
@@ -185,7 +181,7 @@ def test_a_lock_that_cannot_be_made_leaves_no_folder(name: Any, tmp_path: Path) 
 
 @pytest.mark.parametrize("how", ["resume", "recover", "discard"])
 @pytest.mark.parametrize("name", STARTS)
-def test_a_folder_that_is_empty_is_no_write(name: Any, how: str) -> None:
+def test_a_folder_that_is_empty_is_no_write(name: str, how: str) -> None:
     case = STARTS[name]
     with folder() as root, without_pauses():
         case.begin(root)
@@ -213,13 +209,13 @@ def test_a_broken_disk_and_a_used_up_quota_harm_nothing_at_any_call(name: str) -
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", CASES)
-def test_a_full_disk_harms_nothing_at_any_call_searched_longer(name: Any) -> None:
+def test_a_full_disk_harms_nothing_at_any_call_searched_longer(name: str) -> None:
     every_call_may_fail(name, (errno.ENOSPC,), limit=25 * TIMES, seed=SEED)
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", CASES)
-def test_a_broken_disk_and_a_used_up_quota_harm_nothing_at_any_call_searched_longer(name: Any) -> None:
+def test_a_broken_disk_and_a_used_up_quota_harm_nothing_at_any_call_searched_longer(name: str) -> None:
     every_call_may_fail(name, (errno.EDQUOT, errno.EIO), limit=15 * TIMES, seed=SEED)
 
 
@@ -259,7 +255,7 @@ def small_disk(tmp_path: Path) -> Iterator[Any]:
         subprocess.run(["umount", "-l", str(root)], check=True)
 
 
-def no_space_on(mount: Any, case: Any, small: Any, large: Any) -> bool:
+def no_space_on(mount: Any, case: Case, small: Any, large: Any) -> bool:
     """Write to a small file system, and make it large."""
     with without_pauses():
         root = mount(large)
@@ -282,7 +278,7 @@ def no_space_on(mount: Any, case: Any, small: Any, large: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", [FEWER[0], *(pytest.param(name, marks=pytest.mark.heavy) for name in FEWER[1:])])
-def test_a_write_goes_on_when_a_small_file_system_has_grown(name: Any, small_disk: Any) -> None:
+def test_a_write_goes_on_when_a_small_file_system_has_grown(name: str, small_disk: Any) -> None:
     case = replace(CASES[name], data={"/x": noise(6, 120), "/g/new": NEW})
     were_refused = [
         no_space_on(small_disk, case, lambda used, _, pages=pages: f"size={(used + pages) * 4096}", "size=16m")
@@ -314,7 +310,7 @@ def test_a_file_system_that_is_read_only_is_one_clear_error(name: str, small_dis
 # What stands in the way
 
 
-def refused(case: Any, root: Any, *words: Any, **keywords: Any) -> str:
+def refused(case: Case, root: Any, *words: Any, **keywords: Any) -> str:
     """See that a write raises one clear error, and leaves nothing."""
     root = str(root)
     before = Disk.at(root)
@@ -333,7 +329,7 @@ def refused(case: Any, root: Any, *words: Any, **keywords: Any) -> str:
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
 @pytest.mark.parametrize("name", ["new, threads", "existing, synchronous", "existing, shared"])
 def test_a_folder_that_may_not_be_written_to_is_one_clear_error(
-    name: str, number: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = CASES[name]
     case.begin(tmp_path)
@@ -361,7 +357,7 @@ def test_permissions_that_forbid_writing_are_one_clear_error(name: str, bound_fo
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
 @pytest.mark.parametrize("name", ["existing, synchronous", "existing, shared"])
 def test_a_file_that_may_not_be_written_to_is_one_clear_error(
-    name: str, number: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case, real = CASES[name], os.open
     case.begin(tmp_path)
@@ -417,7 +413,7 @@ def test_what_is_no_hdf5_file_is_one_clear_error(
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
 @pytest.mark.parametrize("name", FEWER)
 def test_a_file_system_without_locks_is_one_clear_error(
-    name: Any, number: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = CASES[name]
     case.begin(tmp_path)
@@ -425,5 +421,5 @@ def test_a_file_system_without_locks_is_one_clear_error(
     def no_lock(_descriptor: Any, _operation: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(locks.fcntl, "flock", no_lock)
+    monkeypatch.setattr("fcntl.flock", no_lock)
     refused(case, tmp_path, "has no file locks", "write to another file system")

@@ -28,7 +28,7 @@ from tests.support.power.power_writes import (
 from tests.support.power.simulated_disk import disks_after
 
 
-def noise(seed: int, rows: Any, columns: int = 64) -> Any:
+def noise(seed: int, rows: int, columns: int = 64) -> Any:
     """Chunks of it are longer than a sector, and do not get shorter by compression."""
     return np.random.default_rng(seed).integers(0, 1 << 30, (rows, columns)).astype("i4")
 
@@ -75,7 +75,7 @@ LARGE = {
 }
 
 
-def no_disk_is_broken(case: Any, most: Any, limit: Any, seed: int = 1, moments: Any = None) -> None:
+def no_disk_is_broken(case: Case, most: int, limit: int, seed: int = 1, moments: int | None = None) -> None:
     random = Random(seed)
     recorder = recorded(case)
     prefixes = moments and set(some_of(range(len(recorder.events) + 1), moments, random))
@@ -86,25 +86,25 @@ def no_disk_is_broken(case: Any, most: Any, limit: Any, seed: int = 1, moments: 
 
 
 @pytest.mark.parametrize("name", ["new", "existing"])
-def test_whatever_a_power_failure_leaves_of_a_write_recovers(name: Any) -> None:
+def test_whatever_a_power_failure_leaves_of_a_write_recovers(name: str) -> None:
     no_disk_is_broken(CASES[name], most=2, limit=30)
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", [*CASES, *MORE_CASES])
-def test_whatever_a_power_failure_leaves_of_a_write_recovers_searched_longer(name: Any) -> None:
+def test_whatever_a_power_failure_leaves_of_a_write_recovers_searched_longer(name: str) -> None:
     no_disk_is_broken((CASES | MORE_CASES)[name], most=64, limit=60 * TIMES, seed=SEED, moments=25 * TIMES)
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", LARGE)
-def test_whatever_a_power_failure_leaves_of_a_large_write_recovers(name: Any) -> None:
+def test_whatever_a_power_failure_leaves_of_a_large_write_recovers(name: str) -> None:
     no_disk_is_broken(LARGE[name], most=3, limit=60 * TIMES, seed=SEED, moments=25 * TIMES)
 
 
 def unsynced(recorder: Any, paths: Any) -> None:
     """Take every sync of some files and folders out of what was recorded."""
-    numbers = {}
+    numbers: dict[str, int | None] = {}
     for event in recorder.events:
         if event[0] in ("mkdir", "create"):
             numbers.setdefault(event[2], event[3])
@@ -127,7 +127,7 @@ def unsynced(recorder: Any, paths: Any) -> None:
         ),
     ],
 )
-def test_without_one_of_the_syncs_a_disk_is_broken(name: str, what: Any) -> None:
+def test_without_one_of_the_syncs_a_disk_is_broken(name: str, what: str) -> None:
     case = CASES[name]
     recorder = recorded(case)
     unsynced(recorder, [what])
@@ -138,13 +138,22 @@ def test_without_one_of_the_syncs_a_disk_is_broken(name: str, what: Any) -> None
     assert broken(case, recorder, dict(found), most=1)
 
 
-def second_call(how: Any) -> Callable[..., Any]:
+def second_call(how: str) -> Callable[..., Any]:
     """Return what is done about a write that was cut off, in a folder."""
-    calls = {"recover": dask_chunkio.recover, "discard": dask_chunkio.discard}
+    calls: dict[str, Callable[[str], object]] = {"recover": dask_chunkio.recover, "discard": dask_chunkio.discard}
     return lambda root: calls[how](os.path.join(root, FILE))
 
 
-def cut_off_twice(name: Any, how: Any, *, died: Any, most: Any, cuts: Any, upto: Any = None, limit: Any = None) -> None:
+def cut_off_twice(
+    name: str,
+    how: str,
+    *,
+    died: bool,
+    most: int,
+    cuts: Callable[..., Any],
+    upto: int | None = None,
+    limit: int | None = None,
+) -> None:
     """A write is cut off, `how` brings it into order, and the power fails while it does.
 
     The first cut is the end of the process, which leaves what it wrote in the system's memory, or of the power.
@@ -181,7 +190,7 @@ def cut_off_twice(name: Any, how: Any, *, died: Any, most: Any, cuts: Any, upto:
     assert checked
 
 
-def broken_old(case: Any, found: Any) -> list[Any]:
+def broken_old(case: Case, found: dict[Any, Any]) -> list[str]:
     old = case.old()
     with without_pauses():
         for disk, count, what in found.values():
@@ -195,7 +204,7 @@ def broken_old(case: Any, found: Any) -> list[Any]:
 HOWS = ("resume", "recover", "discard")
 
 
-def third_turn(after: Any) -> Any:
+def third_turn(after: int) -> Any:
     """Return where the third transaction has written its log, or so many events later."""
 
     def cuts(events: Any) -> list[Any]:
@@ -210,7 +219,7 @@ def third_turn(after: Any) -> Any:
 
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("after", [pytest.param(0, marks=pytest.mark.heavy), 4])
-def test_the_power_may_fail_while_a_write_whose_process_died_is_brought_into_order(how: Any, after: int) -> None:
+def test_the_power_may_fail_while_a_write_whose_process_died_is_brought_into_order(how: str, after: int) -> None:
     cut_off_twice("existing", how, died=True, most=3, cuts=third_turn(after), upto=12)
 
 
@@ -223,16 +232,16 @@ def entered(events: Any) -> Any:
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_records_that_a_process_left_in_memory_reach_the_disk_before_their_log_is_emptied(how: Any) -> None:
+def test_records_that_a_process_left_in_memory_reach_the_disk_before_their_log_is_emptied(how: str) -> None:
     cut_off_twice("existing", how, died=True, most=3, cuts=entered, upto=12)
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_the_power_may_fail_again_while_a_write_is_brought_into_order(how: Any) -> None:
+def test_the_power_may_fail_again_while_a_write_is_brought_into_order(how: str) -> None:
     cut_off_twice("existing", how, died=False, most=3, cuts=third_turn(4), upto=12)
 
 
-def anywhere(count: Any) -> Callable[..., Any]:
+def anywhere(count: int) -> Callable[..., Any]:
     return lambda events: some_of(range(5, len(events)), count, Random(SEED))
 
 
@@ -241,7 +250,7 @@ def anywhere(count: Any) -> Callable[..., Any]:
 @pytest.mark.parametrize("died", [True, False])
 @pytest.mark.parametrize("how", HOWS)
 def test_the_power_may_fail_while_a_write_is_brought_into_order_searched_longer(
-    name: str, how: Any, died: bool
+    name: str, how: str, died: bool
 ) -> None:
     cut_off_twice(name, how, died=died, most=1, cuts=anywhere(4 * TIMES), limit=10 * TIMES)
 

@@ -1,11 +1,11 @@
 """Writes through dask-jobqueue on a real Slurm."""
 
-import concurrent.futures
 import contextlib
 import os
 import shlex
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tests.support.processes import environment, python, wait_until
 from tests.support.slurm import daemons
 from tests.support.slurm.batch_write import BUFFERS, LAYOUT, source
 from tests.support.slurm.daemons import call
+from tests.support.unfinished import unfinished
 
 jobqueue = pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
 pytestmark = [
@@ -36,7 +37,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def cluster_of(folder: Any, *extra: Any) -> Iterator[tuple[Any, ...]]:
+def cluster_of(folder: Path, *extra: Any) -> Iterator[tuple[Any, ...]]:
     with (
         jobqueue.SLURMCluster(
             cores=1,
@@ -57,16 +58,18 @@ def cluster_of(folder: Any, *extra: Any) -> Iterator[tuple[Any, ...]]:
 
 
 @pytest.fixture
-def pool() -> Iterator[Any]:
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as pool:
         yield pool
 
 
-def written(pool: Any, folder: Any, client: Any, free: Any) -> Any:
-    return pool.submit(dcio.to_hdf5, folder / "out.h5", "/x", source(folder, free), scheduler=client, **LAYOUT)
+def written(pool: ThreadPoolExecutor, folder: Path, client: Any, free: Any) -> Any:
+    keywords: dict[str, Any] = {**LAYOUT, "scheduler": client}
+    gated = source(folder, free)
+    return pool.submit(lambda: dcio.to_hdf5(folder / "out.h5", "/x", gated, **keywords))
 
 
-def check(folder: Any, lost: int = 0) -> None:
+def check(folder: Path, lost: int = 0) -> None:
     with h5py.File(folder / "out.h5") as file:
         np.testing.assert_array_equal(file["x"][...], data(BUFFERS), strict=True)
     assert not (folder / "out.h5.writing").exists()
@@ -78,7 +81,7 @@ def jobs() -> Any:
     return call("squeue", "-h", "-t", "RUNNING", "-o", "%i").split()
 
 
-def test_a_write(tmp_path: Path, pool: Any) -> None:
+def test_a_write(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     with cluster_of(tmp_path) as (cluster, client):
         cluster.scale(jobs=2)
         client.wait_for_workers(2, timeout=60)
@@ -91,7 +94,7 @@ def test_a_write(tmp_path: Path, pool: Any) -> None:
     assert os.getpid() not in readers(tmp_path)
 
 
-def test_a_job_is_cancelled_in_the_middle(tmp_path: Path, pool: Any) -> None:
+def test_a_job_is_cancelled_in_the_middle(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     with cluster_of(tmp_path) as (cluster, client):
         cluster.scale(jobs=2)
         client.wait_for_workers(2, timeout=60)
@@ -104,7 +107,7 @@ def test_a_job_is_cancelled_in_the_middle(tmp_path: Path, pool: Any) -> None:
     check(tmp_path, lost=1)
 
 
-def test_workers_reach_the_end_of_their_lifetime(tmp_path: Path, pool: Any) -> None:
+def test_workers_reach_the_end_of_their_lifetime(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     with cluster_of(tmp_path, "--lifetime", "6s", "--lifetime-stagger", "1s") as (cluster, client):
         cluster.adapt(minimum_jobs=2, maximum_jobs=2, interval="500ms")
         client.wait_for_workers(2, timeout=60)
@@ -115,7 +118,7 @@ def test_workers_reach_the_end_of_their_lifetime(tmp_path: Path, pool: Any) -> N
     check(tmp_path, lost=2 * len(readers(tmp_path)))
 
 
-def test_an_adaptive_cluster_grows_from_one_job_to_three(tmp_path: Path, pool: Any) -> None:
+def test_an_adaptive_cluster_grows_from_one_job_to_three(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     with cluster_of(tmp_path) as (cluster, client):
         cluster.adapt(minimum_jobs=1, maximum_jobs=3, interval="500ms", target_duration="1s")
         client.wait_for_workers(1, timeout=60)
@@ -135,7 +138,7 @@ def test_a_batch_job_that_is_requeued_goes_on(tmp_path: Path) -> None:
     job = call("sbatch", "--parsable", "--requeue", "-n1", "-c2", path, "-o", str(tmp_path / "log"), str(script))
     assert job.isdecimal()
     wait_until(lambda: len(reads(tmp_path)) >= 14, "the job waits at the gate", tmp_path / "log")
-    committed = dcio.status(tmp_path / "out.h5").datasets[0].committed
+    committed = unfinished(tmp_path / "out.h5").datasets[0].committed
     assert committed > 0
     call("scontrol", "requeue", job)
     wait_until((tmp_path / "out.h5").exists, "the requeued job has finished the write", tmp_path / "log")

@@ -66,9 +66,10 @@ def test_anything_else_is_refused_with_its_type_and_what_to_give(value: Any) -> 
 def test_modes_of_reading() -> None:
     for mode in (None, "concurrent", "serial", "ordered"):
         check_read_mode(mode, "/x")
-    for mode in ("Serial", "", 1, "parallel"):
+    wrong: Any
+    for wrong in ("Serial", "", 1, "parallel"):
         with pytest.raises(ArgumentError, match=r"^/x: read=.* is not one of 'concurrent', 'serial', 'ordered'"):
-            check_read_mode(mode, "/x")
+            check_read_mode(wrong, "/x")
 
 
 def test_a_dask_array_of_unknown_length() -> None:

@@ -2,15 +2,16 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cloudpickle
 import h5py
 import numpy as np
 import pytest
 import zarr
+from numpy.typing import DTypeLike
 
 from dask_chunkio.errors import ArgumentTypeError, PicklingError
 from dask_chunkio.sources.array import ArraySource, is_array_like
@@ -35,19 +36,22 @@ while True:
 
 
 @pytest.fixture(scope="module")
-def reader() -> Iterator[Any]:
+def reader() -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-c", READER]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         yield process
+        assert process.stdin is not None
         process.stdin.close()
         assert process.wait() == 0
 
 
 @pytest.fixture
-def in_another_process(reader: Any) -> Any:
+def in_another_process(reader: subprocess.Popen[bytes]) -> Callable[[Any], Any]:
     """Read by a process that knows nothing but the pickles."""
 
     def read(sources: Any) -> Any:
+        assert reader.stdin is not None
+        assert reader.stdout is not None
         pickle.dump((sources, SELECTION), reader.stdin)
         reader.stdin.flush()
         return pickle.load(reader.stdout)
@@ -56,17 +60,17 @@ def in_another_process(reader: Any) -> Any:
 
 
 @pytest.fixture
-def raw(tmp_path: Path) -> Any:
+def raw(tmp_path: Path) -> Path:
     path = tmp_path / "raw.bin"
     path.write_bytes(b"header.." + DATA.tobytes())
     return path
 
 
-def mapped(path: Any, mode: str = "r", dtype: str = "<i4", shape: Any = SHAPE) -> Any:
-    return np.memmap(path, dtype, mode, 8, shape)
+def mapped(path: str | Path, mode: Literal["r", "r+", "c"] = "r", dtype: DTypeLike = "<i4") -> np.memmap[Any, Any]:
+    return np.memmap(path, dtype, mode, 8, SHAPE)
 
 
-def test_memory_maps_travel_by_name(raw: Any, in_another_process: Any) -> None:
+def test_memory_maps_travel_by_name(raw: Path, in_another_process: Callable[[Any], Any]) -> None:
     whole = mapped(raw)
     views = {
         "whole": whole,
@@ -89,7 +93,7 @@ def test_memory_maps_travel_by_name(raw: Any, in_another_process: Any) -> None:
         np.testing.assert_array_equal(found, view[SELECTION], err_msg=name)
 
 
-def test_what_was_written_through_the_map_is_seen(raw: Any, in_another_process: Any) -> None:
+def test_what_was_written_through_the_map_is_seen(raw: Path, in_another_process: Callable[[Any], Any]) -> None:
     whole = mapped(raw, "r+")
     whole[12, 5] = -1
     (found,) = in_another_process([ArraySource(whole)])
@@ -97,7 +101,7 @@ def test_what_was_written_through_the_map_is_seen(raw: Any, in_another_process: 
 
 
 def test_a_map_by_a_relative_name_is_found_from_elsewhere(
-    raw: Any, monkeypatch: pytest.MonkeyPatch, in_another_process: Any
+    raw: Path, monkeypatch: pytest.MonkeyPatch, in_another_process: Callable[[Any], Any]
 ) -> None:
     monkeypatch.chdir(raw.parent)
     source = ArraySource(mapped(raw.name))
@@ -106,7 +110,7 @@ def test_a_map_by_a_relative_name_is_found_from_elsewhere(
     np.testing.assert_array_equal(found, DATA[SELECTION])
 
 
-def test_what_a_file_does_not_show_travels_as_its_elements(raw: Any, in_another_process: Any) -> None:
+def test_what_a_file_does_not_show_travels_as_its_elements(raw: Path, in_another_process: Callable[[Any], Any]) -> None:
     private = mapped(raw, "c")
     private[10:20] = 7
     copy = mapped(raw).copy()
@@ -121,7 +125,7 @@ def test_what_a_file_does_not_show_travels_as_its_elements(raw: Any, in_another_
             assert len(pickle.dumps(part)) < SMALL + array[SELECTION].nbytes
 
 
-def test_the_mask_over_a_memory_map_is_not_lost(raw: Any, in_another_process: Any) -> None:
+def test_the_mask_over_a_memory_map_is_not_lost(raw: Path, in_another_process: Callable[[Any], Any]) -> None:
     """The elements under it are not what its owner means."""
     masked = np.ma.masked_array(mapped(raw), mask=DATA % 2 == 0)
     source = ArraySource(masked)
@@ -131,7 +135,9 @@ def test_the_mask_over_a_memory_map_is_not_lost(raw: Any, in_another_process: An
 
 def test_parts_of_memory_are_views_here() -> None:
     source = ArraySource(DATA)
-    assert np.shares_memory(source.part(SELECTION).read(SELECTION), DATA)
+    part = source.part(SELECTION)
+    assert part is not None
+    assert np.shares_memory(part.read(SELECTION), DATA)
     assert np.shares_memory(source.read(SELECTION), DATA)
 
 
@@ -153,13 +159,14 @@ def test_parts_of_memory_keep_their_shape_whatever_it_is(shape: tuple[Any, ...],
     data = np.ndarray(shape, dtype, np.random.default_rng(1).bytes(200))
     selection = tuple(slice(0, length) for length in shape)
     part = ArraySource(data).part(selection)
+    assert part is not None
     for back in (part, pickle.loads(pickle.dumps(part))):
         found = back.read(selection)
         assert (found.shape, found.dtype) == (shape, dtype)
         assert found.tobytes() == data.tobytes()
 
 
-def test_hdf5_datasets_travel_by_name(tmp_path: Path, in_another_process: Any) -> None:
+def test_hdf5_datasets_travel_by_name(tmp_path: Path, in_another_process: Callable[[Any], Any]) -> None:
     path = tmp_path / "in.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("group/x", data=DATA, chunks=(50, 50), compression="gzip")
@@ -199,7 +206,7 @@ def test_a_dataset_without_a_place_in_a_named_file_cannot_be_read_elsewhere(tmp_
                 pickle.dumps(source)
 
 
-def test_zarr_arrays_travel_by_name(tmp_path: Path, in_another_process: Any) -> None:
+def test_zarr_arrays_travel_by_name(tmp_path: Path, in_another_process: Callable[[Any], Any]) -> None:
     array = zarr.create_array(tmp_path / "in.zarr", shape=SHAPE, dtype="<i4", chunks=(100, 100))
     array[...] = DATA
     source = ArraySource(array)
@@ -215,6 +222,7 @@ class Foreign:
 
     shape = np.int64(3), 4
     dtype = "i2"
+    chunks: Any
 
     def __getitem__(self, selection: Any) -> Any:
         return np.zeros(self.shape, "i2")[selection].tolist()
@@ -227,7 +235,7 @@ def test_an_unknown_array_is_read_one_at_a_time() -> None:
     assert source.file_name is None
 
 
-def test_known_arrays_are_read_concurrently(raw: Any, tmp_path: Path) -> None:
+def test_known_arrays_are_read_concurrently(raw: Path, tmp_path: Path) -> None:
     array = zarr.create_array(tmp_path / "in.zarr", shape=(3,), dtype="i2")
     with h5py.File("name", "w", driver="core", backing_store=False) as file:
         for known in (DATA, mapped(raw), file.create_dataset("x", data=DATA), array):

@@ -1,5 +1,6 @@
 """Whatever comes out of a source that is not what a buffer has to be."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,18 +8,19 @@ import dask.array as da
 import h5py
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import CastError, SourceError
-from dask_chunkio.sources.base import check_buffer, read_checked
+from dask_chunkio.sources.base import ReadMode, check_buffer, read_checked
 from tests.support.iterators import Describing, numbers
 
 I2, F4 = np.dtype("i2"), np.dtype("f4")
 WHERE = r"^/x, buffer 1, selection \[3:6, 0:6\]: "
-SHAPES = {"buffer_shape": (3, 6), "chunk_shape": (3, 2)}
+SHAPES: dict[str, Any] = {"buffer_shape": (3, 6), "chunk_shape": (3, 2)}
 
 
-def second(wrong: Any) -> Any:
+def second(wrong: Callable[[Any], Any]) -> Any:
     """An iterator whose second buffer is `wrong` of what is right."""
 
     def data(selection: Any) -> Any:
@@ -28,7 +30,7 @@ def second(wrong: Any) -> Any:
     return Describing(data=data, **SHAPES)
 
 
-def raising(error: Any) -> Any:
+def raising(error: Exception) -> Callable[[Any], None]:
     def wrong(_: Any) -> None:
         raise error
 
@@ -63,7 +65,7 @@ WRONG = {
 @pytest.mark.parametrize(("wrong", "error", "message"), WRONG.values(), ids=WRONG)
 @pytest.mark.parametrize("read", ["concurrent", "serial", "ordered"])
 def test_what_is_wrong_is_named_with_dataset_buffer_and_selection(
-    target: Path, wrong: Any, error: Any, message: Any, read: str
+    target: Path, wrong: Callable[[Any], Any], error: type[Exception], message: str, read: ReadMode
 ) -> None:
     with pytest.raises(error, match=WHERE + ".*" + message):
         dcio.to_hdf5(target, "/x", second(wrong), read=read, scheduler="synchronous")
@@ -71,7 +73,9 @@ def test_what_is_wrong_is_named_with_dataset_buffer_and_selection(
 
 
 @pytest.mark.parametrize(("wrong", "error", "message"), [WRONG["a row"], WRONG["floats"]], ids=["a row", "floats"])
-def test_it_comes_whole_out_of_a_process(target: Path, wrong: Any, error: Any, message: Any) -> None:
+def test_it_comes_whole_out_of_a_process(
+    target: Path, wrong: Callable[[Any], Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=WHERE + ".*" + message):
         dcio.to_hdf5(target, "/x", second(wrong), scheduler="processes")
 
@@ -90,7 +94,7 @@ RIGHT = {
 
 @pytest.mark.parametrize("other", RIGHT.values(), ids=RIGHT)
 @pytest.mark.parametrize("read", ["concurrent", "ordered"])
-def test_what_means_the_same_is_written(target: Path, other: Any, read: str) -> None:
+def test_what_means_the_same_is_written(target: Path, other: Callable[[Any], Any], read: ReadMode) -> None:
     dcio.to_hdf5(target, "/x", second(other), read=read, scheduler="synchronous")
     with h5py.File(target) as file:
         np.testing.assert_array_equal(file["x"][...], numbers(), strict=True)
@@ -104,7 +108,9 @@ def test_what_means_the_same_is_written(target: Path, other: Any, read: str) -> 
         (masked, SourceError, "masked"),
     ],
 )
-def test_blocks_of_a_dask_array_are_checked_too(target: Path, block: Any, error: Any, message: str) -> None:
+def test_blocks_of_a_dask_array_are_checked_too(
+    target: Path, block: Callable[[Any], Any], error: type[Exception], message: str
+) -> None:
     array = da.from_array(numbers(), chunks=(3, 6)).map_blocks(
         lambda data, block_info=None: block(data) if block_info[0]["chunk-location"] == (1, 0) else data,
         dtype="i2",
@@ -121,7 +127,7 @@ def test_masked_arrays_given_whole(target: Path) -> None:
 
 def test_a_source_error_of_the_users_own_is_left_as_it_is() -> None:
     class Reader:
-        def read(self, _: Any) -> None:
+        def read(self, selection: object) -> NDArray[Any]:  # noqa: ARG002
             raise SourceError("mine")
 
     with pytest.raises(SourceError, match=r"^mine$"):

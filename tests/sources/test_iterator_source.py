@@ -9,7 +9,7 @@ from dask_chunkio.sources.iterator import IteratorSource, is_iterator
 from tests.support.iterators import Describing, FromArray, numbers, quarters
 
 
-class Theirs(HdmfIterator):
+class Theirs(HdmfIterator):  # type: ignore[misc]
     def __init__(self, array: Any, **keywords: Any) -> None:
         self.array = array
         super().__init__(**keywords)

@@ -11,9 +11,11 @@ import h5py
 import numpy as np
 import pytest
 from hdmf.data_utils import GenericDataChunkIterator as HdmfIterator
+from numpy.typing import NDArray
 
 import dask_chunkio as dcio
 from dask_chunkio.execution import tasks
+from dask_chunkio.filters.chunking import cut_chunk
 from tests.support.iterators import FromArray, numbers
 
 SHAPE = 16, 6
@@ -29,7 +31,7 @@ def two_threads() -> Iterator[None]:
         yield
 
 
-def written(target: Any, source: Any, **keywords: Any) -> Any:
+def written(target: Path, source: Any, **keywords: Any) -> Any:
     dcio.to_hdf5(target, "/x", source, chunks=(2, 3), buffer_shape=(2, 6), **keywords)
     with h5py.File(target) as file:
         return file["x"][...]
@@ -37,6 +39,8 @@ def written(target: Any, source: Any, **keywords: Any) -> Any:
 
 class SharedPosition:
     """Seeks, and then reads from wherever it stands: a second caller in between moves it."""
+
+    array: NDArray[Any]
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         self.meeting = threading.Barrier(2, timeout=NEVER)
@@ -53,8 +57,11 @@ class SharedPosition:
 class Frames:
     """Returns the next frame, whatever is asked for; the first caller is overtaken if another is let in."""
 
+    array: NDArray[Any]
+
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        self.overtaken, self.frame, self.threads = threading.Event(), 0, set()
+        self.overtaken, self.frame = threading.Event(), 0
+        self.threads: set[int] = set()
         super().__init__(*arguments, **keywords)
 
     def _get_data(self, selection: Any) -> Any:
@@ -67,7 +74,7 @@ class Frames:
         return self.array[frame : frame + rows]
 
 
-class Theirs(HdmfIterator):
+class Theirs(HdmfIterator):  # type: ignore[misc]
     def __init__(self, array: Any, **keywords: Any) -> None:
         self.array = array
         super().__init__(**keywords)
@@ -150,7 +157,7 @@ def test_one_array_that_is_filled_anew_for_each_call(
     state = threading.Condition()
     calls = []
 
-    class OneArray(base):
+    class OneArray(base):  # type: ignore[misc]
         def _get_data(self, selection: Any) -> Any:
             with state:
                 self.memory[...] = self.array[selection]
@@ -160,7 +167,7 @@ def test_one_array_that_is_filled_anew_for_each_call(
 
     source = OneArray(DATA, **SHAPES)
     source.memory = np.empty((2, 6), "i2")
-    cut_chunk, threads = tasks.cut_chunk, []
+    threads = []
 
     def late_cut_chunk(data: Any, buffer: Any, chunk: Any, form: Any) -> Any:
         with state:
@@ -186,7 +193,7 @@ def test_serial_holds_across_processes(target: Path) -> None:
 class Tape(dcio.GenericDataChunkIterator):
     """Finds out whether somebody else is reading."""
 
-    def __init__(self, path: Any, **keywords: Any) -> None:
+    def __init__(self, path: str, **keywords: Any) -> None:
         self.path = path
         super().__init__(**keywords)
 

@@ -22,13 +22,13 @@ def stream(data: Any = DATA, **keywords: Any) -> Any:
     return DataChunkIterator(**{"data": data, "maxshape": DATA.shape, "dtype": DATA.dtype, **keywords})
 
 
-def whole_rows(start: Any, stop: Any) -> tuple[Any, ...]:
+def whole_rows(start: int, stop: int) -> tuple[slice, slice]:
     return slice(start, stop), slice(0, 4)
 
 
 @given(st.integers(1, 13), st.lists(st.integers(1, 10), max_size=6))
 @settings(deadline=None)
-def test_rows_come_in_order_whatever_the_pieces(piece: Any, cuts: Any) -> None:
+def test_rows_come_in_order_whatever_the_pieces(piece: int, cuts: list[int]) -> None:
     source = StreamSource(stream(buffer_size=piece))
     borders = sorted({0, 11, *cuts})
     for start, stop in itertools.pairwise(borders):
@@ -63,7 +63,7 @@ def pieces(data: Any = DATA, rows: int = 2) -> Iterator[Any]:
 
 @given(st.integers(1, 13), st.lists(st.integers(1, 10), max_size=6))
 @settings(deadline=None)
-def test_a_generator_says_what_it_is_by_its_first_datachunk(rows: Any, cuts: Any) -> None:
+def test_a_generator_says_what_it_is_by_its_first_datachunk(rows: int, cuts: list[int]) -> None:
     source = StreamSource(pieces(rows=rows))
     assert (source.open_ended, source.shape[1:], source.dtype) == (True, (4,), DATA.dtype)
     borders = sorted({0, 11, *cuts})
@@ -79,8 +79,9 @@ def test_what_a_stream_says_of_itself_counts() -> None:
 
 
 def test_a_generator_without_a_datachunk() -> None:
+    nothing: tuple[Any, ...] = ()
     with pytest.raises(ArgumentError, match="generator ended before its first DataChunk, so that its shape and dtype"):
-        StreamSource(iter(x for x in ()))
+        StreamSource(iter(x for x in nothing))
 
 
 @pytest.mark.parametrize("item", [1, "rows", np.zeros(3), None])
@@ -119,6 +120,13 @@ class Given:
         return None
 
 
+class Recommending(Given):
+    """Says which chunks it would have."""
+
+    def recommended_chunk_shape(self) -> Any:
+        return np.int64(2), 9
+
+
 def row(*selection: Any, shape: tuple[int, ...] = (1, 3)) -> Any:
     return DataChunk(np.ones(shape, "i2"), selection if len(selection) > 1 else selection[0])
 
@@ -144,9 +152,7 @@ def test_all_ways_to_say_the_next_rows() -> None:
 
 def test_no_recommendation_is_no_hint() -> None:
     assert StreamSource(Given()).shapes.chunk is None
-    recommending = Given()
-    recommending.recommended_chunk_shape = lambda: (np.int64(2), 9)
-    assert StreamSource(recommending).shapes.chunk == (2, 3)
+    assert StreamSource(Recommending()).shapes.chunk == (2, 3)
 
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads"])

@@ -22,7 +22,7 @@ DATA = np.arange(500 * 30, dtype="i4").reshape(500, 30)
 
 
 def over(base: Any) -> Any:
-    class Iterator(base):
+    class Iterator(base):  # type: ignore[misc]
         def _get_data(self, selection: Any) -> Any:
             return DATA[selection]
 
@@ -35,7 +35,7 @@ def over(base: Any) -> Any:
     return Iterator(chunk_shape=(50, 10))
 
 
-def stored(target: Any, source: Any, **keywords: Any) -> dict[str, Any]:
+def stored(target: Path, source: Any, **keywords: Any) -> dict[str, Any]:
     dcio.to_hdf5(target, "/x", source, scheduler="synchronous", **keywords)
     with h5py.File(target) as file:
         found = file["x"]
@@ -152,7 +152,7 @@ def test_a_link_is_refused(target: Path, hdf5_dataset: Any) -> None:
         dcio.to_hdf5(target, "/x", H5DataIO(hdf5_dataset, link_data=True))
 
 
-class ZarrDataIO(DataIO):
+class ZarrDataIO(DataIO):  # type: ignore[misc]
     """As hdmf_zarr has it."""
 
     __module__ = "hdmf_zarr.utils"
@@ -161,7 +161,7 @@ class ZarrDataIO(DataIO):
         return {"chunks": None, "compressor": "blosc", "link_data": False}
 
 
-class Newer(H5DataIO):
+class Newer(H5DataIO):  # type: ignore[misc]
     """A version of hdmf with more to say."""
 
     def get_io_params(self) -> dict[Any, Any]:

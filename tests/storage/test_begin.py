@@ -4,14 +4,15 @@ import itertools
 import json
 import os
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import dask
 import dask.array as da
 import h5py
 import numpy as np
 import pytest
+from dask.base import compute
 from distributed import Client
 
 import dask_chunkio as dcio
@@ -28,25 +29,25 @@ from dask_chunkio.storage.filesystem.side_folder import Folder
 from tests.support.processes import run_python
 
 X = np.arange(96, dtype="i4").reshape(12, 8)
-NEW = {"chunks": (4, 8), "compression": "gzip"}
+NEW: dict[str, Any] = {"chunks": (4, 8), "compression": "gzip"}
 
 
-def write(path: Any, data: Any = X, name: str = "/x", **keywords: Any) -> Any:
+def write(path: Path, data: Any = X, name: str = "/x", **keywords: Any) -> Any:
     return dcio.to_hdf5(path, name, data, **{"scheduler": "synchronous", **keywords})
 
 
-def read(path: Any, name: str = "x") -> Any:
+def read(path: Path, name: str = "x") -> Any:
     with h5py.File(path) as file:
         return file[name][...]
 
 
-def tokens(path: Any, name: str = "x") -> Any:
+def tokens(path: Path, name: str = "x") -> Any:
     with h5py.File(path) as file:
         return json.loads(file[name].attrs.get("dask_chunkio_tokens", "[]"))
 
 
 @pytest.fixture(params=["new", "existing"])
-def place(request: pytest.FixtureRequest, target: Path) -> Any:
+def place(request: pytest.FixtureRequest, target: Path) -> Path:
     if request.param == "existing":
         with h5py.File(target, "w") as file:
             file["old"] = [1, 2]
@@ -54,10 +55,10 @@ def place(request: pytest.FixtureRequest, target: Path) -> Any:
 
 
 @pytest.fixture
-def untouched(monkeypatch: pytest.MonkeyPatch) -> Any:
+def untouched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Make sure that a call changes nothing on the disk, not even for a moment."""
 
-    def check(path: Any, call: Any) -> Any:
+    def check(path: Path, call: Callable[[], Any]) -> Any:
         before = path.read_bytes(), path.stat().st_mtime_ns, path.parent.stat().st_mtime_ns
         with monkeypatch.context() as patch:
             for name in ("mkdir", "pwrite", "ftruncate", "rename", "link", "unlink", "rmdir"):
@@ -73,7 +74,7 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_same_call_once_more_says_that_all_is_there_and_touches_nothing(
-    place: Any, untouched: Any, caplog: pytest.LogCaptureFixture
+    place: Path, untouched: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     first = write(place, resume=True, **NEW)
     assert not first.already_complete
@@ -102,7 +103,9 @@ def test_the_same_call_once_more_says_that_all_is_there_and_touches_nothing(
         ({"maxshape": (None, 8)}, r"its maxshape is \(12, 8\), and would be \(None, 8\)"),
     ],
 )
-def test_a_dataset_that_differs_is_an_error(place: Any, untouched: Any, keywords: dict[str, Any], words: str) -> None:
+def test_a_dataset_that_differs_is_an_error(
+    place: Path, untouched: Callable[..., Any], keywords: dict[str, Any], words: str
+) -> None:
     write(place, **NEW)
 
     def again() -> None:
@@ -127,7 +130,7 @@ def test_a_dataset_that_differs_is_an_error(place: Any, untouched: Any, keywords
         ),
     ],
 )
-def test_a_type_that_only_h5py_tells_from_another_differs(place: Any, first: Any, second: Any, words: str) -> None:
+def test_a_type_that_only_h5py_tells_from_another_differs(place: Path, first: Any, second: Any, words: str) -> None:
     def data(dtype: Any) -> Any:
         made = np.zeros(4, dtype)
         if h5py.check_vlen_dtype(dtype) not in (None, str, bytes):
@@ -144,13 +147,13 @@ def test_a_type_that_only_h5py_tells_from_another_differs(place: Any, first: Any
         write(place, data=data(second), dtype=second, chunks=(2,), resume=True)
 
 
-def test_without_resume_what_is_there_is_an_error(place: Any) -> None:
+def test_without_resume_what_is_there_is_an_error(place: Path) -> None:
     write(place)
     with pytest.raises(TargetExistsError, match="already has /x; pass overwrite=True"):
         write(place)
 
 
-def test_some_that_are_there_are_an_error(place: Any) -> None:
+def test_some_that_are_there_are_an_error(place: Path) -> None:
     write(place)
     with pytest.raises(TargetExistsError, match="already has /x"):
         dcio.to_hdf5(place, {"/x": X, "/y": X}, resume=True, scheduler="synchronous")
@@ -175,16 +178,16 @@ def test_a_file_that_may_only_be_read_is_complete(target: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("scheduler", ["processes", "cluster"])
 def test_where_the_workers_are(target: Path, process_client: Client, scheduler: str) -> None:
-    scheduler = process_client if scheduler == "cluster" else scheduler
-    assert not write(target, scheduler=scheduler, resume=True, token="a").already_complete
-    assert write(target, scheduler=scheduler, resume=True, token="a").already_complete
+    runner = process_client if scheduler == "cluster" else scheduler
+    assert not write(target, scheduler=runner, resume=True, token="a").already_complete
+    assert write(target, scheduler=runner, resume=True, token="a").already_complete
 
 
 # Tokens
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_token_is_applied_once(place: Any, untouched: Any, resume: bool) -> None:
+def test_a_token_is_applied_once(place: Path, untouched: Callable[..., Any], resume: bool) -> None:
     def append(token: Any, data: Any = X) -> Any:
         return write(place, data, append=True, token=token, resume=resume)
 
@@ -204,7 +207,7 @@ def test_a_token_is_applied_once(place: Any, untouched: Any, resume: bool) -> No
     assert write(place, overwrite=True, token="d", resume=resume).already_complete
 
 
-def test_without_a_token_regions_and_overwrites_are_written_again(place: Any) -> None:
+def test_without_a_token_regions_and_overwrites_are_written_again(place: Path) -> None:
     write(place)
     for keywords in ({"region": ...}, {"overwrite": True}):
         for factor in (2, 3):
@@ -212,7 +215,7 @@ def test_without_a_token_regions_and_overwrites_are_written_again(place: Any) ->
             np.testing.assert_array_equal(read(place), factor * X)
 
 
-def test_an_append_that_is_resumed_needs_a_token(place: Any, untouched: Any) -> None:
+def test_an_append_that_is_resumed_needs_a_token(place: Path, untouched: Callable[..., Any]) -> None:
     write(place, maxshape=(None, 8))
 
     def call() -> None:
@@ -222,7 +225,7 @@ def test_an_append_that_is_resumed_needs_a_token(place: Any, untouched: Any) -> 
     untouched(place, call)
 
 
-def test_tokens_in_some_datasets_of_a_call_name_both(place: Any) -> None:
+def test_tokens_in_some_datasets_of_a_call_name_both(place: Path) -> None:
     write(place, token="a")
     write(place, name="/y")
     with pytest.raises(TargetExistsError, match=r"the token 'a' is applied to /x of .*, but not to /y"):
@@ -255,7 +258,7 @@ def test_an_attribute_of_that_name_that_is_not_ours(target: Path) -> None:
             write(target, append=True, token="a")
 
 
-def test_a_delayed_with_a_token_may_be_computed_again(place: Any) -> None:
+def test_a_delayed_with_a_token_may_be_computed_again(place: Path) -> None:
     delayed = write(place, append=True, token="a", compute=False)
     assert not delayed.compute(scheduler="synchronous").already_complete
     found = write(place, append=True, token="a", compute=False)
@@ -280,12 +283,12 @@ class Fails:
         return X[selection]
 
 
-def cut_off(path: Any, name: str = "/x", **keywords: Any) -> None:
+def cut_off(path: Path, name: str = "/x", **keywords: Any) -> None:
     with pytest.raises(SourceError, match="not yet"):
         write(path, Fails(), name, **{"buffer_shape": (4, 8), "chunks": (4, 8), **keywords})
 
 
-def test_an_unfinished_write_goes_on_by_its_own_token_only(place: Any) -> None:
+def test_an_unfinished_write_goes_on_by_its_own_token_only(place: Path) -> None:
     cut_off(place, append=True, token="a", chunks=(4, 8))
     for token, words in (("b", "begun with token='a'"), (None, "begun with token='a'")):
         with pytest.raises(ArgumentError, match=words):
@@ -294,7 +297,7 @@ def test_an_unfinished_write_goes_on_by_its_own_token_only(place: Any) -> None:
     assert tokens(place) == ["a"]
 
 
-def test_other_calls_are_complete_while_a_write_is_unfinished(place: Any) -> None:
+def test_other_calls_are_complete_while_a_write_is_unfinished(place: Path) -> None:
     """A script that is run again meets its own first calls first."""
     write(place, maxshape=(None, 8), token="made", **NEW)
     write(place, name="/y", **NEW)
@@ -309,11 +312,17 @@ def test_other_calls_are_complete_while_a_write_is_unfinished(place: Any) -> Non
     np.testing.assert_array_equal(read(place), np.concatenate([X, X]))
 
 
-def test_an_interrupted_overwrite_is_resumed_as_it_was_begun(place: Any) -> None:
+def test_an_interrupted_overwrite_is_resumed_as_it_was_begun(place: Path) -> None:
     write(place)
     cut_off(place, overwrite=True)
     reads = []
-    source = type("Source", (Fails,), {"__getitem__": lambda _, selection: reads.append(selection) or X[selection]})()
+
+    class Source(Fails):
+        def __getitem__(self, selection: Any) -> Any:
+            reads.append(selection)
+            return X[selection]
+
+    source = Source()
     with pytest.raises(ArgumentError, match="begun with overwrite=True"):
         write(place, source, resume=True, chunks=(4, 8))
     assert not reads
@@ -322,7 +331,7 @@ def test_an_interrupted_overwrite_is_resumed_as_it_was_begun(place: Any) -> None
 
 
 @pytest.mark.parametrize("keywords", [{"append": True, "maxshape": (None, 8)}, {}])
-def test_an_empty_folder_of_a_write_that_has_ended_is_removed(place: Any, keywords: dict[str, Any]) -> None:
+def test_an_empty_folder_of_a_write_that_has_ended_is_removed(place: Path, keywords: dict[str, Any]) -> None:
     for _ in range(2):
         write(place, token="a", resume=True, **keywords)
         np.testing.assert_array_equal(read(place), X)
@@ -336,22 +345,26 @@ class Cut(Exception):  # noqa: N818
 
 @pytest.mark.parametrize("kind", ["new", "append", "region", "overwrite"])
 def test_a_token_is_applied_once_wherever_the_removal_of_the_folder_is_cut_off(
-    place: Any, monkeypatch: pytest.MonkeyPatch, kind: str
+    place: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    keywords = {"append": {"append": True}, "region": {"region": np.s_[:12]}, "overwrite": {"overwrite": True}}
+    keywords: dict[str, dict[str, Any]] = {
+        "append": {"append": True},
+        "region": {"region": np.s_[:12]},
+        "overwrite": {"overwrite": True},
+    }
     if kind != "new":
         write(place, maxshape=(None, 8), chunks=(4, 8))
     unlink = Folder._unlink
     for number in itertools.count():
         steps = itertools.count()
 
-        def cut(self: Any, name: Any, number: Any = number, steps: Any = steps) -> None:
+        def cut(self: Folder, name: str, number: int = number, steps: Iterator[int] = steps) -> None:
             if next(steps) == number:
                 raise Cut
             unlink(self, name)
 
         name = f"/x{number}" if kind == "new" else "/x"
-        call = {"name": name, "token": f"{number}", "resume": True, **keywords.get(kind, {})}
+        call: dict[str, Any] = {"name": name, "token": f"{number}", "resume": True, **keywords.get(kind, {})}
         with monkeypatch.context() as patch:
             patch.setattr(Folder, "_unlink", cut)
             try:
@@ -370,7 +383,7 @@ def test_a_token_is_applied_once_wherever_the_removal_of_the_folder_is_cut_off(
 
 @pytest.mark.parametrize("first", [{"append": True}, {"append": True, "token": "a", "resume": True}])
 def test_an_append_whose_folder_is_left_is_not_done_again(
-    place: Any, monkeypatch: pytest.MonkeyPatch, first: dict[str, Any]
+    place: Path, monkeypatch: pytest.MonkeyPatch, first: dict[str, Any]
 ) -> None:
     write(place, maxshape=(None, 8), chunks=(4, 8))
     with monkeypatch.context() as patch:
@@ -384,7 +397,7 @@ def test_an_append_whose_folder_is_left_is_not_done_again(
     assert os.listdir(place.parent) == ["out.h5"]
 
 
-def test_a_folder_that_a_finished_write_left_is_in_nobodys_way(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_a_finished_write_left_is_in_nobodys_way(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Folder, "remove", lambda *_: (_ for _ in ()).throw(Cut()))
         with pytest.raises(Cut):
@@ -396,7 +409,7 @@ def test_a_folder_that_a_finished_write_left_is_in_nobodys_way(place: Any, monke
 # Appending to what is not there
 
 
-def test_append_makes_what_is_not_there(place: Any) -> None:
+def test_append_makes_what_is_not_there(place: Path) -> None:
     """One call a day, from the first day on."""
     for day in range(3):
         write(place, X + day, append=True, attrs={"unit": "V"}, token=f"day {day}", dtype="i8", **NEW)
@@ -461,48 +474,48 @@ def test_a_stream_is_appended_where_it_makes_the_dataset_and_by_what_the_message
 # Refused before anything is read
 
 
-def no_folder(path: Any) -> tuple[Any, ...]:
+def no_folder(path: Path) -> tuple[Any, ...]:
     return path / "none" / "out.h5", {}
 
 
-def a_directory(path: Any) -> tuple[Any, ...]:
+def a_directory(path: Path) -> tuple[Any, ...]:
     (path / "out.h5").mkdir()
     return path / "out.h5", {}
 
 
-def not_hdf5(path: Any) -> tuple[Any, ...]:
+def not_hdf5(path: Path) -> tuple[Any, ...]:
     (path / "out.h5").write_text("mine")
     return path / "out.h5", {}
 
 
-def exists(path: Any) -> tuple[Any, ...]:
+def exists(path: Path) -> tuple[Any, ...]:
     write(path / "out.h5")
     return path / "out.h5", {}
 
 
-def below_a_dataset(path: Any) -> tuple[Any, ...]:
+def below_a_dataset(path: Path) -> tuple[Any, ...]:
     write(path / "out.h5")
     return path / "out.h5", {"name": "/x/y"}
 
 
-def behind_an_external_link(path: Any) -> tuple[Any, ...]:
+def behind_an_external_link(path: Path) -> tuple[Any, ...]:
     write(path / "other.h5", name="/g/x")
     with h5py.File(path / "out.h5", "w") as file:
         file["far"] = h5py.ExternalLink("other.h5", "/g")
     return path / "out.h5", {"name": "/far/y"}
 
 
-def into_an_external_link(path: Any) -> tuple[Any, ...]:
+def into_an_external_link(path: Path) -> tuple[Any, ...]:
     behind_an_external_link(path)
     return path / "out.h5", {"name": "/far/x", "region": ...}
 
 
-def unfinished(path: Any) -> tuple[Any, ...]:
+def unfinished(path: Path) -> tuple[Any, ...]:
     cut_off(path / "out.h5")
     return path / "out.h5", {}
 
 
-def no_axis_to_grow(path: Any) -> tuple[Any, ...]:
+def no_axis_to_grow(path: Path) -> tuple[Any, ...]:
     write(path / "out.h5")
     return path / "out.h5", {"append": True}
 
@@ -527,12 +540,12 @@ def test_what_cannot_be_written_is_refused_before_anything_is_computed(
     # The blocks are needed by more than their own writes.
     data = da.from_array(X, chunks=(4, 8)).map_blocks(block, dtype=X.dtype, meta=X[:0])
     data = data + data.sum()
-    scheduler = thread_client if scheduler == "cluster" else scheduler
+    runner = thread_client if scheduler == "cluster" else scheduler
     with pytest.raises((TargetError, ArgumentError)) as caught:
-        write(path, data, scheduler=scheduler, **keywords)
+        write(path, data, scheduler=runner, **keywords)
     assert not computed
     try:
-        planned = dcio.plan(path, keywords.pop("name", "/x"), data, scheduler=scheduler, **keywords)
+        planned = dcio.plan(path, keywords.pop("name", "/x"), data, scheduler=runner, **keywords)
     except (TargetError, ArgumentError) as error:
         # (Without the part of a dataset there is no plan.)
         assert keywords
@@ -553,7 +566,7 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.Mo
     assert "where side files are kept" in dcio.plan(tmp_path / "out.h5", "/x", X).target_problem
 
 
-def test_a_plan_of_what_can_be_written_touches_nothing(place: Any) -> None:
+def test_a_plan_of_what_can_be_written_touches_nothing(place: Path) -> None:
     before = sorted(os.listdir(place.parent))
     planned = dcio.plan(place, "/x", X)
     assert planned.fits
@@ -564,7 +577,7 @@ def test_a_plan_of_what_can_be_written_touches_nothing(place: Any) -> None:
 # What a file has besides its content
 
 
-def attributes(path: Any) -> dict[str, Any]:
+def attributes(path: Path) -> dict[str, Any]:
     return {name: os.getxattr(path, name) for name in os.listxattr(path)}
 
 
@@ -619,7 +632,7 @@ def test_calls_that_wait_take_no_thread_from_the_one_that_they_wait_for(target: 
 def test_a_delayed_on_threads_does_not_wait_for_its_own_scheduler(target: Path) -> None:
     calls = [write(target, X + n, f"/x{n}", wait=True, compute=False) for n in range(2)]
     with h5py.File(target, "w"), pytest.raises(TargetBusyError):
-        dask.compute(*calls, scheduler="synchronous")
+        compute(*calls, scheduler="synchronous")
 
 
 STORMS = {"busy_writes": "times 24 calls", "scripted_writes": "scripts"}

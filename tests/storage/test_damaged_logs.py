@@ -14,13 +14,14 @@ import pytest
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import IntegrityError
+from dask_chunkio.storage.journal.redo_record import RedoRecord
 from dask_chunkio.storage.redo_log import RedoLog
 
 KILLED = 9
 OLD = np.arange(240, dtype="i4").reshape(12, 20)
 NEW = OLD[::-1] * 7
 PATH = "out.h5"
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "new": {},
     "added": {},
     "region": {"region": np.s_[:]},
@@ -28,20 +29,20 @@ CASES = {
 }
 
 
-def make_old(path: Any) -> None:
+def make_old(path: Path) -> None:
     with h5py.File(path, "w") as file:
         file.create_dataset("x", data=OLD, chunks=(3, 20), maxshape=(None, 20), compression="gzip")
         file["theirs"] = OLD
 
 
-def write(folder: Any, case: Any, **keywords: Any) -> Any:
+def write(folder: Path, case: str, **keywords: Any) -> Any:
     name = "/x" if case in ("region", "append") else "/new"
-    encoding = {} if name == "/x" else {"chunks": (3, 20), "compression": "gzip"}
-    together = {"buffer_shape": (3, 20), "scheduler": "synchronous", "progress": False, "resume": True}
+    encoding: dict[str, Any] = {} if name == "/x" else {"chunks": (3, 20), "compression": "gzip"}
+    together: dict[str, Any] = {"buffer_shape": (3, 20), "scheduler": "synchronous", "progress": False, "resume": True}
     return dcio.to_hdf5(folder / PATH, name, NEW, **encoding, **together, **CASES[case], **keywords)
 
 
-def killed_while_applying(folder: Any, case: Any, writes: Any, **keywords: Any) -> bool:
+def killed_while_applying(folder: Path, case: str, writes: int, **keywords: Any) -> bool:
     """Have a process die in its third transaction, halfway through a write after the mark; say whether it did."""
     child = os.fork()
     if child == 0:
@@ -53,14 +54,14 @@ def killed_while_applying(folder: Any, case: Any, writes: Any, **keywords: Any) 
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == KILLED
 
 
-def _die_while_applying(writes: Any) -> None:
+def _die_while_applying(writes: int) -> None:
     real, calls, pwrite = RedoLog._apply, iter(range(10**6)), os.pwrite
 
-    def apply(self: Any, redo: Any, durable: Any) -> None:
+    def apply(self: RedoLog, redo: RedoRecord, durable: bool) -> None:
         if next(calls) == 2:
             counts = iter(range(10**6))
 
-            def dying(descriptor: Any, data: Any, offset: Any) -> Any:
+            def dying(descriptor: int, data: Any, offset: int) -> int:
                 if next(counts) == writes:
                     pwrite(descriptor, bytes(data)[: len(data) // 2], offset)
                     os._exit(KILLED)
@@ -70,19 +71,19 @@ def _die_while_applying(writes: Any) -> None:
         real(self, redo, durable)
         os.pwrite = pwrite
 
-    RedoLog._apply = apply
+    mock.patch.object(RedoLog, "_apply", apply).start()
 
 
-def _counts(path: Any) -> Any:
+def _counts(path: Path) -> bool:
     # A lease is removed as soon as whoever has it is known to be dead.
     return path.is_file() and not path.name.startswith("lease-")
 
 
-def snapshot(folder: Any) -> dict[str, Any]:
+def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if _counts(path)}
 
 
-def check(folder: Any, case: Any) -> None:
+def check(folder: Path, case: str) -> None:
     with h5py.File(folder / PATH) as file:
         if case != "new":
             np.testing.assert_array_equal(file["theirs"][...], OLD)
@@ -90,7 +91,7 @@ def check(folder: Any, case: Any) -> None:
     np.testing.assert_array_equal(found, np.concatenate([OLD, NEW]) if case == "append" else NEW)
 
 
-def half_applied(base: Any, case: Any, **keywords: Any) -> Iterator[Any]:
+def half_applied(base: Any, case: str, **keywords: Any) -> Iterator[Any]:
     """Yield a folder for each write of the third transaction in which its process was killed."""
     for writes in range(1, 100):
         folder = base / f"killed-{writes}"
@@ -103,7 +104,7 @@ def half_applied(base: Any, case: Any, **keywords: Any) -> Iterator[Any]:
         yield folder
 
 
-def refused_untouched(folder: Any, case: Any, **keywords: Any) -> None:
+def refused_untouched(folder: Path, case: str, **keywords: Any) -> None:
     before = snapshot(folder)
     with pytest.raises(IntegrityError, match=r"log is damaged: .*Nothing was changed, and the log is kept"):
         write(folder, case, **keywords)
@@ -123,7 +124,7 @@ def damages(record: Any, most: Any) -> Iterator[Any]:
     yield from (record[:10], record[:-1], record[: len(record) // 2], bytes(len(record)))
 
 
-def every_damage_is_refused(base: Any, case: Any, durability: Any, most: Any, states: Any = None) -> None:
+def every_damage_is_refused(base: Any, case: str, durability: Any, most: Any, states: Any = None) -> None:
     checked = 0
     for number, folder in enumerate(half_applied(base, case, durability=durability)):
         log = folder / f"{PATH}.writing" / "log"
@@ -145,14 +146,14 @@ def every_damage_is_refused(base: Any, case: Any, durability: Any, most: Any, st
 @pytest.mark.parametrize("durability", ["process", "power"])
 @pytest.mark.parametrize("case", CASES)
 def test_a_damaged_log_of_a_transaction_that_is_half_applied_is_kept_and_refused(
-    tmp_path: Path, case: Any, durability: str
+    tmp_path: Path, case: str, durability: str
 ) -> None:
     every_damage_is_refused(tmp_path, case, durability, most=0, states=(1,))
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("case", CASES)
-def test_a_log_with_any_byte_changed_is_kept_and_refused(tmp_path: Path, case: Any) -> None:
+def test_a_log_with_any_byte_changed_is_kept_and_refused(tmp_path: Path, case: str) -> None:
     most = None if os.environ.get("DASK_CHUNKIO_EVERY_BYTE") else 20
     every_damage_is_refused(tmp_path, case, "process", most)
 
@@ -167,11 +168,11 @@ def test_an_empty_log_of_a_transaction_that_is_half_applied_is_refused(tmp_path:
 # A transaction of which nothing was applied
 
 
-def cut_off_before_applying(folder: Any, case: Any, durability: Any) -> Any:
+def cut_off_before_applying(folder: Path, case: str, durability: str) -> Path:
     make_old(folder / PATH)
     real, calls = RedoLog._apply, iter(range(100))
 
-    def apply(self: Any, redo: Any, durable: Any) -> None:
+    def apply(self: RedoLog, redo: RedoRecord, durable: bool) -> None:
         if next(calls) == 2:
             raise RuntimeError("cut")
         real(self, redo, durable)

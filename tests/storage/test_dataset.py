@@ -4,6 +4,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from numpy.typing import DTypeLike
 
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, FilterError
 from dask_chunkio.storage.hdf5.dataset import DatasetSpec, describe, make_dataset, preview
@@ -16,7 +17,7 @@ def file() -> Iterator[Any]:
 
 
 def spec(
-    dtype: str = "i2",
+    dtype: DTypeLike = "i2",
     shape: tuple[int, ...] = (8, 6),
     chunks: tuple[int, ...] = (4, 3),
     attrs: Any = None,

@@ -22,11 +22,12 @@ from dask_chunkio.errors import (
 )
 from dask_chunkio.storage.take_over import take_over
 from tests.support.storage.writes import Write, longer, no_lock, numbers
+from tests.support.unfinished import unfinished
 
 OLD = np.random.default_rng(0).integers(0, 99, (60, 40)).astype("i4")
 NEW = np.random.default_rng(1).integers(0, 99, (50, 30)).astype("i2")
 
-FORMATS = {
+FORMATS: dict[str, dict[str, Any]] = {
     "earliest": {"libver": "earliest"},
     "v108": {"libver": ("v108", "v108")},
     "v110": {"libver": ("v110", "v110")},
@@ -42,7 +43,7 @@ FORMATS = {
     "ordered": {"track_order": True},
     "aligned": {"alignment_threshold": 512, "alignment_interval": 4096},
 }
-INDEXES = {
+INDEXES: dict[str, dict[str, Any]] = {
     "single": {"chunks": (50, 30)},
     "fixed": {"chunks": (7, 8)},
     "extensible": {"chunks": (7, 8), "maxshape": (None, 30)},
@@ -58,7 +59,7 @@ PAIRS = [
 ]
 
 
-def other_peoples_file(path: Any, **options: Any) -> None:
+def other_peoples_file(path: Path, **options: Any) -> None:
     """Arrays of every layout, attributes, links, names by the dozen, and space that was freed again."""
     with h5py.File(path, "w", **options) as file:
         if file.userblock_size:
@@ -74,7 +75,7 @@ def other_peoples_file(path: Any, **options: Any) -> None:
         del file["freed"]
 
 
-def old_content(path: Any) -> dict[str, Any]:
+def old_content(path: Path) -> dict[str, Any]:
     with h5py.File(path, "r") as file:
         return {
             "attrs": dict(file.attrs),
@@ -119,15 +120,17 @@ def test_every_format_strategy_and_index(target: Path, strategy: str, kind: str)
 def test_hdf5s_own_tools_read_it(target: Path, name: str) -> None:
     other_peoples_file(target, **FORMATS[name])
     dcio.to_hdf5(target, "/new/x", NEW, chunks=(7, 8), compression="gzip", scheduler="synchronous")
-    for command in (["h5dump", target], ["h5stat", target], ["h5repack", target, target.with_name("again.h5")]):
+    again = target.with_name("again.h5")
+    commands: list[list[str | Path]] = [["h5dump", target], ["h5stat", target], ["h5repack", target, again]]
+    for command in commands:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-    with h5py.File(target.with_name("again.h5")) as file:
+    with h5py.File(again) as file:
         np.testing.assert_array_equal(file["new/x"][...], NEW)
         np.testing.assert_array_equal(file["deflated"][...], OLD)
 
 
-def test_until_the_end_nobody_sees_it_and_the_old_is_there(existing: Any) -> None:
+def test_until_the_end_nobody_sees_it_and_the_old_is_there(existing: Path) -> None:
     before = old_content(existing)
     with Write(existing, name="/new/x", compression="gzip") as write:
         for buffer in range(3):
@@ -143,7 +146,7 @@ def test_until_the_end_nobody_sees_it_and_the_old_is_there(existing: Any) -> Non
     assert old_content(existing) == before
 
 
-def test_overwriting_replaces_one_dataset_at_the_end(existing: Any) -> None:
+def test_overwriting_replaces_one_dataset_at_the_end(existing: Path) -> None:
     before = old_content(existing)
     with Write(existing, name="/deflated", overwrite=True, compression="gzip") as write:
         write.commit_missing()
@@ -156,7 +159,7 @@ def test_overwriting_replaces_one_dataset_at_the_end(existing: Any) -> None:
     assert after == before
 
 
-def test_a_name_that_was_taken_meanwhile_is_not_clobbered(existing: Any) -> None:
+def test_a_name_that_was_taken_meanwhile_is_not_clobbered(existing: Path) -> None:
     with Write(existing, name="/new/x") as write:
         write.commit_missing()
         with h5py.File(existing, "a") as file:
@@ -170,7 +173,7 @@ def test_a_name_that_was_taken_meanwhile_is_not_clobbered(existing: Any) -> None
         write.check()
 
 
-def test_others_may_write_the_file_between_transactions(existing: Any) -> None:
+def test_others_may_write_the_file_between_transactions(existing: Path) -> None:
     with Write(existing, name="/new/x", compression="gzip") as write:
         for buffer in range(3):
             write.commit(buffer)
@@ -184,7 +187,7 @@ def test_others_may_write_the_file_between_transactions(existing: Any) -> None:
         np.testing.assert_array_equal(file["deflated"][...], OLD)
 
 
-def test_a_file_that_was_replaced_meanwhile_is_left_alone(existing: Any) -> None:
+def test_a_file_that_was_replaced_meanwhile_is_left_alone(existing: Path) -> None:
     with Write(existing, name="/new/x") as write:
         write.commit(0)
         moved = existing.with_name("moved.h5")
@@ -202,7 +205,7 @@ def test_a_file_that_was_replaced_meanwhile_is_left_alone(existing: Any) -> None
         write.check()
 
 
-def test_a_program_that_keeps_the_file_open_is_named_and_harms_nothing(existing: Any) -> None:
+def test_a_program_that_keeps_the_file_open_is_named_and_harms_nothing(existing: Path) -> None:
     with Write(existing, name="/new/x") as write:
         write.commit(0)
         with h5py.File(existing, "r"):
@@ -214,7 +217,7 @@ def test_a_program_that_keeps_the_file_open_is_named_and_harms_nothing(existing:
         write.check()
 
 
-def test_hdf5_in_other_programs_is_refused_inside_a_transaction(existing: Any) -> None:
+def test_hdf5_in_other_programs_is_refused_inside_a_transaction(existing: Path) -> None:
     with Write(existing, name="/new/x") as write, write.writer.transactions.transaction(no_lock):
         for mode in ("r", "r+"):
             with pytest.raises(BlockingIOError, match="lock"):
@@ -222,7 +225,7 @@ def test_hdf5_in_other_programs_is_refused_inside_a_transaction(existing: Any) -
 
 
 def test_no_dataset_is_lost_where_the_transaction_that_names_it_is_cut_off(
-    existing: Any, monkeypatch: pytest.MonkeyPatch
+    existing: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last transaction unlinks the old dataset and links the new one: both or neither."""
     before = old_content(existing)
@@ -274,7 +277,7 @@ def place(request: pytest.FixtureRequest, target: Path) -> Any:
     return target
 
 
-def test_a_call_that_resumes_takes_the_write_over(place: Any) -> None:
+def test_a_call_that_resumes_takes_the_write_over(place: Path) -> None:
     first = Write(place, name="/new/x", compression="gzip")
     first.commit(0)
     with pytest.raises(UnfinishedWriteError, match="holds an unfinished write"):
@@ -299,7 +302,7 @@ def test_a_call_that_resumes_takes_the_write_over(place: Any) -> None:
     second.check()
 
 
-def test_a_late_payload_of_the_first_owner_changes_nothing(place: Any) -> None:
+def test_a_late_payload_of_the_first_owner_changes_nothing(place: Path) -> None:
     """It was reserved, its process stopped, and another wrote the same: the places are the same."""
     first = Write(place, name="/new/x", compression="gzip")
     reserved, payloads = first.commit(0), first.payloads(0)
@@ -315,7 +318,7 @@ def test_a_late_payload_of_the_first_owner_changes_nothing(place: Any) -> None:
 
 @pytest.mark.parametrize("exclusive", [False, True])
 def test_a_running_write_is_not_taken_over_recovered_or_discarded(
-    place: Any, exclusive: bool, monkeypatch: pytest.MonkeyPatch
+    place: Path, exclusive: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nobody here is about to let go.
     monkeypatch.setattr(take_over, "__defaults__", (0.2,))
@@ -331,7 +334,7 @@ def test_a_running_write_is_not_taken_over_recovered_or_discarded(
             ):
                 with pytest.raises(TargetBusyError, match="being written"):
                     call()
-            assert dcio.status(place).running
+            assert unfinished(place).running
         first.commit_missing()
         first.finish()
         first.check()
@@ -349,8 +352,8 @@ def test_a_running_write_is_not_taken_over_recovered_or_discarded(
         ({"name": "/new/y"}, "it writes /new/x, not /new/y"),
     ],
 )
-def test_other_arguments_are_named_and_change_nothing(place: Any, change: dict[str, Any], match: str) -> None:
-    arguments = {"name": "/new/x", "compression": "gzip"}
+def test_other_arguments_are_named_and_change_nothing(place: Path, change: dict[str, Any], match: str) -> None:
+    arguments: dict[str, Any] = {"name": "/new/x", "compression": "gzip"}
     with Write(place, **arguments) as first:
         first.commit(0)
     with pytest.raises(ArgumentError, match=match):
@@ -362,14 +365,14 @@ def test_other_arguments_are_named_and_change_nothing(place: Any, change: dict[s
         second.check()
 
 
-def test_resuming_nothing_is_a_fresh_start(place: Any) -> None:
+def test_resuming_nothing_is_a_fresh_start(place: Path) -> None:
     with Write(place, name="/new/x", resume=True) as write:
         write.commit_missing()
         write.finish()
         write.check()
 
 
-def test_resuming_with_other_buffers(place: Any) -> None:
+def test_resuming_with_other_buffers(place: Path) -> None:
     with Write(place, name="/new/x", compression="gzip", buffer=(4, 8)) as first:
         first.commit(1)
     with Write(place, name="/new/x", compression="gzip", buffer=(2, 4), resume=True) as second:
@@ -383,7 +386,7 @@ def test_resuming_with_other_buffers(place: Any) -> None:
 # Repairs
 
 
-def test_an_index_that_others_changed_is_made_anew(place: Any) -> None:
+def test_an_index_that_others_changed_is_made_anew(place: Path) -> None:
     with Write(place, name="/new/x", compression="gzip", attrs={"unit": "V"}, fillvalue=7) as write:
         write.commit_missing()
         with h5py.File(write.target.file, "r+") as file:
@@ -398,7 +401,7 @@ def test_an_index_that_others_changed_is_made_anew(place: Any) -> None:
         assert file["new/x"].compression == "gzip"
 
 
-def test_an_index_that_cannot_be_made_anew_is_an_error(place: Any) -> None:
+def test_an_index_that_cannot_be_made_anew_is_an_error(place: Path) -> None:
     with Write(place, name="/new/x", compression="gzip") as write:
         rows = write.commit(0)
         write.commit_missing()
@@ -413,7 +416,7 @@ def test_an_index_that_cannot_be_made_anew_is_an_error(place: Any) -> None:
         write.check()
 
 
-def test_what_is_reserved_and_not_placed_reads_as_the_fill_value_after_recovering(place: Any) -> None:
+def test_what_is_reserved_and_not_placed_reads_as_the_fill_value_after_recovering(place: Path) -> None:
     """Also where a payload was longer or shorter than a chunk without filters."""
     with Write(place, name="/new/x", compression="gzip", fillvalue=7) as write:
         write.commit(0)

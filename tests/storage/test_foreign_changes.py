@@ -1,6 +1,7 @@
 """Another program changes the file between two transactions of ours, or in the middle of one that was cut off."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,13 +18,13 @@ from tests.support.storage.writes import Write, longer
 
 
 @pytest.fixture
-def existing(target: Path) -> Any:
+def existing(target: Path) -> Path:
     with h5py.File(target, "w", libver="v110") as file:
         file["old"] = np.arange(1000)
     return target
 
 
-def cut_off(path: Any, call: Any) -> None:
+def cut_off(path: Path, call: Callable[[Write], object]) -> None:
     """Have the transaction that `call` takes be in the log, and not in the file."""
     with (
         Write(path, name="/new/x") as write,
@@ -33,7 +34,7 @@ def cut_off(path: Any, call: Any) -> None:
         call(write)
 
 
-def refused_untouched(path: Any) -> None:
+def refused_untouched(path: Path) -> None:
     before = path.read_bytes()
     with pytest.raises(IntegrityError, match="was changed by another program"):
         Write(path, name="/new/x", resume=True)
@@ -43,21 +44,21 @@ def refused_untouched(path: Any) -> None:
         np.testing.assert_array_equal(file["theirs"][...], np.ones(500))
 
 
-def test_a_transaction_is_not_applied_over_what_another_program_has_written_since(existing: Any) -> None:
+def test_a_transaction_is_not_applied_over_what_another_program_has_written_since(existing: Path) -> None:
     cut_off(existing, lambda write: write.commit(1))
     with h5py.File(existing, "r+", libver="v110") as file:
         file["theirs"] = np.ones(500)
     refused_untouched(existing)
 
 
-def test_a_transaction_that_changed_the_journal_alone_is_not_applied_over_it_either(existing: Any) -> None:
+def test_a_transaction_that_changed_the_journal_alone_is_not_applied_over_it_either(existing: Path) -> None:
     cut_off(existing, lambda write: write.writer.transactions.record(pack_record(FILLED, bytes(32))))
     with h5py.File(existing, "r+", libver="v110") as file:
         file["theirs"] = np.ones(500)
     refused_untouched(existing)
 
 
-def test_a_file_that_says_it_is_open_for_writing_gets_no_transaction(existing: Any) -> None:
+def test_a_file_that_says_it_is_open_for_writing_gets_no_transaction(existing: Path) -> None:
     with Write(existing, name="/new/x") as write:
         write.commit(0)
         bytes_ = bytearray(existing.read_bytes())
@@ -74,22 +75,23 @@ def test_a_file_that_says_it_is_open_for_writing_gets_no_transaction(existing: A
         write.check()
 
 
-def test_a_payload_that_hdf5_writes_twice_is_no_reservation(existing: Any) -> None:
+def test_a_payload_that_hdf5_writes_twice_is_no_reservation(existing: Path) -> None:
     with Write(existing, name="/new/x") as write:
-        before, real = existing.read_bytes(), StagedFile.write
+        before, real = existing.read_bytes(), StagedFile.reserve
 
-        def twice(self: Any, buffer: Any) -> Any:
-            if self._is_hole(memoryview(buffer).cast("B")):
-                real(self, buffer)
-                self._position -= len(buffer)
-            return real(self, buffer)
+        def twice(self: StagedFile, dataset: Any, *arguments: Any) -> int:
+            def write(*chunk: Any) -> None:
+                for _ in range(2):
+                    dataset.write_direct_chunk(*chunk)
 
-        with mock.patch.object(StagedFile, "write", twice), pytest.raises(IntegrityError, match="2 times instead of"):
+            return real(self, mock.Mock(write_direct_chunk=write), *arguments)
+
+        with mock.patch.object(StagedFile, "reserve", twice), pytest.raises(IntegrityError, match="2 times instead of"):
             write.commit(0)
         assert existing.read_bytes() == before
 
 
-def test_a_place_that_another_program_gave_away_is_not_written_again(existing: Any) -> None:
+def test_a_place_that_another_program_gave_away_is_not_written_again(existing: Path) -> None:
     """The journal still names it; what is there by now is others'."""
     with Write(existing, name="/new/x", compression="gzip") as write:
         row = write.commit(0)[0]

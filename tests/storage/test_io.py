@@ -12,7 +12,7 @@ from dask_chunkio.storage.filesystem.io import pread_into, pwrite_all, write_who
 
 
 @pytest.fixture
-def descriptor(tmp_path: Path) -> Iterator[Any]:
+def descriptor(tmp_path: Path) -> Iterator[int]:
     opened = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     yield opened
     os.close(opened)
@@ -27,14 +27,14 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short")
-def test_short_counts_are_gone_on_with(descriptor: Any) -> None:
+def test_short_counts_are_gone_on_with(descriptor: int) -> None:
     pwrite_all(descriptor, b"0123456789", 5)
     found = bytearray(10)
     assert pread_into(descriptor, memoryview(found), 5) == 10
     assert found == b"0123456789"
 
 
-def test_more_than_the_system_moves_at_once(descriptor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_the_system_moves_at_once(descriptor: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(io, "_MOST", 4)
     pwrite_all(descriptor, memoryview(b"0123456789"), 0)
     found = bytearray(10)
@@ -42,7 +42,7 @@ def test_more_than_the_system_moves_at_once(descriptor: Any, monkeypatch: pytest
     assert found == b"0123456789"
 
 
-def test_the_end_of_the_file_ends_a_read(descriptor: Any) -> None:
+def test_the_end_of_the_file_ends_a_read(descriptor: int) -> None:
     pwrite_all(descriptor, b"abc", 0)
     found = bytearray(b"......")
     assert pread_into(descriptor, memoryview(found), 1) == 2
@@ -50,7 +50,7 @@ def test_the_end_of_the_file_ends_a_read(descriptor: Any) -> None:
     assert pread_into(descriptor, memoryview(found), 10) == 0
 
 
-def test_nothing_can_be_written(descriptor: Any) -> None:
+def test_nothing_can_be_written(descriptor: int) -> None:
     pwrite_all(descriptor, b"", 100)
     assert os.fstat(descriptor).st_size == 0
 
@@ -67,19 +67,19 @@ def test_a_flush_empties_the_cache_of_the_drive_where_the_system_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Simulated: macOS has a command for it, and some of its file systems do not have it."""
-    calls = []
+    calls: list[str | int] = []
     monkeypatch.setattr(io, "_FULL_FLUSH", 51)
-    monkeypatch.setattr(io.os, "fsync", lambda _: calls.append("fsync"))
+    monkeypatch.setattr(os, "fsync", lambda _: calls.append("fsync"))
     with (tmp_path / "file").open("wb") as file:
-        monkeypatch.setattr(io.fcntl, "fcntl", lambda _, command: calls.append(command))
+        monkeypatch.setattr("fcntl.fcntl", lambda _, command: calls.append(command))
         io.flush(file.fileno())
         assert calls == [51]
         for number, fails in ((errno.ENOTSUP, False), (errno.EIO, True)):
 
-            def refuse(*_: Any, number: Any = number) -> None:
+            def refuse(*_: Any, number: int = number) -> None:
                 raise OSError(number, os.strerror(number))
 
-            monkeypatch.setattr(io.fcntl, "fcntl", refuse)
+            monkeypatch.setattr("fcntl.fcntl", refuse)
             with pytest.raises(OSError, match="error") if fails else contextlib.nullcontext():
                 io.flush(file.fileno())
     assert calls == [51, "fsync"]

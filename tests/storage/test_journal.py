@@ -20,7 +20,7 @@ from dask_chunkio.printable import local_time
 from dask_chunkio.storage.filesystem.io import pwrite_all
 from dask_chunkio.storage.journal import journal as journals
 from dask_chunkio.storage.journal.created import Created, CreatedDataset
-from dask_chunkio.storage.journal.journal import Journal, Reservations
+from dask_chunkio.storage.journal.journal import Entries, Journal, Reservations
 from dask_chunkio.storage.journal.owner import Owner
 from dask_chunkio.storage.journal.records import CREATED, FILLED, FINISHED, OWNER, RESERVED, pack_record, read_records
 
@@ -32,18 +32,33 @@ NOW = datetime(2026, 11, 23, 8, 13, 2, tzinfo=UTC)
 ME = Owner("id", 1, "host", 7, "me", NOW, False)
 
 
+class JournalOf(Journal):
+    """The journal in a file, of which the descriptor is known."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor, "journal")
+        self.file = descriptor
+
+
 @pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Any]:
+def journal(tmp_path: Path) -> Iterator[JournalOf]:
     descriptor = os.open(tmp_path / "journal", os.O_RDWR | os.O_CREAT)
-    yield Journal(descriptor, "journal")
+    yield JournalOf(descriptor)
     os.close(descriptor)
 
 
-def append(journal: Any, data: Any) -> None:
-    pwrite_all(journal._descriptor, data, os.fstat(journal._descriptor).st_size)
+def append(journal: JournalOf, data: bytes) -> None:
+    pwrite_all(journal.file, data, os.fstat(journal.file).st_size)
 
 
-def held(rows: Any, **more: Any) -> Any:
+def found(journal: Journal, chunks: list[int]) -> Entries:
+    """Return the rows of chunks of the first dataset, which all have to be held."""
+    rows = journal.find(0, chunks)
+    assert rows is not None
+    return rows
+
+
+def held(rows: Any, **more: Any) -> bytes:
     return Reservations.of(0, 0, rows, **more).pack()
 
 
@@ -66,9 +81,10 @@ STEPS = st.lists(st.tuples(KINDS, st.integers(0, 1), CHUNKS, st.integers(0, 99),
 @settings(deadline=None)
 def test_records_read_together_count_as_one_after_the_other(steps: Any) -> None:
     with tempfile.TemporaryFile() as file:
-        journal = Journal(file.fileno(), "journal")
+        journal = JournalOf(file.fileno())
         append(journal, Created((MADE, MADE)).pack())
-        expected, last = {}, 0
+        expected: dict[tuple[int, int], tuple[int, ...]] = {}
+        last = 0
         for kind, dataset, rows, time, is_read in steps:
             append(journal, Reservations.of(dataset, 0, rows, 1, time).pack(kind))
             expected |= {(dataset, row[0]): (*row[1:], 1 if kind == RESERVED else 2) for row in rows}
@@ -83,7 +99,7 @@ def test_records_read_together_count_as_one_after_the_other(steps: Any) -> None:
         assert journal.size == os.fstat(file.fileno()).st_size
 
 
-def test_a_record_with_half_a_chunk_is_refused_though_the_next_completes_it(journal: Any) -> None:
+def test_a_record_with_half_a_chunk_is_refused_though_the_next_completes_it(journal: JournalOf) -> None:
     half = pack_record(RESERVED, bytes(32 + 20))
     append(journal, CREATION.pack() + half + half)
     with pytest.raises(IntegrityError, match="cut off"):
@@ -97,7 +113,7 @@ def test_entries_have_room_for_any_file() -> None:
     assert found.entries.dtype.itemsize == 40
 
 
-def test_the_journal_reads_what_others_add(journal: Any) -> None:
+def test_the_journal_reads_what_others_add(journal: JournalOf) -> None:
     journal.refresh()
     assert (journal.created, journal.owner, journal.size, journal.finished) == (None, None, 0, False)
     append(journal, ME.pack() + CREATION.pack())
@@ -107,22 +123,22 @@ def test_the_journal_reads_what_others_add(journal: Any) -> None:
     assert journal.find(0, [3]) is None
     append(journal, held([(3, 20, 4, 99, 1)], time=5))
     journal.refresh()
-    assert journal.find(0, [3]).tolist() == [(20, 4, 99, 1, 1)]
+    assert found(journal, [3]).tolist() == [(20, 4, 99, 1, 1)]
     assert journal.find(0, [2, 3]) is None
     assert (journal.missing(0), journal.missing(1), journal.last_commit) == (4, 1, 5)
     append(journal, pack_record(FINISHED, b""))
     journal.refresh()
     assert journal.finished
-    assert journal.size == os.fstat(journal._descriptor).st_size
+    assert journal.size == os.fstat(journal.file).st_size
 
 
-def test_the_last_record_of_a_chunk_counts(journal: Any) -> None:
+def test_the_last_record_of_a_chunk_counts(journal: JournalOf) -> None:
     append(journal, CREATION.pack() + held([(0, 10, 1, 1, 0), (1, 11, 1, 1, 0)]) + held([(0, 50, 2, 2, 0)]))
     journal.refresh()
-    assert journal.find(0, [0, 1]).tolist() == [(50, 2, 2, 0, 1), (11, 1, 1, 0, 1)]
+    assert found(journal, [0, 1]).tolist() == [(50, 2, 2, 0, 1), (11, 1, 1, 0, 1)]
 
 
-def test_what_holds_the_fill_value_is_missing_and_has_a_place(journal: Any) -> None:
+def test_what_holds_the_fill_value_is_missing_and_has_a_place(journal: JournalOf) -> None:
     append(journal, CREATION.pack() + held([(0, 10, 1, 1, 0)]) + Reservations.of(0, 0, [(0, 10, 1, 2, 7)]).pack(FILLED))
     journal.refresh()
     assert journal.find(0, [0]) is None
@@ -133,9 +149,10 @@ def test_what_holds_the_fill_value_is_missing_and_has_a_place(journal: Any) -> N
     assert journal.missing(0) == 4
 
 
-def test_the_last_owner_owns_the_write(journal: Any) -> None:
+def test_the_last_owner_owns_the_write(journal: JournalOf) -> None:
     append(journal, ME.pack() + Owner("other", 2, "there", 8, "you", NOW + timedelta(hours=1), True).pack())
     journal.refresh()
+    assert journal.owner is not None
     assert (journal.owner.write_id, journal.owner.epoch, journal.owner.exclusive) == ("other", 2, True)
     assert [owner.user for owner in journal.owners] == ["me", "you"]
     assert str(ME) == f"started {local_time(NOW)} by me on host (process 7)"
@@ -146,7 +163,7 @@ def test_the_last_owner_owns_the_write(journal: Any) -> None:
 def test_a_record_that_is_still_being_written_is_read_when_it_is_whole(data: Any) -> None:
     file = os.memfd_create("journal")
     try:
-        journal = Journal(file, "journal")
+        journal = JournalOf(file)
         record = held([(chunk, 0, 9, 9, 0) for chunk in range(3)])
         cut = data.draw(st.integers(0, len(record) - 1))
         append(journal, CREATION.pack() + record[:cut])
@@ -155,7 +172,7 @@ def test_a_record_that_is_still_being_written_is_read_when_it_is_whole(data: Any
         assert journal.find(0, [1]) is None
         append(journal, record[cut:])
         journal.refresh()
-        assert len(journal.find(0, [0, 1, 2])) == 3
+        assert len(found(journal, [0, 1, 2])) == 3
     finally:
         os.close(file)
 
@@ -167,7 +184,7 @@ def test_differences_are_named() -> None:
     assert other.difference(MADE) == "source dtype was int32 and is int16 now"
 
 
-def changed(**what: Any) -> Any:
+def changed(**what: Any) -> bytes:
     body = json.loads(CREATION.pack()[24:])
     body["datasets"][0].update(what)
     return pack_record(CREATED, json.dumps(body).encode())
@@ -209,27 +226,27 @@ def changed(**what: Any) -> Any:
         held([(0, 0, 0, 0, 0)]),
     ],
 )
-def test_whole_records_that_say_what_cannot_be_are_errors(journal: Any, record: Any) -> None:
+def test_whole_records_that_say_what_cannot_be_are_errors(journal: JournalOf, record: bytes) -> None:
     append(journal, record)
     with pytest.raises(IntegrityError, match=r"journal holds a record that cannot be read.*discard"):
         journal.refresh()
 
 
-def test_a_table_takes_no_memory_until_it_is_used(journal: Any) -> None:
+def test_a_table_takes_no_memory_until_it_is_used(journal: JournalOf) -> None:
     append(journal, changed(shape=[2**24], chunks=[1]))
     journal.refresh()
     append(journal, held([(2**24 - 1, 5, 6, 7, 0)]))
     journal.refresh()
-    assert journal.find(0, [2**24 - 1]).tolist() == [(5, 6, 7, 0, 1)]
+    assert found(journal, [2**24 - 1]).tolist() == [(5, 6, 7, 0, 1)]
     assert isinstance(journal.table(0), np.ndarray)
 
 
-def test_a_journal_that_is_read_in_blocks_says_the_same(journal: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_journal_that_is_read_in_blocks_says_the_same(journal: JournalOf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journals, "_BLOCK_NBYTES", 100)
     rows = [(number % 5, number, 1 + number, 7, 0) for number in range(50)]
     append(journal, CREATION.pack() + b"".join(held([row]) for row in rows))
     journal.refresh()
-    assert journal.size == os.fstat(journal._descriptor).st_size
+    assert journal.size == os.fstat(journal.file).st_size
     assert journal.table(0)["offset"].tolist() == [45, 46, 47, 48, 49]
     append(journal, held([(0, 99, 1, 1, 0)]) + held([(1, 99, 1, 1, 0)])[:-1])
     journal.refresh()
@@ -237,11 +254,11 @@ def test_a_journal_that_is_read_in_blocks_says_the_same(journal: Any, monkeypatc
 
 
 @pytest.mark.parametrize("at", [10, 40, 300, 700])
-def test_damage_is_found_in_any_block(journal: Any, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+def test_damage_is_found_in_any_block(journal: JournalOf, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     monkeypatch.setattr(journals, "_BLOCK_NBYTES", 100)
     data = bytearray(CREATION.pack() + b"".join(held([(0, number, 1, 7, 0)]) for number in range(20)))
     data[at] ^= 0x10
-    append(journal, data)
+    append(journal, bytes(data))
     with pytest.raises(IntegrityError, match=r"damaged at byte \d+, before other records"):
         journal.refresh()
 

@@ -2,13 +2,13 @@
 
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dask_chunkio.storage import session
 from dask_chunkio.storage.activity import keepalive
 from dask_chunkio.storage.activity.keepalive import Held, Keepalive, let_go, settle
+from dask_chunkio.storage.activity.lease import remove_lease
 from tests.support.storage.writes import Write
 
 
@@ -36,18 +36,22 @@ def test_whoever_looks_waits_for_a_thread_that_lets_go_just_now(
     kept = Keepalive(Held(str(tmp_path), str(tmp_path / "lock"), "id", "key", lambda _: False))
     kept.announce()
     (lease,) = tmp_path.glob("lease-*")
-    remove = keepalive.remove_lease
 
-    def slowly(path: Any) -> None:
+    def slowly(path: str) -> None:
         in_removal.set()
         assert may_remove.wait(60)
-        remove(path)
+        remove_lease(path)
 
     monkeypatch.setattr(keepalive, "remove_lease", slowly)
     kept.give_up()
     assert in_removal.wait(60)
     seen = []
-    looking = threading.Thread(target=lambda: (settle(str(tmp_path)), seen.append(lease.exists())))
+
+    def look() -> None:
+        settle(str(tmp_path))
+        seen.append(lease.exists())
+
+    looking = threading.Thread(target=look)
     looking.start()
     looking.join(0.1)
     assert not seen

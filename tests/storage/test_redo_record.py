@@ -18,26 +18,26 @@ runs = st.lists(st.tuples(st.integers(0, 2**33), st.binary(min_size=1, max_size=
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Any]:
+def opened(tmp_path: Path) -> Iterator[tuple[int, int]]:
     descriptors = [os.open(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in ("file", "journal")]
     os.pwrite(descriptors[0], OLD, 0)
     os.pwrite(descriptors[1], b"j" * 24, 0)
-    yield descriptors
+    yield descriptors[0], descriptors[1]
     for descriptor in descriptors:
         os.close(descriptor)
 
 
 @pytest.fixture
-def redo(opened: Any) -> Any:
+def redo(opened: tuple[int, int]) -> RedoRecord:
     return RedoRecord.on(opened[0], 24, b"journal", 9000, CHANGE)
 
 
-def apply(redo: Any, descriptors: Any) -> None:
+def apply(redo: RedoRecord, descriptors: tuple[int, int]) -> None:
     redo.apply(descriptors[0])
     redo.enter(descriptors[1])
 
 
-def contents(descriptors: Any) -> list[Any]:
+def contents(descriptors: tuple[int, int]) -> list[bytes]:
     return [os.pread(descriptor, 1 << 20, 0) for descriptor in descriptors]
 
 
@@ -57,14 +57,14 @@ def test_transactions_come_back(journal: Any, staged: Any) -> None:
     assert read_redo_record(redo.pack() + b"rest of an older log") == redo
 
 
-def test_a_transaction_cut_off_anywhere_never_happened(redo: Any) -> None:
+def test_a_transaction_cut_off_anywhere_never_happened(redo: RedoRecord) -> None:
     record = redo.pack()
     for length in range(len(record)):
         assert read_redo_record(record[:length]) is None
         assert read_redo_record(record[:length] + bytes(len(record) - length)) is None
 
 
-def test_a_transaction_with_any_bit_changed_never_happened(redo: Any) -> None:
+def test_a_transaction_with_any_bit_changed_never_happened(redo: RedoRecord) -> None:
     record = redo.pack()
     for position in range(len(record)):
         damaged = bytearray(record)
@@ -72,13 +72,13 @@ def test_a_transaction_with_any_bit_changed_never_happened(redo: Any) -> None:
         assert read_redo_record(bytes(damaged)) is None
 
 
-def test_other_records_are_no_transaction(redo: Any) -> None:
+def test_other_records_are_no_transaction(redo: RedoRecord) -> None:
     with pytest.raises(IntegrityError, match="holds an invalid transaction"):
         read_redo_record(pack_record(RESERVED, redo.pack()))
 
 
 @pytest.mark.parametrize("cut", [0, 8, 55, 57, 80, 120, -1, -8])
-def test_a_whole_record_of_half_a_transaction_is_an_error(redo: Any, cut: int) -> None:
+def test_a_whole_record_of_half_a_transaction_is_an_error(redo: RedoRecord, cut: int) -> None:
     body = redo.pack()[24:]
     with pytest.raises(IntegrityError, match="holds an invalid transaction"):
         read_redo_record(pack_record(REDO, body[:cut]))
@@ -99,21 +99,21 @@ def test_hostile_numbers_are_an_error(wrong: Any) -> None:
         read_redo_record(wrong.pack())
 
 
-def test_a_transaction_applied_twice_changes_nothing(opened: Any, redo: Any) -> None:
+def test_a_transaction_applied_twice_changes_nothing(opened: tuple[int, int], redo: RedoRecord) -> None:
     for _ in range(2):
         redo.require_applicable(*opened, "out.h5")
         apply(redo, opened)
         assert contents(opened) == [applied(), b"j" * 24 + b"journal"]
 
 
-def test_applying_never_cuts_the_file(opened: Any, redo: Any) -> None:
+def test_applying_never_cuts_the_file(opened: tuple[int, int], redo: RedoRecord) -> None:
     os.ftruncate(opened[0], 12000)
     apply(redo, opened)
     assert os.fstat(opened[0]).st_size == 12000
 
 
 def test_a_transaction_extends_then_writes_what_is_new_then_the_superblock_then_the_rest(
-    opened: Any, redo: Any, monkeypatch: pytest.MonkeyPatch
+    opened: tuple[int, int], redo: RedoRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order = []
 
@@ -127,13 +127,13 @@ def test_a_transaction_extends_then_writes_what_is_new_then_the_superblock_then_
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Iterator[Any]:
+def log(tmp_path: Path) -> Iterator[int]:
     descriptor = os.open(tmp_path / "log", os.O_RDWR | os.O_CREAT)
     yield descriptor
     os.close(descriptor)
 
 
-def test_a_transaction_is_loaded_from_its_log(log: Any, redo: Any) -> None:
+def test_a_transaction_is_loaded_from_its_log(log: int, redo: RedoRecord) -> None:
     record = redo.pack()
     assert load_redo_record(log, "log") is None
     for rest in (b"", b"rest of an older log"):
@@ -145,7 +145,7 @@ def test_a_transaction_is_loaded_from_its_log(log: Any, redo: Any) -> None:
         os.pwrite(log, record, 0)
 
 
-def test_what_is_no_transaction_is_not_loaded_into_memory(log: Any, redo: Any) -> None:
+def test_what_is_no_transaction_is_not_loaded_into_memory(log: int, redo: RedoRecord) -> None:
     """A sparse file, and one whose header claims all of it."""
     nbytes = 300 << 20
     whole = redo.pack()
@@ -161,7 +161,7 @@ def test_what_is_no_transaction_is_not_loaded_into_memory(log: Any, redo: Any) -
         tracemalloc.stop()
 
 
-def test_a_transaction_is_held_in_memory_once(log: Any, opened: Any) -> None:
+def test_a_transaction_is_held_in_memory_once(log: int, opened: tuple[int, int]) -> None:
     """And the file is compared with it block by block."""
     data = bytes(range(256)) * (20 << 12)
     redo = RedoRecord.on(opened[0], 24, b"journal", 3 * len(data), [(0, data), (len(data) + 7, data)])
@@ -169,6 +169,7 @@ def test_a_transaction_is_held_in_memory_once(log: Any, opened: Any) -> None:
     tracemalloc.start()
     try:
         found = load_redo_record(log, "log")
+        assert found is not None
         found.require_applicable(*opened, "out.h5")
         apply(found, opened)
         assert tracemalloc.get_traced_memory()[1] < 3 * len(data)
@@ -181,7 +182,7 @@ def test_a_transaction_is_held_in_memory_once(log: Any, opened: Any) -> None:
         found.require_applicable(*opened, "out.h5")
 
 
-def test_a_log_larger_than_memory_is_refused(log: Any) -> None:
+def test_a_log_larger_than_memory_is_refused(log: int) -> None:
     nbytes = 1 << 43
     os.pwrite(log, pack_record(REDO, b"")[:8] + nbytes.to_bytes(8, "little"), 0)
     try:
@@ -219,7 +220,9 @@ def test_any_mixture_of_old_and_new_sectors_is_applied_again(data: Any) -> None:
 
 @pytest.mark.parametrize("at", [0, 9, 4096, 4135, 4800, 5000, 5399, 8990])
 @pytest.mark.parametrize("was_applied", [False, True])
-def test_a_change_by_another_program_is_never_written_over(opened: Any, redo: Any, at: int, was_applied: bool) -> None:
+def test_a_change_by_another_program_is_never_written_over(
+    opened: tuple[int, int], redo: RedoRecord, at: int, was_applied: bool
+) -> None:
     """Replayed blindly, a transaction cut a file of 56 kB to 13 kB."""
     if was_applied:
         apply(redo, opened)
@@ -231,19 +234,19 @@ def test_a_change_by_another_program_is_never_written_over(opened: Any, redo: An
 
 
 @pytest.mark.parametrize("at", [10, 4095, 4136, 4799, 5400, 8989])
-def test_what_the_transaction_does_not_touch_may_change(opened: Any, redo: Any, at: int) -> None:
+def test_what_the_transaction_does_not_touch_may_change(opened: tuple[int, int], redo: RedoRecord, at: int) -> None:
     """Payloads are placed beside metadata at any time."""
     os.pwrite(opened[0], b"P", at)
     redo.require_applicable(*opened, "out.h5")
 
 
-def test_a_journal_that_lost_its_end_is_an_error(opened: Any, redo: Any) -> None:
+def test_a_journal_that_lost_its_end_is_an_error(opened: tuple[int, int], redo: RedoRecord) -> None:
     os.ftruncate(opened[1], 20)
     with pytest.raises(IntegrityError, match=r"the journal of out\.h5 is shorter than it was"):
         redo.require_applicable(*opened, "out.h5")
 
 
-def test_what_was_torn_behind_the_journal_is_cut(opened: Any, redo: Any) -> None:
+def test_what_was_torn_behind_the_journal_is_cut(opened: tuple[int, int], redo: RedoRecord) -> None:
     os.pwrite(opened[1], b"torn record, longer than what is written now", 24)
     apply(redo, opened)
     assert contents(opened)[1] == b"j" * 24 + b"journal"

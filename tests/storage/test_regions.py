@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,8 +22,9 @@ import dask_chunkio as dcio
 from dask_chunkio.errors import AlignmentError, ArgumentError, ArgumentTypeError, CastError, FilterError, TargetError
 from dask_chunkio.storage.redo_log import RedoLog
 from tests.support.files import MEMORY
+from tests.support.unfinished import unfinished
 
-PIPELINES = (
+PIPELINES: tuple[dict[str, Any], ...] = (
     {},
     {"compression": "gzip"},
     {"compression": "gzip", "shuffle": True, "fletcher32": True},
@@ -37,7 +39,7 @@ def random(shape: Any, dtype: str = "i4", seed: int = 0) -> Any:
 
 
 @pytest.fixture
-def dataset(target: Path) -> Any:
+def dataset(target: Path) -> Path:
     """A file with a dataset that can grow."""
     with h5py.File(target, "w") as file:
         file.create_dataset("x", data=random((30, 20)), chunks=(8, 6), maxshape=(None, 20), compression="gzip")
@@ -45,18 +47,18 @@ def dataset(target: Path) -> Any:
     return target
 
 
-def content(path: Any) -> Any:
+def content(path: str | Path) -> Any:
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file["other"][...], np.arange(500))
         assert not [name for name in file if name.startswith(".")]
         return file["x"][...]
 
 
-def write(path: Any, *args: Any, **keywords: Any) -> Any:
+def write(path: str | Path, *args: Any, **keywords: Any) -> Any:
     return dcio.to_hdf5(path, "/x", *args, scheduler="synchronous", **keywords)
 
 
-def test_an_aligned_region_is_replaced_without_a_look_at_what_was_there(dataset: Any) -> None:
+def test_an_aligned_region_is_replaced_without_a_look_at_what_was_there(dataset: Path) -> None:
     expected, new = content(dataset), random((16, 12), seed=1)
     result = write(dataset, new, region=np.s_[8:24, 6:18])
     expected[8:24, 6:18] = new
@@ -65,7 +67,7 @@ def test_an_aligned_region_is_replaced_without_a_look_at_what_was_there(dataset:
     assert result.datasets[0].shape == (16, 12)
 
 
-def test_an_unaligned_region_is_merged_and_says_what_that_cost(dataset: Any) -> None:
+def test_an_unaligned_region_is_merged_and_says_what_that_cost(dataset: Path) -> None:
     expected, new = content(dataset), random((13, 20), seed=1)
     result = write(dataset, new, region=np.s_[5:18])
     expected[5:18] = new
@@ -73,7 +75,7 @@ def test_an_unaligned_region_is_merged_and_says_what_that_cost(dataset: Any) -> 
     assert (result.datasets[0].chunks, result.datasets[0].merged_chunks) == (12, 8)
 
 
-def test_the_whole_dataset(dataset: Any) -> None:
+def test_the_whole_dataset(dataset: Path) -> None:
     new = random((30, 20), seed=1)
     result = write(dataset, new, region=...)
     np.testing.assert_array_equal(content(dataset), new)
@@ -81,7 +83,7 @@ def test_the_whole_dataset(dataset: Any) -> None:
 
 
 @pytest.mark.parametrize("source", ["array", "dask", "iterator"])
-def test_appending_from_every_kind_of_source(dataset: Any, source: str) -> None:
+def test_appending_from_every_kind_of_source(dataset: Path, source: str) -> None:
     expected, new = content(dataset), random((21, 20), seed=1)
 
     class Rows(dcio.GenericDataChunkIterator):
@@ -94,17 +96,17 @@ def test_appending_from_every_kind_of_source(dataset: Any, source: str) -> None:
         def _get_dtype(self) -> Any:
             return new.dtype
 
-    made = {
+    sources: dict[str, Callable[[], Any]] = {
         "array": lambda: new,
         "dask": lambda: da.from_array(new, chunks=(5, 20)) + 0,
         "iterator": lambda: Rows(chunk_shape=(5, 20), buffer_shape=(10, 20)),
-    }[source]()
-    result = write(dataset, made, append=True)
+    }
+    result = write(dataset, sources[source](), append=True)
     np.testing.assert_array_equal(content(dataset), np.concatenate([expected, new]))
     assert result.datasets[0].merged_chunks == 4
 
 
-def test_appending_again_and_again(dataset: Any) -> None:
+def test_appending_again_and_again(dataset: Path) -> None:
     expected = [content(dataset)]
     for number in range(5):
         expected.append(random((number * 3, 20), seed=number))
@@ -112,7 +114,7 @@ def test_appending_again_and_again(dataset: Any) -> None:
     np.testing.assert_array_equal(content(dataset), np.concatenate(expected))
 
 
-def test_new_datasets_and_parts_of_old_ones_in_one_write(dataset: Any) -> None:
+def test_new_datasets_and_parts_of_old_ones_in_one_write(dataset: Path) -> None:
     expected, new = content(dataset), random((2, 20), seed=1)
     more = {"/x": new, "/g/y": random((40, 4), seed=2)}
     dcio.to_hdf5(dataset, more, encoding={"/x": {"region": np.s_[3:5]}, "/g/y": {"compression": "gzip"}})
@@ -123,7 +125,7 @@ def test_new_datasets_and_parts_of_old_ones_in_one_write(dataset: Any) -> None:
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])
-def test_in_parallel(dataset: Any, scheduler: str) -> None:
+def test_in_parallel(dataset: Path, scheduler: str) -> None:
     expected, new = content(dataset), random((64, 20), seed=1)
     dcio.to_hdf5(dataset, "x", new, append=True, buffer_shape=(8, 6), scheduler=scheduler)
     np.testing.assert_array_equal(content(dataset), np.concatenate([expected, new]))
@@ -141,15 +143,15 @@ class Fails:
         return self.data[selection]
 
 
-def cut_off(path: Any, source: Any, **keywords: Any) -> None:
+def cut_off(path: Path, source: Any, **keywords: Any) -> None:
     with pytest.raises(dcio.errors.SourceError, match="not yet"):
         write(path, source, buffer_shape=(8, 20), **keywords)
 
 
-def test_an_append_that_was_cut_off_is_resumed_at_its_own_place(dataset: Any) -> None:
+def test_an_append_that_was_cut_off_is_resumed_at_its_own_place(dataset: Path) -> None:
     expected, source = content(dataset), Fails(random((40, 20), seed=1), 20)
     cut_off(dataset, source, append=True)
-    assert dcio.status(dataset).datasets[0].committed
+    assert unfinished(dataset).datasets[0].committed
     source.row = 40
     with pytest.raises(ArgumentError, match=r"/x: append= with resume=True needs a token.*give token='\.\.\.'"):
         write(dataset, source, append=True, resume=True)
@@ -158,7 +160,7 @@ def test_an_append_that_was_cut_off_is_resumed_at_its_own_place(dataset: Any) ->
     np.testing.assert_array_equal(content(dataset), np.concatenate([expected, source.data]))
 
 
-def test_an_append_that_was_cut_off_and_is_discarded_leaves_the_dataset_as_it_was(dataset: Any) -> None:
+def test_an_append_that_was_cut_off_and_is_discarded_leaves_the_dataset_as_it_was(dataset: Path) -> None:
     expected, source = content(dataset), Fails(random((40, 20), seed=1), 20)
     cut_off(dataset, source, append=True)
     assert len(content(dataset)) == 70
@@ -166,7 +168,7 @@ def test_an_append_that_was_cut_off_and_is_discarded_leaves_the_dataset_as_it_wa
     np.testing.assert_array_equal(content(dataset), expected)
 
 
-def test_a_region_that_was_cut_off_holds_old_or_new_chunks_and_is_resumed(dataset: Any) -> None:
+def test_a_region_that_was_cut_off_holds_old_or_new_chunks_and_is_resumed(dataset: Path) -> None:
     expected, source = content(dataset), Fails(random((30, 20), seed=1), 20)
     cut_off(dataset, source, region=...)
     found = content(dataset)
@@ -180,12 +182,12 @@ def test_a_region_that_was_cut_off_holds_old_or_new_chunks_and_is_resumed(datase
 
 
 @pytest.mark.parametrize("call", ["commit", "_apply"])
-def test_a_transaction_that_is_cut_off_changes_nothing_or_is_applied_again(dataset: Any, call: str) -> None:
+def test_a_transaction_that_is_cut_off_changes_nothing_or_is_applied_again(dataset: Path, call: str) -> None:
     """Old payloads give their places to new ones: nothing of these may be there before the log is."""
     expected, new = content(dataset), random((30, 20), seed=7) * 3
     real, calls = getattr(RedoLog, call), []
 
-    def cut(self: Any, *args: Any) -> None:
+    def cut(self: RedoLog, *args: Any) -> None:
         calls.append(1)
         if len(calls) == 3:
             raise RuntimeError("cut")
@@ -227,7 +229,7 @@ def test_a_transaction_that_is_cut_off_changes_nothing_or_is_applied_again(datas
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_touched(
-    dataset: Any, shape: tuple[int, ...], keywords: dict[str, Any], error: Any, words: str
+    dataset: Path, shape: tuple[int, ...], keywords: dict[str, Any], error: Any, words: str
 ) -> None:
     before = dataset.read_bytes()
     with pytest.raises(error, match=words):
@@ -236,12 +238,12 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_touched(
     assert os.listdir(dataset.parent) == ["out.h5"]
 
 
-def test_a_source_that_cannot_be_cast_is_refused(dataset: Any) -> None:
+def test_a_source_that_cannot_be_cast_is_refused(dataset: Path) -> None:
     with pytest.raises(CastError, match="float64 cannot be stored as int32"):
         write(dataset, np.zeros((30, 20)), region=...)
 
 
-def test_what_is_not_there_is_an_error(dataset: Any, tmp_path: Path) -> None:
+def test_what_is_not_there_is_an_error(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="has no dataset /y"):
         dcio.to_hdf5(dataset, "/y", np.zeros(3), region=...)
     with pytest.raises(TargetError, match="there is no file"):
@@ -261,7 +263,7 @@ def test_which_axis_grows_has_to_be_clear(target: Path) -> None:
 # Other people's layouts
 
 
-def partial_chunks_unfiltered(path: Any, data: Any, chunks: Any) -> None:
+def partial_chunks_unfiltered(path: Path, data: Any, chunks: Any) -> None:
     """Make a dataset whose chunks at the edge skip the pipeline."""
     library = ctypes.CDLL(h5py.defs.__file__)
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -415,7 +417,7 @@ def writes(draw: st.DrawFn) -> tuple[Any, ...]:
     growing = draw(st.integers(0, ndim - 1))
     options = dict(draw(st.sampled_from(PIPELINES)))
     layout = {"libver": draw(st.sampled_from(["earliest", "v110"])), "growing": growing, "chunks": chunks}
-    actions = []
+    actions: list[tuple[str, Any]] = []
     length = list(shape)
     for _ in range(draw(st.integers(1, 3))):
         if draw(st.booleans()):

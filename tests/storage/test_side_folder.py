@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import dask_chunkio as dcio
 from dask_chunkio.storage.filesystem.side_folder import Folder
 
 OLD, NEW = np.arange(40, dtype="i4").reshape(10, 4), np.arange(40, 64, dtype="i4").reshape(6, 4)
-CALLS = {
+CALLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "new": ({}, {}),
     "addition": ({"y": OLD}, {}),
     "append": ({"x": OLD}, {"append": True}),
@@ -27,11 +28,11 @@ class Cut(Exception):  # noqa: N818
     """The process has ended here."""
 
 
-def cut_before(monkeypatch: pytest.MonkeyPatch, number: Any) -> None:
+def cut_before(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Have the removal of a folder end before step `number`."""
     steps, unlink, rmdir = itertools.count(), Folder._unlink, os.rmdir
 
-    def before(act: Any) -> Any:
+    def before(act: Callable[..., Any]) -> Callable[..., Any]:
         def acting(*arguments: Any, **keywords: Any) -> Any:
             is_step = act is unlink or os.path.isdir(arguments[0])
             if is_step and next(steps) == number:
@@ -44,7 +45,7 @@ def cut_before(monkeypatch: pytest.MonkeyPatch, number: Any) -> None:
     monkeypatch.setattr(os, "rmdir", before(rmdir))
 
 
-def prepare(path: Any, datasets: Any) -> None:
+def prepare(path: Path, datasets: dict[str, Any]) -> None:
     shutil.rmtree(f"{path}.writing", ignore_errors=True)
     path.unlink(missing_ok=True)
     if datasets:
@@ -55,7 +56,7 @@ def prepare(path: Any, datasets: Any) -> None:
 
 @pytest.mark.parametrize("kind", CALLS)
 def test_whatever_is_left_of_a_folder_says_that_its_write_is_finished(
-    target: Path, monkeypatch: pytest.MonkeyPatch, kind: Any
+    target: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     datasets, keywords = CALLS[kind]
     for number in itertools.count():

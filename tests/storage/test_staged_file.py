@@ -1,9 +1,10 @@
 import io
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import h5py
 import numpy as np
@@ -20,14 +21,14 @@ START = bytes(range(200))
 
 
 @pytest.fixture
-def descriptor(tmp_path: Path) -> Iterator[Any]:
+def descriptor(tmp_path: Path) -> Iterator[int]:
     opened = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     yield opened
     os.close(opened)
 
 
 @pytest.fixture
-def staged(descriptor: Any) -> Any:
+def staged(descriptor: int) -> StagedFile:
     os.pwrite(descriptor, START, 0)
     return StagedFile(descriptor)
 
@@ -58,7 +59,7 @@ def test_it_is_a_file_that_never_reaches_the_disk(script: Any) -> None:
     staged.check()
 
 
-def _play(step: Any, value: Any, staged: Any, reference: Any) -> None:
+def _play(step: Any, value: Any, staged: StagedFile, reference: Any) -> None:
     if step == "seek":
         assert staged.seek(value) == reference.seek(value)
     elif step == "end":
@@ -77,7 +78,7 @@ def _play(step: Any, value: Any, staged: Any, reference: Any) -> None:
     assert staged.tell() == reference.tell()
 
 
-def test_reading_to_the_end(staged: Any) -> None:
+def test_reading_to_the_end(staged: StagedFile) -> None:
     staged.seek(190)
     staged.write(b"x" * 20)
     staged.seek(185)
@@ -86,7 +87,7 @@ def test_reading_to_the_end(staged: Any) -> None:
     assert staged.read(3) == START[:3]
 
 
-def test_truncating_changes_the_size_and_not_the_file(staged: Any, descriptor: Any) -> None:
+def test_truncating_changes_the_size_and_not_the_file(staged: StagedFile, descriptor: int) -> None:
     assert staged.truncate(50) == staged.size == 50
     assert os.fstat(descriptor).st_size == len(START)
     staged.seek(70)
@@ -100,7 +101,7 @@ class Trouble(BaseException):
     """Worse than an Exception, as KeyboardInterrupt is."""
 
 
-CALLS = {
+CALLS: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "seek": (lambda file: file.seek("here"), 0),
     "readinto": (lambda file: file.readinto(bytearray(8)), 8),
     "read": (lambda file: file.read(8), bytes(8)),
@@ -113,7 +114,7 @@ CALLS = {
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError(), KeyboardInterrupt(), Trouble()])
 def test_a_callback_never_raises_and_the_file_is_dead_from_then_on(
-    staged: Any, call: Any, error: Any, monkeypatch: pytest.MonkeyPatch
+    staged: StagedFile, call: tuple[Callable[[Any], Any], Any], error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
         raise error
@@ -130,13 +131,12 @@ def test_a_callback_never_raises_and_the_file_is_dead_from_then_on(
 
 @pytest.mark.parametrize("name", ["seek", "readinto", "read", "truncate"])
 def test_errors_of_each_callback_are_kept(
-    staged: Any, descriptor: Any, name: str, monkeypatch: pytest.MonkeyPatch
+    staged: StagedFile, descriptor: int, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "preadv", os.preadv if name in ("seek", "truncate") else _io_error)
     act, answer = CALLS[name]
     if name == "truncate":
-        monkeypatch.setattr(StagedFile, "_position", property(_io_error), raising=False)
-        act = StagedFile.truncate
+        monkeypatch.setattr(StagedFile, "size", property(_io_error, _io_error), raising=False)
     found = act(staged)
     assert found == answer
     assert isinstance(staged.error, OSError | TypeError)
@@ -159,7 +159,7 @@ def test_whichever_callback_fails_the_commit_raises_it_and_what_is_committed_sta
     assert all(int(count) > 0 for count in counts.values())
 
 
-def test_a_dead_file_discards_everything(staged: Any) -> None:
+def test_a_dead_file_discards_everything(staged: StagedFile) -> None:
     staged.write(b"kept")
     staged.abandon()
     assert staged.write(b"gone") == 4
@@ -169,7 +169,7 @@ def test_a_dead_file_discards_everything(staged: Any) -> None:
         staged.check()
 
 
-def test_a_dead_file_gives_hdf5_zeros_and_not_what_its_memory_held_before(staged: Any) -> None:
+def test_a_dead_file_gives_hdf5_zeros_and_not_what_its_memory_held_before(staged: StagedFile) -> None:
     staged.error = OSError("injected")
     found = bytearray(b"garbage")
     assert staged.readinto(found) == 7
@@ -187,18 +187,20 @@ def test_a_placeholder_has_exactly_the_length_asked_for_and_cannot_be_written() 
     assert placeholder(5).ctypes.data == placeholder(5).ctypes.data
 
 
-def test_only_the_expected_slice_is_a_placeholder(staged: Any) -> None:
-    staged._expected = (placeholder(10).ctypes.data, 10)
-    staged.seek(300)
-    staged.write(placeholder(10))
-    staged.write(placeholder(11))
-    staged.write(bytes(10))
-    assert staged._reserved == [300]
+def test_only_the_expected_slice_is_a_placeholder(staged: StagedFile) -> None:
+    def write(*_: Any) -> None:
+        staged.seek(300)
+        staged.write(placeholder(10))
+        staged.write(placeholder(11))
+        staged.write(bytes(10))
+
+    dataset = mock.Mock(write_direct_chunk=write)
+    assert staged.reserve(dataset, (0,), 10, 0) == 300
     assert staged.staged.runs() == [(310, bytes(21))]
     assert staged.size == 331
 
 
-def test_reservations_are_where_hdf5_says_they_are(descriptor: Any) -> None:
+def test_reservations_are_where_hdf5_says_they_are(descriptor: int) -> None:
     staged = StagedFile(descriptor)
     rng = np.random.default_rng(3)
     with h5py.File(staged, "w") as file:
@@ -219,7 +221,7 @@ def test_reservations_are_where_hdf5_says_they_are(descriptor: Any) -> None:
         assert all(low + len(data) <= start or end <= low for start, end in ends)
 
 
-def test_what_was_staged_under_a_placeholder_is_forgotten(descriptor: Any, tmp_path: Path) -> None:
+def test_what_was_staged_under_a_placeholder_is_forgotten(descriptor: int, tmp_path: Path) -> None:
     """With early allocation HDF5 fills the chunk first: applied later, that would destroy the payload."""
     staged = StagedFile(descriptor)
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -243,15 +245,17 @@ def test_what_was_staged_under_a_placeholder_is_forgotten(descriptor: Any, tmp_p
         np.testing.assert_array_equal(file["x"][...], np.repeat([0, 1], 1000))
 
 
-def test_a_placeholder_that_does_not_come_is_an_error(staged: Any) -> None:
+def test_a_placeholder_that_does_not_come_is_an_error(staged: StagedFile) -> None:
     with h5py.File("elsewhere", "w", driver="core", backing_store=False) as other:
         dataset = other.create_dataset("x", (4,), "u1", chunks=(4,))
         with pytest.raises(IntegrityError, match=r"chunk at \(0,\) 0 times instead of once"):
             staged.reserve(dataset.id, (0,), 4, 0)
-    assert staged._expected is None
+    # From then on, it is bytes like any others.
+    staged.write(placeholder(4))
+    assert staged.staged.runs() == [(0, bytes(4))]
 
 
-def test_a_reservation_on_a_dead_file_raises_what_killed_it(descriptor: Any) -> None:
+def test_a_reservation_on_a_dead_file_raises_what_killed_it(descriptor: int) -> None:
     staged = StagedFile(descriptor)
     file = h5py.File(staged, "w")
     dataset = file.create_dataset("x", (4,), "u1", chunks=(4,))
@@ -263,7 +267,9 @@ def test_a_reservation_on_a_dead_file_raises_what_killed_it(descriptor: Any) -> 
 
 
 @pytest.mark.parametrize("offset", [1 << 40, 1 << 63, (1 << 64) - 4096])
-def test_places_that_no_file_has_are_read_as_zeros_and_not_written(staged: Any, descriptor: Any, offset: Any) -> None:
+def test_places_that_no_file_has_are_read_as_zeros_and_not_written(
+    staged: StagedFile, descriptor: int, offset: int
+) -> None:
     """Damaged metadata names them."""
     staged.seek(offset)
     buffer = bytearray(b"x" * 50)

@@ -26,7 +26,7 @@ from dask_chunkio.storage.target import Target
 from tests.support.storage.writes import Write, numbers
 
 
-def hdf5(path: Any, *names: Any, attribute: bool = False) -> bytes:
+def hdf5(path: Path, *names: str, attribute: bool = False) -> bytes:
     with h5py.File(path, "w") as file:
         for name in names:
             file[name] = [1, 2]
@@ -35,7 +35,7 @@ def hdf5(path: Any, *names: Any, attribute: bool = False) -> bytes:
     return path.read_bytes()
 
 
-def refused(path: Any, error: Any, match: Any, *names: Any, overwrite: bool = False) -> None:
+def refused(path: Path, error: type[Exception], match: str, *names: str, overwrite: bool = False) -> None:
     before = path.read_bytes() if path.is_file() else None
     with pytest.raises(error, match=match):
         require_free(Target(str(path), "id", overwrite), names or ("/x",))
@@ -68,7 +68,7 @@ def test_a_file_of_another_kind_is_never_replaced(target: Path, content: bytes, 
     refused(target, TargetExistsError, "exists and is not an HDF5 file", overwrite=overwrite)
 
 
-def mode(path: Any, *names: Any, overwrite: bool = False) -> Any:
+def mode(path: Path, *names: Any, overwrite: bool = False) -> Any:
     return require_free(Target(str(path), "id", overwrite), names or ("/x",))
 
 
@@ -173,11 +173,13 @@ def test_a_file_that_says_it_is_open_for_writing(target: Path) -> None:
 
 
 @contextlib.contextmanager
-def open_elsewhere(path: Any, mode: Any) -> Iterator[None]:
+def open_elsewhere(path: Path, mode: str) -> Iterator[None]:
     """Another program that has a file open."""
     script = "import h5py, sys; f = h5py.File(*sys.argv[1:]); print('open', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", script, str(path), mode]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
         assert other.stdout.readline() == "open\n"
         yield
         other.stdin.close()
@@ -215,6 +217,7 @@ def test_a_file_that_others_read_may_be_replaced(target: Path) -> None:
 def test_the_folder_says_what_it_is_about(target: Path) -> None:
     with Write(target) as write:
         manifest = read_manifest(write.target.manifest)
+        assert manifest is not None
         assert (manifest.target, manifest.mode, manifest.command) == (str(target), "new", ())
         owner = write.writer.transactions.journal.owner
         assert (owner.write_id, owner.epoch, owner.pid) == (write.target.write_id, 1, os.getpid())
