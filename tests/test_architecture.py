@@ -7,9 +7,8 @@ import graphlib
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -107,33 +106,33 @@ MODULES = {
 
 
 @functools.cache
-def parsed(path: Any) -> Any:
+def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
-def stands_in(module: Any, names: Any) -> Any:
+def stands_in(module: str, names: Collection[str]) -> bool:
     return module in names or f"{module.partition('.')[0]}." in names
 
 
-def floor(module: Any) -> tuple[Any, ...]:
+def floor(module: str) -> tuple[int, int]:
     """The number of the floor, and inside storage that of storage's."""
     place = _number(module, FLOORS)
     inside = module.removeprefix("storage.")
     return place, (_number(inside, STORAGE_FLOORS) if inside not in (module, "storage") else 0)
 
 
-def _number(module: Any, floors: Any) -> Any:
+def _number(module: str, floors: Sequence[set[str]]) -> int:
     found = [number for number, names in enumerate(floors) if stands_in(module, names)]
     assert len(found) == 1, f"{module} needs a place among the floors"
     return found[0]
 
 
-def imports(path: Any) -> Iterator[Any]:
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
     """(name, whether it is imported at the top) of everything that a file imports."""
     tree = parsed(path)
     top = set(map(id, tree.body))
     for node in ast.walk(tree):
-        names = []
+        names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -142,7 +141,7 @@ def imports(path: Any) -> Iterator[Any]:
         yield from ((name, id(node) in top) for name in names)
 
 
-def own(name: Any) -> Any:
+def own(name: str) -> str | None:
     """The module of ours that an import means, or None."""
     parts = name.split(".")
     if parts[0] != "dask_chunkio":
@@ -154,14 +153,14 @@ def own(name: Any) -> Any:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_imports_point_down(module: Any) -> None:
+def test_imports_point_down(module: str) -> None:
     for name, _ in imports(MODULES[module]):
         if (other := own(name)) is not None:
             assert floor(other) <= floor(module), f"{module} is below {other}"
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if not name.startswith("storage")])
-def test_storage_is_entered_by_its_doors(module: Any) -> None:
+def test_storage_is_entered_by_its_doors(module: str) -> None:
     used = {other for name, _ in imports(MODULES[module]) if (other := own(name)) is not None}
     inside = {name.removeprefix("storage.") for name in used if name.startswith("storage.")}
     assert not [name for name in inside if not stands_in(name, STORAGE_DOORS)]
@@ -173,7 +172,7 @@ def test_no_two_modules_import_one_another() -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_guests_come_in_where_they_are_expected(module: Any) -> None:
+def test_guests_come_in_where_they_are_expected(module: str) -> None:
     for name, is_top in imports(MODULES[module]):
         guest = name.partition(".")[0]
         if guest in STANDARD or guest in ("numpy", "dask_chunkio"):
@@ -183,7 +182,7 @@ def test_guests_come_in_where_they_are_expected(module: Any) -> None:
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if floor(m) < (3, 0)])
-def test_nothing_below_planning_knows_of_dask(module: Any) -> None:
+def test_nothing_below_planning_knows_of_dask(module: str) -> None:
     assert not {name.partition(".")[0] for name, _ in imports(MODULES[module])} & {"dask", "distributed"}
 
 
@@ -196,28 +195,33 @@ def test_one_module_writes_to_the_terminal() -> None:
             assert not called & {"print", "click.echo", "click.secho", "sys.stderr.write"}, module
 
 
+def last_line(node: ast.stmt) -> int:
+    assert node.end_lineno is not None
+    return node.end_lineno
+
+
 # It has hdmf's contract.
 LARGE = {"GenericDataChunkIterator"}
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_class_can_be_read_in_one_sitting(module: Any) -> None:
+def test_a_class_can_be_read_in_one_sitting(module: str) -> None:
     for node in ast.walk(parsed(MODULES[module])):
         if isinstance(node, ast.ClassDef) and node.name not in LARGE:
-            assert node.end_lineno - node.lineno < 200, node.name
+            assert last_line(node) - node.lineno < 200, node.name
             assert sum(isinstance(one, ast.FunctionDef) for one in node.body) <= 15, node.name
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_function_can_be_read_at_a_glance(module: Any) -> None:
+def test_a_function_can_be_read_at_a_glance(module: str) -> None:
     for node in ast.walk(parsed(MODULES[module])):
         if isinstance(node, ast.FunctionDef):
             body = node.body[1:] if ast.get_docstring(node) is not None else node.body
-            assert not body or body[-1].end_lineno - body[0].lineno < 34, node.name
+            assert not body or last_line(body[-1]) - body[0].lineno < 34, node.name
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if not m.startswith("_")])
-def test_every_module_says_what_it_is(module: Any) -> None:
+def test_every_module_says_what_it_is(module: str) -> None:
     assert ast.get_docstring(parsed(MODULES[module]))
 
 
@@ -254,7 +258,7 @@ def test_public_names() -> None:
 
 
 @pytest.mark.parametrize("name", errors.__all__)
-def test_errors_arrive_whole_from_another_process(name: Any) -> None:
+def test_errors_arrive_whole_from_another_process(name: str) -> None:
     kind = getattr(errors, name)
     error = kind("what was wrong; what to do")
     error.add_note("where")
@@ -319,7 +323,7 @@ def test_one_module_asks_hdf5_about_chunks() -> None:
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m != "storage.filesystem.descriptors"])
-def test_files_are_opened_where_forked_children_close_them(module: Any) -> None:
+def test_files_are_opened_where_forked_children_close_them(module: str) -> None:
     source = MODULES[module].read_text()
     assert "os.open(" not in source
     assert "os.close(" not in source

@@ -12,15 +12,18 @@ from typing import Any
 
 import dask
 import dask.array as da
+import dask.base
 import h5py
 import numpy as np
 import pytest
+from dask.delayed import delayed
 from dask.utils import format_bytes
 from distributed import Client, wait
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import ArgumentError
 from dask_chunkio.execution.block_tasks import commit_block, pass_block
+from dask_chunkio.keywords import DatasetKeywords
 from tests.support.pairs import every_pair
 
 LOCAL = ["synchronous", "threads"]
@@ -29,7 +32,7 @@ LOCAL = ["synchronous", "threads"]
 class Calls:
     """Makes arrays of noise that nobody could make again, and notes the call for each block, in whichever process."""
 
-    def __init__(self, log: Any) -> None:
+    def __init__(self, log: Path) -> None:
         self.log = log
 
     def array(self, shape: tuple[int, ...] = (40, 6), chunks: tuple[int, ...] = (10, 6)) -> Any:
@@ -43,7 +46,7 @@ class Calls:
         return da.zeros(shape, chunks=chunks).map_blocks(noise, dtype=float, meta=np.empty((0, 0)))
 
     @property
-    def count(self) -> Any:
+    def count(self) -> collections.Counter[str]:
         return collections.Counter(self.log.read_text().splitlines())
 
     def assert_once(self, blocks: int = 4) -> None:
@@ -51,11 +54,11 @@ class Calls:
 
 
 @pytest.fixture
-def calls(tmp_path: Path) -> Any:
+def calls(tmp_path: Path) -> Calls:
     return Calls(tmp_path / "calls")
 
 
-def stored(path: Any, *names: Any) -> list[Any]:
+def stored(path: Path, *names: str) -> list[Any]:
     with h5py.File(path) as file:
         return [file[name][...] for name in names]
 
@@ -86,7 +89,7 @@ DERIVED = {
     indirect=["scheduler"],
 )
 def test_a_block_is_computed_once_whichever_datasets_need_it(
-    target: Path, calls: Any, scheduler: Any, derived: Any, fuse: Any
+    target: Path, calls: Calls, scheduler: Any, derived: Callable[[Any], Any], fuse: bool
 ) -> None:
     x = calls.array()
     y = derived(x)
@@ -97,7 +100,7 @@ def test_a_block_is_computed_once_whichever_datasets_need_it(
     np.testing.assert_allclose(other, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_a_part_in_common_that_is_not_written_is_computed_once_too(target: Path, calls: Any, scheduler: Any) -> None:
+def test_a_part_in_common_that_is_not_written_is_computed_once_too(target: Path, calls: Calls, scheduler: Any) -> None:
     x = calls.array()
     dcio.to_hdf5(target, {"/a": x + 1, "/b": x * 2}, scheduler=scheduler)
     calls.assert_once()
@@ -105,9 +108,12 @@ def test_a_part_in_common_that_is_not_written_is_computed_once_too(target: Path,
     np.testing.assert_array_equal(a, b / 2 + 1)
 
 
-def test_buffers_of_other_shapes_than_the_blocks(target: Path, calls: Any, scheduler: Any) -> None:
+def test_buffers_of_other_shapes_than_the_blocks(target: Path, calls: Calls, scheduler: Any) -> None:
     x = calls.array()
-    encoding = {"/a": {"chunks": (7, 6), "buffer_shape": (14, 6)}, "/b": {"chunks": (40, 1), "buffer_shape": (40, 1)}}
+    encoding: dict[str, DatasetKeywords] = {
+        "/a": {"chunks": (7, 6), "buffer_shape": (14, 6)},
+        "/b": {"chunks": (40, 1), "buffer_shape": (40, 1)},
+    }
     dcio.to_hdf5(target, {"/a": x, "/b": x}, encoding=encoding, scheduler=scheduler)
     calls.assert_once()
     np.testing.assert_array_equal(*stored(target, "a", "b"))
@@ -116,21 +122,21 @@ def test_buffers_of_other_shapes_than_the_blocks(target: Path, calls: Any, sched
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("other", [lambda x: x, lambda x: x.sum(), lambda x: (x + 1).mean(0)])
 def test_what_is_computed_along_with_a_write_shares_its_blocks(
-    target: Path, calls: Any, scheduler: Any, other: Callable[..., Any], aligned: bool
+    target: Path, calls: Calls, scheduler: Any, other: Callable[..., Any], aligned: bool
 ) -> None:
     x = calls.array()
-    layout = {} if aligned else {"chunks": (7, 6), "buffer_shape": (14, 6)}
+    layout: dict[str, Any] = {} if aligned else {"chunks": (7, 6), "buffer_shape": (14, 6)}
     write = dcio.to_hdf5(target, "/x", x, compute=False, **layout)
-    _, found = dask.compute(write, other(x), scheduler=scheduler)
+    _, found = dask.base.compute(write, other(x), scheduler=scheduler)
     calls.assert_once()
     (data,) = stored(target, "x")
     np.testing.assert_allclose(found, other(data), rtol=1e-12)
 
 
-def test_two_writes_that_are_computed_together_share_their_blocks(target: Path, calls: Any, scheduler: Any) -> None:
+def test_two_writes_that_are_computed_together_share_their_blocks(target: Path, calls: Calls, scheduler: Any) -> None:
     x, second = calls.array(), target.with_name("second.h5")
     writes = [dcio.to_hdf5(path, "/x", x, compute=False) for path in (target, second)]
-    dask.compute(*writes, scheduler=scheduler)
+    dask.base.compute(*writes, scheduler=scheduler)
     calls.assert_once()
     np.testing.assert_array_equal(*stored(target, "x"), *stored(second, "x"))
 
@@ -145,7 +151,8 @@ def test_blocks_whose_values_the_scheduler_knows_are_committed(
     values = thread_client.persist(DERIVED[kept](x))
     with thread_client.as_current():
         wait(values)
-    write = dcio.to_hdf5(target, {"/a": x, "/m": x.mean(0)}, compute=compute, scheduler=thread_client)
+    how: dict[str, Any] = {"compute": compute, "scheduler": thread_client}
+    write = dcio.to_hdf5(target, {"/a": x, "/m": x.mean(0)}, **how)
     if not compute:
         thread_client.compute(write).result()
     a, mean = stored(target, "a", "m")
@@ -158,25 +165,26 @@ def test_the_same_blocks_are_written_to_two_files_at_once(target: Path, thread_c
     x = da.random.default_rng(1).random((400, 6), chunks=(10, 6))
     paths = [target.with_name(f"{number}.h5") for number in range(4)]
 
-    def write(path: Any) -> None:
+    def write(path: Path) -> None:
         dcio.to_hdf5(path, {"/a": x, "/m": x.mean(0)}, scheduler=thread_client)
 
     with ThreadPoolExecutor(len(paths)) as pool:
         list(pool.map(write, paths))
     for path in paths:
-        np.testing.assert_array_equal(*stored(path, "a"), x.compute(scheduler="threads"))
+        (found,) = stored(path, "a")
+        np.testing.assert_array_equal(found, x.compute(scheduler="threads"))
 
 
-def test_a_write_can_be_part_of_a_larger_delayed(target: Path, calls: Any) -> None:
+def test_a_write_can_be_part_of_a_larger_delayed(target: Path, calls: Calls) -> None:
     x = calls.array()
     write = dcio.to_hdf5(target, {"/x": x, "/m": x.mean(0)}, compute=False)
-    assert dask.delayed(lambda result: result.path)(write).compute(scheduler="threads") == str(target)
+    assert delayed(lambda result: result.path)(write).compute(scheduler="threads") == str(target)
     calls.assert_once()
     kept = dcio.to_hdf5(second := target.with_name("second.h5"), "/x", x, compute=False).persist(scheduler="threads")
     assert kept.compute(scheduler="threads").path == str(second)
 
 
-def test_as_many_calls_as_dasks_own_store(target: Path, calls: Any) -> None:
+def test_as_many_calls_as_dasks_own_store(target: Path, calls: Calls) -> None:
     x = calls.array()
     with h5py.File(target.with_name("dask.h5"), "w") as file:
         datasets = [file.create_dataset(name, x.shape, float) for name in "ab"]
@@ -187,7 +195,7 @@ def test_as_many_calls_as_dasks_own_store(target: Path, calls: Any) -> None:
     assert calls.count == expected
 
 
-def test_blocks_that_another_process_computes_are_computed_once(target: Path, calls: Any) -> None:
+def test_blocks_that_another_process_computes_are_computed_once(target: Path, calls: Calls) -> None:
     x = calls.array()
     dcio.to_hdf5(target, {"/a": x, "/b": x, "/m": x.mean(0)}, scheduler="processes")
     calls.assert_once()
@@ -211,7 +219,7 @@ KEPT = {
 
 
 @pytest.mark.parametrize("order", ["alone", "write first", "write last"])
-def test_whatever_is_made_of_the_same_blocks_together(tmp_path: Path, calls: Any, order: str) -> None:
+def test_whatever_is_made_of_the_same_blocks_together(tmp_path: Path, calls: Calls, order: str) -> None:
     draw = random.Random()
     for number in range(int(os.environ.get("CHUNKIO_GRAPHS", "3"))):
         names = draw.sample(list(KEPT), draw.randrange(2, 6))
@@ -221,7 +229,7 @@ def test_whatever_is_made_of_the_same_blocks_together(tmp_path: Path, calls: Any
         write = dcio.to_hdf5(target, {f"/{name}": KEPT[name](x) for name in names}, compute=False)
         others = {"alone": [], "write first": [x.sum()], "write last": [x.sum()]}[order]
         things = [*others, write] if order == "write last" else [write, *others]
-        dask.compute(*things, scheduler=draw.choice(LOCAL))
+        dask.base.compute(*things, scheduler=draw.choice(LOCAL))
         assert set(calls.count.values()) == {1}, names
         found = dict(zip(names, stored(target, *names), strict=True))
         if "itself" in found:
@@ -230,11 +238,11 @@ def test_whatever_is_made_of_the_same_blocks_together(tmp_path: Path, calls: Any
                 np.testing.assert_allclose(found[name], KEPT[name](data).compute(), rtol=1e-12, atol=1e-12)
 
 
-def test_a_graph_is_fused_as_the_call_says(target: Path, calls: Any) -> None:
+def test_a_graph_is_fused_as_the_call_says(target: Path, calls: Calls) -> None:
     x = calls.array()
     for fuse in (True, False):
         write = dcio.to_hdf5(target, {"/a": x, "/b": x, "/m": x.mean(0)}, compute=False, fuse=fuse)
-        (optimized,) = dask.optimize(write)
+        (optimized,) = dask.base.optimize(write)
         functions = {getattr(task, "func", None) for task in dict(optimized.dask).values()}
         assert (pass_block in functions, commit_block in functions) == (fuse, not fuse)
 
@@ -249,7 +257,7 @@ class Alive:
         self.lock = threading.Lock()
         self.now = self.most = 0
 
-    def array(self, shape: Any, chunks: Any) -> Any:
+    def array(self, shape: tuple[int, ...], chunks: tuple[int, ...]) -> Any:
         return da.zeros(shape, chunks=chunks).map_blocks(self._made, dtype=float, meta=np.empty((0, 0)))
 
     def _made(self, block: Any) -> Any:
@@ -309,7 +317,7 @@ def test_cut_pieces_are_parts_of_their_blocks() -> None:
     assert kept({"/x": x}) <= 1.2 * 100 * 100 * 8
 
 
-def kept(datasets: Any, **keywords: Any) -> Any:
+def kept(datasets: dict[str, Any], **keywords: Any) -> int:
     return dcio.plan("out.h5", datasets, scheduler="synchronous", **keywords).kept_nbytes
 
 

@@ -16,7 +16,7 @@ from dask_chunkio.errors import ArgumentError
 DATA = np.zeros((4096, 64), "i2")
 
 
-def buffers(**keywords: Any) -> Any:
+def buffers(**keywords: Any) -> dcio.BufferGrid:
     return dcio.plan("out.h5", "/x", DATA, scheduler="threads", **keywords).datasets[0].buffers
 
 

@@ -18,9 +18,9 @@ FORMS = [
 ]
 
 
-def constants() -> Any:
+def constants() -> dict[str, Any]:
     """The constants of the noxfile that need no nox."""
-    found = {}
+    found: dict[str, Any] = {}
     for node in ast.parse(NOX).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
             found[ast.unparse(node.targets[0])] = ast.literal_eval(node.value)
@@ -67,7 +67,7 @@ def test_the_workflow_runs_sessions_that_are_there() -> None:
 
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.name)
-def test_forms_can_be_read(path: Any) -> None:
+def test_forms_can_be_read(path: Path) -> None:
     assert yaml.safe_load(path.read_text(encoding="utf-8"))
 
 

@@ -49,7 +49,7 @@ def test_a_chunk_may_be_empty() -> None:
 
 def test_a_chunk_holds_an_array() -> None:
     with pytest.raises(ArgumentTypeError, match="of type list"):
-        DataChunk([1, 2], slice(0, 2))
+        DataChunk([1, 2], slice(0, 2))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

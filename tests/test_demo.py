@@ -12,12 +12,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dask_chunkio.cli import demo
-from dask_chunkio.cli.demo_recording import _PERIOD, TILE, Recording, RepeatedRecording, save_excerpt
+from dask_chunkio import to_hdf5
+from dask_chunkio.cli.demo_recording import TILE, Recording, RepeatedRecording, save_excerpt
 from dask_chunkio.cli.main import main
 
 FRAMES, CHANNELS = 2 * TILE[0] + 100, TILE[1] + 20
@@ -66,6 +66,8 @@ def test_it_looks_like_a_recording() -> None:
 
 
 LONG = 300_000
+# The frames after which a repeated recording begins anew.
+PERIOD = 10 * TILE[0] + 1
 
 
 @pytest.fixture(scope="module")
@@ -80,16 +82,17 @@ def repeated(tmp_path_factory: pytest.TempPathFactory) -> RepeatedRecording:
 def test_a_repeated_recording_repeats_a_recording(
     repeated: RepeatedRecording, frame: int, other: int, channel: int, last: int
 ) -> None:
-    made = Recording(LONG, TILE[1])._get_data((slice(0, _PERIOD), slice(0, TILE[1])))
+    made = Recording(LONG, TILE[1])._get_data((slice(0, PERIOD), slice(0, TILE[1])))
     (start, stop), (left, right) = sorted((frame, other)), sorted((channel, last))
     data = repeated._get_data((slice(start, stop), slice(left, right)))
-    np.testing.assert_array_equal(data, made[np.arange(start, stop) % _PERIOD, left:right])
+    np.testing.assert_array_equal(data, made[np.arange(start, stop) % PERIOD, left:right])
 
 
 def test_a_repeated_recording_costs_nothing_to_read(repeated: RepeatedRecording) -> None:
-    for start in (0, _PERIOD - 1, 2 * _PERIOD + 7):
-        data = repeated._get_data((slice(start, start + _PERIOD), slice(0, TILE[1])))
-        assert np.shares_memory(data, repeated._frames)
+    for start in (0, PERIOD - 1, 2 * PERIOD + 7):
+        selection = slice(start, start + PERIOD), slice(0, TILE[1])
+        # Both reads are views of one piece of memory.
+        assert np.shares_memory(repeated._get_data(selection), repeated._get_data(selection))
     pickled = pickle.dumps(repeated)
     assert len(pickled) < 10_000
     np.testing.assert_array_equal(pickle.loads(pickled)[0].data, repeated[0].data)
@@ -98,7 +101,8 @@ def test_a_repeated_recording_costs_nothing_to_read(repeated: RepeatedRecording)
 def test_a_repeated_recording_is_stored_in_as_much_as_a_recording(repeated: RepeatedRecording) -> None:
     def stored(recording: Recording | RepeatedRecording) -> list[bytes]:
         starts = range(0, 12 * TILE[0], TILE[0])
-        return [zlib.compress(recording._get_data((slice(n, n + TILE[0]), slice(0, TILE[1]))), 1) for n in starts]
+        tiles = (recording._get_data((slice(n, n + TILE[0]), slice(0, TILE[1]))) for n in starts)
+        return [zlib.compress(tile.tobytes(), 1) for tile in tiles]
 
     chunks, real = stored(repeated), stored(Recording(LONG, TILE[1]))
     assert len(set(chunks)) == len(chunks)
@@ -112,7 +116,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(*words: str) -> Any:
+def run(*words: str) -> Result:
     result = CliRunner().invoke(main, ["demo", *words])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
     return result
@@ -159,15 +163,14 @@ def test_demo_keeps_its_files(tmp_path: Path) -> None:
 
 
 def test_demo_finds_a_file_that_differs(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoiled(place: str, recording: RepeatedRecording, write: Any) -> demo.Measured:
-        measured = timed(place, recording, write)
-        if place.endswith("gzip-1.h5"):
-            with h5py.File(place, "r+") as file:
+    def spoiled(path: str, *arguments: Any, **keywords: Any) -> Any:
+        result = to_hdf5(path, *arguments, **keywords)
+        if path.endswith("gzip-1.h5"):
+            with h5py.File(path, "r+") as file:
                 file["raw"][...] = 0
-        return measured
+        return result
 
-    timed = demo._timed
-    monkeypatch.setattr(demo, "_timed", spoiled)
+    monkeypatch.setattr("dask_chunkio.cli.demo.to_hdf5", spoiled)
     result = run("--size-mb", "1")
     assert result.exit_code == 1
     assert "gzip-1.h5 differs from the recording" in result.stderr

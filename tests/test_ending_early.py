@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import dask.base
 import h5py
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ class Held(GenericDataChunkIterator):
     def _get_maxshape(self) -> tuple[int, ...]:
         return DATA.shape
 
-    def _get_dtype(self) -> Any:
+    def _get_dtype(self) -> np.dtype[Any]:
         return DATA.dtype
 
 
@@ -148,7 +149,7 @@ class Flaky(GenericDataChunkIterator):
     def _get_maxshape(self) -> tuple[int, ...]:
         return DATA.shape
 
-    def _get_dtype(self) -> Any:
+    def _get_dtype(self) -> np.dtype[Any]:
         return DATA.dtype
 
 
@@ -156,7 +157,7 @@ class Flaky(GenericDataChunkIterator):
 def test_sources_are_retried_as_dask_says(path: Path, tmp_path: Path, thread_client: Client, how: str) -> None:
     source = Flaky(tmp_path / "log")
     if how == "annotate":
-        with dask.annotate(retries=2):
+        with dask.base.annotate(retries=2):
             to_hdf5(path, "/x", source, scheduler=thread_client)
     else:
         to_hdf5(path, "/x", source, scheduler=thread_client, compute_kwargs={"retries": 2})

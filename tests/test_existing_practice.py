@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import dask
 import dask.array as da
+import dask.base
 import h5py
 import numpy as np
 import pytest
+from dask.delayed import delayed
 from distributed import Client, worker_client
 
 import dask_chunkio as dcio
@@ -20,7 +21,7 @@ DATA = np.arange(1200, dtype="i4").reshape(120, 10)
 
 
 @pytest.fixture
-def client(process_client: Client) -> Iterator[Any]:
+def client(process_client: Client) -> Iterator[Client]:
     with process_client.as_current():
         yield process_client
 
@@ -33,7 +34,7 @@ def array() -> Any:
     return da.from_array(DATA, chunks=(30, 10))
 
 
-def check(path: Any, expected: Any, name: str = "x") -> None:
+def check(path: Path, expected: Any, name: str = "x") -> None:
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file[name][...], expected, strict=True)
 
@@ -71,14 +72,13 @@ def test_map_blocks_then_write(target: Path, array: Any) -> None:
     check(target, (DATA * 0.5).astype("f4"))
 
 
-@dask.delayed
-def loaded(number: Any) -> Any:
+def loaded(number: int) -> Any:
     return DATA[30 * number : 30 * number + 30]
 
 
 @under_a_client
 def test_delayed_arrays(target: Path) -> None:
-    parts = [da.from_delayed(loaded(number), (30, 10), "i4") for number in range(4)]
+    parts = [da.from_delayed(delayed(loaded)(number), (30, 10), "i4") for number in range(4)]
     # da.concatenate(parts).to_hdf5(target, "/x")
     dcio.to_hdf5(target, "/x", da.concatenate(parts))
     check(target, DATA)
@@ -88,7 +88,7 @@ def test_delayed_arrays(target: Path) -> None:
 def test_several_arrays_in_one_compute(target: Path, array: Any) -> None:
     other = target.with_name("other.h5")
     # dask.compute(da.store(array, one, compute=False), da.store(array + 1, two, compute=False), array.sum())
-    one, two, total = dask.compute(
+    one, two, total = dask.base.compute(
         dcio.to_hdf5(target, "/x", array, compute=False),
         dcio.to_hdf5(other, {"/a": array + 1, "/b": array.mean(axis=0)}, compute=False),
         array.sum(),
@@ -99,7 +99,7 @@ def test_several_arrays_in_one_compute(target: Path, array: Any) -> None:
     assert (one.nbytes, len(two.datasets), total) == (DATA.nbytes, 2, DATA.sum())
 
 
-def counted(block: Any, folder: Any) -> Any:
+def counted(block: Any, folder: Path) -> Any:
     (folder / f"{block[0, 0]}-{np.random.default_rng().integers(1 << 60)}").touch()
     return block
 
@@ -116,11 +116,11 @@ def test_persist_then_write(target: Path, array: Any, tmp_path: Path) -> None:
     assert len(list(folder.iterdir())) == 4
 
 
-def squared(number: Any) -> Any:
+def squared(number: int) -> Any:
     return DATA[30 * number : 30 * number + 30] ** 2
 
 
-def test_futures(client: Any, target: Path) -> None:
+def test_futures(client: Client, target: Path) -> None:
     futures = client.map(squared, range(4))
     parts = [da.from_delayed(future, (30, 10), "i4") for future in futures]
     # with h5py.File(target, "w") as file:
@@ -129,7 +129,7 @@ def test_futures(client: Any, target: Path) -> None:
     check(target, DATA**2)
 
 
-def job(path: Any) -> Any:
+def job(path: str) -> Any:
     array = da.from_array(DATA, chunks=(30, 10))
     with worker_client():
         # array.to_hdf5(path, "/x")
@@ -137,15 +137,15 @@ def job(path: Any) -> Any:
     return result.datasets[0].name
 
 
-def test_from_inside_a_task(client: Any, target: Path) -> None:
+def test_from_inside_a_task(client: Client, target: Path) -> None:
     assert client.submit(job, str(target)).result() == "/x"
     check(target, DATA)
 
 
-def job_without_a_client(path: Any) -> Any:
+def job_without_a_client(path: str) -> int:
     return dcio.to_hdf5(path, "/x", DATA, chunks=(30, 10), progress=False).chunks
 
 
-def test_from_inside_a_task_that_asks_for_no_client(client: Any, target: Path) -> None:
+def test_from_inside_a_task_that_asks_for_no_client(client: Client, target: Path) -> None:
     assert client.submit(job_without_a_client, str(target)).result() == 4
     check(target, DATA)

@@ -16,7 +16,7 @@ from tests.support.strategies import buffer_grids, chunk_grids
 grids = st.one_of(chunk_grids(), buffer_grids())
 
 
-def marked(grid: Any) -> Any:
+def marked(grid: ChunkGrid | BufferGrid) -> Any:
     """The slow, obvious answer: the number of the cell that each element belongs to."""
     marks = np.full(grid.shape, -1)
     for number, selection in enumerate(grid):
@@ -27,13 +27,13 @@ def marked(grid: Any) -> Any:
 
 @given(grids)
 @settings(deadline=None)
-def test_every_element_is_in_exactly_one_cell(grid: Any) -> None:
+def test_every_element_is_in_exactly_one_cell(grid: ChunkGrid | BufferGrid) -> None:
     assert (marked(grid) >= 0).all()
 
 
 @given(grids)
 @settings(deadline=None)
-def test_cells_are_inside_the_array_and_not_empty(grid: Any) -> None:
+def test_cells_are_inside_the_array_and_not_empty(grid: ChunkGrid | BufferGrid) -> None:
     selections = list(grid)
     assert len(selections) == len(grid) == math.prod(grid.cells)
     for selection in selections:
@@ -44,7 +44,7 @@ def test_cells_are_inside_the_array_and_not_empty(grid: Any) -> None:
 
 @given(chunk_grids())
 @settings(deadline=None)
-def test_an_element_is_in_the_chunk_its_index_divides_into(grid: Any) -> None:
+def test_an_element_is_in_the_chunk_its_index_divides_into(grid: ChunkGrid) -> None:
     marks = marked(grid)
     for element in np.ndindex(grid.shape):
         index = tuple(e // c for e, c in zip(element, grid.chunk_shape, strict=True))
@@ -53,14 +53,14 @@ def test_an_element_is_in_the_chunk_its_index_divides_into(grid: Any) -> None:
 
 @given(chunk_grids())
 @settings(deadline=None)
-def test_numbers_run_in_c_order(grid: Any) -> None:
+def test_numbers_run_in_c_order(grid: ChunkGrid) -> None:
     positions = list(itertools.product(*map(range, grid.cells)))
     assert [grid.index(number) for number in range(len(grid))] == positions
 
 
 @given(chunk_grids())
 @settings(deadline=None)
-def test_number_and_index_are_inverse_and_origin_is_where_the_chunk_begins(grid: Any) -> None:
+def test_number_and_index_are_inverse_and_origin_is_where_the_chunk_begins(grid: ChunkGrid) -> None:
     for number in range(len(grid)):
         assert grid.number(grid.index(number)) == number
         assert grid.origin(number) == tuple(axis.start for axis in grid[number])
@@ -72,7 +72,7 @@ def test_number_and_index_are_inverse_and_origin_is_where_the_chunk_begins(grid:
 
 @given(buffer_grids())
 @settings(deadline=None)
-def test_a_buffer_holds_whole_chunks_and_names_each(grid: Any) -> None:
+def test_a_buffer_holds_whole_chunks_and_names_each(grid: BufferGrid) -> None:
     chunks = marked(grid.chunks)
     for number, selection in enumerate(grid):
         inside = np.unique(chunks[selection])
@@ -82,7 +82,7 @@ def test_a_buffer_holds_whole_chunks_and_names_each(grid: Any) -> None:
 
 @given(grids)
 @settings(deadline=None)
-def test_a_grid_can_be_gone_through_again_copied_and_pickled(grid: Any) -> None:
+def test_a_grid_can_be_gone_through_again_copied_and_pickled(grid: ChunkGrid | BufferGrid) -> None:
     once = list(grid)
     assert list(grid) == once
     for other in (copy.deepcopy(grid), pickle.loads(pickle.dumps(grid))):
@@ -93,7 +93,7 @@ def test_a_grid_can_be_gone_through_again_copied_and_pickled(grid: Any) -> None:
 
 @given(grids, st.integers(0, 3))
 @settings(deadline=None)
-def test_there_is_no_cell_outside_the_grid(grid: Any, beyond: Any) -> None:
+def test_there_is_no_cell_outside_the_grid(grid: ChunkGrid | BufferGrid, beyond: int) -> None:
     for number in (len(grid) + beyond, -1 - beyond):
         with pytest.raises(IndexError, match=f"chunk {number} of a grid of {len(grid)} chunks"):
             grid[number]
@@ -145,7 +145,7 @@ def test_a_negative_length_names_the_axis() -> None:
 
 @given(chunk_grids().filter(len), st.data())
 @settings(deadline=None)
-def test_a_buffer_is_refused_exactly_when_it_would_cut_a_chunk(chunks: Any, data: Any) -> None:
+def test_a_buffer_is_refused_exactly_when_it_would_cut_a_chunk(chunks: ChunkGrid, data: st.DataObject) -> None:
     buffer = tuple(data.draw(st.integers(1, length + 3)) for length in chunks.shape)
     marks = marked(chunks)
     naive = ChunkGrid(chunks.shape, buffer)

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 
 from dask_chunkio.errors import ArgumentTypeError, IteratorArgumentError, SourceError
+from dask_chunkio.geometry.grid import BufferGrid
 from tests.support.iterators import Describing, FromArray, numbers, quarters, same
 from tests.support.strategies import buffer_grids
 
 
 @given(buffer_grids().filter(lambda g: all(b <= max(n, 1) for b, n in zip(g.buffer_shape, g.shape, strict=True))))
 @settings(deadline=None)
-def test_the_buffers_make_up_the_array(grid: Any) -> None:
+def test_the_buffers_make_up_the_array(grid: BufferGrid) -> None:
     if any(c > max(n, 1) for c, n in zip(grid.chunks.chunk_shape, grid.shape, strict=True)):
         with pytest.raises(IteratorArgumentError, match="chunk_shape"):
             FromArray(numbers(grid.shape), chunk_shape=grid.chunks.chunk_shape, buffer_shape=grid.buffer_shape)
@@ -69,7 +70,7 @@ def test_the_selections_can_be_gone_through_again_and_answer_next() -> None:
 
 
 def test_buffers_are_indexed_by_number() -> None:
-    it = quarters()
+    it: Any = quarters()
     assert same([it[0], it[np.int64(3)], it[-1], it[-4]], [it[0], it[3], it[3], it[0]])
     np.testing.assert_array_equal(it[2].data, it.array[6:9])
     for number in (4, -5):
@@ -84,7 +85,7 @@ def test_numpy_takes_it_for_one_object_and_reads_nothing() -> None:
     def refuse(selection: Any) -> None:
         raise AssertionError(selection)
 
-    it = Describing(data=refuse)
+    it: Any = Describing(data=refuse)
     assert np.ndim(it) == 0
     assert not hasattr(it, "__len__")
     assert bool(it)

@@ -22,7 +22,7 @@ def test_a_dtype_is_what_numpy_takes_for_one(dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", [None, "no such type", 3, "i2,,"])
-def test_what_is_no_dtype_is_named(dtype: str | int | None) -> None:
+def test_what_is_no_dtype_is_named(dtype: Any) -> None:
     with pytest.raises(ArgumentTypeError, match=r"_get_dtype\(\) is .* must be a numpy dtype"):
         Describing(dtype=dtype)
 
@@ -32,7 +32,8 @@ def test_arrays_without_elements_have_no_buffers(shape: tuple[int, ...]) -> None
     it = FromArray(np.zeros(shape))
     assert it.num_buffers == 0
     assert all(1 <= c <= b for c, b in zip(it.chunk_shape, it.buffer_shape, strict=True))
-    assert list(it) == list(it.buffer_selection_generator) == []
+    assert list(it) == []
+    assert list(it.buffer_selection_generator) == []
     assert next(it, None) is None
     assert it.maxshape == shape
     with pytest.raises(IndexError, match="there are 0"):
@@ -51,7 +52,8 @@ def test_whole_numbers_of_any_type_make_a_shape() -> None:
     it = FromArray(numbers(), chunk_shape=(np.int16(3), 2.0), buffer_shape=(np.uint8(6), np.float32(6)))
     assert (it.chunk_shape, it.buffer_shape) == ((3, 2), (6, 6))
     assert {type(length) for length in it.chunk_shape + it.buffer_shape} == {int}
-    assert Describing(maxshape=[np.int64(12), 6]).maxshape == (12, 6)
+    announced: Any = [np.int64(12), 6]
+    assert Describing(maxshape=announced).maxshape == (12, 6)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,9 @@ def test_whole_numbers_of_any_type_make_a_shape() -> None:
         ({"buffer_shape": (2, 2), "chunk_shape": (4, 2)}, AlignmentError, "is 2 along axis 0"),
     ],
 )
-def test_wrong_values_are_assertion_errors_as_in_hdmf(keywords: dict[str, Any], error: Any, message: str) -> None:
+def test_wrong_values_are_assertion_errors_as_in_hdmf(
+    keywords: dict[str, Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message) as caught:
         FromArray(numbers(), **keywords)
     assert isinstance(caught.value, AssertionError)
@@ -128,12 +132,13 @@ def test_arguments_have_hdmfs_order() -> None:
 
 def test_a_subclass_may_choose_the_shapes() -> None:
     class Own(FromArray):
-        def _get_default_chunk_shape(self, chunk_mb: Any) -> list[Any]:
+        def _get_default_chunk_shape(self, chunk_mb: float) -> list[Any]:  # type: ignore[override]
             assert chunk_mb == 10.0
             return [np.int64(4), self.maxshape[1]]
 
-        def _get_default_buffer_shape(self, buffer_gb: Any) -> tuple[Any, ...]:
+        def _get_default_buffer_shape(self, buffer_gb: float) -> tuple[int, ...]:
             assert buffer_gb == 1.0
+            # Subclasses of hdmf's iterator may read these two names.
             return (2 * self.chunk_shape[0], self._maxshape[1] * self._dtype.itemsize // 2)
 
     it = Own(numbers())
@@ -146,10 +151,11 @@ def test_it_knows_who_chose_the_buffer() -> None:
     assert not FromArray(numbers(), buffer_gb=1e-6).buffer_shape_is_explicit
     assert quarters().buffer_shape_is_explicit
     assert pickle.loads(pickle.dumps(quarters())).buffer_shape_is_explicit
+    it: Any = quarters()
     with pytest.raises(AttributeError):
-        quarters().buffer_shape_is_explicit = False
+        it.buffer_shape_is_explicit = False
 
 
 def test_the_three_methods_are_abstract() -> None:
     with pytest.raises(TypeError, match=r"_get_data.*_get_dtype.*_get_maxshape"):
-        GenericDataChunkIterator()
+        GenericDataChunkIterator()  # type: ignore[abstract]

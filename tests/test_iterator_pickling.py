@@ -1,7 +1,7 @@
 import pickle
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -13,22 +13,23 @@ class AsHdmfPickles(FromArray):
         return {"shape": self.array.shape, "buffer_shape": self.buffer_shape, "chunk_shape": self.chunk_shape}
 
     @staticmethod
-    def _from_dict(dictionary: Any) -> Any:
+    def _from_dict(dictionary: dict[str, Any]) -> FromArray:
         return AsHdmfPickles(numbers(dictionary.pop("shape")), **dictionary)
 
 
 class OnlyToDict(FromArray):
-    def _to_dict(self) -> None:
+    def _to_dict(self) -> NoReturn:
         raise AssertionError
 
 
 class Slotted(FromArray):
     __slots__ = ("more",)
+    more: int
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("kind", [FromArray, AsHdmfPickles, OnlyToDict])
-def test_it_pickles_and_starts_over(kind: Any, protocol: int) -> None:
+def test_it_pickles_and_starts_over(kind: type[FromArray], protocol: int) -> None:
     it = kind(numbers(), buffer_shape=(3, 6), chunk_shape=(3, 2))
     next(it)
     running = iter(it)
@@ -48,7 +49,7 @@ def test_attributes_in_slots_are_pickled_too() -> None:
 
 
 def test_what_cannot_be_pickled_is_said_by_pickle() -> None:
-    it = quarters()
+    it: Any = quarters()
     it.lock = threading.Lock()
     with pytest.raises(TypeError, match="lock"):
         pickle.dumps(it)

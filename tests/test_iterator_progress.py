@@ -3,6 +3,7 @@ import gc
 import io
 import pickle
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,9 +14,9 @@ from tests.support.iterators import Describing, numbers, quarters, same
 class Bar:
     """A progress bar that remembers what was done to it."""
 
-    made = None
+    made: list[Any] | None = None
 
-    def __init__(self, total: Any, **options: Any) -> None:
+    def __init__(self, total: int, **options: Any) -> None:
         self.total, self.options, self.n, self.closed = total, options, 0, 0
         if self.made is not None:
             self.made.append(self)
@@ -29,13 +30,13 @@ class Bar:
 
 
 @pytest.fixture
-def bars(monkeypatch: pytest.MonkeyPatch) -> Any:
-    made = []
+def bars(monkeypatch: pytest.MonkeyPatch) -> list[Bar]:
+    made: list[Bar] = []
     monkeypatch.setattr(Bar, "made", made)
     return made
 
 
-def test_a_loop_has_a_bar_from_its_first_buffer_to_its_end(bars: Any) -> None:
+def test_a_loop_has_a_bar_from_its_first_buffer_to_its_end(bars: list[Bar]) -> None:
     it = quarters(display_progress=True, progress_bar_class=Bar, progress_bar_options={"desc": "x"})
     running = iter(it)
     assert bars == []
@@ -47,7 +48,7 @@ def test_a_loop_has_a_bar_from_its_first_buffer_to_its_end(bars: Any) -> None:
     assert [(bar.n, bar.closed) for bar in bars] == [(4, 1), (4, 1)]
 
 
-def test_next_has_a_bar_that_is_closed_with_the_last_buffer(bars: Any) -> None:
+def test_next_has_a_bar_that_is_closed_with_the_last_buffer(bars: list[Bar]) -> None:
     it = quarters(display_progress=True, progress_bar_class=Bar)
     for _ in range(3):
         next(it)
@@ -59,7 +60,7 @@ def test_next_has_a_bar_that_is_closed_with_the_last_buffer(bars: Any) -> None:
     assert [(bar.n, bar.closed) for bar in bars] == [(4, 1)]
 
 
-def test_a_bar_is_closed_when_a_loop_is_left(bars: Any) -> None:
+def test_a_bar_is_closed_when_a_loop_is_left(bars: list[Bar]) -> None:
     for chunk in quarters(display_progress=True, progress_bar_class=Bar):
         assert chunk.selection[0].start == 0
         break
@@ -67,7 +68,7 @@ def test_a_bar_is_closed_when_a_loop_is_left(bars: Any) -> None:
     assert [(bar.n, bar.closed) for bar in bars] == [(1, 1)]
 
 
-def test_a_bar_is_closed_when_its_object_goes(bars: Any) -> None:
+def test_a_bar_is_closed_when_its_object_goes(bars: list[Bar]) -> None:
     it = quarters(display_progress=True, progress_bar_class=Bar)
     next(it)
     del it
@@ -75,8 +76,8 @@ def test_a_bar_is_closed_when_its_object_goes(bars: Any) -> None:
     assert [(bar.n, bar.closed) for bar in bars] == [(1, 1)]
 
 
-def test_a_bar_is_closed_on_an_error_and_the_next_one_goes_on(bars: Any) -> None:
-    failing = []
+def test_a_bar_is_closed_on_an_error_and_the_next_one_goes_on(bars: list[Bar]) -> None:
+    failing: list[OSError] = []
     base = numbers()
 
     def data(selection: Any) -> Any:
@@ -97,16 +98,16 @@ def test_a_bar_is_closed_on_an_error_and_the_next_one_goes_on(bars: Any) -> None
 
 def test_a_bar_needs_no_close() -> None:
     class Least:
-        def __init__(self, total: Any) -> None:
+        def __init__(self, total: int) -> None:
             self.left = total
 
-        def update(self, n: Any) -> None:
+        def update(self, n: int) -> None:
             self.left -= n
 
     assert len(list(quarters(display_progress=True, progress_bar_class=Least))) == 4
 
 
-def test_the_total_is_not_the_users_to_give(bars: Any) -> None:
+def test_the_total_is_not_the_users_to_give(bars: list[Bar]) -> None:
     options = {"total": 99, "desc": "x"}
     with pytest.warns(UserWarning, match="'total' in progress_bar_options is ignored"):
         it = quarters(display_progress=True, progress_bar_class=Bar, progress_bar_options=options)
@@ -115,7 +116,7 @@ def test_the_total_is_not_the_users_to_give(bars: Any) -> None:
     assert options == {"total": 99, "desc": "x"}
 
 
-def test_no_bar_unless_asked(bars: Any) -> None:
+def test_no_bar_unless_asked(bars: list[Bar]) -> None:
     it = quarters(progress_bar_class=Bar)
     list(it)
     next(it)
@@ -130,7 +131,7 @@ def test_the_bar_is_tqdms_by_default() -> None:
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
-def test_a_copy_leaves_the_running_bar_behind(bars: Any, duplicate: Any) -> None:
+def test_a_copy_leaves_the_running_bar_behind(bars: list[Bar], duplicate: Callable[[Any], Any]) -> None:
     it = quarters(display_progress=True, progress_bar_class=Bar)
     next(it)
     other = duplicate(it)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 import dask_chunkio
 from dask_chunkio.cli.main import main
 from dask_chunkio.storage import payload_file
+from dask_chunkio.storage.filesystem.io import pwrite_each
 
 DATA = np.random.default_rng(0).integers(0, 99, (300, 20)).astype("i2")
 WRITE = "write", "a.npy", "out.h5:/g/x", "--compression", "gzip", "--chunks", "30,20", "--buffer-shape", "30,20"
@@ -43,12 +45,12 @@ def cut_off(request: pytest.FixtureRequest, run: Run, monkeypatch: pytest.Monkey
     if request.param == "existing":
         with h5py.File("out.h5", "w") as file:
             file["old"] = [1, 2, 3]
-    place, calls = payload_file.pwrite_each, iter(range(100))
+    calls = iter(range(100))
 
-    def full(*arguments: object) -> None:
+    def full(*arguments: Any) -> None:
         if next(calls) == 3:
             raise OSError(28, "No space left on device")
-        place(*arguments)  # type: ignore[arg-type]
+        pwrite_each(*arguments)
 
     with monkeypatch.context() as patched:
         patched.setattr(payload_file, "pwrite_each", full)
@@ -70,10 +72,12 @@ def check(path: Path) -> None:
 
 
 def test_status(run: Run, cut_off: Path) -> None:
+    found = dask_chunkio.status(cut_off)
+    assert found is not None
     text = run("status", "out.h5").stdout
     assert text.startswith(f"{cut_off}: ")
     assert "; interrupted\n" in text
-    assert f"by {dask_chunkio.status(cut_off).owners[0].user} on " in text
+    assert f"by {found.owners[0].user} on " in text
     assert f"(process {os.getpid()})" in text
     assert "/g/x  (300, 20) int16: 4 of 10 chunks committed (40.0 %)" in text
     assert "last commit 20" in text
@@ -89,6 +93,7 @@ def test_times_are_aware_and_in_utc(cut_off: Path) -> None:
         assert moment is not None
         assert moment.utcoffset() == timedelta(0)
         assert timedelta(0) <= now - moment < timedelta(minutes=5)
+    assert found.last_commit is not None
     # The first has whole seconds.
     assert started <= found.last_commit
     assert found.last_alive is None
@@ -152,13 +157,13 @@ def test_resume_with_other_arguments_names_the_difference(run: Run, cut_off: Pat
 
 def test_a_write_of_a_script_is_not_resumed_from_here(run: Run) -> None:
     class Broken(dask_chunkio.GenericDataChunkIterator):
-        def _get_data(self, selection: object) -> np.ndarray:  # type: ignore[type-arg]  # noqa: ARG002
+        def _get_data(self, selection: object) -> np.ndarray[Any, Any]:  # noqa: ARG002
             raise OSError("gone")
 
         def _get_maxshape(self) -> tuple[int, ...]:
             return (10,)
 
-        def _get_dtype(self) -> np.dtype:  # type: ignore[type-arg]
+        def _get_dtype(self) -> np.dtype[Any]:
             return np.dtype("i2")
 
     with pytest.raises(dask_chunkio.errors.SourceError):

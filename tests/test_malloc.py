@@ -1,7 +1,6 @@
 import os
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 
@@ -22,7 +21,7 @@ print(before, keep_freed(), faults())
 """
 
 
-def run(threshold: Any) -> tuple[Any, ...]:
+def run(threshold: str | None) -> tuple[int, bool, int]:
     environ = {name: value for name, value in os.environ.items() if name != "MALLOC_TRIM_THRESHOLD_"}
     environ |= {} if threshold is None else {"MALLOC_TRIM_THRESHOLD_": threshold}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environ, check=True, capture_output=True, text=True)

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ sys.path.insert(0, folder.name)
 
 
 @pytest.fixture
-def packed(tmp_path: Path) -> Any:
+def packed(tmp_path: Path) -> Path:
     hdf5plugin = pytest.importorskip("hdf5plugin")
     path = tmp_path / "packed.h5"
     with h5py.File(path, "w") as file:
@@ -38,7 +39,7 @@ def packed(tmp_path: Path) -> Any:
     return path
 
 
-def run(script: Any, *arguments: Any) -> Any:
+def run(script: str, *arguments: object) -> str:
     done = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=False
     )
@@ -49,17 +50,17 @@ def run(script: Any, *arguments: Any) -> Any:
 VERIFY = "import sys, dask_chunkio as d; f = d.verify(sys.argv[1]); print(f.ok, f.checked, f.problems, *f.undecodable)"
 
 
-def test_verify_loads_the_plugins_that_are_installed(packed: Any) -> None:
+def test_verify_loads_the_plugins_that_are_installed(packed: Path) -> None:
     assert run(VERIFY, packed).split() == ["True", "8", "()"]
 
 
-def test_a_missing_plugin_is_not_damage(packed: Any) -> None:
+def test_a_missing_plugin_is_not_damage(packed: Path) -> None:
     found = run(BLOCKED + VERIFY, packed)
     assert found.startswith("False 4 () /x: cannot decode: plugin zstd (32015) is missing; install it")
     assert "pip install hdf5plugin" in found
 
 
-def test_the_command_line_says_by_its_status_that_a_plugin_is_missing(packed: Any) -> None:
+def test_the_command_line_says_by_its_status_that_a_plugin_is_missing(packed: Path) -> None:
     script = BLOCKED + "from dask_chunkio.cli.main import main; main(['verify', sys.argv[1]])"
     done = subprocess.run([sys.executable, "-c", script, str(packed)], capture_output=True, text=True, check=False)
     assert done.returncode == 3, done.stderr
@@ -79,7 +80,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("scheduler", ["synchronous", pytest.param("processes", marks=pytest.mark.heavy)])
-def test_a_source_loads_the_plugins_that_are_installed(packed: Any, tmp_path: Path, scheduler: str) -> None:
+def test_a_source_loads_the_plugins_that_are_installed(packed: Path, tmp_path: Path, scheduler: str) -> None:
     script = tmp_path / "write.py"
     script.write_text(WRITE)
     output = tmp_path / "out.h5"
@@ -91,7 +92,7 @@ def test_a_source_loads_the_plugins_that_are_installed(packed: Any, tmp_path: Pa
         np.testing.assert_array_equal(file["y"][...], DATA)
 
 
-def test_a_source_whose_plugin_is_missing_is_refused_before_anything_is_written(packed: Any, tmp_path: Path) -> None:
+def test_a_source_whose_plugin_is_missing_is_refused_before_anything_is_written(packed: Path, tmp_path: Path) -> None:
     found = run(BLOCKED + WRITE, packed, tmp_path / "out.h5", "synchronous")
     assert found.startswith("/x: cannot decode: plugin zstd (32015) is missing")
     assert [path.name for path in tmp_path.iterdir()] == ["packed.h5"]
@@ -113,12 +114,12 @@ UNKNOWN = {"name": "nosuch", "configuration": {}}
 
 
 @pytest.fixture
-def stored(tmp_path: Path) -> Any:
+def stored(tmp_path: Path) -> Callable[..., Path]:
     zarr = pytest.importorskip("zarr", minversion="3")
     if importlib.util.find_spec("zfpy") is not None:
         pytest.skip("the codec is there")
 
-    def changed(codecs: Any, name: str = "a.zarr") -> Any:
+    def changed(codecs: list[Any], name: str = "a.zarr") -> Path:
         zarr.create_array(tmp_path / name, shape=(40, 20), chunks=(10, 20), dtype="f8")
         metadata = tmp_path / name / "zarr.json"
         metadata.write_text(json.dumps({**json.loads(metadata.read_text()), "codecs": codecs}))
@@ -130,7 +131,7 @@ def stored(tmp_path: Path) -> Any:
 @pytest.mark.parametrize("codecs", [[ZFPY], [SHARDED]])
 @pytest.mark.parametrize("call", [plan, to_hdf5])
 def test_a_zarr_array_whose_codec_is_missing_is_refused_before_anything_is_read(
-    stored: Any, tmp_path: Path, codecs: list[Any], call: Any
+    stored: Callable[..., Path], tmp_path: Path, codecs: list[Any], call: Callable[..., Any]
 ) -> None:
     zarr = pytest.importorskip("zarr")
     with warnings.catch_warnings():
@@ -145,7 +146,7 @@ def test_a_zarr_array_whose_codec_is_missing_is_refused_before_anything_is_read(
 @pytest.mark.parametrize(("codecs", "name"), [([ZFPY], "zfpy"), ([BYTES, UNKNOWN], "nosuch")])
 @pytest.mark.parametrize("command", ["plan", "write"])
 def test_the_command_line_names_the_codec_that_is_missing(
-    stored: Any, tmp_path: Path, codecs: list[Any], name: str, command: str
+    stored: Callable[..., Path], tmp_path: Path, codecs: list[Any], name: str, command: str
 ) -> None:
     done = CliRunner().invoke(main, [command, str(stored(codecs)), str(tmp_path / "out.h5")])
     assert done.exit_code == 1
@@ -153,7 +154,7 @@ def test_the_command_line_names_the_codec_that_is_missing(
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
 
 
-def test_a_codec_that_is_missing_is_not_taken_for_an_array_that_is(stored: Any, tmp_path: Path) -> None:
+def test_a_codec_that_is_missing_is_not_taken_for_an_array_that_is(stored: Callable[..., Path], tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr")
     zarr.open_group(tmp_path / "g.zarr", mode="w")
     store = stored([BYTES, UNKNOWN], "g.zarr/x").parent
@@ -162,7 +163,7 @@ def test_a_codec_that_is_missing_is_not_taken_for_an_array_that_is(stored: Any, 
 
 
 @pytest.mark.filterwarnings("ignore:Numcodecs codecs")
-def test_a_zarr_array_whose_codecs_are_here_is_read(stored: Any, tmp_path: Path) -> None:
+def test_a_zarr_array_whose_codecs_are_here_is_read(stored: Callable[..., Path], tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr")
     lzma = {"name": "numcodecs.lzma", "configuration": {"preset": 1}}
     array = zarr.open_array(stored([BYTES, lzma]), mode="r+")

@@ -10,12 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import dask
 import dask.array as da
 import h5py
 import numpy as np
 import pandas
 import pytest
+from dask.delayed import delayed
 
 from dask_chunkio import GenericDataChunkIterator, discard, plan, recover, status, to_hdf5, verify
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, ChunkIOError, SourceError, TargetError
@@ -32,7 +32,7 @@ class Frames(GenericDataChunkIterator):
     def _get_maxshape(self) -> tuple[int, ...]:
         return DATA.shape
 
-    def _get_dtype(self) -> Any:
+    def _get_dtype(self) -> np.dtype[Any]:
         return DATA.dtype
 
 
@@ -55,7 +55,7 @@ class Gone:
 
 
 class Shapeless(Gone):
-    shape = None  # type: ignore[assignment]
+    shape = None
 
 
 class Coo:
@@ -182,7 +182,7 @@ MISTAKES: list[tuple[Callable[[], Any], type[ChunkIOError], str]] = [
     (lambda: to_hdf5("out.h5", "/x"), Type, "give a name and a source"),
     (lambda: to_hdf5("out.h5", DATA), Type, "give a name and a source"),
     (lambda: to_hdf5("out.h5", DATA, "/x"), Type, "give a name and a source"),
-    (lambda: to_hdf5("out.h5", "/x", data=DATA), Type, "give a name and a source"),
+    (lambda: to_hdf5("out.h5", "/x", data=DATA), Type, "give a name and a source"),  # type: ignore[call-overload]
     # Names of files
     (lambda: at(None), Type, "filename is a NoneType, not a path"),
     (lambda: at(3), Type, "filename is a int, not a path"),
@@ -234,7 +234,7 @@ MISTAKES: list[tuple[Callable[[], Any], type[ChunkIOError], str]] = [
     (lambda: of(np.array([1, "a"], object)), Type, "/x: "),
     (lambda: of(np.array(["a", "b"])), Type, "/x: "),
     (lambda: of(da.from_array(DATA)[da.from_array(DATA) > 3]), Wrong, r"/x: .*compute_chunk_sizes\(\)"),
-    (lambda: of(dask.delayed(lambda: DATA)()), ChunkIOError, "/x: "),
+    (lambda: of(delayed(lambda: DATA)()), ChunkIOError, "/x: "),
     (lambda: to_hdf5("out.h5", "/x", DATA * 1.5, dtype="i4"), Type, "/x: .*float64 .*int32"),
     (lambda: of(Frames(buffer_gb=0)), Wrong, "buffer_gb is 0; it must be greater than zero"),
     (lambda: of(Frames(chunk_shape=(30, 10))), Wrong, r"chunk_shape \(30, 10\) is 30 along axis 0"),
@@ -291,7 +291,8 @@ def test_an_iterator_that_cannot_be_made_says_why_itself() -> None:
 def test_a_file_that_this_script_has_open(target: Path) -> None:
     with h5py.File(target, "w") as file:
         file["old"] = DATA
-        for keywords in ({}, {"region": ...}):
+        both: list[dict[str, Any]] = [{}, {"region": ...}]
+        for keywords in both:
             with pytest.raises(Busy, match="this process has it open itself with h5py; close that File"):
                 to_hdf5(target, "/new" if not keywords else "/old", DATA, scheduler="threads", **keywords)
     assert os.listdir(target.parent) == [target.name]

@@ -18,7 +18,7 @@ from dask_chunkio.execution.progress import wants_progress
 from tests.support.iterators import FromArray
 
 DATA = np.arange(6000, dtype="i4").reshape(600, 10)
-LAYOUT = {"chunks": (50, 10), "buffer_shape": (100, 10)}
+LAYOUT: dict[str, Any] = {"chunks": (50, 10), "buffer_shape": (100, 10)}
 
 
 class Failing:
@@ -30,13 +30,13 @@ class Failing:
         return DATA[selection]
 
 
-def heard(target: Any, source: Any = DATA, **keywords: Any) -> tuple[Any, ...]:
-    events = []
+def heard(target: Path, source: Any = DATA, **keywords: Any) -> tuple[list[Any], dcio.WriteResult]:
+    events: list[Any] = []
     result = dcio.to_hdf5(target, "/x", source, callback=events.append, **{**LAYOUT, **keywords})
     return events, result
 
 
-def check_events(events: Any, result: Any, target: Any) -> None:
+def check_events(events: list[Any], result: dcio.WriteResult, target: Path) -> None:
     started, *committed, finished = events
     assert started == dcio.WriteStarted(str(target), ("/x",), DATA.nbytes, 6)
     assert all(isinstance(event, dcio.BufferCommitted) for event in committed)
@@ -74,20 +74,20 @@ def test_events_are_frozen(target: Path) -> None:
 
 
 def test_a_failure_is_told(target: Path) -> None:
-    events = []
+    events: list[Any] = []
     with pytest.raises(SourceError) as raised:
         dcio.to_hdf5(target, "/x", Failing(), callback=events.append, scheduler="synchronous", **LAYOUT)
     assert isinstance(events[-1], dcio.WriteFailed)
     assert events[-1].error is raised.value
-    resumed = []
+    resumed: list[Any] = []
     dcio.to_hdf5(target, "/x", DATA, callback=resumed.append, scheduler="synchronous", resume=True, **LAYOUT)
     assert [event.buffer for event in resumed[1:-1]] == list(range(6))  # what is found there counts as done
 
 
 def test_a_callback_that_fails_does_no_harm(target: Path, caplog: pytest.LogCaptureFixture) -> None:
-    calls = []
+    calls: list[dcio.WriteEvent] = []
 
-    def failing(event: Any) -> None:
+    def failing(event: dcio.WriteEvent) -> None:
         calls.append(event)
         raise ValueError("no window")
 
@@ -101,7 +101,7 @@ def test_a_callback_that_fails_does_no_harm(target: Path, caplog: pytest.LogCapt
 
 def test_a_callback_that_is_none(target: Path) -> None:
     with pytest.raises(ArgumentTypeError, match="callback='bar' is not callable"):
-        dcio.to_hdf5(target, "/x", DATA, callback="bar")
+        dcio.to_hdf5(target, "/x", DATA, callback="bar")  # type: ignore[call-overload]
     assert not target.exists()
 
 
@@ -114,7 +114,7 @@ def test_the_log(target: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert between[2].startswith(f"{target}: 50.0 %, 11.72 kiB committed, ")
     assert between[2].endswith(" min left")
     assert last.startswith(f"{target} is whole: 23.44 kiB stored in 23.44 kiB, in ")
-    assert caplog.records[-1].chunkio_event == dcio.WriteFinished(
+    assert vars(caplog.records[-1])["chunkio_event"] == dcio.WriteFinished(
         str(target), DATA.nbytes, result.stored_nbytes, result.seconds
     )
 
@@ -136,7 +136,7 @@ def test_a_listener_may_write(target: Path, tmp_path: Path) -> None:
     """From inside, in the thread that tells it."""
     written = []
 
-    def copy(event: Any) -> None:
+    def copy(event: dcio.WriteEvent) -> None:
         if isinstance(event, dcio.WriteFinished):
             written.append(dcio.to_hdf5(tmp_path / "log.h5", "/x", [event.nbytes], scheduler="synchronous"))
 
@@ -158,7 +158,7 @@ class TerminalInteractiveShell:
 
 def runs_in(monkeypatch: pytest.MonkeyPatch, shell: Any) -> None:
     ipython = types.ModuleType("IPython")
-    ipython.get_ipython = lambda: shell
+    monkeypatch.setattr(ipython, "get_ipython", lambda: shell, raising=False)
     monkeypatch.setitem(sys.modules, "IPython", ipython)
 
 
@@ -167,16 +167,16 @@ def runs_in(monkeypatch: pytest.MonkeyPatch, shell: Any) -> None:
     [(ZMQInteractiveShell(), True), (Shell(), True), (TerminalInteractiveShell(), False), (None, False)],
     ids=["kernel", "service", "terminal", "script"],
 )
-def test_a_notebook_has_a_bar_by_default(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shell: Any, shown: bool
-) -> None:
+@pytest.mark.usefixtures("capsys")
+def test_a_notebook_has_a_bar_by_default(monkeypatch: pytest.MonkeyPatch, shell: Any, shown: bool) -> None:
     runs_in(monkeypatch, shell)
     assert wants_progress(None) is shown
     assert wants_progress(True)
     assert not wants_progress(False)
 
 
-def test_without_ipython_there_is_no_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ARG001
+@pytest.mark.usefixtures("capsys")
+def test_without_ipython_there_is_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
     assert not wants_progress(None)
     monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
@@ -186,22 +186,21 @@ def test_without_ipython_there_is_no_bar(monkeypatch: pytest.MonkeyPatch, capsys
 class Bar:
     """What tqdm gives in a notebook."""
 
-    made = ()
+    made: "tuple[Bar, ...]" = ()
 
-    def __init__(self, total: Any, desc: Any, **how: Any) -> None:
+    def __init__(self, total: int, desc: str, **how: Any) -> None:
         self.total, self.desc, self.n, self.how, self.closed = total, desc, 0, how, False
         Bar.made += (self,)
 
-    def update(self, count: Any) -> None:
+    def update(self, count: int) -> None:
         self.n += count
 
     def close(self) -> None:
         self.closed = True
 
 
-def test_the_bar_in_a_notebook_is_a_notebooks(
-    target: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.usefixtures("capsys")
+def test_the_bar_in_a_notebook_is_a_notebooks(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs_in(monkeypatch, ZMQInteractiveShell())
     # tqdm.auto decides when it is imported first, which an earlier test may have done.
     monkeypatch.setattr("tqdm.auto.tqdm", Bar)

@@ -3,9 +3,9 @@
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import h5py
 import numpy as np
@@ -23,6 +23,7 @@ from dask_chunkio.errors import (
     SourceError,
     TargetExistsError,
 )
+from dask_chunkio.storage.finish import finish
 from tests.support.iterators import numbers
 from tests.support.processes import run_python
 
@@ -32,11 +33,11 @@ here = pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
 class Empty:
     maxshape, dtype = (None, 5), np.dtype("i2")
 
-    def __next__(self) -> None:
+    def __next__(self) -> NoReturn:
         raise StopIteration
 
 
-def rows_of(data: Any, at_once: int = 3, fail_at: Any = None) -> Iterator[Any]:
+def rows_of(data: Any, at_once: int = 3, fail_at: int | None = None) -> Iterator[dcio.DataChunk]:
     for start in range(0, len(data), at_once):
         if fail_at is not None and start >= fail_at:
             raise OSError("the device is gone")
@@ -60,7 +61,7 @@ def check(target: Any, data: Any, maxshape: Any = None) -> None:
 @here
 @pytest.mark.parametrize("libver", ["earliest", "v110"])
 @pytest.mark.parametrize("rows", [1, 7, 8, 9, 16, 17, 64, 100])
-def test_it_has_its_length_in_the_end(target: Path, scheduler: Any, libver: str, rows: int) -> None:
+def test_it_has_its_length_in_the_end(target: Path, scheduler: str, libver: str, rows: int) -> None:
     data = numbers((rows, 5))
     result = write(target, rows_of(data), scheduler, libver=libver)
     check(target, data)
@@ -71,7 +72,7 @@ def test_it_has_its_length_in_the_end(target: Path, scheduler: Any, libver: str,
 
 @given(st.tuples(st.integers(1, 41), st.sampled_from([2, 5])), st.integers(1, 9), st.integers(1, 5), st.integers(1, 3))
 @settings(deadline=None, max_examples=40)
-def test_any_lengths(shape: Any, at_once: Any, chunk: Any, chunks: Any) -> None:
+def test_any_lengths(shape: tuple[int, int], at_once: int, chunk: int, chunks: int) -> None:
     data = numbers(shape)
     layout = {"chunks": (chunk, 2), "buffer_shape": (chunk * chunks, 4)}
     with tempfile.TemporaryDirectory() as folder:
@@ -134,11 +135,13 @@ def test_several_streams_into_a_file_that_is_there(target: Path) -> None:
 
 @here
 @pytest.mark.parametrize("fail_at", [3, 9, 40, 99])
-def test_it_is_resumed_with_the_stream_from_its_beginning(target: Path, scheduler: Any, fail_at: int) -> None:
+def test_it_is_resumed_with_the_stream_from_its_beginning(target: Path, scheduler: str, fail_at: int) -> None:
     data = numbers((101, 5))
     with pytest.raises(SourceError, match="the device is gone"):
         write(target, rows_of(data, fail_at=fail_at), scheduler)
-    assert dcio.status(target).datasets[0].name == "/x"
+    unfinished = dcio.status(target)
+    assert unfinished is not None
+    assert unfinished.datasets[0].name == "/x"
     assert dcio.verify(target).ok
     write(target, rows_of(data, 10), scheduler, resume=True)
     check(target, data)
@@ -148,7 +151,6 @@ def test_a_write_that_had_its_length_is_resumed(target: Path, monkeypatch: pytes
     from dask_chunkio.execution import tasks
 
     data = numbers((101, 5))
-    finish = tasks.finish
     monkeypatch.setattr(tasks, "finish", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write(target, rows_of(data))
@@ -190,7 +192,7 @@ write(sys.argv[1], dying(numbers((101, 5))), "threads")
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
 @pytest.mark.parametrize("killed_at", [33, *(pytest.param(at, marks=pytest.mark.heavy) for at in (9, 99))])
-def test_a_killed_one_is_resumed(target: Path, killed_at: Any) -> None:
+def test_a_killed_one_is_resumed(target: Path, killed_at: int) -> None:
     ended = run_python("-c", KILLED, target, killed_at)
     assert ended.returncode == -signal.SIGKILL
     data = numbers((101, 5))
@@ -229,7 +231,7 @@ def test_it_needs_a_length_to_be_written_into_what_is_there(target: Path) -> Non
 
 
 def test_a_plan_does_not_know_the_length() -> None:
-    said = {"maxshape": (None, 5), "dtype": "i2"}
+    said: dict[str, Any] = {"maxshape": (None, 5), "dtype": "i2"}
     words = repr(dcio.plan("out.h5", "/x", rows_of(numbers((4, 5))), chunks=(4, 3), buffer_shape=(8, 6), **said))
     assert "A stream by" in words
     assert "array    (None, 5) int16, of unknown length" in words
@@ -286,7 +288,7 @@ def test_what_is_said_of_a_generator_spares_it_its_first_datachunk(target: Path)
     rows = rows_of(data)
     with h5py.File(target, "w") as file:
         file["x"] = 1
-    said = {"maxshape": (None, 5), "dtype": "i4"}
+    said: dict[str, Any] = {"maxshape": (None, 5), "dtype": "i4"}
     with pytest.raises(TargetExistsError):
         write(target, rows, **said)
     write(target, rows, overwrite=True, **said)
@@ -295,7 +297,7 @@ def test_what_is_said_of_a_generator_spares_it_its_first_datachunk(target: Path)
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
 @pytest.mark.parametrize("at", [lambda i: i, lambda i: (i,), lambda i: (i, ...), lambda i: (i, slice(0, 4)), np.int64])
-def test_frames_by_their_numbers(target: Path, scheduler: str, at: Any) -> None:
+def test_frames_by_their_numbers(target: Path, scheduler: str, at: Callable[[int], Any]) -> None:
     data = numbers((30, 4, 5))
     frames = (dcio.DataChunk(frame, at(number)) for number, frame in enumerate(data))
     dcio.to_hdf5(target, "/x", frames, chunks=(4, 4, 5), scheduler=scheduler)

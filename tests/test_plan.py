@@ -1,7 +1,7 @@
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import dask
 import dask.array as da
@@ -16,10 +16,10 @@ from dask_chunkio.planning.plan_html import drawing
 from tests.support.iterators import FromArray, numbers
 
 DATA = np.random.default_rng(0).normal(0, 20, (2000, 64)).astype("i2")
-LAYOUT = {"chunks": (100, 64), "buffer_shape": (500, 64), "scheduler": "threads"}
+LAYOUT: dict[str, Any] = {"chunks": (100, 64), "buffer_shape": (500, 64), "scheduler": "threads"}
 
 
-def planned(source: Any = DATA, **keywords: Any) -> Any:
+def planned(source: Any = DATA, **keywords: Any) -> WritePlan:
     return dcio.plan("out.h5", "/x", source, **{**LAYOUT, **keywords})
 
 
@@ -42,7 +42,7 @@ class Counting:
     shape, dtype = DATA.shape, DATA.dtype
 
     def __init__(self) -> None:
-        self.selections = []
+        self.selections: list[Any] = []
 
     def __getitem__(self, selection: Any) -> Any:
         self.selections.append(selection)
@@ -61,19 +61,26 @@ def test_it_reads_three_chunks_from_all_over() -> None:
 
 
 def test_it_reads_nothing_that_is_dear_or_spoiled_by_it() -> None:
-    computed = []
-    lazy = da.from_array(DATA, chunks=(500, 64)).map_blocks(lambda block: computed.append(1) or block, dtype="i2")
+    computed: list[int] = []
+
+    def noted(block: Any) -> Any:
+        computed.append(1)
+        return block
+
+    lazy = da.from_array(DATA, chunks=(500, 64)).map_blocks(noted, dtype="i2")
     computed.clear()  # (dask tries the function on an empty block)
     assert planned(lazy, compression="gzip").estimated_nbytes is None
     assert computed == []
-    assert planned(lazy, compression="gzip", sample=2).estimated_nbytes > 0
+    estimated = planned(lazy, compression="gzip", sample=2).estimated_nbytes
+    assert estimated is not None
+    assert estimated > 0
     assert computed
     assert planned(FromArray(DATA), read="ordered", compression="gzip").estimated_nbytes is None
 
 
 def test_a_source_that_cannot_be_read_here_is_not_estimated() -> None:
     class Elsewhere(FromArray):
-        def _get_data(self, selection: Any) -> None:
+        def _get_data(self, selection: Any) -> NoReturn:
             del selection
             raise FileNotFoundError("on the workers")
 
@@ -92,7 +99,7 @@ def test_it_says_what_is_not_parallel() -> None:
 
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous", "processes"])
 def test_what_does_not_fit_is_refused_with_the_shape_that_would(target: Path, scheduler: str) -> None:
-    tight = {**LAYOUT, "scheduler": scheduler, "buffer_shape": (2000, 64), "memory_limit": 3_200_000}
+    tight: dict[str, Any] = {**LAYOUT, "scheduler": scheduler, "buffer_shape": (2000, 64), "memory_limit": 3_200_000}
     with dask.config.set(num_workers=2):
         plan = planned(**tight)
         assert not plan.fits
@@ -132,7 +139,7 @@ def test_write_does_what_was_planned(target: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (), (5,), (40, 30), (4, 5, 6), (2, 3, 4, 5)])
-def test_it_draws_itself(shape: tuple[Any, ...]) -> None:
+def test_it_draws_itself(shape: tuple[int, ...]) -> None:
     drawn = dcio.plan("<out>.h5", "/x", numbers(shape))._repr_html_()
     assert ("<svg" in drawn) == bool(shape and 0 not in shape)
     assert "&lt;out&gt;.h5" in drawn
@@ -155,9 +162,10 @@ WORDS = re.compile(r'<text [^>]*?x="([-.0-9]+)" y="([-.0-9]+)"[^>]*?(?:rotate\((
     ],
     ids=str,
 )
-def test_the_drawing_clips_nothing(shape: tuple[Any, ...], block: tuple[Any, ...]) -> None:
+def test_the_drawing_clips_nothing(shape: tuple[int, ...], block: tuple[int, ...]) -> None:
     drawn = drawing(shape, block)
     size = re.search(r'<svg viewBox="(\S+) (\S+) (\S+) (\S+)" width="(\S+)" height="(\S+)"', drawn)
+    assert size is not None
     left, top, width, height, *outer = map(float, size.groups())
     assert outer == [width, height]
     points = [(float(x), float(y)) for ends in LINE.findall(drawn) for x, y in (ends[:2], ends[2:])]

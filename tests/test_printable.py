@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,12 +24,12 @@ EVIL = "\x1b[2J\x1b]0;gone\x07\r\x9b31m\u202e\u2066\udcff\x7f\x00"
 NAMES = "a\x1b[2J\rb\u202e"
 
 
-def is_safe(words: Any) -> bool:
+def is_safe(words: str) -> bool:
     return all(one.isprintable() or one in "\n\t" for one in words)
 
 
 @given(st.text())
-def test_what_is_printable_stays_and_the_rest_is_escaped(text: Any) -> None:
+def test_what_is_printable_stays_and_the_rest_is_escaped(text: str) -> None:
     shown = printable(text)
     assert is_safe(shown)
     shown.encode()
@@ -45,7 +45,7 @@ def test_what_is_too_long_keeps_its_ends() -> None:
 
 
 @pytest.mark.parametrize("name", errors.__all__)
-def test_no_error_of_ours_shows_what_a_terminal_obeys(name: Any) -> None:
+def test_no_error_of_ours_shows_what_a_terminal_obeys(name: str) -> None:
     error = getattr(errors, name)(f"{EVIL}; what to do")
     for one in (error, pickle.loads(pickle.dumps(error))):
         assert str(one) == r"\x1b[2J\x1b]0;gone\x07\r\x9b31m\u202e\u2066\udcff\x7f\x00; what to do"
@@ -53,7 +53,7 @@ def test_no_error_of_ours_shows_what_a_terminal_obeys(name: Any) -> None:
     assert len(str(getattr(errors, name)("x" * 10**7))) < 10_000
 
 
-def run(*words: Any) -> Any:
+def run(*words: object) -> Result:
     done = CliRunner().invoke(main, list(map(str, words)))
     assert isinstance(done.exception, SystemExit | None), done.exception
     assert is_safe(done.output), done.output
@@ -87,8 +87,10 @@ def test_status_and_the_notes_of_a_write_quote_its_names(tmp_path: Path) -> None
     assert caught.value.__notes__
     assert all(map(is_safe, caught.value.__notes__))
     assert is_safe(str(caught.value))
-    assert status(path).datasets[0].name == f"/{NAMES}"
-    assert is_safe(repr(status(path)))
+    unfinished = status(path)
+    assert unfinished is not None
+    assert unfinished.datasets[0].name == f"/{NAMES}"
+    assert is_safe(repr(unfinished))
     assert r"a\x1b[2J\rb\u202e" in run("status", path).output
     assert run("recover", path).exit_code == 0
     assert run("discard", "--yes", path).exit_code == 0
@@ -112,7 +114,7 @@ def test_the_log_of_a_write_quotes_its_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [("status", NAMES), ("write", f"{NAMES}.npy", "out.h5"), ("verify", NAMES)])
 def test_a_name_on_the_command_line_is_quoted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[Any, ...]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(*words).exit_code == 1

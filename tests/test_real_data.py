@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from dask_chunkio import GenericDataChunkIterator, to_hdf5
 
@@ -23,7 +24,7 @@ class Tiled(GenericDataChunkIterator):
     def __init__(self, name: str, nbytes: int, **options: Any) -> None:
         self.name = name
         with np.load(HERE / f"{name}.npz") as file:
-            self.tile = file[name]
+            self.tile: NDArray[Any] = file[name]
         self.count = -(-nbytes // self.tile.nbytes) + 1
         super().__init__(**options)
 

@@ -20,12 +20,13 @@ from distributed import Client, LocalCluster, Scheduler, Worker
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, SourceError, WorkerError
-from dask_chunkio.planning import planner, request, resources
+from dask_chunkio.keywords import DatasetKeywords, WriteKeywords
+from dask_chunkio.planning import planner, resources
 
 X = np.arange(120, dtype="i4").reshape(20, 6)
 
 
-def local(**keywords: Any) -> Any:
+def local(**keywords: Any) -> LocalCluster:
     host = {"host": "127.0.0.1"} if keywords.get("processes", True) else {}
     return LocalCluster(dashboard_address="127.0.0.1:0", **host, **keywords)
 
@@ -59,10 +60,9 @@ def test_a_cluster_that_has_no_workers_yet_is_waited_for(target: Path) -> None:
     with local(n_workers=0, processes=False) as cluster, Client(cluster) as client:
         cluster.scale(1)
         assert dcio.to_hdf5(target, "/x", X).nbytes == X.nbytes
-        assert (
-            resources.find_workers().memory_nbytes
-            == resources._of_workers(client.scheduler_info()["workers"].values(), client).memory_nbytes
-        )
+        (worker,) = client.scheduler_info()["workers"].values()
+        limited = resources.find_workers(memory_limit=worker["memory_limit"])
+        assert resources.find_workers().memory_nbytes == limited.memory_nbytes
 
 
 def test_an_adaptive_cluster_begins_a_worker(target: Path) -> None:
@@ -114,10 +114,10 @@ def test_a_cluster_that_is_restarted_ends_the_call_and_the_same_call_goes_on(tar
                 go_on.wait()
             return X[selection]
 
-        def _get_maxshape(self) -> Any:
+        def _get_maxshape(self) -> tuple[int, ...]:
             return X.shape
 
-        def _get_dtype(self) -> Any:
+        def _get_dtype(self) -> np.dtype[Any]:
             return X.dtype
 
         def __reduce__(self) -> tuple[Any, ...]:
@@ -125,9 +125,15 @@ def test_a_cluster_that_is_restarted_ends_the_call_and_the_same_call_goes_on(tar
             return _kept, ()
 
     source = Waits(chunk_shape=(5, 6), buffer_shape=(5, 6))
-    _kept.found = source
+    _sources[:] = [source]
+
+    def restart() -> None:
+        begun.wait()
+        client.restart(wait_for_workers=False)
+        go_on.set()
+
     with local(n_workers=1, threads_per_worker=1, processes=False) as cluster, Client(cluster) as client:
-        restarts = threading.Thread(target=lambda: (begun.wait(), client.restart(wait_for_workers=False), go_on.set()))
+        restarts = threading.Thread(target=restart)
         restarts.start()
         with pytest.raises(WorkerError) as caught:
             dcio.to_hdf5(target, "/x", source)
@@ -139,8 +145,11 @@ def test_a_cluster_that_is_restarted_ends_the_call_and_the_same_call_goes_on(tar
         np.testing.assert_array_equal(file["x"][...], X)
 
 
-def _kept() -> Any:
-    return _kept.found
+_sources: list[dcio.GenericDataChunkIterator] = []
+
+
+def _kept() -> dcio.GenericDataChunkIterator:
+    return _sources[-1]
 
 
 def test_a_cluster_that_is_restarted_as_a_call_begins_ends_it_with_our_error(target: Path) -> None:
@@ -165,7 +174,7 @@ def test_blocks_are_rechunked_where_another_scheduler_than_the_current_client_ru
     """By the tasks of that scheduler: those of a rechunk by P2P run on the client's workers alone."""
     tall = np.arange(4000, dtype="i4").reshape(200, 20)
     x = da.from_array(tall, chunks=(200, 2))
-    shapes = {"chunks": (20, 20), "buffer_shape": (20, 20)}
+    shapes: dict[str, Any] = {"chunks": (20, 20), "buffer_shape": (20, 20)}
     with process_client.as_current():
         if scheduler == "configuration":
             with dask.config.set(scheduler="threads"):
@@ -219,14 +228,20 @@ def _divides(block: Any) -> None:
 
 def test_a_misspelt_keyword_of_the_call_is_recognised(target: Path) -> None:
     with pytest.raises(ArgumentTypeError, match="did you mean 'scheduler'"):
-        dcio.to_hdf5(target, "/x", X, sheduler="threads")
+        dcio.to_hdf5(target, "/x", X, sheduler="threads")  # type: ignore[call-overload]
     with pytest.raises(ArgumentTypeError, match="belongs to the call"):
-        dcio.to_hdf5(target, {"/x": X}, encoding={"/x": {"resume": True}})
+        dcio.to_hdf5(target, {"/x": X}, encoding={"/x": {"resume": True}})  # type: ignore[typeddict-unknown-key]
 
 
-def test_all_keywords_of_the_call_are_known() -> None:
+def test_all_keywords_of_the_call_are_known(target: Path) -> None:
     parameters = inspect.signature(dcio.to_hdf5).parameters.values()
-    assert {one.name for one in parameters if one.kind is one.KEYWORD_ONLY} == request._OF_CALL
+    of_call = {one.name for one in parameters if one.kind is one.KEYWORD_ONLY}
+    typed = WriteKeywords.__annotations__.keys() - DatasetKeywords.__annotations__.keys()
+    assert of_call == typed | {"compute"}
+    for name in of_call:
+        encoding: Any = {"/x": {name: None}}
+        with pytest.raises(ArgumentTypeError, match=f"unknown keyword '{name}'; it belongs to the call"):
+            dcio.to_hdf5(target, {"/x": X}, encoding=encoding)
 
 
 def test_several_processes_are_refused_where_files_have_no_locks(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:

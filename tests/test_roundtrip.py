@@ -37,7 +37,7 @@ NAMED = {
     "duration": h5py.opaque_dtype("m8[s]"),
 }
 HOLES = ("padded", "with holes")
-PLUGINS = {
+PLUGINS: dict[str, tuple[Any, list[dict[str, Any]]]] = {
     "zstd": (hdf5plugin.Zstd, [{}, {"clevel": 9}]),
     "lz4": (hdf5plugin.LZ4, [{}]),
     "bitshuffle": (hdf5plugin.Bitshuffle, [{}, {"cname": "zstd", "clevel": 3}]),
@@ -51,16 +51,16 @@ PLUGINS = {
 class Case:
     """One write."""
 
-    shape: tuple
-    chunks: tuple
-    buffer_shape: tuple
-    dtype: np.dtype
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    buffer_shape: tuple[int, ...]
+    dtype: np.dtype[Any]
     content: str = "small"
     source: str = "array"
-    blocks: tuple = ()
-    stored_dtype: np.dtype | None = None
-    options: dict = field(default_factory=dict)
-    read: str | None = None
+    blocks: tuple[tuple[int, ...], ...] = ()
+    stored_dtype: np.dtype[Any] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    read: Any = None
     fuse: bool = True
 
     @property
@@ -79,17 +79,17 @@ class Case:
         return np.array(data, order="F") if self.source == "Fortran" else data
 
     @property
-    def has_free_chunks(self) -> Any:
+    def has_free_chunks(self) -> bool:
         """Whether h5py chooses the chunks, since it takes none along an axis of no length that cannot grow."""
         return 0 in self.shape and "maxshape" not in self.options
 
     @property
-    def keywords(self) -> dict[Any, Any]:
+    def keywords(self) -> dict[str, Any]:
         """For both h5py and us."""
         return {"dtype": self.stored_dtype, **self.options}
 
 
-def content(kind: Any, shape: Any, dtype: Any) -> Any:
+def content(kind: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     rng = np.random.default_rng(len(shape) + sum(shape))
     count = math.prod(shape)
     if dtype.names is not None:
@@ -112,7 +112,7 @@ def content(kind: Any, shape: Any, dtype: Any) -> Any:
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Any:
+def cases(draw: st.DrawFn) -> Case:
     shape = draw(st.lists(st.one_of(st.integers(1, 9), st.integers(0, 14)), max_size=4).map(tuple))
     while math.prod(shape) > 700:
         shape = shape[:-1]
@@ -151,18 +151,18 @@ def cases(draw: st.DrawFn) -> Any:
     )
 
 
-def maxshapes(shape: Any) -> Any:
+def maxshapes(shape: tuple[int, ...]) -> st.SearchStrategy[Any]:
     if not shape:
         return st.none()
     axes = [st.just(None) if not length else st.sampled_from([None, length, length + 3]) for length in shape]
     return st.one_of(st.none(), st.tuples(*axes))
 
 
-def aligned(chunk: Any, length: Any) -> Any:
+def aligned(chunk: int, length: int) -> st.SearchStrategy[int]:
     return st.one_of(st.integers(1, 3).map(lambda times: times * chunk), st.integers(max(length, 1), length + 2))
 
 
-def cuts(length: Any) -> Any:
+def cuts(length: int) -> st.SearchStrategy[tuple[int, ...]]:
     """Blocks of any lengths, as dask takes them along one axis."""
     if not length:
         return st.just((0,))
@@ -171,10 +171,10 @@ def cuts(length: Any) -> Any:
 
 
 @st.composite
-def filters(draw: st.DrawFn, shape: Any, dtype: Any, kind: Any) -> Any:
+def filters(draw: st.DrawFn, shape: tuple[int, ...], dtype: np.dtype[Any], kind: str) -> dict[str, Any]:
     if not shape:
         return {}
-    found = {}
+    found: dict[str, Any] = {}
     compression = draw(st.sampled_from([None, None, "gzip", "gzip", "gzip", "lzf", *PLUGINS]))
     if compression:
         found["compression"] = compression
@@ -193,14 +193,14 @@ def filters(draw: st.DrawFn, shape: Any, dtype: Any, kind: Any) -> Any:
     return found
 
 
-def fillvalues(dtype: Any) -> Any:
+def fillvalues(dtype: np.dtype[Any]) -> st.SearchStrategy[dict[str, Any]]:
     if dtype.kind in "Mm" or dtype in map(NAMED.get, HOLES):  # h5py takes none of the former
         return st.just({})
     values = content("small", (9,), dtype)
     return st.one_of(st.just({}), st.integers(0, 8).map(lambda number: {"fillvalue": values[number]}))
 
 
-def by_h5py(case: Any) -> Any:
+def by_h5py(case: Case) -> Any:
     """What h5py makes of the same input, in memory."""
     file = h5py.File("oracle", "w", driver="core", backing_store=False)
     keywords = dict(case.keywords)
@@ -219,12 +219,12 @@ def by_h5py(case: Any) -> Any:
     return file
 
 
-def written(case: Any, path: Any, scheduler: Any) -> Any:
-    layout = {"chunks": case.chunks, "buffer_shape": case.buffer_shape} if case.shape else {}
+def written(case: Case, path: str, scheduler: Any) -> dcio.WriteResult:
+    layout: dict[str, Any] = {"chunks": case.chunks, "buffer_shape": case.buffer_shape} if case.shape else {}
     if case.has_free_chunks:
         del layout["buffer_shape"]
     with dask.config.set(num_workers=2):
-        return dcio.to_hdf5(
+        result: dcio.WriteResult = dcio.to_hdf5(
             path,
             "/x",
             case.make_source(),
@@ -234,6 +234,7 @@ def written(case: Any, path: Any, scheduler: Any) -> Any:
             **layout,
             **case.keywords,
         )
+        return result
 
 
 def bits(value: Any) -> bytes:
@@ -245,9 +246,9 @@ def pipeline(dataset: Any) -> list[Any]:
     return [plist.get_filter(number) for number in range(plist.get_nfilters())]
 
 
-def chunks_of(dataset: Any) -> Any:
+def chunks_of(dataset: Any) -> dict[tuple[int, ...], tuple[int, bytes]]:
     """{origin: (mask, payload)}; the masks are those of the index."""
-    found = {}
+    found: dict[tuple[int, ...], tuple[int, bytes]] = {}
     for number in range(dataset.id.get_num_chunks()):
         info = dataset.id.get_chunk_info(number)
         mask, payload = dataset.id.read_direct_chunk(info.chunk_offset)
@@ -271,7 +272,7 @@ def assert_same_chunks(ours: Any, theirs: Any) -> None:
             assert (mask, payload) == expected[origin]
 
 
-def assert_same(ours: Any, theirs: Any, result: Any) -> None:
+def assert_same(ours: Any, theirs: Any, result: dcio.WriteResult) -> None:
     assert (ours.shape, ours.dtype, ours.maxshape, ours.chunks) == (
         theirs.shape,
         theirs.dtype,
@@ -288,7 +289,7 @@ def assert_same(ours: Any, theirs: Any, result: Any) -> None:
     assert result.nbytes == theirs.nbytes
 
 
-def check(case: Any, scheduler: Any) -> None:
+def check(case: Case, scheduler: Any) -> None:
     with tempfile.TemporaryDirectory() as folder, by_h5py(case) as oracle:
         path = os.path.join(folder, "out.h5")
         result = written(case, path, scheduler)
@@ -310,7 +311,7 @@ FEW = settings(FAST, max_examples=12)
 @example(Case((5, 0), (2, 3), (4, 3), np.dtype("<i2"), options={"maxshape": (5, None)}))
 @example(Case((5, 0), (2, 3), (4, 3), np.dtype("<i2"), source="dask", blocks=((2, 3), (0,))))
 @FAST
-def test_everything_is_as_h5py_writes_it(scheduler: str, case: Any) -> None:
+def test_everything_is_as_h5py_writes_it(scheduler: str, case: Case) -> None:
     check(case, scheduler)
 
 
@@ -318,7 +319,7 @@ def test_everything_is_as_h5py_writes_it(scheduler: str, case: Any) -> None:
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
 @given(case=cases())
 @LONG
-def test_everything_is_as_h5py_writes_it_at_length(scheduler: str, case: Any) -> None:
+def test_everything_is_as_h5py_writes_it_at_length(scheduler: str, case: Case) -> None:
     check(case, scheduler)
 
 
@@ -326,14 +327,14 @@ def test_everything_is_as_h5py_writes_it_at_length(scheduler: str, case: Any) ->
 @given(case=cases())
 @example(Case((), (), (), COMPOUND, "noise"))
 @FEW
-def test_everything_is_as_h5py_writes_it_from_processes(case: Any) -> None:
+def test_everything_is_as_h5py_writes_it_from_processes(case: Case) -> None:
     check(case, "processes")
 
 
 @pytest.mark.heavy
 @given(case=cases())
 @MEDIUM
-def test_everything_is_as_h5py_writes_it_from_a_client_on_threads(thread_client: Client, case: Any) -> None:
+def test_everything_is_as_h5py_writes_it_from_a_client_on_threads(thread_client: Client, case: Case) -> None:
     check(case, thread_client)
 
 
@@ -341,7 +342,7 @@ def test_everything_is_as_h5py_writes_it_from_a_client_on_threads(thread_client:
 @given(case=cases())
 @example(Case((), (), (), COMPOUND, "noise"))
 @MEDIUM
-def test_everything_is_as_h5py_writes_it_from_a_client_on_processes(process_client: Client, case: Any) -> None:
+def test_everything_is_as_h5py_writes_it_from_a_client_on_processes(process_client: Client, case: Case) -> None:
     check(case, process_client)
 
 

@@ -18,7 +18,7 @@ itemsizes = st.one_of(st.sampled_from([1, 2, 4, 8, 16]), st.integers(1, 3000))
 budgets = st.one_of(st.floats(1e-9, 1e6), st.integers(1, 100), st.floats(1e-4, 20.0).map(np.float64))
 
 
-def hdmf_shape(name: Any, budget: Any, maxshape: Any, itemsize: Any, chunk_shape: Any = None) -> Any:
+def hdmf_shape(name: str, budget: float, maxshape: tuple[int, ...], itemsize: int, chunk_shape: Any = None) -> Any:
     stub = SimpleNamespace(maxshape=maxshape, dtype=np.dtype(f"V{itemsize}"), chunk_shape=chunk_shape)
     return getattr(HdmfIterator, f"_get_default_{name}_shape")(stub, budget)
 
@@ -27,7 +27,7 @@ def hdmf_shape(name: Any, budget: Any, maxshape: Any, itemsize: Any, chunk_shape
 @example((100, 1, 1, 7), 2, 1e-5)
 @example((1, 1), 2, 2e-6)
 @settings(deadline=None, max_examples=500)
-def test_chunks_are_hdmfs(maxshape: Any, itemsize: Any, chunk_mb: Any) -> None:
+def test_chunks_are_hdmfs(maxshape: tuple[int, ...], itemsize: int, chunk_mb: float) -> None:
     theirs = hdmf_shape("chunk", chunk_mb, maxshape, itemsize)
     if 0 in theirs:  # less than one element, which hdmf refuses a step later
         with pytest.raises(IteratorArgumentError, match=f"one element has {itemsize}; use chunk_mb >="):
@@ -38,7 +38,7 @@ def test_chunks_are_hdmfs(maxshape: Any, itemsize: Any, chunk_mb: Any) -> None:
 
 @given(maxshapes, itemsizes, budgets, st.data())
 @settings(deadline=None, max_examples=500)
-def test_buffers_are_hdmfs(maxshape: Any, itemsize: Any, buffer_gb: Any, data: Any) -> None:
+def test_buffers_are_hdmfs(maxshape: tuple[int, ...], itemsize: int, buffer_gb: float, data: st.DataObject) -> None:
     chunk_shape = tuple(data.draw(st.integers(1, length)) for length in maxshape)
     theirs = hdmf_shape("buffer", buffer_gb, maxshape, itemsize, chunk_shape)
     assert default_buffer_shape(maxshape, chunk_shape, itemsize, buffer_gb) == theirs
@@ -46,7 +46,9 @@ def test_buffers_are_hdmfs(maxshape: Any, itemsize: Any, buffer_gb: Any, data: A
 
 @given(st.lists(st.integers(0, 10**6), max_size=4).map(tuple), st.floats(0.001, 100), st.floats(0.001, 100))
 @settings(deadline=None)
-def test_the_shapes_fit_one_another_also_without_elements_or_axes(maxshape: Any, chunk_mb: Any, buffer_gb: Any) -> None:
+def test_the_shapes_fit_one_another_also_without_elements_or_axes(
+    maxshape: tuple[int, ...], chunk_mb: float, buffer_gb: float
+) -> None:
     chunk_shape = default_chunk_shape(maxshape, 8, chunk_mb)
     buffer_shape = default_buffer_shape(maxshape, chunk_shape, 8, buffer_gb)
     BufferGrid(ChunkGrid(maxshape, chunk_shape), buffer_shape)
@@ -57,13 +59,13 @@ def test_the_shapes_fit_one_another_also_without_elements_or_axes(maxshape: Any,
 
 
 @pytest.mark.parametrize("budget", [1e300, math.inf])
-def test_a_boundless_budget_takes_the_whole_array(budget: Any) -> None:
+def test_a_boundless_budget_takes_the_whole_array(budget: float) -> None:
     assert default_chunk_shape((12, 6), 2, budget) == (12, 6)
     assert default_buffer_shape((12, 6), (2, 2), 2, budget) == (12, 6)
 
 
 @pytest.mark.parametrize("budget", [0, 0.0, -1, math.nan, -math.inf])
-def test_a_budget_must_be_above_zero(budget: Any) -> None:
+def test_a_budget_must_be_above_zero(budget: float) -> None:
     with pytest.raises(IteratorArgumentError, match=f"chunk_mb is {budget}; it must be greater than zero"):
         default_chunk_shape((12, 6), 2, budget)
     with pytest.raises(IteratorArgumentError, match=f"buffer_gb is {budget}; it must be greater than zero"):

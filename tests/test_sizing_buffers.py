@@ -1,5 +1,4 @@
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +27,7 @@ smooth = st.tuples(st.integers(0, 12), st.integers(0, 4), st.integers(0, 3)).map
 )
 
 
-def nbytes(shape: Any, itemsize: Any) -> Any:
+def nbytes(shape: tuple[int, ...], itemsize: int) -> int:
     return math.prod(shape) * itemsize
 
 
@@ -37,7 +36,7 @@ def nbytes(shape: Any, itemsize: Any) -> Any:
 
 @given(shapes, itemsizes)
 @settings(deadline=None)
-def test_a_chunk_is_at_most_a_mebibyte_and_not_much_less(shape: Any, itemsize: Any) -> None:
+def test_a_chunk_is_at_most_a_mebibyte_and_not_much_less(shape: tuple[int, ...], itemsize: int) -> None:
     chunk = readable_chunk_shape(shape, itemsize)
     lengths = [max(length, 1) for length in shape]
     assert all(1 <= c <= n for c, n in zip(chunk, lengths, strict=True))
@@ -52,7 +51,9 @@ def test_an_element_that_is_larger_than_that_is_a_chunk() -> None:
 
 @given(st.lists(smooth, min_size=1, max_size=4).map(tuple), st.sampled_from([1, 2, 4, 8]), st.integers(1, 5))
 @settings(deadline=None)
-def test_chunks_divide_the_blocks_so_that_no_block_is_read_twice(block: Any, itemsize: Any, times: Any) -> None:
+def test_chunks_divide_the_blocks_so_that_no_block_is_read_twice(
+    block: tuple[int, ...], itemsize: int, times: int
+) -> None:
     chunk = readable_chunk_shape(tuple(times * length for length in block), itemsize, block)
     assert all(length % c == 0 for length, c in zip(block, chunk, strict=True))
     assert nbytes(chunk, itemsize) <= MIB
@@ -60,7 +61,7 @@ def test_chunks_divide_the_blocks_so_that_no_block_is_read_twice(block: Any, ite
 
 @given(st.data(), shapes, itemsizes)
 @settings(deadline=None)
-def test_chunks_stay_inside_the_blocks(data: Any, shape: Any, itemsize: Any) -> None:
+def test_chunks_stay_inside_the_blocks(data: st.DataObject, shape: tuple[int, ...], itemsize: int) -> None:
     block = tuple(data.draw(st.integers(1, max(length, 1) + 3)) for length in shape)
     chunk = readable_chunk_shape(shape, itemsize, block)
     assert all(1 <= c <= min(b, max(n, 1)) for c, b, n in zip(chunk, block, shape, strict=True))
@@ -76,7 +77,7 @@ def test_chunks_stay_inside_the_blocks(data: Any, shape: Any, itemsize: Any) -> 
         ((10**6,), (999983,), (499992,)),  # a prime has no divisors
     ],
 )
-def test_chunks_of_blocks(shape: tuple[Any, ...], block: tuple[int, ...], expected: tuple[int, ...]) -> None:
+def test_chunks_of_blocks(shape: tuple[int, ...], block: tuple[int, ...], expected: tuple[int, ...]) -> None:
     assert readable_chunk_shape(shape, 2, block) == expected
 
 
@@ -94,7 +95,7 @@ def test_a_block_without_divisors_is_soon_found_to_have_none() -> None:
 @given(chunk_grids(), st.integers(1, 16), st.integers(0, 5000))
 @settings(deadline=None)
 def test_a_buffer_is_whole_chunks_within_the_budget_read_in_the_longest_pieces(
-    chunks: Any, itemsize: Any, budget: Any
+    chunks: ChunkGrid, itemsize: int, budget: int
 ) -> None:
     buffer = buffer_within(chunks.shape, chunks.chunk_shape, itemsize, budget)
     grid = BufferGrid(chunks, buffer)
@@ -115,7 +116,7 @@ def test_a_buffer_is_whole_chunks_within_the_budget_read_in_the_longest_pieces(
 @given(buffer_grids(), st.integers(1, 16), st.integers(0, 20_000), st.integers(1, 40))
 @settings(deadline=None)
 def test_a_buffer_is_split_into_whole_chunks_until_all_have_work_and_it_fits(
-    buffers: Any, itemsize: Any, budget: Any, count: Any
+    buffers: BufferGrid, itemsize: int, budget: int, count: int
 ) -> None:
     chunks = buffers.chunks
     split = split_buffer(chunks.shape, chunks.chunk_shape, buffers.buffer_shape, itemsize, nbytes=budget, count=count)
@@ -136,7 +137,7 @@ def test_a_buffer_is_split_into_whole_chunks_until_all_have_work_and_it_fits(
 
 @given(buffer_grids(), st.integers(1, 16))
 @settings(deadline=None)
-def test_a_buffer_that_suffices_is_not_split(buffers: Any, itemsize: Any) -> None:
+def test_a_buffer_that_suffices_is_not_split(buffers: BufferGrid, itemsize: int) -> None:
     chunks = buffers.chunks
     kept = split_buffer(chunks.shape, chunks.chunk_shape, buffers.buffer_shape, itemsize, nbytes=10**9, count=1)
     if len(chunks):
@@ -155,7 +156,7 @@ def test_splitting_a_huge_array_takes_no_time() -> None:
 
 @given(st.integers(0, 10**13), st.integers(1, 256))
 @settings(deadline=None)
-def test_what_all_threads_hold_fits_into_half_of_the_memory(memory: Any, threads: Any) -> None:
+def test_what_all_threads_hold_fits_into_half_of_the_memory(memory: int, threads: int) -> None:
     budget = buffer_budget(memory, threads)
     assert budget >= 1
     assert budget == 1 or threads * 2 * budget <= memory / 2
@@ -163,7 +164,7 @@ def test_what_all_threads_hold_fits_into_half_of_the_memory(memory: Any, threads
 
 @pytest.mark.parametrize("chunk", [64, 4096, 1 << 20])
 @pytest.mark.parametrize("level", [None, 0, 1, 4])
-def test_payloads_of_incompressible_data_are_within_the_projection(chunk: Any, level: int | None) -> None:
+def test_payloads_of_incompressible_data_are_within_the_projection(chunk: int, level: int | None) -> None:
     count = max(1, (1 << 20) // chunk // (64 if chunk < 4096 else 1))
     data = np.random.default_rng(0).bytes(chunk)
     payload = append_fletcher32(data if level is None else deflate(data, level))

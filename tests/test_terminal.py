@@ -3,11 +3,10 @@
 import ast
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 import dask_chunkio
 from dask_chunkio.cli.main import main
@@ -17,9 +16,9 @@ OPTIONS = options_of(main)
 KEYWORD = re.compile(rf"(?<![\w/.])({'|'.join(OPTIONS)})=")
 
 
-def texts() -> list[Any]:
+def texts() -> list[str]:
     """Return every text of the package in which a keyword is named that the command line has an option for."""
-    found = []
+    found: list[str] = []
     for path in sorted(Path(dask_chunkio.__file__).parent.rglob("*.py")):
         tree = ast.parse(path.read_text())
         raised = [one for one in ast.walk(tree) if isinstance(one, ast.Raise | ast.Return)]
@@ -56,7 +55,7 @@ def test_keywords_are_said_as_options(words: str, said: str) -> None:
     assert in_options(words, OPTIONS) == said
 
 
-def run(*words: Any) -> Any:
+def run(*words: str) -> Result:
     return CliRunner().invoke(main, list(map(str, words)))
 
 

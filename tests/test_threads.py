@@ -6,8 +6,8 @@ import queue
 import threading
 from typing import Any
 
-import dask
 import dask.array as da
+import dask.base
 import pytest
 
 from dask_chunkio.execution.threads import Threads
@@ -49,7 +49,8 @@ def test_what_is_raised_between_two_calls_ends_the_futures(monkeypatch: pytest.M
 
 def test_a_result_is_handed_over_when_there_is_memory_for_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """dask's callback puts it into a queue, on which the main thread waits."""
-    put, refused = queue.Queue.put, []
+    put = queue.Queue.put
+    refused: list[Any] = []
 
     def without_memory(self: queue.Queue[Any], item: Any, *arguments: Any) -> None:
         if threading.current_thread() is not threading.main_thread() and len(refused) < 3:
@@ -60,5 +61,5 @@ def test_a_result_is_handed_over_when_there_is_memory_for_it_again(monkeypatch: 
     monkeypatch.setattr(queue.Queue, "put", without_memory)
     x = da.arange(40, chunks=10)
     with Threads(2, "test") as threads:
-        assert dask.compute(x.sum(), scheduler="threads", pool=threads) == (780,)
+        assert dask.base.compute(x.sum(), scheduler="threads", pool=threads) == (780,)
     assert len(refused) == 3

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -52,7 +51,7 @@ if __name__ == "__main__":
 """
 
 
-def shown(tmp_path: Path, kind: Any, scheduler: str = "threads") -> Any:
+def shown(tmp_path: Path, kind: str, scheduler: str = "threads") -> list[str]:
     """Return the lines of the traceback with which a script ends."""
     script = tmp_path / "measure.py"
     script.write_text(textwrap.dedent(SCRIPT))
@@ -63,15 +62,15 @@ def shown(tmp_path: Path, kind: Any, scheduler: str = "threads") -> Any:
     return done.stderr[start:].splitlines()
 
 
-def files(lines: Any) -> list[Any]:
+def files(lines: list[str]) -> list[str]:
     return [line.split('"')[1] for line in lines if line.startswith('  File "')]
 
 
-def functions(lines: Any) -> list[Any]:
+def functions(lines: list[str]) -> list[str]:
     return [line.rpartition(" in ")[2] for line in lines if line.startswith('  File "')]
 
 
-def last_message(lines: Any) -> Any:
+def last_message(lines: list[str]) -> str:
     return next(line for line in reversed(lines) if line.startswith("dask_chunkio.errors."))
 
 
@@ -85,7 +84,7 @@ def test_a_mistake_shows_the_call_and_our_message(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "scheduler", ["threads", *(pytest.param(one, marks=pytest.mark.heavy) for one in ("processes", "cluster"))]
 )
-def test_an_error_of_a_source_shows_its_frames_and_the_call(tmp_path: Path, scheduler: Any) -> None:
+def test_an_error_of_a_source_shows_its_frames_and_the_call(tmp_path: Path, scheduler: str) -> None:
     lines = shown(tmp_path, "source", scheduler)
     assert functions(lines) == ["_get_data", "read_frames", "<module>", "write"]
     assert "ValueError: the camera was off" in lines

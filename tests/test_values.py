@@ -1,7 +1,7 @@
 """Values end to end: those that h5py stores for the same input, or refused before anything is touched."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -181,20 +181,20 @@ STRING, ASCII, LISTS = h5py.string_dtype(), h5py.string_dtype("ascii"), h5py.vle
 RECORD = np.dtype([("name", STRING), ("hits", h5py.vlen_dtype("f4")), ("at", LON_LAT), ("x", "i2")])
 
 
-def objects(shape: Any, dtype: Any, element: Any) -> Any:
+def objects(shape: int | tuple[int, ...], dtype: Any, element: Callable[[int], Any]) -> Any:
     found = np.empty(int(np.prod(shape)), dtype)
     for number in range(found.size):
         found[number] = element(number)
     return found.reshape(shape)
 
 
-def points(number: Any) -> Any:
+def points(number: int) -> Any:
     found = np.zeros(number % 4, LON_LAT)
     found["lon"] = number
     return found
 
 
-ELEMENTS = {
+ELEMENTS: dict[str, tuple[Any, Callable[[int], Any]]] = {
     "strings": (STRING, lambda number: "ä" * (number % 3) + str(number)),
     "ASCII": (ASCII, lambda number: b"b" * (number % 3)),
     "lists": (LISTS, lambda number: np.arange(number % 4, dtype="i4")),
@@ -229,7 +229,7 @@ def assert_same_elements(found: Any, expected: Any) -> None:
 
 
 # Shape, chunks and buffers.
-PLACES = {
+PLACES: dict[str, tuple[tuple[int, ...], tuple[int, ...] | None, tuple[int, ...] | None]] = {
     "no axes": ((), None, None),
     "one axis": ((7,), (2,), (4,)),
     "columns cut": ((6, 5), (3, 2), (3, 2)),
@@ -244,7 +244,7 @@ CASES += [(kind, name) for kind in ("dask", "serial") for name in ("strings", "s
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(("kind", "name"), CASES)
-def test_elements_of_variable_length(target: Path, place: Any, kind: Any, name: Any) -> None:
+def test_elements_of_variable_length(target: Path, place: str, kind: str, name: str) -> None:
     dtype, element = ELEMENTS[name]
     shape, chunks, buffer_shape = PLACES[place]
     data = objects(shape, dtype, element)
@@ -257,7 +257,7 @@ def test_elements_of_variable_length(target: Path, place: Any, kind: Any, name: 
             return data[selection]
 
     source = {"array": data, "dask": da.from_array(data, chunks=buffer_shape or -1), "serial": Serial()}[kind]
-    layout = {"chunks": chunks, "buffer_shape": buffer_shape} if chunks else {}
+    layout: dict[str, Any] = {"chunks": chunks, "buffer_shape": buffer_shape} if chunks else {}
     dcio.to_hdf5(target, "/x", source, dtype=dtype, scheduler="threads", **layout)
     with h5py.File(target) as file:
         made = file["x"]
@@ -293,7 +293,7 @@ def test_elements_of_variable_length(target: Path, place: Any, kind: Any, name: 
     ],
 )
 def test_elements_that_cannot_be_stored_are_named(target: Path, dtype: Any, element: Any, words: str) -> None:
-    right = {"vlen": [], "ref": None}
+    right: dict[str, Any] = {"vlen": [], "ref": None}
     good = "a" if dtype in (STRING,) and h5py.check_string_dtype(dtype) else right[next(iter(dtype.metadata))]
     data = objects(4, object, lambda number: element if number == 3 else good)
     with pytest.raises(dcio.errors.SourceError, match=rf"^/x, buffer 1, .*: element \(1,\) .*{words}"):
@@ -360,7 +360,7 @@ HAZARDS += [({"dtype": ">f4", "compression": "zfp", "compression_opts": {"rate":
 
 
 @pytest.mark.parametrize(("keywords", "name"), HAZARDS)
-def test_what_ends_the_process_of_h5py_is_refused(target: Path, keywords: Any, name: Any) -> None:
+def test_what_ends_the_process_of_h5py_is_refused(target: Path, keywords: dict[str, Any], name: str) -> None:
     source = np.arange(64, dtype="i2" if np.dtype(keywords["dtype"]).kind == "i" else "f4")
     if keywords["dtype"] in (STRING, LISTS):
         source = np.array([None], object)

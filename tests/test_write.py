@@ -10,13 +10,16 @@ import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dask
 import dask.array as da
+import dask.base
 import h5py
 import numpy as np
 import pytest
+from dask.callbacks import Callback
+from distributed import Client
 
 import dask_chunkio
 from dask_chunkio import GenericDataChunkIterator, discard, plan, to_hdf5
@@ -60,7 +63,8 @@ class Rows(GenericDataChunkIterator):
 
 def stored(path: Path, name: str = "/x") -> np.ndarray[Any, Any]:
     with h5py.File(path, "r") as file:
-        return file[name][...]
+        found: np.ndarray[Any, Any] = file[name][...]
+        return found
 
 
 def assert_nothing_written(path: Path) -> None:
@@ -93,7 +97,7 @@ def test_every_source_on_every_scheduler(target: Path, scheduler: Any, kind: str
     assert os.listdir(target.parent) == ["out.h5"]
 
 
-def test_current_client_is_the_default(target: Path, process_client: Any) -> None:
+def test_current_client_is_the_default(target: Path, process_client: Client) -> None:
     with process_client.as_current():
         assert plan(target, "/x", DATA).scheduler == "distributed"
         to_hdf5(target, "/x", Rows())
@@ -101,7 +105,7 @@ def test_current_client_is_the_default(target: Path, process_client: Any) -> Non
 
 
 @pytest.mark.parametrize("read", ["serial", "ordered"])
-def test_read_modes_on_every_scheduler(target: Path, scheduler: Any, read: str) -> None:
+def test_read_modes_on_every_scheduler(target: Path, scheduler: Any, read: Literal["serial", "ordered"]) -> None:
     to_hdf5(target, "/x", Rows(buffer_shape=(100, 20), chunk_shape=(100, 20)), read=read, scheduler=scheduler)
     np.testing.assert_array_equal(stored(target), DATA)
 
@@ -162,13 +166,13 @@ def test_compute_false_touches_nothing_until_it_is_computed(target: Path) -> Non
     first = to_hdf5(target, "/x", da.from_array(DATA, chunks=(100, 20)), compute=False)
     second = to_hdf5(other, "/x", Rows(), compute=False)
     assert os.listdir(target.parent) == []
-    total, one, two = dask.compute(da.from_array(DATA, chunks=100).sum(), first, second)
+    total, one, two = dask.base.compute(da.from_array(DATA, chunks=100).sum(), first, second)
     assert total == DATA.sum()
     assert (one.path, two.path) == (str(target), str(other))
     np.testing.assert_array_equal(stored(target), stored(other))
 
 
-def test_compute_false_on_a_client(target: Path, process_client: Any) -> None:
+def test_compute_false_on_a_client(target: Path, process_client: Client) -> None:
     delayed = to_hdf5(target, "/x", Rows(), compute=False)
     assert process_client.compute(delayed).result().nbytes == DATA.nbytes
     np.testing.assert_array_equal(stored(target), DATA)
@@ -198,12 +202,11 @@ def test_a_failed_delayed_goes_on_where_it_stopped(target: Path) -> None:
 def test_no_task_keeps_a_result_over_1_kb(target: Path) -> None:
     sizes: list[int] = []
 
-    class Sizes(dask.callbacks.Callback):
-        def _posttask(self, key: Any, result: Any, *_: Any) -> None:
-            if "source" not in str(key):
-                sizes.append(len(pickle.dumps(result)))
+    def note_size(key: Any, result: Any, *_: Any) -> None:
+        if "source" not in str(key):
+            sizes.append(len(pickle.dumps(result)))
 
-    with Sizes():
+    with Callback(posttask=note_size):
         to_hdf5(target, "/x", Rows(), compression="gzip", shuffle=True, compute=False).compute()
     assert len(sizes) >= 3
     assert max(sizes) < 1024
@@ -220,7 +223,7 @@ def test_result_and_plan_are_frozen(target: Path) -> None:
     result, planned = to_hdf5(target, "/x", DATA), plan(target, "/x", DATA)
     for value in (result, planned):
         with pytest.raises(AttributeError):
-            value.path = "elsewhere"
+            value.path = "elsewhere"  # type: ignore[misc]
     assert result.datasets[0].chunks == len(planned.datasets[0].chunks)
 
 
@@ -274,7 +277,7 @@ def test_progress_is_silent_where_there_is_no_terminal(target: Path, capsys: pyt
     assert capsys.readouterr().err == ""
 
 
-def test_retries_are_dasks(target: Path, process_client: Any, tmp_path: Path) -> None:
+def test_retries_are_dasks(target: Path, process_client: Client, tmp_path: Path) -> None:
     mark = tmp_path / "failed-once"
 
     def once(data: Any) -> Any:
@@ -536,7 +539,7 @@ def test_a_delayed_that_overwrites_can_be_computed_again(target: Path) -> None:
 def test_what_other_threads_run_when_a_write_fails_is_waited_for_and_kept(target: Path) -> None:
     """dask's threads go on with what they run when another task has failed."""
     failed, late = threading.Event(), threading.Event()
-    ended = []
+    ended: list[int] = []
 
     class OneFails(Rows):
         def _get_data(self, selection: tuple[slice, ...]) -> Any:
@@ -555,6 +558,7 @@ def test_what_other_threads_run_when_a_write_fails_is_waited_for_and_kept(target
             to_hdf5(target, "/x", source)
         assert ended == [500]
     kept = dask_chunkio.status(target)
+    assert kept is not None
     assert (kept.datasets[0].committed, kept.datasets[0].chunks, kept.running) == (5, 10, False)
 
 
