@@ -204,6 +204,7 @@ def test_asv_finds_the_benchmarks_where_they_are() -> None:
         assert found[made].partition("/")[0] + "/" in ignored
 
 
+@pytest.mark.heavy
 def test_paired_compares_two_checkouts() -> None:
     text = run("paired", "--old", str(ROOT))
     cells = first_cells(text)[2:]

@@ -34,10 +34,10 @@ def fuzz(tmp_path: Path, *words: Any, script: Any = SCRIPT, timeout: int = 250) 
 
 
 def test_side_files_that_are_damaged_are_refused_and_lead_nowhere(tmp_path: Path) -> None:
-    tally = fuzz(tmp_path, "--runs", 12)
-    assert tally["runs"] == 48
-    assert tally["outcomes"]["done"] > 8
-    assert tally["outcomes"]["IntegrityError"] > 4
+    tally = fuzz(tmp_path, "--runs", 5)
+    assert tally["runs"] == 20
+    assert tally["outcomes"]["done"] > 3
+    assert tally["outcomes"]["IntegrityError"] > 1
 
 
 def test_verify_of_damaged_files_ends_with_an_answer_or_an_error_of_ours(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def every_damage_is_refused(base: Any, case: str, durability: Any, most: Any, st
     assert checked
 
 
-@pytest.mark.parametrize("durability", ["process", "power"])
+@pytest.mark.parametrize("durability", [pytest.param("process", marks=pytest.mark.heavy), "power"])
 @pytest.mark.parametrize("case", CASES)
 def test_a_damaged_log_of_a_transaction_that_is_half_applied_is_kept_and_refused(
     tmp_path: Path, case: str, durability: str

@@ -21,7 +21,7 @@ def fuzz(runs: Any, seed: int, maker: Any) -> None:
 
 
 def test_files_of_h5py() -> None:
-    fuzz(6, 0, "h5py")
+    fuzz(3, 0, "h5py")
 
 
 @pytest.mark.heavy

@@ -110,7 +110,7 @@ def test_a_reader_without_hdf5_reads_files_that_grew(target: Path, dtype: Any, f
 
 
 @tools
-@pytest.mark.parametrize("libver", ["earliest", "v110"])
+@pytest.mark.parametrize("libver", [pytest.param("earliest", marks=pytest.mark.heavy), "v110"])
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 def test_hdf5_1_10_reads_files_that_grew(target: Path, libver: str, dtype: Any) -> None:
     expected = grown(target, libver, dtype, FILTERS["gzip"])

@@ -166,7 +166,7 @@ def test_no_flipped_bit_of_metadata_ends_in_wrong_data(tmp_path: Path, libver: s
     assert wrong == []
 
 
-@pytest.mark.parametrize("libver", ["v110", "v114", "latest"])
+@pytest.mark.parametrize("libver", ["v110", pytest.param("v114", marks=pytest.mark.heavy), "latest"])
 @pytest.mark.parametrize("maxshape", [(40, None), (40, None, 6), (None, 60), (None, None)])
 def test_an_unlimited_axis_that_is_not_the_first(tmp_path: Path, libver: str, maxshape: tuple[Any, ...]) -> None:
     path = tmp_path / "out.h5"

@@ -148,7 +148,7 @@ def _io_error(*_: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", ["stage", "interrupt", *(pytest.param(name, marks=pytest.mark.heavy) for name in ("read", "erase"))]
+    "fault", ["interrupt", *(pytest.param(name, marks=pytest.mark.heavy) for name in ("read", "stage", "erase"))]
 )
 def test_whichever_callback_fails_the_commit_raises_it_and_what_is_committed_stays(fault: str, tmp_path: Path) -> None:
     """In a process of its own, since HDF5 crashes at its end if an exception has come out of a callback."""
