@@ -5,6 +5,7 @@ import gc
 import hashlib
 import os
 import time
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import h5py
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 HIDDEN = ".dask_chunkio-"
 
+# What is at a path, and the attributes.
+Entry = tuple[Any, dict[str, str]]
 
-def digest(path: Any) -> str:
+
+def digest(path: str | os.PathLike[str]) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
@@ -24,7 +28,9 @@ def values(data: Any) -> tuple[Any, ...]:
     return data.shape, data.dtype.str, data[...].tobytes()
 
 
-def content(path: Any, values: Any = values, without: tuple[Any, ...] = ()) -> Any:
+def content(
+    path: str | os.PathLike[str], values: Callable[[Any], Any] = values, without: Container[str] = ()
+) -> dict[str, Entry]:
     """Return everything that an HDF5 file holds, by name, but what is hidden in it.
 
     Parameters
@@ -41,14 +47,14 @@ def content(path: Any, values: Any = values, without: tuple[Any, ...] = ()) -> A
     dict
         For each name, ``"group"`` or the values, and the attributes.
     """
-    found = {}
+    found: dict[str, Entry] = {}
     if not os.path.lexists(path):
         return found
 
-    def attributes(item: Any) -> dict[str, Any]:
+    def attributes(item: Any) -> dict[str, str]:
         return {name: repr(value) for name, value in item.attrs.items() if name not in without}
 
-    def look(name: Any, item: Any) -> None:
+    def look(name: str, item: Any) -> None:
         if not name.startswith(HIDDEN):
             found["/" + name] = (values(item) if isinstance(item, h5py.Dataset) else "group", attributes(item))
 
@@ -58,7 +64,7 @@ def content(path: Any, values: Any = values, without: tuple[Any, ...] = ()) -> A
     return found
 
 
-def hidden(path: Any) -> list[Any]:
+def hidden(path: str | os.PathLike[str]) -> list[str]:
     """Return the names that no finished write leaves."""
     if not os.path.lexists(path):
         return []
@@ -66,9 +72,10 @@ def hidden(path: Any) -> list[Any]:
         return [name for name in file if name.startswith(HIDDEN)]
 
 
-def open_files(folder: Any) -> list[Any]:
+def open_files(folder: str | os.PathLike[str]) -> list[str]:
     """Return the files below a folder that this process has open, where the system tells."""
-    found, folder = [], os.path.realpath(folder)
+    found: list[str] = []
+    folder = os.path.realpath(folder)
     with contextlib.suppress(FileNotFoundError):
         for number in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError):
@@ -78,7 +85,7 @@ def open_files(folder: Any) -> list[Any]:
     return sorted(found)
 
 
-def still_open(folder: Any, seconds: int = 5) -> Any:
+def still_open(folder: str | os.PathLike[str], seconds: float = 5) -> list[str]:
     """Return the files below a folder that this process keeps open.
 
     The thread that keeps a write alive lets go of it soon after its graph is gone; what an error refers to may need

@@ -1,11 +1,12 @@
 """What h5py stores for the same array, chunk by chunk."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from dask_chunkio.filters.chunking import cut_chunk
 from dask_chunkio.filters.hdf5_encoder import encoder_for
@@ -13,13 +14,15 @@ from dask_chunkio.storage.hdf5.dataset import describe
 
 
 @contextlib.contextmanager
-def dataset(shape: Any, dtype: Any, chunks: Any, **keywords: Any) -> Iterator[Any]:
+def dataset(shape: Any, dtype: DTypeLike, chunks: Any, **keywords: Any) -> Iterator[h5py.Dataset]:
     """A dataset of a file in memory."""
     with h5py.File("oracle", "w", driver="core", backing_store=False) as file:
         yield file.create_dataset("x", shape=shape, dtype=dtype, chunks=chunks, **keywords)
 
 
-def pipeline_dataset(file: Any, data: Any, *filters: Any, name: str = "x") -> Any:
+def pipeline_dataset(
+    file: h5py.File, data: NDArray[Any], *filters: Callable[[Any], object], name: str = "x"
+) -> h5py.Dataset:
     """A dataset of one chunk with filters in the order given, each set on the property list."""
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plist.set_chunk(data.shape)
@@ -30,33 +33,33 @@ def pipeline_dataset(file: Any, data: Any, *filters: Any, name: str = "x") -> An
     return h5py.Dataset(h5py.h5d.create(file.id, name.encode(), kind, space, plist))
 
 
-def stored(dataset: Any, data: Any) -> dict[str, Any]:
+def stored(dataset: h5py.Dataset, data: Any) -> dict[tuple[int, ...], tuple[int, bytes]]:
     """Write `data` through HDF5, and return {origin: (mask, payload)}."""
     dataset[...] = data
     origins = [dataset.id.get_chunk_info(k).chunk_offset for k in range(dataset.id.get_num_chunks())]
     return {origin: dataset.id.read_direct_chunk(origin) for origin in origins}
 
 
-def encoded(dataset: Any, data: Any, **keywords: Any) -> Any:
+def encoded(dataset: h5py.Dataset, data: NDArray[Any], **keywords: Any) -> dict[tuple[int, ...], tuple[int, bytes]]:
     """The same by our encoder, from one buffer; `keywords` are those that the dataset was made with."""
     layout = describe(dataset)
     encoder, grid = encoder_for(layout.form, keywords), layout.chunks
     buffer = tuple(slice(0, length) for length in data.shape)
-    found = {}
+    found: dict[tuple[int, ...], tuple[int, bytes]] = {}
     for number, chunk in enumerate(grid):
         payload = encoder.encode(cut_chunk(data, buffer, chunk, layout.form))
         found[grid.origin(number)] = payload.mask, bytes(payload.data)
     return found
 
 
-def walk(shape: Any, dtype: str = "i2", seed: int = 0) -> Any:
+def walk(shape: int | tuple[int, ...], dtype: DTypeLike = "i2", seed: int = 0) -> Any:
     """Numbers like a recording's: small steps."""
     steps = np.random.default_rng(seed).normal(0, 20, int(np.prod(shape)))
     return np.cumsum(steps).reshape(shape).astype(dtype)
 
 
-def noise(shape: Any, dtype: str = "u1", seed: int = 0) -> Any:
+def noise(shape: int | tuple[int, ...], dtype: DTypeLike = "u1", seed: int = 0) -> Any:
     """Bytes that nothing compresses."""
-    dtype = np.dtype(dtype)
+    kind = np.dtype(dtype)
     count = int(np.prod(shape))
-    return np.frombuffer(np.random.default_rng(seed).bytes(count * dtype.itemsize), dtype).reshape(shape)
+    return np.frombuffer(np.random.default_rng(seed).bytes(count * kind.itemsize), kind).reshape(shape)

@@ -5,12 +5,13 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 _COUNT = 3000
 _MOST = ("f2", "f4", "f8")
 
 
-def stored_by_h5py(data: Any, dtype: Any, fillvalue: Any = None) -> Any:
+def stored_by_h5py(data: NDArray[Any], dtype: Any, fillvalue: Any = None) -> Any:
     """Return what `dataset[...] = data` stores."""
     with h5py.File("oracle", "w", driver="core", backing_store=False) as file:
         # (Without chunks, fields that are not given become zero instead of the fill value.)
@@ -20,8 +21,9 @@ def stored_by_h5py(data: Any, dtype: Any, fillvalue: Any = None) -> Any:
         return dataset[...]
 
 
-def native(dtype: Any) -> Any:
-    return np.dtype(dtype).newbyteorder("=")
+def native(dtype: Any) -> np.dtype[Any]:
+    found: np.dtype[Any] = np.dtype(dtype).newbyteorder("=")
+    return found
 
 
 def bits(data: Any) -> Any:
@@ -47,7 +49,7 @@ def edges(dtype: Any, seed: int = 0) -> Any:
     return found
 
 
-def _integers(dtype: Any, rng: Any) -> Any:
+def _integers(dtype: np.dtype[Any], rng: np.random.Generator) -> NDArray[Any]:
     limits = np.iinfo(dtype)
     near = [sign * 2**power + step for power in range(65) for sign in (-1, 1) for step in range(-2, 3)]
     near += [sign * value for value in range(65500, 65540) for sign in (-1, 1)]
@@ -57,11 +59,11 @@ def _integers(dtype: Any, rng: Any) -> Any:
     return np.concatenate([wide, wide >> shifts, legal]).astype(dtype)
 
 
-def _floats(dtype: Any, rng: Any) -> Any:
+def _floats(dtype: np.dtype[Any], rng: np.random.Generator) -> NDArray[Any]:
     with np.errstate(all="ignore"):
-        limits = [limit for kind in _MOST for limit in (np.finfo(kind).max, np.finfo(kind).tiny)]
-        limits += [np.finfo(kind).smallest_subnormal for kind in _MOST]
-        limits = np.array([*limits, 65505, 65519, 65519.99, 65520, 65521, 65536, 1e300, 0, np.inf], "g").astype(dtype)
+        largest = [limit for kind in _MOST for limit in (np.finfo(kind).max, np.finfo(kind).tiny)]
+        largest += [np.finfo(kind).smallest_subnormal for kind in _MOST]
+        limits = np.array([*largest, 65505, 65519, 65519.99, 65520, 65521, 65536, 1e300, 0, np.inf], "g").astype(dtype)
         parts, up, down = [limits], limits, limits
         for _ in range(4):
             up, down = np.nextafter(up, dtype.type(np.inf)), np.nextafter(down, dtype.type(0))

@@ -1,10 +1,14 @@
 """Iterators to test with, and what to compare them by."""
 
 import math
+import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
+from dask_chunkio.data_chunk import DataChunk
 from dask_chunkio.iterator import GenericDataChunkIterator
 from tests.support.notes import note
 
@@ -29,7 +33,7 @@ class FromArray(GenericDataChunkIterator):
 class Noting(FromArray):
     """Notes which of its buffers are read: a name, and where they start."""
 
-    def __init__(self, array: Any, notes: Any, name: Any, **shapes: Any) -> None:
+    def __init__(self, array: Any, notes: str | os.PathLike[str], name: str, **shapes: Any) -> None:
         self.notes, self.name = notes, name
         super().__init__(array, **shapes)
 
@@ -58,7 +62,7 @@ class Describing(FromArray):
         return self.array[selection] if self.data is None else self.data(selection)
 
 
-def numbers(shape: tuple[int, ...] = (12, 6), dtype: str = "int16") -> Any:
+def numbers(shape: tuple[int, ...] = (12, 6), dtype: DTypeLike = "int16") -> NDArray[Any]:
     return np.arange(math.prod(shape), dtype=dtype).reshape(shape)
 
 
@@ -67,7 +71,7 @@ def quarters(**keywords: Any) -> Any:
     return FromArray(numbers(), buffer_shape=(3, 6), chunk_shape=(3, 2), **keywords)
 
 
-def same(chunks: Any, others: Any) -> bool:
+def same(chunks: Iterable[DataChunk], others: Iterable[DataChunk]) -> bool:
     chunks, others = list(chunks), list(others)
     assert [c.selection for c in chunks] == [o.selection for o in others]
     for chunk, other in zip(chunks, others, strict=True):

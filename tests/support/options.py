@@ -1,12 +1,11 @@
 """Options that the programs share which run many seeded cases."""
 
 import argparse
-from typing import Any
 
 from tests.support.files import MEMORY
 
 
-def seeded(description: Any, runs: Any) -> Any:
+def seeded(description: str | None, runs: int) -> argparse.ArgumentParser:
     """Return a parser of ``--runs``, ``--seed`` and ``--folder``.
 
     Parameters

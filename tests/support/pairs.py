@@ -1,12 +1,13 @@
 """Products of parameters, of which the default tests take what covers every pair of values."""
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 
-def every_pair(*axes: Any) -> Any:
+def every_pair(*axes: Mapping[str, Any]) -> list[Any]:
     """Return the product of some axes as parameters; those that add no pair of values are heavy.
 
     Parameters

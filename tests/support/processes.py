@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,18 @@ PATIENCE = 60
 # Start
 
 
-def environment(**variables: Any) -> dict[Any, Any]:
+def environment(**variables: str) -> dict[str, str]:
     """Return the variables of a process that finds the tests by the name `tests`, wherever it runs."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path, **variables}
 
 
-def python(*words: Any) -> list[Any]:
+def python(*words: object) -> list[str]:
     """Return the command of a Python process, such as ``python("-m", "tests.support.storm.storm", "--kills", 3)``."""
     return [sys.executable, *map(str, words)]
 
 
-def run_python(*words: Any, timeout: Any = None, check: bool = False) -> subprocess.CompletedProcess[str]:
+def run_python(*words: object, timeout: float | None = None, check: bool = False) -> subprocess.CompletedProcess[str]:
     """Run a Python process, and return how it ended and what it said."""
     return subprocess.run(
         python(*words), env=environment(), capture_output=True, text=True, timeout=timeout, check=check
@@ -41,7 +41,9 @@ def run_python(*words: Any, timeout: Any = None, check: bool = False) -> subproc
 
 
 @contextlib.contextmanager
-def program(*words: Any, cwd: Any = None, stderr: Any = subprocess.PIPE, **variables: Any) -> Iterator[Any]:
+def program(
+    *words: object, cwd: str | Path | None = None, stderr: Any = subprocess.PIPE, **variables: str
+) -> Iterator[subprocess.Popen[str]]:
     """Start a Python process; at the end it and all that it has started are killed, even if they are stopped.
 
     Parameters
@@ -67,7 +69,7 @@ def program(*words: Any, cwd: Any = None, stderr: Any = subprocess.PIPE, **varia
         process.communicate()
 
 
-def forked(function: Any, *arguments: Any) -> Any:
+def forked(function: Callable[..., object], *arguments: Any) -> int:
     """Run a function in a forked process, and return its id; the process ends with 1 where the function raises."""
     child = os.fork()
     if child == 0:
@@ -83,12 +85,12 @@ def forked(function: Any, *arguments: Any) -> Any:
     return child
 
 
-def in_child(function: Any, *arguments: Any) -> Any:
+def in_child(function: Callable[..., object], *arguments: Any) -> int:
     """Run a function in a forked process, and return its exit code: negative, the signal that ended it."""
     return exit_code(forked(function, *arguments))
 
 
-def exit_code(child: Any) -> Any:
+def exit_code(child: int) -> int:
     """Wait for a forked process, and return its exit code."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -96,7 +98,7 @@ def exit_code(child: Any) -> Any:
 # Wait
 
 
-def wait_until(condition: Any, what: str = "it came to be", *logs: Any) -> Any:
+def wait_until(condition: Callable[..., Any], what: str = "it came to be", *logs: Path) -> Any:
     """Return what `condition` returns as soon as it is true.
 
     Parameters
@@ -117,28 +119,28 @@ def wait_until(condition: Any, what: str = "it came to be", *logs: Any) -> Any:
     return found
 
 
-def wait_for_words(path: Any) -> str:
+def wait_for_words(path: str | Path) -> str:
     """Return what is in a file as soon as there is a line."""
-    path = Path(path)
-    wait_until(lambda: path.exists() and path.read_text(encoding="utf-8").endswith("\n"), f"{path.name} was written")
-    return path.read_text(encoding="utf-8")
+    file = Path(path)
+    wait_until(lambda: file.exists() and file.read_text(encoding="utf-8").endswith("\n"), f"{file.name} was written")
+    return file.read_text(encoding="utf-8")
 
 
-def stopped(marker: Any) -> Any:
+def stopped(marker: str | Path) -> int:
     """Return the id of the process that has stopped itself and left the marker."""
     pid = int(wait_for_words(marker))
     wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED, "it stopped")
     return pid
 
 
-def outcome(marker: Any) -> Any:
+def outcome(marker: str | Path) -> Any:
     """Return error and message of the task that was stopped, when it has ended."""
     path = Path(f"{marker}.outcome")
     wait_until(path.exists, "the task that was stopped ended")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def waits_for_a_file(pid: Any, path: Any) -> bool:
+def waits_for_a_file(pid: int, path: str | Path) -> bool:
     """Whether a process waits for another's ``flock`` on a file."""
     inode = os.stat(path).st_ino
     for line in Path("/proc/locks").read_text().splitlines():
@@ -151,10 +153,11 @@ def waits_for_a_file(pid: Any, path: Any) -> bool:
 class Call(threading.Thread):
     """A call in a thread of its own; `result` returns or raises as it does."""
 
-    def __init__(self, function: Any, *arguments: Any, **keywords: Any) -> None:
+    def __init__(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> None:
         super().__init__(daemon=True)
-        self._call = lambda: function(*arguments, **keywords)
-        self._result = self._error = None
+        self._call: Callable[[], Any] = lambda: function(*arguments, **keywords)
+        self._result: Any = None
+        self._error: BaseException | None = None
         self.start()
 
     def run(self) -> None:
@@ -174,9 +177,9 @@ class Call(threading.Thread):
 # Stop and kill
 
 
-def resume(pid: Any) -> None:
+def resume(pid: int) -> None:
     os.kill(pid, signal.SIGCONT)
 
 
-def kill(pid: Any) -> None:
+def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)

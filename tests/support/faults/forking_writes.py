@@ -21,7 +21,7 @@ DATA = np.arange(SHAPE[0] * SHAPE[1], dtype="i4").reshape(SHAPE)
 class Forking(dcio.GenericDataChunkIterator):
     """Forks in the middle, and waits to be killed; read for the second time it does not."""
 
-    def __init__(self, how: Any, folder: Any) -> None:
+    def __init__(self, how: str, folder: str | Path) -> None:
         self.how, self.folder = how, Path(folder)
         super().__init__(chunk_shape=(50, 10), buffer_shape=(100, 10))
 
@@ -49,7 +49,7 @@ class Forking(dcio.GenericDataChunkIterator):
         return DATA.dtype
 
 
-def write(how: Any, path: Any, folder: Any, **keywords: Any) -> Any:
+def write(how: str, path: str | Path, folder: str | Path, **keywords: Any) -> Any:
     return dcio.to_hdf5(path, "/new/x", Forking(how, folder), progress=False, **keywords)
 
 

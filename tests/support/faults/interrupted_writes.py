@@ -22,7 +22,7 @@ DATA = np.arange(BUFFERS * 100, dtype="i4").reshape(-1, 10)
 class Slow(dcio.GenericDataChunkIterator):
     """Interrupts the command at the third buffer; a call that has begun takes a while longer."""
 
-    def __init__(self, log: Any, victim: Any) -> None:
+    def __init__(self, log: str | os.PathLike[str], victim: int | None) -> None:
         self.log, self.victim = log, victim
         super().__init__(buffer_shape=(10, 10), chunk_shape=(5, 10))
 

@@ -38,7 +38,7 @@ SOON = 20.0
 BARE = ("SystemError", "InvalidState", "Fatal", "dumped", "Exception ignored", "BlockingIOError", "RuntimeError")
 
 
-def note(words: Any) -> None:
+def note(words: str) -> None:
     sys.stdout.write(f"{words}\n")
     sys.stdout.flush()
 
@@ -55,17 +55,17 @@ class Source(dcio.GenericDataChunkIterator):
         return DATA.dtype
 
 
-def write(how: Any, path: Any, resume: Any) -> None:
+def write(how: str, path: Path, resume: bool) -> None:
     """Write DATA to /x, in one of the ways."""
-    common = {"resume": resume, "progress": False}
+    common: dict[str, Any] = {"resume": resume, "progress": False}
     if how not in ("region", "append"):
         common |= {"compression": "gzip", "compression_opts": 9}
     scheduler = "synchronous" if "synchronous" in how or how == "h5py" else "threads"
     with dask.config.set(num_workers=2):
         if how in ("threads", "synchronous", "ordered"):
-            read = "ordered" if how == "ordered" else "concurrent"
+            common["read"] = "ordered" if how == "ordered" else "concurrent"
             source = Source(chunk_shape=CHUNKS, buffer_shape=(20, 4000))
-            dcio.to_hdf5(path, "/x", source, scheduler=scheduler, read=read, **common)
+            dcio.to_hdf5(path, "/x", source, scheduler=scheduler, **common)
         elif how.startswith("dask"):
             source = da.from_array(DATA, chunks=(20, 4000)) + 0
             dcio.to_hdf5(path, "/x", source, chunks=CHUNKS, scheduler=scheduler, **common)
@@ -80,7 +80,7 @@ def write(how: Any, path: Any, resume: Any) -> None:
             run_command(path, resume)
 
 
-def run_command(path: Any, resume: Any) -> None:
+def run_command(path: Path, resume: bool) -> None:
     words = ["write", str(path.with_name("source.npy")), f"{path}:/x", "--chunks", "4,4000"]
     words += ["--buffer-shape", "20,4000", "--compression", "gzip", "--compression-opts", "9"]
     words += ["--resume"] if resume else []
@@ -93,7 +93,7 @@ def run_command(path: Any, resume: Any) -> None:
             raise
 
 
-def prepare(how: Any, path: Any) -> None:
+def prepare(how: str, path: Path) -> None:
     """Make what the write finds."""
     np.save(path.with_name("source.npy"), DATA)
     with h5py.File(path.with_name("source.h5"), "w") as file:
@@ -107,7 +107,7 @@ def prepare(how: Any, path: Any) -> None:
             dataset[:3] = DATA[:3]
 
 
-def child(how: Any, path: Any, resume: Any, log: Any) -> Any:
+def child(how: str, path: Path, resume: bool, log: Path) -> int:
     """Write in a process of its own; returns its id."""
     sys.stdout.flush()
     pid = os.fork()
@@ -136,7 +136,7 @@ def child(how: Any, path: Any, resume: Any, log: Any) -> Any:
     raise SystemExit(code)
 
 
-def ended(pid: Any, within: Any, log: Any) -> Any:
+def ended(pid: int, within: float, log: Path) -> int:
     end = time.monotonic() + within
     while time.monotonic() < end:
         found, status = os.waitpid(pid, os.WNOHANG)
@@ -145,10 +145,10 @@ def ended(pid: Any, within: Any, log: Any) -> Any:
         time.sleep(0.01)
     os.kill(pid, signal.SIGABRT)
     os.waitpid(pid, 0)
-    raise AssertionError(f"still running {within:g} s after the last Ctrl-C: {Path(log).read_text()}")
+    raise AssertionError(f"still running {within:g} s after the last Ctrl-C: {log.read_text()}")
 
 
-def storm(how: Any, folder: Any, draw: random.Random) -> tuple[Any, ...]:
+def storm(how: str, folder: str, draw: random.Random) -> tuple[int, float]:
     """One round; how the process that was interrupted has ended, and in how many seconds after the last press."""
     path, log = Path(folder) / "out.h5", Path(folder) / "log"
     prepare(how, path)
@@ -174,7 +174,7 @@ def storm(how: Any, folder: Any, draw: random.Random) -> tuple[Any, ...]:
     return code, took
 
 
-def require_whole_or_as_before(how: Any, path: Any, code: Any) -> None:
+def require_whole_or_as_before(how: str, path: Path, code: int) -> None:
     """Look at the file as plain h5py sees it; a part of a dataset that is there is written chunk by chunk."""
     if how in ("region", "append"):
         with h5py.File(path) as file:
@@ -188,8 +188,9 @@ def require_whole_or_as_before(how: Any, path: Any, code: Any) -> None:
         assert code != WHOLE
 
 
-def main(rounds: Any, seed: int, *how: Any) -> None:
-    draw, longest, codes = random.Random(int(seed)), 0.0, []
+def main(rounds: str, seed: str, *how: str) -> None:
+    codes: list[int] = []
+    draw, longest = random.Random(int(seed)), 0.0
     for number in range(int(rounds)):
         way = (how or HOW)[number % len(how or HOW)]
         # No context: a child leaves through here, too.

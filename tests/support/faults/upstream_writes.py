@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import dask
 import dask.array as da
 import numpy as np
 from distributed import Client, LocalCluster
+from numpy.typing import NDArray
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import SourceError
@@ -25,7 +27,7 @@ SHAPE, BLOCK, BUFFER = (800, 10), (50, 10), (100, 10)
 DATA = np.arange(SHAPE[0] * SHAPE[1], dtype="i4").reshape(SHAPE)
 
 
-def compute_block(block: Any, folder: Any, block_id: Any) -> Any:
+def compute_block(block: NDArray[Any], folder: str | Path, block_id: tuple[int, ...]) -> NDArray[Any]:
     """Wait at a gate, or fail, in the second half and once the write has begun.
 
     Computed later, a write begins when it is its task's turn: with other things, dask may take blocks first.
@@ -40,13 +42,13 @@ def compute_block(block: Any, folder: Any, block_id: Any) -> Any:
     return block
 
 
-def source(folder: Any) -> Any:
+def source(folder: str | Path) -> Any:
     """Two blocks make a buffer, so that they are computed in tasks of their own."""
     x = da.from_array(DATA, chunks=BLOCK, asarray=True)
     return x.map_blocks(compute_block, str(folder), dtype=DATA.dtype, meta=DATA[:0])
 
 
-def write(path: Any, folder: Any, scheduler: Any, **keywords: Any) -> Any:
+def write(path: str | Path, folder: str | Path, scheduler: Any, **keywords: Any) -> Any:
     with dask.config.set(num_workers=2):
         return dcio.to_hdf5(
             path, "/x", source(folder), chunks=(25, 10), buffer_shape=BUFFER, progress=False,
@@ -54,7 +56,7 @@ def write(path: Any, folder: Any, scheduler: Any, **keywords: Any) -> Any:
         )  # fmt: skip
 
 
-def run(kind: Any, path: Any, folder: Any) -> None:
+def run(kind: str, path: str, folder: str) -> None:
     if kind in ("threads", "processes"):
         call(lambda **keywords: write(path, folder, kind, **keywords), folder)
         return
@@ -65,7 +67,7 @@ def run(kind: Any, path: Any, folder: Any) -> None:
             call(lambda **keywords: write(path, folder, client, **keywords), folder)
 
 
-def persist(client: Any, delayed: Any) -> Any:
+def persist(client: Client, delayed: Any) -> Any:
     future = client.compute(delayed)
     try:
         return future.result()
@@ -74,7 +76,7 @@ def persist(client: Any, delayed: Any) -> Any:
         future.release()
 
 
-def call(function: Any, folder: Any) -> None:
+def call(function: Callable[..., object], folder: str) -> None:
     try:
         function()
     except (ArithmeticError, SourceError) as error:

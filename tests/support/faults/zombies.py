@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from unittest import mock
 
@@ -23,11 +23,10 @@ from dask_chunkio.storage import begin, finish, payload_file, publish, session, 
 from dask_chunkio.storage.activity.activity_lock import ActivityLock
 from dask_chunkio.storage.filesystem import placement_barrier
 from dask_chunkio.storage.filesystem.side_folder import Folder
-from dask_chunkio.storage.journal.redo_record import RedoRecord
+from dask_chunkio.storage.journal.redo_record import Mark, RedoRecord
 from dask_chunkio.storage.payload_file import PayloadFile
 from dask_chunkio.storage.redo_log import RedoLog
 from dask_chunkio.storage.target import Target
-from dask_chunkio.storage.writer import Writer
 from tests.support.iterators import FromArray
 
 DATA = np.arange(40 * 8, dtype="i4").reshape(40, 8) % 23
@@ -44,7 +43,7 @@ class Numbers(FromArray):
 class Stop:
     """Stops this process once, the first time that a thread comes by inside the right task."""
 
-    def __init__(self, marker: Any, inside: Any) -> None:
+    def __init__(self, marker: str | os.PathLike[str], inside: str | None) -> None:
         self.marker, self.inside, self.local = str(marker), inside, threading.local()
 
     def here(self) -> None:
@@ -60,14 +59,14 @@ class Stop:
         # Sent to the process, it could reach another thread first, and this one go on for a while.
         signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
-    def within(self, owner: Any, name: Any, inside: Any) -> None:
+    def within(self, owner: object, name: str, inside: str) -> None:
         """Know that this thread runs a certain task, and note how it ends."""
         function = getattr(owner, name)
 
         @functools.wraps(function)
         def wrapped(*arguments: Any, **keywords: Any) -> Any:
             before, self.local.inside = getattr(self.local, "inside", None), inside
-            error = None
+            error: BaseException | None = None
             try:
                 return function(*arguments, **keywords)
             except BaseException as caught:
@@ -81,12 +80,12 @@ class Stop:
 
         setattr(owner, name, wrapped)
 
-    def _note(self, error: Any) -> None:
+    def _note(self, error: BaseException | None) -> None:
         with open(self.marker + ".new", "w", encoding="utf-8") as file:
             json.dump([type(error).__name__, str(error)], file)
         os.rename(self.marker + ".new", self.marker + ".outcome")
 
-    def note_those_who_come(self, owner: Any, name: Any) -> None:
+    def note_those_who_come(self, owner: object, name: str) -> None:
         """Leave a second marker when another process comes here after this one stopped."""
         function = getattr(owner, name)
 
@@ -99,7 +98,7 @@ class Stop:
 
         setattr(owner, name, wrapped)
 
-    def before(self, owner: Any, name: Any, which: Callable[..., Any] = lambda *_: True) -> None:
+    def before(self, owner: object, name: str, which: Callable[..., Any] = lambda *_: True) -> None:
         function = getattr(owner, name)
 
         @functools.wraps(function)
@@ -110,7 +109,7 @@ class Stop:
 
         setattr(owner, name, wrapped)
 
-    def after(self, owner: Any, name: Any) -> None:
+    def after(self, owner: object, name: str) -> None:
         function = getattr(owner, name)
 
         @functools.wraps(function)
@@ -122,8 +121,8 @@ class Stop:
         setattr(owner, name, wrapped)
 
 
-def _placing_half(stop: Any) -> None:
-    def pwrite_each(descriptor: Any, pieces: Any) -> None:
+def _placing_half(stop: Stop) -> None:
+    def pwrite_each(descriptor: int, pieces: Sequence[tuple[int, bytes | memoryview]]) -> None:
         for number, (offset, data) in enumerate(pieces):
             half = len(data) // 2
             os.pwrite(descriptor, data[:half], offset)
@@ -131,33 +130,34 @@ def _placing_half(stop: Any) -> None:
                 stop.here()
             os.pwrite(descriptor, data[half:], offset + half)
 
-    payload_file.pwrite_each = pwrite_each
+    mock.patch.object(payload_file, "pwrite_each", pwrite_each).start()
 
 
-def _before_names(stop: Any) -> None:
+def _before_names(stop: Stop) -> None:
     stop.before(os, "link")
     stop.before(os, "replace")
 
 
-def _is_log(path: Any, *_: Any) -> bool:
+def _is_log(path: str, *_: object) -> bool:
     return os.path.basename(path) == "log"
 
 
+Phases = dict[str, Callable[[Stop], None]]
 # Where nobody has to wait for the stopped one; and where it has the lock of the file.
-FREE = {
+FREE: Phases = {
     "reading": lambda stop: stop.before(tasks, "read_checked"),
     "encoding": lambda stop: stop.before(tasks, "cut_chunk"),
     "with the scheduler's lock": lambda stop: stop.before(transaction, "locked"),
     "before placing": lambda stop: stop.before(payload_file, "pwrite_each"),
     "placing": _placing_half,
-    "after placing": lambda stop: stop.after(Writer, "_place"),
+    "after placing": lambda stop: stop.after(PayloadFile, "place"),
 }
-HELD = {
+HELD: Phases = {
     "before the log": lambda stop: stop.before(RedoLog, "commit"),
-    "before applying": lambda stop: stop.before(RedoLog, "_apply"),
+    "before applying": lambda stop: stop.before(Mark, "pack"),
     "after applying": lambda stop: stop.after(RedoRecord, "apply"),
 }
-FREE_FINISH = {
+FREE_FINISH: Phases = {
     "before publishing": lambda stop: stop.before(finish, "publish"),
     "before the name": _before_names,
     "after the name": lambda stop: stop.before(publish, "sync_folder"),
@@ -165,31 +165,31 @@ FREE_FINISH = {
     "removing": lambda stop: stop.before(os, "unlink", _is_log),
     "before removing the folder": lambda stop: stop.before(os, "rmdir"),
 }
-HELD_FINISH = {
+HELD_FINISH: Phases = {
     "before naming": lambda stop: stop.before(finish, "_require_all"),
-    "naming": lambda stop: stop.before(RedoLog, "_apply"),
+    "naming": lambda stop: stop.before(Mark, "pack"),
     "before trimming": lambda stop: stop.before(PayloadFile, "trim"),
 }
 
 
-def _without_its_lock(stop: Any) -> None:
+def _without_its_lock(stop: Stop) -> None:
     """The lock is one that others do not see, as where the server of a network's files has dropped it."""
-    ActivityLock.try_share = lambda _: True
+    mock.patch.object(ActivityLock, "try_share", return_value=True).start()
     stop.after(tasks, "write_buffer")
 
 
 # As it begins: before others are kept out, and after.
-FREE_BEGINNING = {
+FREE_BEGINNING: Phases = {
     "before the lock is made": lambda stop: stop.before(begin, "ActivityLock"),
-    "before the activity lock": lambda stop: stop.before(begin, "_is_taken"),
+    "before the activity lock": lambda stop: stop.before(ActivityLock, "take_alone"),
 }
-HELD_BEGINNING = {
+HELD_BEGINNING: Phases = {
     "before the manifest": lambda stop: stop.before(Target, "describe_folder"),
-    "before sharing": lambda stop: stop.before(begin, "_share"),
+    "before sharing": lambda stop: stop.before(ActivityLock, "share"),
     "before the datasets": lambda stop: stop.before(session, "writer_for"),
 }
 # In no task.
-OUTSIDE = {
+OUTSIDE: Phases = {
     "between tasks": lambda stop: stop.after(tasks, "write_buffer"),
     "without its lock": _without_its_lock,
     "discarding": lambda stop: stop.before(os, "unlink", _is_log),
@@ -198,24 +198,24 @@ OUTSIDE = {
 }
 
 
-def as_worker(path: Any, write_id: Any, **keywords: Any) -> Any:
+def as_worker(path: str | os.PathLike[str], write_id: str, **keywords: Any) -> Any:
     """Do every task of one write, as the last worker that is left would."""
     with mock.patch.object(uuid, "uuid4", return_value=mock.Mock(hex=write_id)):
         delayed = dcio.to_hdf5(path, "/new/x", Numbers(), compression="gzip", compute=False, **keywords)
     return delayed.compute(scheduler="synchronous")
 
 
-def stop_at(phase: Any, marker: Any) -> None:
+def stop_at(phase: str, marker: str | os.PathLike[str]) -> None:
     """Have the first process that comes to `phase` stop there."""
     if phase in OUTSIDE:
         OUTSIDE[phase](Stop(marker, None))
     else:
         _stop_in_task(phase, marker)
     # A graph that is built here names them too.
-    graph.write_buffer, graph.finish_target = tasks.write_buffer, tasks.finish_target
+    mock.patch.multiple(graph, write_buffer=tasks.write_buffer, finish_target=tasks.finish_target).start()
 
 
-def _stop_in_task(phase: Any, marker: Any) -> None:
+def _stop_in_task(phase: str, marker: str | os.PathLike[str]) -> None:
     inside, phases = ("commit", FREE | HELD) if phase in FREE | HELD else ("finish", FREE_FINISH | HELD_FINISH)
     stop = Stop(marker, inside)
     phases[phase](stop)
@@ -224,7 +224,7 @@ def _stop_in_task(phase: Any, marker: Any) -> None:
     stop.note_those_who_come(placement_barrier, "locked")
 
 
-def main(call: Any, path: Any, phase: Any, marker: Any, *words: Any) -> None:
+def main(call: str, path: str, phase: str, marker: str, *words: str) -> None:
     """Stop in the midst of a call, and print how it ends: as_worker, to_hdf5 or discard."""
     stop_at(phase, marker)
     try:

@@ -28,6 +28,7 @@ import dask.array as da
 import h5py
 import hdf5plugin
 import numpy as np
+from numpy.typing import NDArray
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import ChunkIOError
@@ -38,7 +39,7 @@ INTEGERS = [order + kind for order in "<>" for kind in ("i1", "i2", "i4", "i8", 
 FLOATS = [order + kind for order in "<>" for kind in ("f2", "f4", "f8")]
 OTHERS = ["g", "<c8", ">c8", "<c16", "G", "?", "S1", "S7", "V3"]
 INNER = np.dtype([("t", "<f8"), ("channel", ">u2"), ("label", "S3")])
-NAMED = {
+NAMED: dict[str, np.dtype[Any]] = {
     "compound": INNER,
     "nested": np.dtype([("at", INNER), ("pixels", ">i2", (2, 3)), ("on", "?")]),
     "padded": np.dtype([("a", "i1"), ("b", [("c", "f8"), ("d", "S3")]), ("e", "g")], align=True),
@@ -59,7 +60,7 @@ NAMED = {
     "M8": np.dtype("M8[s]"),
 }
 # With what `dtype=` says, where it is not the source's.
-STORED = {
+STORED: dict[str, list[Any]] = {
     "compound": [np.dtype([("label", "S5"), ("t", "<f4"), ("channel", "<u4")]), np.dtype([("t", "f8")])],
     "nested": [np.dtype([("on", "u1"), ("at", [("label", "S2"), ("t", "<f8")])])],
     "padded": [np.dtype([("e", "f8"), ("a", "i2")])],
@@ -68,7 +69,7 @@ STORED = {
     "S7": ["S3", "S9", h5py.string_dtype(), h5py.string_dtype("utf-8", 7), "i4"],
     "M8": [h5py.opaque_dtype("M8[s]")],
 }
-PLUGINS = {
+PLUGINS: dict[str, list[dict[str, Any]]] = {
     "zstd": [{}, {"clevel": 9}],
     "lz4": [{}, {"nbytes": 1024}],
     "bitshuffle": [
@@ -95,7 +96,21 @@ CLASSES = {
     "sz3": hdf5plugin.SZ3,
     "fcidecomp": hdf5plugin.FciDecomp,
 }
-VERSIONS = [None, None, "earliest", "v108", "v110", "v112", "v114", "latest", ("earliest", "v110"), ("v108", "latest")]
+VERSIONS: list[Any] = [
+    None,
+    None,
+    "earliest",
+    "v108",
+    "v110",
+    "v112",
+    "v114",
+    "latest",
+    ("earliest", "v110"),
+    ("v108", "latest"),
+]
+
+# A name of a filter, and its parameters.
+Plugin = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -104,30 +119,30 @@ class Case:
 
     seed: int
     name: str
-    shape: tuple
+    shape: tuple[int, ...]
     chunks: Any
-    buffer_shape: tuple | None
+    buffer_shape: tuple[int, ...] | None
     stored: Any
-    options: dict
-    plugin: tuple | None
+    options: dict[str, Any]
+    plugin: Plugin | None
     libver: Any
     source: str
     scheduler: str
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> np.dtype[Any]:
         return NAMED.get(self.name) or np.dtype(self.name)
 
     @property
-    def stored_dtype(self) -> Any:
+    def stored_dtype(self) -> np.dtype[Any]:
         return self.dtype if self.stored is None else np.dtype(self.stored)
 
     @property
-    def is_variable(self) -> Any:
+    def is_variable(self) -> bool:
         return self.stored_dtype.hasobject
 
     @property
-    def keywords(self) -> Any:
+    def keywords(self) -> dict[str, Any]:
         """For h5py."""
         found = dict(self.options)
         if self.plugin:
@@ -137,7 +152,7 @@ class Case:
         return found
 
     @property
-    def ours(self) -> Any:
+    def ours(self) -> dict[str, Any]:
         found = dict(self.options)
         if self.plugin:
             found |= {"compression": self.plugin[0], "compression_opts": dict(self.plugin[1])}
@@ -146,15 +161,17 @@ class Case:
         return found if self.stored is None else {**found, "dtype": self.stored}
 
 
-def case_of(seed: int, processes: bool = False) -> Any:
+def case_of(seed: int, processes: bool = False) -> Case:
     """Return the case that a seed stands for."""
     rng = random.Random(seed)
     name = rng.choice([*INTEGERS, *FLOATS, *OTHERS, *OTHERS, *NAMED])
     shape = tuple(rng.choice([rng.randint(1, 9), rng.randint(0, 14)]) for _ in range(rng.choice([0, 1, 1, 2, 2, 3, 4])))
     while math.prod(shape) > 900:
         shape = shape[:-1]
+    maxshape: tuple[int | None, ...] | None
     maxshape = rng.choice([None, tuple(rng.choice([None, n, n + 3]) for n in shape)]) if shape else None
-    chunks, buffer = True, None
+    chunks: tuple[int, ...] | bool = True
+    buffer: tuple[int, ...] | None = None
     if shape and not (0 in shape and maxshape is None):
         chunks = tuple(
             rng.randint(max(1, -(-n // 4)), max(1, n) + (5 if limit is None else 0))
@@ -166,7 +183,7 @@ def case_of(seed: int, processes: bool = False) -> Any:
                 b if b % c == 0 or b >= n else -(-b // c) * c for b, c, n in zip(buffer, chunks, shape, strict=True)
             )
     dtype = NAMED.get(name) or np.dtype(name)
-    stored = None
+    stored: Any = None
     if rng.random() < 0.35:
         others = STORED.get(name) or (INTEGERS + FLOATS + ["c16", "?", "S4"] if dtype.kind in "biufc" else [None])
         stored = rng.choice(others)
@@ -187,8 +204,10 @@ def case_of(seed: int, processes: bool = False) -> Any:
     return Case(seed, name, shape, chunks, buffer, stored, options, plugin, libver, source, scheduler)
 
 
-def _filters(rng: Any, dtype: Any, shape: Any) -> tuple[Any, ...]:  # noqa: C901
-    found: dict = {}
+def _filters(  # noqa: C901
+    rng: random.Random, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> tuple[dict[str, Any], Plugin | None]:
+    found: dict[str, Any] = {}
     if not shape or rng.random() < 0.25:
         return found, None
     plugin = None
@@ -206,10 +225,10 @@ def _filters(rng: Any, dtype: Any, shape: Any) -> tuple[Any, ...]:  # noqa: C901
         if rng.random() < 0.7:
             found["compression_opts"] = (rng.choice(["nn", "ec"]), rng.choice([2, 4, 8, 16, 32]))
     elif kind == "plugin":
-        plugin = rng.choice(list(PLUGINS))
-        if plugin in ("zfp", "sz3") and dtype.kind not in "f" and rng.random() < 0.9:
-            plugin = "zstd"
-        plugin = plugin, rng.choice(PLUGINS[plugin])
+        name = rng.choice(list(PLUGINS))
+        if name in ("zfp", "sz3") and dtype.kind not in "f" and rng.random() < 0.9:
+            name = "zstd"
+        plugin = name, rng.choice(PLUGINS[name])
     if rng.random() < 0.4:
         found["shuffle"] = rng.choice([True, True, False])
     if rng.random() < 0.25:
@@ -219,7 +238,7 @@ def _filters(rng: Any, dtype: Any, shape: Any) -> tuple[Any, ...]:  # noqa: C901
     return found, plugin
 
 
-def _fill(rng: Any, dtype: Any) -> Any:
+def _fill(rng: random.Random, dtype: np.dtype[Any]) -> Any:
     value = content(dtype, (1,), rng.randint(0, 99))[0]
     if dtype.kind in "iufb" and rng.random() < 0.5:
         return rng.choice([0, 1, 3, value.item(), np.nan if dtype.kind == "f" else 2])
@@ -229,7 +248,7 @@ def _fill(rng: Any, dtype: Any) -> Any:
 # Data
 
 
-def content(dtype: Any, shape: Any, seed: int) -> Any:  # noqa: PLR0911
+def content(dtype: Any, shape: tuple[int, ...], seed: int) -> Any:  # noqa: PLR0911
     """Return elements: small, of any bits, or zeros."""
     rng = np.random.default_rng(seed)
     count = math.prod(shape)
@@ -254,7 +273,7 @@ def content(dtype: Any, shape: Any, seed: int) -> Any:  # noqa: PLR0911
     return (np.maximum(raw & 127, 1) if dtype.kind == "S" else raw).view(dtype).reshape(shape)
 
 
-def _objects(dtype: Any, count: Any, rng: Any) -> Any:
+def _objects(dtype: np.dtype[Any], count: int, rng: np.random.Generator) -> NDArray[Any]:
     found = np.empty(count, dtype)
     base = h5py.check_vlen_dtype(dtype) if dtype.kind == "O" else None
     for number in range(count):
@@ -295,7 +314,7 @@ class Iterated(dcio.GenericDataChunkIterator):
         return self.data.dtype
 
 
-def source_of(case: Any, data: Any) -> Any:
+def source_of(case: Case, data: NDArray[Any]) -> Any:
     if case.source == "dask" and data.dtype.kind != "T" and (not data.dtype.metadata or data.dtype.kind == "O"):
         return da.from_array(data, chunks=max(1, max(data.shape, default=1) // 2))
     if case.source == "iterator" and data.shape and 0 not in data.shape:
@@ -324,19 +343,19 @@ MORE = {
 }
 
 
-REFUSED: list = []
+REFUSED: list[tuple[str, str]] = []
 
 
 class DiffersError(AssertionError):
     """Ours is not h5py's."""
 
 
-def require(condition: Any, what: Any, *values: Any) -> None:
+def require(condition: object, what: str, *values: object) -> None:
     if not condition:
         raise DiffersError(f"{what}: {' | '.join(map(repr, values))}")
 
 
-def check(case: Any) -> str:
+def check(case: Case) -> str:
     """Return what came of a case: stored, or refused by both, or by us and the documents."""
     data = content(case.dtype, case.shape, case.seed)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -364,7 +383,7 @@ def check(case: Any) -> str:
     return "stored by both"
 
 
-def by_h5py(case: Any, data: Any, path: Any) -> Any:
+def by_h5py(case: Case, data: NDArray[Any], path: str) -> Exception | None:
     """Write by plain h5py; return its error."""
     has_no_size = case.stored_dtype.kind in "OT" and h5py.check_ref_dtype(case.stored_dtype) is None
     if case.plugin and case.plugin[0].startswith("blosc") and has_no_size and case.shape:
@@ -395,7 +414,7 @@ def by_h5py(case: Any, data: Any, path: Any) -> Any:
     return None
 
 
-def _write_objects(made: Any, data: Any) -> None:
+def _write_objects(made: h5py.Dataset, data: NDArray[Any]) -> None:
     """Write element by element: h5py takes arrays of objects for other things."""
     if data.dtype.kind in "STU" or h5py.check_string_dtype(made.dtype) is not None:
         made[...] = data
@@ -403,25 +422,25 @@ def _write_objects(made: Any, data: Any) -> None:
     made.id.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(data))
 
 
-def is_exact(case: Any) -> Any:
+def is_exact(case: Case) -> bool:
     """Whether HDF5 converts nothing by the software that errs."""
     parts = [part for dtype in (case.dtype, case.stored_dtype) for part in flat(dtype)]
     return case.dtype == case.stored_dtype or all(part == part.newbyteorder("=") for part in parts)
 
 
-def depends_on_memory(case: Any) -> Any:
+def depends_on_memory(case: Case) -> bool:
     """Whether lossy values depend on what HDF5 leaves behind the edge of a dataset that is never filled."""
-    is_lossy = bool(case.plugin) and case.plugin[0] in ("sz3", "zfp")
+    is_lossy = case.plugin is not None and case.plugin[0] in ("sz3", "zfp")
     return is_lossy and bool(case.shape) and case.options.get("fill_time") == "never"
 
 
-def flat(dtype: Any) -> Any:
+def flat(dtype: Any) -> list[Any]:
     if dtype.names is None:
         return [dtype.base] if dtype.kind in "iufc" else []
     return [part for name in dtype.names for part in flat(dtype[name].base)]
 
 
-def compare(case: Any, ours: Any, theirs: Any) -> None:
+def compare(case: Case, ours: str, theirs: str) -> None:
     with h5py.File(ours) as mine, h5py.File(theirs) as yours:
         a, b = mine["x"], yours["x"]
         require(mine.libver == yours.libver, "libver", mine.libver, yours.libver)
@@ -436,7 +455,7 @@ def compare(case: Any, ours: Any, theirs: Any) -> None:
     compare_dumps(ours, theirs)
 
 
-def through_native(case: Any) -> Any:
+def through_native(case: Case) -> Any:
     """Return what h5py stores of native numbers as native numbers, in the order of the dataset."""
     data = content(case.dtype, case.shape, case.seed)
     with h5py.File("oracle", "w", driver="core", backing_store=False, rdcc_nbytes=0) as file:
@@ -452,11 +471,11 @@ def through_native(case: Any) -> Any:
         return made[()] if not case.shape else made[...]
 
 
-def native(dtype: Any) -> Any:
+def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype.newbyteorder("=")
 
 
-def compare_properties(case: Any, a: Any, b: Any) -> None:
+def compare_properties(case: Case, a: h5py.Dataset, b: h5py.Dataset) -> None:
     mine, yours = a.id.get_create_plist(), b.id.get_create_plist()
     if case.chunks is not True:
         require(a.chunks == b.chunks, "chunks", a.chunks, b.chunks)
@@ -493,16 +512,16 @@ def compare_values(found: Any, expected: Any) -> None:
             require(one == other, "element", one, other)
 
 
-def bits(data: Any) -> Any:
-    data = np.ascontiguousarray(data.astype(native(data.dtype)))
+def bits(values: Any) -> bytes:
+    data: NDArray[Any] = np.ascontiguousarray(values.astype(native(values.dtype)))
     if data.dtype.char == "G":
         return bits(data.real) + bits(data.imag)
     if data.dtype.char == "g" and np.finfo("g").nmant == 63:
-        return data.reshape(-1).view("u1").reshape(-1, data.itemsize)[:, :10].tobytes()
+        data = data.reshape(-1).view("u1").reshape(-1, data.itemsize)[:, :10]
     return data.tobytes()
 
 
-def compare_chunks(case: Any, a: Any, b: Any) -> None:
+def compare_chunks(case: Case, a: h5py.Dataset, b: h5py.Dataset) -> None:
     mine, yours = chunks_of(case, a), chunks_of(case, b)
     require(mine.keys() == yours.keys(), "chunks that are there", mine.keys(), yours.keys())
     compression = case.options.get("compression")
@@ -524,7 +543,7 @@ def compare_chunks(case: Any, a: Any, b: Any) -> None:
             require(payload == other[1], "payload", origin, payload[:40], other[1][:40])
 
 
-def mask_of_whole(case: Any, dataset: Any, origin: Any) -> Any:
+def mask_of_whole(case: Case, dataset: h5py.Dataset, origin: tuple[int, ...]) -> int:
     """Return the mask that h5py gives a whole chunk of the same elements, of which none lies behind an edge."""
     keywords = {key: value for key, value in case.keywords.items() if key != "maxshape"}
     start, content = (0,) * len(case.chunks), io.BytesIO()
@@ -537,19 +556,19 @@ def mask_of_whole(case: Any, dataset: Any, origin: Any) -> Any:
         elements = file["mine"][...]
         made = file.create_dataset("made", case.chunks, case.stored_dtype, data=elements, **keywords)
         file.flush()
-        return made.id.read_direct_chunk(start)[0]
+        return int(made.id.read_direct_chunk(start)[0])
 
 
-def chunks_of(case: Any, dataset: Any) -> Any:
+def chunks_of(case: Case, dataset: h5py.Dataset) -> dict[tuple[int, ...], tuple[int, bytes]]:
     """Return {origin: (mask, payload)}, asked by coordinate."""
-    found = {}
+    found: dict[tuple[int, ...], tuple[int, bytes]] = {}
     for origin in itertools.product(*(range(0, n, c) for n, c in zip(case.shape, case.chunks, strict=True))):
         with contextlib.suppress(OSError, RuntimeError, ValueError):
             found[origin] = dataset.id.read_direct_chunk(origin)
     return found
 
 
-def compare_dumps(ours: Any, theirs: Any) -> None:
+def compare_dumps(ours: str, theirs: str) -> None:
     if shutil.which("h5dump") is None:
         return
     dumps = [
@@ -563,13 +582,13 @@ def compare_dumps(ours: Any, theirs: Any) -> None:
     require(texts[0] == texts[1], "h5dump -pH", *texts)
 
 
-def _without_sizes(text: Any) -> list[Any]:
+def _without_sizes(text: str) -> list[str]:
     """Leave out what depends on the engine of deflate, on the file's layout, and on its name."""
     words = ("HDF5 ", "SIZE ", "OFFSET ")
     return [line for line in text.splitlines() if not line.strip().startswith(words)]
 
 
-def main() -> Any:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=None)
@@ -577,7 +596,8 @@ def main() -> Any:
     parser.add_argument("--processes", type=int, default=400, help="one case of so many is written by processes")
     chosen = parser.parse_args()
     first = int.from_bytes(os.urandom(4), "little") if chosen.seed is None else chosen.seed
-    failed, counts, begun = 0, {}, time.time()
+    failed, begun = 0, time.time()
+    counts: dict[str, int] = {}
     for seed in range(first, first + chosen.runs):
         case = case_of(seed, seed % chosen.processes == chosen.processes - 1)
         try:

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import traceback
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,13 @@ from typing import Any
 import h5py
 import hdf5plugin
 import numpy as np
+from numpy.typing import NDArray
 
 import dask_chunkio as dcio
 from tests.support.files import MEMORY
 
 LIBVERS = ("earliest", "v108", "v110", "v112", "v114", "v200", "latest")
-DTYPES = ("i2", "u1", ">i4", "f4", ">f8", "c8", "S5", [("a", "<i2"), ("b", ">f4")], "?")
+DTYPES: tuple[Any, ...] = ("i2", "u1", ">i4", "f4", ">f8", "c8", "S5", [("a", "<i2"), ("b", ">f4")], "?")
 NUMBERS = ("i2", "u1", ">i4", "f4", ">f8")
 OTHERS = {"pytables": "tables", "netcdf4": "netCDF4", "h5netcdf": "h5netcdf", "pandas": "pandas"}
 
@@ -40,12 +42,16 @@ OTHERS = {"pytables": "tables", "netcdf4": "netCDF4", "h5netcdf": "h5netcdf", "p
 class Model:
     """What a dataset holds, how far each axis may grow, and what new elements are."""
 
-    data: np.ndarray
-    maxshape: tuple
-    fill: object
+    data: NDArray[Any]
+    maxshape: tuple[int | None, ...]
+    fill: Any
 
 
-def values(draw: random.Random, shape: Any, dtype: Any) -> Any:
+# The name of a dataset, and the box that was written; None for all of it.
+Touched = tuple[str, tuple[slice, ...] | None]
+
+
+def values(draw: random.Random, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     """Elements of any type, of which some compress and some do not."""
     rng = np.random.default_rng(draw.randrange(1 << 30))
     dtype = np.dtype(dtype)
@@ -63,9 +69,9 @@ def values(draw: random.Random, shape: Any, dtype: Any) -> Any:
 # Files of others
 
 
-def make_h5py(path: Any, draw: random.Random) -> None:
+def make_h5py(path: Path, draw: random.Random) -> None:
     """Datasets of every layout, in a file of every format."""
-    options = {"libver": draw.choice(LIBVERS)}
+    options: dict[str, Any] = {"libver": draw.choice(LIBVERS)}
     if draw.random() < 0.3:
         options["track_order"] = True
     if draw.random() < 0.4:
@@ -85,7 +91,7 @@ def make_h5py(path: Any, draw: random.Random) -> None:
             raw.write(bytes(range(256)) * (size // 256))
 
 
-def make_dataset(file: Any, name: Any, draw: random.Random) -> None:
+def make_dataset(file: h5py.File, name: str, draw: random.Random) -> None:
     """A dataset by h5py's low-level calls, which show all that HDF5 has."""
     rank = draw.randint(1, 4)
     shape = tuple(draw.randint(1, (14, 10, 6, 4)[rank - 1]) for _ in range(rank))
@@ -94,7 +100,8 @@ def make_dataset(file: Any, name: Any, draw: random.Random) -> None:
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     if draw.random() < 0.5:
         plist.set_fill_value(values(draw, (), dtype))
-    limits, is_partial = shape, False
+    limits: tuple[int | None, ...] = shape
+    is_partial = False
     if kind == "chunked":
         chunks = tuple(draw.randint(1, n + 2) for n in shape)
         limits = tuple(draw.choice((n, 2 * n + 3, None)) for n in shape)
@@ -125,7 +132,7 @@ def make_dataset(file: Any, name: Any, draw: random.Random) -> None:
         skip_filters(dataset, draw)
 
 
-def add_filters(plist: Any, dtype: Any, draw: random.Random) -> None:
+def add_filters(plist: Any, dtype: np.dtype[Any], draw: random.Random) -> None:
     """A pipeline that the type allows."""
     choice = draw.choice(("none", "gzip", "gzip", "shuffle gzip", "lzf", "fletcher32", "scaleoffset", "plugin"))
     if "shuffle" in choice:
@@ -153,7 +160,7 @@ def add_filters(plist: Any, dtype: Any, draw: random.Random) -> None:
         plist.set_fletcher32()
 
 
-def skip_filters(dataset: Any, draw: random.Random) -> None:
+def skip_filters(dataset: h5py.Dataset, draw: random.Random) -> None:
     """Store some chunks past every filter, with a mask that says so."""
     filters = dataset.id.get_create_plist().get_nfilters()
     if not filters or partial_unfiltered(dataset):
@@ -168,7 +175,7 @@ def skip_filters(dataset: Any, draw: random.Random) -> None:
             dataset.id.write_direct_chunk(origin, padded.tobytes(), (1 << filters) - 1)
 
 
-def partial_unfiltered(dataset: Any) -> bool:
+def partial_unfiltered(dataset: h5py.Dataset) -> bool:
     """Whether chunks at the edge skip the pipeline."""
     options = ctypes.c_uint()
     library, plist = ctypes.CDLL(h5py.defs.__file__), dataset.id.get_create_plist()
@@ -176,7 +183,7 @@ def partial_unfiltered(dataset: Any) -> bool:
     return bool(options.value & 2)
 
 
-def make_pytables(path: Any, draw: random.Random) -> None:
+def make_pytables(path: Path, draw: random.Random) -> None:
     """Carrays, earrays and arrays, whose growing axis may be any."""
     import tables
 
@@ -203,7 +210,7 @@ def make_pytables(path: Any, draw: random.Random) -> None:
                 made.append(data)
 
 
-def make_netcdf4(path: Any, draw: random.Random) -> None:
+def make_netcdf4(path: Path, draw: random.Random) -> None:
     """Variables with dimension scales, of which any dimension may be unlimited."""
     import netCDF4
 
@@ -214,7 +221,8 @@ def make_netcdf4(path: Any, draw: random.Random) -> None:
             for axis, length in enumerate(shape):
                 names.append(f"n{number}{axis}")
                 file.createDimension(names[-1], draw.choice((None, length)))
-            options = {"zlib": draw.random() < 0.5, "shuffle": draw.random() < 0.5, "fletcher32": draw.random() < 0.3}
+            options: dict[str, Any] = {"zlib": draw.random() < 0.5, "shuffle": draw.random() < 0.5}
+            options["fletcher32"] = draw.random() < 0.3
             if draw.random() < 0.4:
                 options["fill_value"] = 7
             made = file.createVariable(f"d{number}", draw.choice(("i2", "u1", "f4", "f8")), names, **options)
@@ -223,7 +231,7 @@ def make_netcdf4(path: Any, draw: random.Random) -> None:
             made.units = "mV"
 
 
-def make_h5netcdf(path: Any, draw: random.Random) -> None:
+def make_h5netcdf(path: Path, draw: random.Random) -> None:
     """The same by h5netcdf."""
     import h5netcdf
 
@@ -237,7 +245,7 @@ def make_h5netcdf(path: Any, draw: random.Random) -> None:
             file.create_variable(f"d{number}", names, data=data, chunks=tuple(max(1, n // 2) for n in shape))
 
 
-def make_pandas(path: Any, draw: random.Random) -> None:
+def make_pandas(path: Path, draw: random.Random) -> None:
     """A frame as fixed arrays."""
     import pandas
 
@@ -246,7 +254,7 @@ def make_pandas(path: Any, draw: random.Random) -> None:
     frame.to_hdf(path, key="frame", mode="w", format="fixed", complevel=draw.choice((0, 5)))
 
 
-MAKERS = {
+MAKERS: dict[str, Callable[[Path, random.Random], None]] = {
     "h5py": make_h5py,
     "pytables": make_pytables,
     "netcdf4": make_netcdf4,
@@ -258,16 +266,16 @@ MAKERS = {
 # What a file is
 
 
-def origins(dataset: Any) -> Any:
+def origins(dataset: h5py.Dataset) -> Iterator[tuple[int, ...]]:
     """The first element of each chunk of the grid."""
     return itertools.product(
         *(range(0, end, length) for end, length in zip(dataset.shape, dataset.chunks, strict=True))
     )
 
 
-def chunk_bytes(dataset: Any) -> Any:
+def chunk_bytes(dataset: h5py.Dataset) -> dict[tuple[int, ...], tuple[int, bytes]]:
     """Mask and bytes of each chunk that is found by its coordinates."""
-    found = {}
+    found: dict[tuple[int, ...], tuple[int, bytes]] = {}
     if dataset.chunks is None or not dataset.shape or not dataset.id.get_num_chunks():
         return found
     for origin in origins(dataset):
@@ -279,11 +287,11 @@ def chunk_bytes(dataset: Any) -> Any:
     return found
 
 
-def looked_at(path: Any) -> dict[str, Any]:
+def looked_at(path: Path) -> dict[str, Any]:
     """Everything of a file that a write must keep or change rightly."""
-    seen = {}
+    seen: dict[str, dict[str, Any]] = {}
     with h5py.File(path) as file:
-        names = []
+        names: list[str] = []
         file.visit(names.append)
         for name in names:
             found = file[name]
@@ -300,7 +308,7 @@ def looked_at(path: Any) -> dict[str, Any]:
         return {"names": names, "objects": seen, "block": block, "top": list(file), "attrs": list(file.attrs)}
 
 
-def attribute_bytes(found: Any, key: Any) -> Any:
+def attribute_bytes(found: Any, key: str) -> Any:
     """An attribute as it is stored; references and text as h5py shows them."""
     try:
         value = found.attrs[key]
@@ -309,7 +317,7 @@ def attribute_bytes(found: Any, key: Any) -> Any:
     return value.tobytes() if isinstance(value, np.ndarray) and not value.dtype.hasobject else repr(type(value))
 
 
-def dumped(path: Any, name: Any) -> list[Any] | None:
+def dumped(path: Path, name: str) -> list[str] | None:
     """What HDF5's own tool says of a dataset's structure, without its place and size; None where it cannot read it."""
     done = subprocess.run(["h5dump", "-p", "-H", "-d", f"/{name}", path], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -318,12 +326,12 @@ def dumped(path: Any, name: Any) -> list[Any] | None:
     return [line for line in lines if not line.strip().startswith(("SIZE", "OFFSET", "DATASPACE"))]
 
 
-def models_of(path: Any) -> Any:
+def models_of(path: Path) -> dict[str, Model]:
     """The datasets that can be written."""
-    found = {}
+    found: dict[str, Model] = {}
     with h5py.File(path) as file:
 
-        def take(name: Any, one: Any) -> None:
+        def take(name: str, one: Any) -> None:
             if not isinstance(one, h5py.Dataset) or not one.shape or not one.size:
                 return
             is_plain = one.dtype.kind in "iufcbS" or (one.dtype.names and not one.dtype.hasobject)
@@ -340,7 +348,7 @@ def models_of(path: Any) -> Any:
 # Writes
 
 
-def some_region(draw: random.Random, shape: Any) -> tuple[Any, ...]:
+def some_region(draw: random.Random, shape: tuple[int, ...]) -> tuple[slice, ...]:
     """A box, aligned with nothing."""
     ends = [sorted((draw.randint(0, n), draw.randint(0, n))) for n in shape]
     return tuple(
@@ -348,12 +356,12 @@ def some_region(draw: random.Random, shape: Any) -> tuple[Any, ...]:
     )
 
 
-def write(path: Any, *args: Any, **keywords: Any) -> Any:
+def write(path: Path, *args: Any, **keywords: Any) -> Any:
     """One call, on a random scheduler."""
     return dcio.to_hdf5(path, *args, progress=False, **keywords)
 
 
-def step(path: Any, models: Any, draw: random.Random) -> tuple[Any, ...]:
+def step(path: Path, models: dict[str, Model], draw: random.Random) -> Touched:
     """Write something, and change the model in the same way; return the dataset's name and the box that was written."""
     scheduler = draw.choice(("synchronous", "threads"))
     kind = draw.choice(("region", "region", "append", "append", "overwrite", "new"))
@@ -394,7 +402,7 @@ def step(path: Any, models: Any, draw: random.Random) -> tuple[Any, ...]:
     return name, None
 
 
-def check(path: Any, before: Any, models: Any, touched: Any) -> None:
+def check(path: Path, before: dict[str, Any], models: dict[str, Model], touched: Touched) -> None:
     """Compare with the model and with what was there before."""
     after = looked_at(path)
     name, where = touched
@@ -420,7 +428,7 @@ def check(path: Any, before: Any, models: Any, touched: Any) -> None:
     assert report.ok, report.problems
 
 
-def differing(found: Any, model: Any) -> str:
+def differing(found: dict[str, Any], model: Model) -> str:
     """Where the first differences are."""
     if len(found["data"]) != model.data.nbytes:
         return f" in size; {found['how']}"
@@ -428,7 +436,7 @@ def differing(found: Any, model: Any) -> str:
     return f" at {np.argwhere(made != model.data)[:4].tolist()} of {model.data.shape}; {found['how']}"
 
 
-def kept_chunks(path: Any, name: Any, was: Any, now: Any, where: Any) -> None:
+def kept_chunks(path: Path, name: str, was: dict[Any, Any], now: dict[Any, Any], where: tuple[slice, ...]) -> None:
     """What the box does not touch has the same bytes and masks."""
     with h5py.File(path) as file:
         chunks = file[name].chunks
@@ -442,7 +450,7 @@ def kept_chunks(path: Any, name: Any, was: Any, now: Any, where: Any) -> None:
             assert now.get(origin) == stored, f"{name}: the chunk at {origin} was changed"
 
 
-def grow(path: Any, models: Any) -> None:
+def grow(path: Path, models: dict[str, Model]) -> None:
     """Have h5py grow everything: what lies beyond the edge comes to light."""
     with h5py.File(path, "r+") as file:
         for name, model in models.items():
@@ -456,7 +464,7 @@ def grow(path: Any, models: Any) -> None:
             assert np.asarray(file[name][()]).tobytes() == expected.tobytes(), f"{name} after growing"
 
 
-def run(seed: int, maker: Any, folder: Any) -> Any:
+def run(seed: int, maker: str, folder: str) -> int:
     """One file and some writes; return what was done."""
     draw = random.Random(seed)
     path = Path(folder) / "x.h5"
@@ -479,7 +487,7 @@ def run(seed: int, maker: Any, folder: Any) -> Any:
     return steps
 
 
-def available() -> Any:
+def available() -> list[str]:
     """The makers whose library is here."""
     found = ["h5py"]
     for maker, module in OTHERS.items():
@@ -492,9 +500,10 @@ def available() -> Any:
     return found
 
 
-def fuzz(runs: Any, seed: int, makers: Any) -> tuple[Any, ...]:
+def fuzz(runs: int, seed: int, makers: Sequence[str]) -> tuple[int, list[tuple[int, str, str]]]:
     """Run so many cases; return the count of steps and the failures."""
-    steps, failures = 0, []
+    steps = 0
+    failures: list[tuple[int, str, str]] = []
     for number in range(seed, seed + runs):
         maker = makers[number % len(makers)]
         folder = tempfile.mkdtemp(dir=MEMORY)
@@ -507,7 +516,7 @@ def fuzz(runs: Any, seed: int, makers: Any) -> tuple[Any, ...]:
     return steps, failures
 
 
-def main(argv: Any = None) -> Any:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.support.fuzz.existing_files", description=__doc__)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, help="of the first run (default: any)")

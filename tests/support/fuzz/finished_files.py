@@ -18,9 +18,9 @@ import struct
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from unittest import mock
 
 import h5py
@@ -49,7 +49,7 @@ PATIENCE = 2
 # Files
 
 
-def make_all(folder: Any) -> None:
+def make_all(folder: Path) -> None:
     """Write one file of each kind of index and format."""
     rng = np.random.default_rng(7)
     ints = rng.integers(0, 50, (40, 30)).astype("i4")
@@ -57,7 +57,7 @@ def make_all(folder: Any) -> None:
     rows["a"] = np.arange(12)
     for libver in ("earliest", "v110", "latest"):
         path = folder / f"{libver}.h5"
-        datasets = {
+        datasets: dict[str, tuple[Any, dict[str, Any]]] = {
             "/g/deflated": (ints, {"chunks": (8, 10), "compression": "gzip", "shuffle": True, "fletcher32": True}),
             "/g/deep/plain": (ints, {"chunks": (40, 30)}),
             "/rows": (rows, {"chunks": (5,), "compression": "gzip"}),
@@ -66,7 +66,7 @@ def make_all(folder: Any) -> None:
             "/both": (ints, {"chunks": (10, 10), "maxshape": (None, None), "scaleoffset": 0}),
         }
         sources = {name: source for name, (source, _) in datasets.items()}
-        encoding = {name: options for name, (_, options) in datasets.items()}
+        encoding: dict[str, Any] = {name: options for name, (_, options) in datasets.items()}
         dcio.to_hdf5(path, sources, encoding=encoding, libver=libver, scheduler="synchronous", progress=False)
         with h5py.File(path, "r+", libver=libver) as file:
             file["whole"] = ints
@@ -89,9 +89,10 @@ def make_all(folder: Any) -> None:
 # Damages
 
 
-def damage(draw: random.Random, data: Any) -> tuple[Any, ...]:
+def damage(draw: random.Random, whole: bytes) -> tuple[bytes, list[str]]:
     """Return damaged bytes, and what was done to them."""
-    data, done = bytearray(data), []
+    data = bytearray(whole)
+    done: list[str] = []
     for _ in range(draw.choice([1, 1, 1, 2, 4, 16])):
         kind = draw.choice(["flip", "flip", "byte", "number", "number", "zero", "copy", "cut", "noise"])
         # Metadata is spread over a small part of the file: it is found by its signatures.
@@ -117,7 +118,7 @@ def damage(draw: random.Random, data: Any) -> tuple[Any, ...]:
     return bytes(data), done
 
 
-def _metadata(data: Any) -> Any:
+def _metadata(data: bytearray) -> list[int]:
     signs = (
         b"\x89HDF", b"TREE", b"HEAP", b"SNOD", b"OHDR", b"OCHK", b"FRHP", b"FHDB", b"BTHD", b"BTLF",
         b"FAHD", b"FADB", b"EAHD", b"EAIB", b"EADB", b"GCOL", b"deflate", b"\x08\x00\x18\x00", b"\x01\x00\x01\x00",
@@ -134,7 +135,7 @@ def _metadata(data: Any) -> Any:
 # Runs
 
 
-def run(seed: int, templates: Any, folder: Any) -> Any:
+def run(seed: int, templates: Sequence[Path], folder: Path) -> tuple[str, str]:
     """Return how one run ended, from a child that may crash."""
     draw = random.Random(seed)
     template = draw.choice(templates)
@@ -145,7 +146,7 @@ def run(seed: int, templates: Any, folder: Any) -> Any:
     return _outcome(f"seed {seed}: {template.stem}, {', '.join(done)}: {entry}", entry, path)
 
 
-def run_unfinished(seed: int, templates: Any, folder: Any) -> Any:
+def run_unfinished(seed: int, templates: Sequence[Path], folder: Path) -> tuple[str, str]:
     """Return how a run ended on a write that was cut off, and whose HDF5 file is damaged."""
     draw = random.Random(seed)
     template = draw.choice(templates)
@@ -159,7 +160,7 @@ def run_unfinished(seed: int, templates: Any, folder: Any) -> Any:
     return _outcome(f"seed {seed}: {template.stem}, {', '.join(done)}: {entry}", entry, path)
 
 
-def _outcome(name: Any, entry: Any, path: Any) -> tuple[Any, ...]:
+def _outcome(name: str, entry: str, path: Path) -> tuple[str, str]:
     is_look = entry in LOOKS
     before = snapshot(path.parent)
     reader, writer = os.pipe()
@@ -178,14 +179,14 @@ def _outcome(name: Any, entry: Any, path: Any) -> tuple[Any, ...]:
     return name, words or "wrong: no answer"
 
 
-def _in_child(entry: Any, path: Any, writer: Any) -> None:
+def _in_child(entry: str, path: Path, writer: int) -> NoReturn:
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 2)
     try:
-        found = dcio.discard(path, force=True) if entry == "force" else getattr(dcio, entry)(path)
+        found: Any = dcio.discard(path, force=True) if entry == "force" else getattr(dcio, entry)(path)
         is_verified = entry == "verify"
         words = ("ok" if found.ok else "problems") if is_verified else "answer"
         if is_verified:
@@ -203,7 +204,7 @@ def _in_child(entry: Any, path: Any, writer: Any) -> None:
     os._exit(0)
 
 
-def finished(folder: Any) -> Any:
+def finished(folder: Path) -> list[Path]:
     make_all(folder)
     files = sorted(folder.iterdir())
     for path in files:
@@ -211,7 +212,7 @@ def finished(folder: Any) -> Any:
     return files
 
 
-def unfinished(folder: Any) -> list[Any]:
+def unfinished(folder: Path) -> list[Path]:
     for state in STATES:
         kind, _, moment = state.partition("-")
         cut_off_writes.make(folder / state, moment, existing=kind == "existing")
@@ -223,34 +224,39 @@ def unfinished(folder: Any) -> list[Any]:
 class _Forked:
     """What `verify` starts, without the time that Python takes to start."""
 
-    def __init__(self, path: Any, done: Any) -> None:
+    def __init__(self, path: str, done: int) -> None:
         reader, writer = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(reader)
-            decoding.decode_file(path, done, lambda *words: os.write(writer, json.dumps(words).encode() + b"\n"))
+
+            def say(*words: object) -> None:
+                os.write(writer, json.dumps(words).encode() + b"\n")
+
+            decoding.decode_file(path, done, say)
             os._exit(0)
         os.close(writer)
         self.stdout = os.fdopen(reader, encoding="utf-8")
 
-    def wait(self) -> Any:
+    def wait(self) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 @contextlib.contextmanager
-def _forked(path: Any, done: Any) -> Iterator[Any]:
+def _forked(path: str, done: int) -> Iterator[_Forked]:
     process = _Forked(path, done)
     with process.stdout:
         yield process
 
 
-def main() -> Any:
+def main() -> int:
     parser = seeded(__doc__, 2000)
     parser.add_argument("--show", action="store_true", help="print each run")
     parser.add_argument("--started", action="store_true", help="start each process as `verify` does, not by a fork")
     parser.add_argument("--unfinished", action="store_true", help="damage the files of writes that were cut off")
     options = parser.parse_args()
-    tally, failures = collections.Counter(), 0
+    tally: collections.Counter[str] = collections.Counter()
+    failures = 0
     with tempfile.TemporaryDirectory(dir=options.folder) as base:
         templates, folder = Path(base, "templates"), Path(base, "case")
         templates.mkdir()

@@ -23,7 +23,7 @@ import stat
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -50,44 +50,44 @@ LEFT = ("data.h5", "journal", "log", "lock", "manifest.json", "read-0", "read-1"
 # Entries
 
 
-def resume(path: Any) -> None:
+def resume(path: Path) -> None:
     cut_off_writes.write(path, resume=True)
 
 
-def write(path: Any) -> None:
+def write(path: Path) -> None:
     cut_off_writes.write(path)
 
 
-def overwrite(path: Any) -> None:
+def overwrite(path: Path) -> None:
     cut_off_writes.write(path, resume=True, overwrite=True)
 
 
-def status(path: Any) -> Any:
+def status(path: Path) -> str | None:
     found = dcio.status(path)
     return None if found is None else repr(found)
 
 
-def verify(path: Any) -> str:
+def verify(path: Path) -> str:
     return repr(dcio.verify(path))
 
 
-def recover(path: Any) -> Any:
+def recover(path: Path) -> Any:
     return dcio.recover(path)
 
 
-def recover_elsewhere(path: Any) -> Any:
+def recover_elsewhere(path: Path) -> Any:
     return dcio.recover(path, output=path.with_name("out.h5.writing-recovered"))
 
 
-def discard(path: Any) -> Any:
+def discard(path: Path) -> Any:
     return dcio.discard(path)
 
 
-def force(path: Any) -> Any:
+def force(path: Path) -> Any:
     return dcio.discard(path, force=True)
 
 
-def _program(*words: Any) -> None:
+def _program(*words: str) -> None:
     result = CliRunner().invoke(command_line, words)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -96,15 +96,15 @@ def _program(*words: Any) -> None:
         raise ChunkIOError(result.output)
 
 
-def resume_program(path: Any) -> None:
+def resume_program(path: Path) -> None:
     _program("resume", str(path))
 
 
-def status_program(path: Any) -> None:
+def status_program(path: Path) -> None:
     _program("status", str(path))
 
 
-ENTRIES = {
+ENTRIES: dict[str, Callable[[Path], Any]] = {
     entry.__name__: entry
     for entry in (
         resume, write, overwrite, status, verify, recover, recover_elsewhere, discard, force, resume_program,
@@ -117,7 +117,7 @@ LOOKS = ("status", "verify", "status_program")
 # What may happen
 
 
-def snapshot(folder: Any) -> Any:
+def snapshot(folder: Path) -> dict[str, tuple[str, int, str, str, int]]:
     """Everything below a folder, as far as a write could change it."""
     found = {}
     for path in sorted(folder.rglob("*")):
@@ -138,21 +138,23 @@ def snapshot(folder: Any) -> Any:
 
 EXECUTES = ("pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.fork", "os.posix_spawn", "exec")
 CHANGES = ("os.remove", "os.rename", "os.link", "os.symlink", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod")
-watched = {"folder": None, "seen": []}
+# The folder of the case that runs, and what was seen.
+watched: dict[str, Any] = {"folder": None, "seen": []}
 
 
-def _is_usual(event: Any, arguments: Any) -> Any:
+def _is_usual(event: str, arguments: tuple[Any, ...]) -> bool:
     if event == "pickle.find_class":  # dask pickles its own expressions, in memory
         return str(arguments[0]).startswith("dask._expr")
     if event == "exec":  # modules that are imported late
-        name = getattr(arguments[0], "co_filename", "")
-        return getattr(arguments[0], "co_name", "") == "<module>" and name.startswith((sys.prefix, sys.base_prefix))
+        name: str = getattr(arguments[0], "co_filename", "")
+        is_module = getattr(arguments[0], "co_name", "") == "<module>"
+        return is_module and name.startswith((sys.prefix, sys.base_prefix))
     if event == "subprocess.Popen":  # the process that decodes for `verify`: its program is a constant
-        return arguments[0] == sys.executable and arguments[1][1:4] == ["-I", "-c", _SCRIPT]
+        return bool(arguments[0] == sys.executable and arguments[1][1:4] == ["-I", "-c", _SCRIPT])
     return False
 
 
-def audit(event: Any, arguments: Any) -> None:
+def audit(event: str, arguments: tuple[Any, ...]) -> None:
     """Note what is executed, and every change of a path that is none of ours."""
     folder = watched["folder"]
     if folder is None:
@@ -161,7 +163,8 @@ def audit(event: Any, arguments: Any) -> None:
         if not _is_usual(event, arguments):
             watched["seen"].append(f"{event} {arguments!r:.200}")
         return
-    paths, folders = (), ()
+    paths: tuple[Any, ...] = ()
+    folders: tuple[Any, ...] = ()
     if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
         paths = arguments[:1]
     elif event in CHANGES:
@@ -185,7 +188,7 @@ def audit(event: Any, arguments: Any) -> None:
 class Case:
     """One folder, damaged, and one entry."""
 
-    def __init__(self, name: Any, folder: Any, templates: Any, state: Any) -> None:
+    def __init__(self, name: str, folder: Path, templates: Path, state: str) -> None:
         self.name, self.folder, self.state = name, folder, state
         self.existing = state.startswith("existing")
         shutil.rmtree(folder, ignore_errors=True)
@@ -199,18 +202,19 @@ class Case:
         self.path = folder / "out.h5"
         self.side = folder / "out.h5.writing"
         # Entries that must do what they are asked for.
-        self.ends_well = ()
+        self.ends_well: tuple[str, ...] = ()
         # A log that is whole, was never written and has the right checksum can say anything about the target.
         self.is_forged_log = False
         # And such a journal anything about the new data, though not about the old.
         self.is_forged_journal = False
 
-    def run(self, entry: Any) -> tuple[Any, ...]:
+    def run(self, entry: str) -> tuple[list[str], str]:
         """Return what is wrong, or how it ended."""
         before = snapshot(self.folder)
         watched.update(folder=str(self.folder), seen=[])
         faulthandler.dump_traceback_later(SECONDS, exit=True)
-        outcome, answer, wrong = "done", None, []
+        outcome, answer = "done", None
+        wrong: list[str] = []
         try:
             answer = ENTRIES[entry](self.path)
         except ChunkIOError as error:
@@ -231,13 +235,14 @@ class Case:
             wrong.append(f"{outcome}, but {str(error)[:300]}")
         return wrong, outcome
 
-    def _check(self, entry: Any, outcome: Any, answer: Any, before: Any) -> None:
+    def _check(self, entry: str, outcome: str, answer: Any, before: dict[str, Any]) -> None:
         assert outcome == "done" or entry not in self.ends_well, "it was not damaged"
         after = snapshot(self.folder)
         changed = {name for name in before | after if before.get(name) != after.get(name)}
         # Behind a folder that is a link nothing is ours.
-        is_ours = (lambda name: name == "out.h5") if self.side.is_symlink() else lambda name: name.startswith("out.h5")
-        assert all(map(is_ours, changed)), f"changed {sorted(changed)}"
+        is_link = self.side.is_symlink()
+        is_ours = all(name == "out.h5" if is_link else name.startswith("out.h5") for name in changed)
+        assert is_ours, f"changed {sorted(changed)}"
         assert not (changed and entry in LOOKS), f"{entry} changed {sorted(changed)}"
         if self.existing and not self.is_forged_log:
             self._check_old()
@@ -254,7 +259,7 @@ class Case:
         if outcome == "done" and entry.startswith("recover") and is_honest:
             self._check_recovered(answer)
 
-    def _check_new(self, words: Any) -> None:
+    def _check_new(self, words: str) -> None:
         try:
             check_new(self.path)
         except (OSError, KeyError, RuntimeError, AssertionError) as error:
@@ -283,10 +288,14 @@ class Case:
                     assert is_right, f"{name} {selection} is neither data nor fill value"
 
 
-def seeded_case(seed: int, states: Any) -> tuple[Any, ...]:
+# What is said of it, the state that is copied, what is done to it, and the entry.
+Plan = tuple[str, str, Callable[[Case], None], str]
+
+
+def seeded_case(seed: int, states: Sequence[str]) -> Plan:
     """One folder with up to two damages, drawn from a seed."""
 
-    def prepare(case: Any) -> None:
+    def prepare(case: Case) -> None:
         case.name += ", " + ", ".join(damage(draw, case) for _ in range(draw.choice([1, 1, 1, 2])))
 
     draw = random.Random(seed)
@@ -294,7 +303,7 @@ def seeded_case(seed: int, states: Any) -> tuple[Any, ...]:
     return f"seed {seed}: {state}", state, prepare, draw.choice([*ENTRIES, *["resume"] * 3, "recover", "discard"])
 
 
-def damage(draw: random.Random, case: Any) -> str:
+def damage(draw: random.Random, case: Case) -> str:
     if not case.side.is_dir():
         return "nothing"
     there = [name for name in ("journal", "journal", "log", "manifest.json") if (case.side / name).is_file()]
@@ -322,7 +331,7 @@ def damage(draw: random.Random, case: Any) -> str:
     return f"{kind} {name}"
 
 
-def _whole(data: Any) -> Any:
+def _whole(data: bytes) -> bytes:
     """What is readable of records that may be damaged already."""
     try:
         hostile.bodies(data)
@@ -331,33 +340,33 @@ def _whole(data: Any) -> Any:
     return data
 
 
-def undamaged(states: Any) -> list[Any]:
+def undamaged(states: Sequence[str]) -> list[Plan]:
     """As they were left: what the other cases are compared with."""
 
-    def prepare(case: Any) -> None:
+    def prepare(case: Case) -> None:
         # (An overwrite goes on with nothing but an overwrite.)
         case.ends_well = ("resume", *LOOKS, "discard", "force")
 
     return [(state, state, prepare, entry) for state in states for entry in ENTRIES]
 
 
-def stand_ins() -> Iterator[tuple[Any, ...]]:
+def stand_ins() -> Iterator[Plan]:
     """Every side file, and their folder, replaced by everything else."""
     states = ("new-committed", "existing-committed", "existing-pending", "new-begun", "new-published")
     for state, name, kind, entry in itertools.product(states, ("", *FILES), hostile.STAND_INS, ENTRIES):
 
-        def prepare(case: Any, name: Any = name, kind: Any = kind) -> None:
+        def prepare(case: Case, name: str = name, kind: str = kind) -> None:
             hostile.replace(case.side / name if name else case.side, kind, case.outside)
 
         yield f"{state}, {kind} for {name or 'the folder'}", state, prepare, entry
 
 
-def forged() -> Iterator[tuple[Any, ...]]:
+def forged() -> Iterator[Plan]:
     """What somebody would forge who knows the format."""
     states = ("new-committed", "existing-created", "existing-committed", "existing-whole", "existing-finished")
     for state, (name, forge), entry in itertools.product(states, hostile.forgeries(), ENTRIES):
 
-        def prepare(case: Any, forge: Any = forge) -> None:
+        def prepare(case: Case, forge: Callable[[Path], object] = forge) -> None:
             case.is_forged_journal = True
             forge(case.side)
 
@@ -380,14 +389,14 @@ def main() -> None:
             "stand-ins": list(stand_ins()),
             "forged": list(forged()),
         }
-        cases = []
+        cases: list[Plan] = []
         for kind in options.cases.split(","):
             sample = min(options.runs, len(found[kind]))
             cases += random.Random(options.seed).sample(found[kind], sample)
         sys.exit(run_all(cases, folder, templates, options.only))
 
 
-def prepare(folder: Any) -> None:
+def prepare(folder: Path) -> None:
     """Have everything imported, and set the bounds."""
     folder.mkdir()
     os.chdir(folder.parent)
@@ -402,8 +411,9 @@ def prepare(folder: Any) -> None:
     sys.addaudithook(audit)
 
 
-def run_all(cases: Any, folder: Any, templates: Any, only: Any) -> Any:
-    tally, failures = collections.Counter(), 0
+def run_all(cases: Iterable[Plan], folder: Path, templates: Path, only: str) -> int:
+    tally: collections.Counter[str] = collections.Counter()
+    failures = 0
     for name, state, prepare_case, entry in cases:
         if only not in f"{name}: {entry}":
             continue

@@ -17,7 +17,7 @@ if __name__ == "__main__":
     address, path = sys.argv[1:]
     with Client(address) as client:
         client.wait_for_workers(2, timeout=60)
-        events = []
+        events: list[dcio.WriteEvent] = []
         lazy = da.from_array(np.arange(3000).reshape(300, 10), chunks=(50, 10)) * 2
         result = dcio.to_hdf5(
             path, {"/a": Numbers(), "/b": lazy}, compression="gzip", progress=False, callback=events.append

@@ -7,12 +7,14 @@ import os
 import random
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import dask
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 import dask_chunkio as dcio
 from tests.support.options import seeded
@@ -21,16 +23,16 @@ from tests.support.processes import exit_code, forked
 PROCESSES, ROWS, COLUMNS = 6, 12, 8
 
 
-def block(process: Any, number: Any) -> Any:
+def block(process: int, number: int) -> NDArray[Any]:
     return np.full((ROWS, COLUMNS), 100 * process + number, "i4")
 
 
-def write(path: Any, process: Any, scheduler: Any) -> None:
+def write(path: Path, process: int, scheduler: str) -> None:
     """A new file or a new dataset, a part of it, and two appends to what the others append to as well."""
-    keywords = {"wait": True, "progress": False, "scheduler": scheduler}
-    new = {"chunks": (5, 8), "compression": "gzip"}
-    appended = {"append": True, "resume": True, **keywords, **new}
-    calls = [
+    keywords: dict[str, Any] = {"wait": True, "progress": False, "scheduler": scheduler}
+    new: dict[str, Any] = {"chunks": (5, 8), "compression": "gzip"}
+    appended: dict[str, Any] = {"append": True, "resume": True, **keywords, **new}
+    calls: list[Callable[[], dcio.WriteResult]] = [
         lambda: dcio.to_hdf5(path, f"/own/{process}", block(process, 0), **new, **keywords),
         lambda: dcio.to_hdf5(path, "/log", block(process, 1), token=f"{process} first", **appended),
         lambda: dcio.to_hdf5(path, f"/own/{process}", block(process, 2)[:7], region=np.s_[2:9], **keywords),
@@ -41,7 +43,7 @@ def write(path: Any, process: Any, scheduler: Any) -> None:
             assert not call().already_complete
 
 
-def check(path: Any) -> None:
+def check(path: Path) -> None:
     with h5py.File(path) as file:
         assert set(file) == {"own", "log"}
         for process in range(PROCESSES):
@@ -55,12 +57,12 @@ def check(path: Any) -> None:
     assert dcio.verify(path).ok
 
 
-def run(seed: int, path: Any) -> None:
+def run(seed: int, path: Path) -> None:
     draw = random.Random(seed)
     schedulers = [draw.choice(["threads", "threads", "synchronous"]) for _ in range(PROCESSES)]
     begin, gate = os.pipe()
 
-    def write_with_the_others(process: Any, scheduler: Any) -> None:
+    def write_with_the_others(process: int, scheduler: str) -> None:
         os.close(gate)
         os.read(begin, 1)
         write(path, process, scheduler)
@@ -73,7 +75,7 @@ def run(seed: int, path: Any) -> None:
     check(path)
 
 
-def main(arguments: Any = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     options = seeded(__doc__, 24).parse_args(arguments)
     for seed in range(options.seed, options.seed + options.runs):
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:

@@ -4,6 +4,7 @@ Usage: python -m tests.support.kills.cluster_writes SCHEDULER_FILE OUT.h5 FOLDER
 """
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from distributed import Client
@@ -15,7 +16,7 @@ BUFFERS = 40
 FREE = BUFFERS // 2
 
 
-def write(path: Any, folder: Any, **keywords: Any) -> Any:
+def write(path: str | Path, folder: str | Path, **keywords: Any) -> Any:
     source = Gated(folder, BUFFERS, free=FREE)
     return dcio.to_hdf5(path, "/new/x", source, compression="gzip", progress=False, **keywords)
 

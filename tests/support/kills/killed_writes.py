@@ -12,30 +12,37 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import dask
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import TargetExistsError
-from dask_chunkio.execution import tasks
+from dask_chunkio.storage.hdf5.dataset import DatasetLayout
+from dask_chunkio.storage.writer import Writer
 from tests.support.iterators import Noting
 from tests.support.notes import note, notes
 from tests.support.options import seeded
 from tests.support.processes import in_child
 from tests.support.system_calls import CALLS, count_calls, kill_at
 
-FILTERS = (
+FILTERS: tuple[dict[str, Any], ...] = (
     {},
     {"compression": "gzip"},
     {"compression": "gzip", "shuffle": True},
     {"compression": "gzip", "shuffle": True, "fletcher32": True},
     {"compression": "lzf"},
 )
+
+# Names of datasets, and numbers of buffers.
+Acknowledged = Sequence[tuple[str, int]]
 
 
 @dataclass
@@ -44,10 +51,10 @@ class Plan:
 
     seed: int
     folder: Path
-    arrays: dict = field(init=False)
-    chunk: tuple = field(init=False)
-    buffers: tuple = field(init=False)
-    keywords: dict = field(init=False)
+    arrays: dict[str, NDArray[Any]] = field(init=False)
+    chunk: tuple[int, int] = field(init=False)
+    buffers: tuple[int, int] = field(init=False)
+    keywords: dict[str, Any] = field(init=False)
     existing: bool = field(init=False)
     overwrites: bool = field(init=False)
     libver: str = field(init=False)
@@ -74,11 +81,11 @@ class Plan:
         }
 
     @property
-    def path(self) -> Any:
+    def path(self) -> Path:
         return self.folder / "out.h5"
 
     @property
-    def log(self) -> Any:
+    def log(self) -> Path:
         return self.folder / "notes"
 
     def prepare(self) -> None:
@@ -95,7 +102,9 @@ class Plan:
                 if self.overwrites:
                     file[next(iter(self.arrays))] = [1, 2, 3]
 
-    def write(self, *, buffers: Any = None, scheduler: Any = None, resume: bool = False) -> None:
+    def write(
+        self, *, buffers: tuple[int, int] | None = None, scheduler: str | None = None, resume: bool = False
+    ) -> None:
         shapes = {"chunk_shape": self.chunk, "buffer_shape": buffers or self.buffers}
         sources = {name: Noting(array, self.log, name, **shapes) for name, array in self.arrays.items()}
         with dask.config.set(num_workers=2):
@@ -122,8 +131,8 @@ class Plan:
             first = next(iter(self.arrays))
             if self.overwrites and file[first].shape == (3,):
                 assert file[first][...].tolist() == [1, 2, 3]
-                there = {name for name in self.arrays if name != first and name in file}
-                assert not there
+                others = {name for name in self.arrays if name != first and name in file}
+                assert not others
                 return False
             there = [name for name in self.arrays if name in file]
             assert len(there) in (0, len(self.arrays)), f"only {there} have their names"
@@ -144,7 +153,7 @@ class Plan:
                 assert file[name].chunks == self.chunk
                 assert file[name].compression == self.keywords.get("compression")
 
-    def check_acknowledged(self, acknowledged: Any) -> None:
+    def check_acknowledged(self, acknowledged: Acknowledged) -> None:
         found = dcio.recover(self.path)
         with h5py.File(found.path) as file:
             for name, buffer in acknowledged:
@@ -152,36 +161,35 @@ class Plan:
                 np.testing.assert_array_equal(file[found.datasets[name]][rows], self.arrays[name][rows])
 
 
-def acknowledge(log: Any) -> None:
+def acknowledge(log: Path) -> None:
     """Note each buffer whose commit has returned."""
-    commit = tasks._commit
+    commit = Writer.commit
 
-    def noting(layout: Any, place: Any, data: Any, lock: Any) -> Any:
-        receipt = commit(layout, place, data, lock)
-        note(log, "done", layout.jobs[place[0]].layout.name, place[1])
-        return receipt
+    def noting(self: Writer, place: tuple[int, int], layout: DatasetLayout, *others: Any) -> None:
+        commit(self, place, layout, *others)
+        note(log, "done", layout.name, place[1])
 
-    tasks._commit = noting
+    mock.patch.object(Writer, "commit", noting).start()
 
 
-def counted(plan: Any, counts: Any) -> None:
+def counted(plan: Plan, counts: Path) -> None:
     count_calls(lambda name, number, _: note(counts, number, name))
     plan.write()
 
 
-def killed(plan: Any, number: Any) -> None:
+def killed(plan: Plan, number: int) -> None:
     acknowledge(plan.log)
     kill_at(number)
     plan.write()
 
 
-def killed_again(plan: Any, number: Any, buffers: Any, scheduler: Any) -> None:
+def killed_again(plan: Plan, number: int, buffers: tuple[int, int], scheduler: str) -> None:
     kill_at(number)
     with contextlib.suppress(TargetExistsError):
         plan.write(buffers=buffers, scheduler=scheduler, resume=True)
 
 
-def resumed(plan: Any, buffers: Any, scheduler: Any) -> None:
+def resumed(plan: Plan, buffers: tuple[int, int], scheduler: str) -> None:
     try:
         plan.write(buffers=buffers, scheduler=scheduler, resume=True)
     except TargetExistsError:
@@ -190,7 +198,7 @@ def resumed(plan: Any, buffers: Any, scheduler: Any) -> None:
         assert plan.is_named()
 
 
-def looked_at(plan: Any, acknowledged: Any) -> None:
+def looked_at(plan: Plan, acknowledged: Acknowledged) -> None:
     """What must hold before anything is resumed."""
     opens = True
     if plan.existing:
@@ -209,7 +217,7 @@ def looked_at(plan: Any, acknowledged: Any) -> None:
     note(plan.log, "opens", opens)
 
 
-def run(seed: int, folder: Any) -> tuple[Any, ...]:
+def run(seed: int, folder: Path) -> tuple[str, bool]:
     """Kill one write and resume it; return at which call, and how plain HDF5 found an existing file."""
     draw = random.Random(f"kill {seed}")
     plan = Plan(seed, folder)
@@ -247,7 +255,7 @@ def run(seed: int, folder: Any) -> tuple[Any, ...]:
     return calls[number][1], opens
 
 
-def main(arguments: Any = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     options = seeded(__doc__, 1000).parse_args(arguments)
     tally = dict.fromkeys(CALLS, 0)
     unreadable = 0

@@ -3,17 +3,17 @@
 import contextlib
 import socket
 import threading
-from typing import Any
 
 
 class Proxy:
     """Stands between a scheduler and its workers, on the loopback address."""
 
-    def __init__(self, port: Any) -> None:
+    def __init__(self, port: int) -> None:
         self._to = port
         self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listening.getsockname()[1]
-        self._open, self._is_cut, self._lock = [], False, threading.Lock()
+        self.port: int = self._listening.getsockname()[1]
+        self._open: list[socket.socket] = []
+        self._is_cut, self._lock = False, threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
@@ -50,7 +50,7 @@ class Proxy:
                 threading.Thread(target=_carry, args=ends, daemon=True).start()
 
 
-def _carry(source: Any, target: Any) -> None:
+def _carry(source: socket.socket, target: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(1 << 16):
             target.sendall(data)

@@ -13,32 +13,40 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import dask
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 import dask_chunkio as dcio
-from tests.support.files import content, hidden, values
+from tests.support.files import Entry, content, hidden, values
 from tests.support.options import seeded
 from tests.support.processes import exit_code, forked, in_child
 from tests.support.system_calls import count_calls, kill_at
 
 
-def numbers(seed: int, rows: Any, columns: int = 12) -> Any:
+def numbers(seed: int, rows: int, columns: int = 12) -> NDArray[Any]:
     return np.random.default_rng(seed).integers(0, 1000, (rows, columns)).astype("i4")
 
 
 X, MORE, Y, PART, Z, OLD = (numbers(seed, rows) for seed, rows in enumerate((22, 13, 17, 8, 20, 9)))
-TOKENS = {"x": ["made", "more"], "g/y": ["part"], "z": []}
+TOKENS: dict[str, list[str]] = {"x": ["made", "more"], "g/y": ["part"], "z": []}
 
 
-def script(path: Any, durability: Any) -> list[Any]:
+def script(path: Path, durability: str) -> list[dcio.WriteResult]:
     """What a user's script does, as often as it is run."""
-    keywords = {"resume": True, "durability": durability, "progress": False, "chunks": (4, 5), "compression": "gzip"}
-    region = {"resume": True, "durability": durability, "progress": False}
+    keywords: dict[str, Any] = {
+        "resume": True,
+        "durability": durability,
+        "progress": False,
+        "chunks": (4, 5),
+        "compression": "gzip",
+    }
+    region: dict[str, Any] = {"resume": True, "durability": durability, "progress": False}
     with dask.config.set(scheduler="threads", num_workers=2):
         return [
             dcio.to_hdf5(path, "/x", X, token="made", maxshape=(None, 12), **keywords),
@@ -49,14 +57,14 @@ def script(path: Any, durability: Any) -> list[Any]:
         ]
 
 
-def prepare(path: Any, has_file: Any) -> None:
+def prepare(path: Path, has_file: bool) -> None:
     if has_file:
         with h5py.File(path, "w") as file:
             file["old"] = OLD
             file["z"] = [1, 2, 3]
 
 
-def check(path: Any, has_file: Any) -> Any:
+def check(path: Path, has_file: bool) -> dict[str, Entry]:
     expected = {"x": np.concatenate([X, MORE]), "g/y": Y.copy(), "z": Z} | ({"old": OLD} if has_file else {})
     expected["g/y"][5:13] = PART
     found = content(path)
@@ -71,18 +79,18 @@ def check(path: Any, has_file: Any) -> Any:
     return found
 
 
-def tokens_of(path: Any, name: Any) -> Any:
+def tokens_of(path: Path, name: str) -> Any:
     with h5py.File(path) as file:
         return json.loads(file[name].attrs.get("dask_chunkio_tokens", "[]"))
 
 
-def killed(path: Any, durability: Any, number: Any) -> None:
+def killed(path: Path, durability: str, number: int | None) -> None:
     if number is not None:
         kill_at(number)
     script(path, durability)
 
 
-def killed_after(path: Any, durability: Any, seconds: Any) -> Any:
+def killed_after(path: Path, durability: str, seconds: float) -> int:
     """Return how a process ends that is killed after a while."""
     child = forked(script, path, durability)
     time.sleep(seconds)
@@ -90,15 +98,15 @@ def killed_after(path: Any, durability: Any, seconds: Any) -> Any:
     return exit_code(child)
 
 
-def counted(path: Any, durability: Any, note: Any) -> None:
-    calls = []
+def counted(path: Path, durability: str, note: Path) -> None:
+    calls: list[str] = []
     count_calls(lambda *call: calls.append(call[0]))
     start = time.monotonic()
     script(path, durability)
     note.write_text(json.dumps([len(calls), time.monotonic() - start]))
 
 
-def run(seed: int, folder: Any) -> Any:
+def run(seed: int, folder: Path) -> int:
     """Return how often the script was killed, and what the file holds."""
     draw = random.Random(seed)
     has_file, durability = draw.random() < 0.5, draw.choice(["process", "power"])
@@ -123,7 +131,7 @@ def run(seed: int, folder: Any) -> Any:
     return kills
 
 
-def main(arguments: Any = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     options = seeded(__doc__, 50).parse_args(arguments)
     kills = 0
     for seed in range(options.seed, options.seed + options.runs):

@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parent / "network_file_system.c"
 
 
 @functools.cache
-def file_system() -> tuple[Any, ...]:
+def file_system() -> tuple[Any, str]:
     """The path of the program, and what is missing where there is none."""
     if not os.access("/dev/fuse", os.R_OK | os.W_OK) or shutil.which("fusermount3") is None:
         return None, "no file system can be mounted: /dev/fuse or fusermount3 are missing (package fuse3)"
@@ -32,7 +32,7 @@ def file_system() -> tuple[Any, ...]:
 
 
 @contextlib.contextmanager
-def mounted(path: Any, folder: Any, count: Any) -> Iterator[Any]:
+def mounted(path: Path, folder: Path, count: int) -> Iterator[list[Path]]:
     """Mount a new folder `count` times; yields the mounts."""
     stored = folder / "stored"
     stored.mkdir(exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -25,34 +25,36 @@ class FailingDisk:
         Whether all calls after it fail too.  A write then gets half of its bytes into the file first.
     """
 
-    def __init__(self, root: Any, at: Any = None, error: int = 0, lasts: bool = False) -> None:
+    def __init__(
+        self, root: str | os.PathLike[str], at: int | None = None, error: int = 0, lasts: bool = False
+    ) -> None:
         self.root = os.path.realpath(root)
         self.at, self.error, self.lasts = at, error, lasts
-        self.calls = []
-        self.failed = []
-        self.acks = []
-        self._files = {}
+        self.calls: list[tuple[str, str]] = []
+        self.failed: list[tuple[str, str]] = []
+        self.acks: list[tuple[Any, ...]] = []
+        self._files: dict[int, Any] = {}
         self._lock = threading.RLock()
 
     @contextlib.contextmanager
-    def failing(self) -> Iterator[Any]:
+    def failing(self) -> Iterator[FailingDisk]:
         with contextlib.ExitStack() as stack:
             for name in ("open", "close", "pwrite", "pwritev", "ftruncate", "fsync", "mkdir", "link", "replace"):
                 method, real = getattr(self, f"_{name}"), getattr(os, name)
                 stack.enter_context(mock.patch.object(os, name, self._locked(method, real)))
             yield self
 
-    def note(self, _kind: Any, *ack: Any) -> None:
+    def note(self, _kind: str, *ack: Any) -> None:
         self.acks.append(ack)
 
-    def _locked(self, method: Any, real: Any) -> Any:
+    def _locked(self, method: Callable[..., Any], real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **keywords: Any) -> Any:
             with self._lock:
                 return method(real, *args, **keywords)
 
         return call
 
-    def _may_fail(self, name: Any, path: Any, before: Any = None) -> None:
+    def _may_fail(self, name: str, path: Any, before: Callable[[], object] | None = None) -> None:
         number = len(self.calls)
         self.calls.append((name, os.path.relpath(path, self.root)))
         if self.at is None or number < self.at or (number > self.at and not self.lasts):
@@ -62,9 +64,9 @@ class FailingDisk:
         self.failed.append(self.calls[-1])
         raise OSError(self.error, os.strerror(self.error), path)
 
-    def _is_inside(self, path: Any) -> Any:
+    def _is_inside(self, path: Any) -> bool:
         path = os.path.abspath(os.fspath(path))
-        return path == self.root or path.startswith(self.root + os.sep)
+        return bool(path == self.root or path.startswith(self.root + os.sep))
 
     def _open(self, real: Any, path: Any, flags: Any, *args: Any, **keywords: Any) -> Any:
         if isinstance(path, int) or keywords.get("dir_fd") is not None or not self._is_inside(path):

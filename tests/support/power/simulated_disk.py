@@ -17,14 +17,22 @@ import contextlib
 import hashlib
 import itertools
 import os
+import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
 SECTOR = 512
 ROOT = 0
+
+# A kind, and what belongs to it.
+Event = tuple[Any, ...]
+# A name in a folder, by the number of that.
+Name = tuple[int, str]
+# What may be there or not: ("name", its number), or (file, number of its change).
+Unit = tuple[Any, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +44,11 @@ class Disk:
     content: dict[int, bytes]
 
     @classmethod
-    def at(cls, root: Any) -> Any:
+    def at(cls, root: str | os.PathLike[str]) -> Disk:
         """Return what a folder holds."""
-        folders, files, content = [], [], {}
+        folders: list[str] = []
+        files: list[tuple[str, int]] = []
+        content: dict[int, bytes] = {}
         for folder, _, names in os.walk(root):
             if folder != root:
                 folders.append(os.path.relpath(folder, root))
@@ -50,11 +60,11 @@ class Disk:
                 files.append((os.path.relpath(path, root), inode))
         return cls(tuple(sorted(folders)), tuple(sorted(files)), content)
 
-    def make(self, root: Any) -> None:
+    def make(self, root: str | os.PathLike[str]) -> None:
         """Have `root`, an empty folder, hold it; but for leases, which would name this process as alive."""
         for path in self.folders:
             os.mkdir(os.path.join(root, path))
-        first = {}
+        first: dict[int, str] = {}
         for path, file in self.files:
             if os.path.basename(path).startswith("lease-"):
                 continue
@@ -67,9 +77,9 @@ class Disk:
                 first[file] = here
 
     @property
-    def key(self) -> Any:
+    def key(self) -> bytes:
         """The same for disks that hold the same under the same names; but for leases, which `make` leaves out."""
-        first = {}
+        first: dict[int, str] = {}
         parts = [repr(self.folders)]
         for path, file in self.files:
             if os.path.basename(path).startswith("lease-"):
@@ -77,13 +87,18 @@ class Disk:
             parts.append(f"{path} {first.setdefault(file, path)} {hashlib.sha1(self.content[file]).hexdigest()}")
         return hashlib.sha1("\n".join(parts).encode()).digest()
 
-    def __str__(self) -> Any:
+    def __str__(self) -> str:
         return ", ".join(f"{path} ({len(self.content[file])})" for path, file in self.files) or "nothing"
 
 
-def tree(names: Any) -> Any:
+# Disks by their keys, each with the number of events, and what was lost.
+Found = dict[bytes, tuple[Disk, int, str]]
+
+
+def tree(names: Mapping[Name, int]) -> dict[str, int]:
     """Return the number of each path that can be reached, from the numbers of names in folders."""
-    found, folders = {}, [("", ROOT)]
+    found: dict[str, int] = {}
+    folders = [("", ROOT)]
     while folders:
         path, folder = folders.pop()
         for (parent, name), number in names.items():
@@ -107,16 +122,16 @@ class Recorder:
         What the disk held before these.
     """
 
-    def __init__(self, root: Any, after: tuple[Any, ...] = (), start: Any = None) -> None:
+    def __init__(self, root: str | os.PathLike[str], after: Sequence[Event] = (), start: Disk | None = None) -> None:
         self.root = os.path.realpath(root)
         self.start = start or Disk.at(self.root)
-        self.events = list(after)
+        self.events: list[Event] = list(after)
         self._lock = threading.RLock()
-        self._descriptors = {}
+        self._descriptors: dict[int, int] = {}
         state = State(self.start)
         for event in self.events:
             state.add(event)
-        self._paths = {"": ROOT, **state.paths}
+        self._paths: dict[Any, int] = {"": ROOT, **state.paths}
         self._numbers = itertools.count(1 + max(state.numbers))
 
     def note(self, *event: Any) -> None:
@@ -124,7 +139,7 @@ class Recorder:
             self.events.append(event)
 
     @contextlib.contextmanager
-    def recording(self) -> Iterator[Any]:
+    def recording(self) -> Iterator[Recorder]:
         names = "open close dup pwrite pwritev write ftruncate truncate fsync fdatasync mkdir rmdir unlink remove"
         with contextlib.ExitStack() as stack:
             for name in (*names.split(), "rename", "replace", "link", "symlink"):
@@ -132,7 +147,7 @@ class Recorder:
                 stack.enter_context(mock.patch.object(os, name, recorded))
             yield self
 
-    def _recorded(self, method: Any, real: Any) -> Any:
+    def _recorded(self, method: Callable[..., Any], real: Callable[..., Any]) -> Callable[..., Any]:
         def recorded(*args: Any, **keywords: Any) -> Any:
             with self._lock:
                 return method(real, *args, **keywords)
@@ -141,7 +156,7 @@ class Recorder:
 
     # Where
 
-    def _inside(self, path: Any, dir_fd: Any = None) -> Any:
+    def _inside(self, path: Any, dir_fd: int | None = None) -> str | None:
         """Return the path below the root, or None."""
         path = os.fspath(path)
         if dir_fd is not None:
@@ -154,7 +169,7 @@ class Recorder:
             return ""
         return os.path.relpath(path, self.root) if path.startswith(self.root + os.sep) else None
 
-    def _entry(self, path: Any) -> tuple[Any, ...]:
+    def _entry(self, path: str) -> Name:
         folder, name = os.path.split(path)
         return self._paths[folder], name
 
@@ -241,7 +256,7 @@ class Recorder:
         new = self._inside(path, keywords.get("dst_dir_fd"))
         assert (old is None) == (new is None), "a rename into or out of the folder"
         real(source, path, **keywords)
-        if old is not None:
+        if old is not None and new is not None:
             self.note("rename", *self._entry(old), *self._entry(new), self._paths[old])
             self._paths[new] = self._paths.pop(old)
 
@@ -251,7 +266,7 @@ class Recorder:
         real(source, path, **keywords)
         old, new = self._inside(source, keywords.get("src_dir_fd")), self._inside(path)
         assert (old is None) == (new is None), "a link into or out of the folder"
-        if old is not None:
+        if old is not None and new is not None:
             self._paths[new] = self._paths[old]
             self.note("create", *self._entry(new), self._paths[old])
 
@@ -259,12 +274,13 @@ class Recorder:
 class State:
     """What has surely reached the disk after some events, and what may have."""
 
-    def __init__(self, start: Any) -> None:
-        self._names = {}
+    def __init__(self, start: Disk) -> None:
+        self._names: dict[Name, int] = {}
         self._content = dict(start.content)
         self._folders = {ROOT}
-        self._pending_names = []
-        self._pending = {number: [] for number in start.content}
+        # Kind, name or names, number, and folders that no fsync has covered.
+        self._pending_names: list[tuple[str, Any, Any, set[int]]] = []
+        self._pending: dict[int, list[tuple[str, int, Any]]] = {number: [] for number in start.content}
         self._sizes = {number: len(data) for number, data in start.content.items()}
         # Folders get numbers that no file has.
         numbers = itertools.count(1 + max(start.content, default=0))
@@ -276,63 +292,63 @@ class State:
                 self._names[paths[folder], name] = number
 
     @property
-    def numbers(self) -> set[Any]:
+    def numbers(self) -> set[int]:
         """Of all folders and files that ever were."""
         return {*self._content, *self._folders}
 
     @property
-    def paths(self) -> Any:
+    def paths(self) -> dict[str, int]:
         """The number of each path, as programs see it."""
         return tree(self._named([True] * len(self._pending_names)))
 
     # Events
 
-    def add(self, event: Any) -> None:
+    def add(self, event: Event) -> None:
         """Take note of one event."""
         kind, *rest = event
         getattr(self, f"_add_{kind}")(*rest)
 
-    def _add_ack(self, *_: Any) -> None:
+    def _add_ack(self, *_: object) -> None:
         pass
 
-    def _add_create(self, folder: Any, name: Any, number: Any) -> None:
+    def _add_create(self, folder: int, name: str, number: int) -> None:
         if number not in self._content:
             self._content[number], self._pending[number], self._sizes[number] = b"", [], 0
         self._pending_names.append(("add", (folder, name), number, {folder}))
 
-    def _add_mkdir(self, folder: Any, name: Any, number: Any) -> None:
+    def _add_mkdir(self, folder: int, name: str, number: int) -> None:
         self._folders.add(number)
         self._pending_names.append(("add", (folder, name), number, {folder}))
 
-    def _add_remove(self, folder: Any, name: Any) -> None:
+    def _add_remove(self, folder: int, name: str) -> None:
         self._pending_names.append(("remove", (folder, name), None, {folder}))
 
-    def _add_rename(self, old_folder: Any, old: Any, folder: Any, name: Any, number: Any) -> None:
+    def _add_rename(self, old_folder: int, old: str, folder: int, name: str, number: int) -> None:
         self._pending_names.append(("rename", ((old_folder, old), (folder, name)), number, {old_folder, folder}))
 
-    def _add_write(self, number: Any, offset: Any, data: Any) -> None:
+    def _add_write(self, number: int, offset: int, data: bytes) -> None:
         if offset + len(data) > self._sizes[number]:
             self._add_size(number, offset + len(data))
         self._pending[number].append(("data", offset, data))
 
-    def _add_size(self, number: Any, size: Any) -> None:
+    def _add_size(self, number: int, size: int) -> None:
         if size != self._sizes[number]:
             self._pending[number].append(("size", size, None))
         self._sizes[number] = size
 
-    def _add_fsync(self, number: Any) -> None:
+    def _add_fsync(self, number: int) -> None:
         if number in self._folders:
             self._sync_folder(number)
         else:
             self._content[number] = self._filled(number, [True] * len(self._pending[number]))
             self._pending[number] = []
 
-    def _add_drop(self, number: Any) -> None:
+    def _add_drop(self, number: int) -> None:
         """An fsync of a file failed: no later one writes its bytes.  (Sizes and names are kept elsewhere.)"""
         if number not in self._folders:
             self._pending[number] = [change for change in self._pending[number] if change[0] == "size"]
 
-    def _sync_folder(self, folder: Any) -> None:
+    def _sync_folder(self, folder: int) -> None:
         """Names in it are durable; and so are, on the disks that keep the order, those before."""
         self._pending_names = [(*op[:3], set() if folder in op[3] else op[3]) for op in self._pending_names]
         # Only what nothing pending stands before can be forgotten.
@@ -342,24 +358,26 @@ class State:
 
     # Disks
 
-    def units(self) -> Any:
+    def units(self) -> list[Unit]:
         """Return what may be there or not: ("name", its number), or (file, number of its change)."""
         files = set(self._all_files())
-        names = [("name", row) for row, op in enumerate(self._pending_names) if op[3]]
+        names: list[Unit] = [("name", row) for row, op in enumerate(self._pending_names) if op[3]]
         return names + [(n, row) for n in sorted(files) for row in range(len(self._pending[n]))]
 
-    def first_free_name(self) -> Any:
+    def first_free_name(self) -> int:
         """Return up to where names are there in any case, on a disk that keeps their order."""
         return max((row + 1 for row, op in enumerate(self._pending_names) if not op[3]), default=0)
 
-    def _all_files(self) -> Any:
+    def _all_files(self) -> set[int]:
         named = {*self._names.values(), *(op[2] for op in self._pending_names)}
         return named & set(self._content)
 
-    def disk(self, kept: Any, torn: Any = None) -> Any:
+    def disk(self, kept: Collection[Unit], torn: random.Random | None = None) -> Disk:
         """Return the disk on which of all units only those in `kept` are there, some of them torn by `torn`."""
         names = self._named([not op[3] or ("name", row) in kept for row, op in enumerate(self._pending_names)])
-        folders, files, content = [], [], {}
+        folders: list[str] = []
+        files: list[tuple[str, int]] = []
+        content: dict[int, bytes] = {}
         for path, number in sorted(tree(names).items()):
             if number in self._folders:
                 folders.append(path)
@@ -370,7 +388,7 @@ class State:
                     content[number] = self._filled(number, chosen, torn)
         return Disk(tuple(folders), tuple(files), content)
 
-    def describe(self, kept: Any) -> str:
+    def describe(self, kept: Collection[Unit]) -> str:
         """Return in words what is lost."""
         names = {number: path for path, number in self.paths.items()}
         words = []
@@ -387,7 +405,7 @@ class State:
                 words.append(f"{names.get(number, number)} {what}")
         return f"lost: {'; '.join(words) or 'nothing'}"
 
-    def _named(self, chosen: Any) -> Any:
+    def _named(self, chosen: Iterable[bool]) -> dict[Name, int]:
         names = dict(self._names)
         for (kind, where, number, _), is_kept in zip(self._pending_names, chosen, strict=False):
             if not is_kept:
@@ -402,7 +420,7 @@ class State:
                 names.pop(where, None)
         return names
 
-    def _filled(self, number: Any, chosen: Any, torn: Any = None) -> bytes:
+    def _filled(self, number: int, chosen: Iterable[bool], torn: random.Random | None = None) -> bytes:
         content = bytearray(self._content[number])
         size = len(content)
         for (kind, at, data), is_kept in zip(self._pending[number], chosen, strict=True):
@@ -419,7 +437,7 @@ class State:
         return bytes(content[:size].ljust(size, b"\0"))
 
 
-def _sectors(offset: Any, nbytes: Any) -> Iterator[tuple[Any, ...]]:
+def _sectors(offset: int, nbytes: int) -> Iterator[tuple[int, int]]:
     """Cut a write where sectors meet: ranges in its data."""
     at = 0
     while at < nbytes:
@@ -428,7 +446,7 @@ def _sectors(offset: Any, nbytes: Any) -> Iterator[tuple[Any, ...]]:
         at = end
 
 
-def choices(state: Any, random: Any, most: Any, any_names: Any) -> Iterator[Any]:
+def choices(state: State, random: random.Random, most: int, any_names: bool) -> Iterator[tuple[set[Unit], bool]]:
     """Return sets of units that are there, and whether to tear them: all if they are few, or else a sample.
 
     A sample has: nothing, everything, each lost or there alone, everything up to each, and random ones.
@@ -439,20 +457,25 @@ def choices(state: Any, random: Any, most: Any, any_names: Any) -> Iterator[Any]
     forced = {unit for unit in names if unit[1] < first}
     names = [unit for unit in names if unit not in forced]
     data = [unit for unit in units if unit[0] != "name"]
-    named = _subsets(names) if any_names and len(names) < 8 else [names[:count] for count in range(len(names) + 1)]
+    named: Sequence[Collection[Unit]] = [names[:count] for count in range(len(names) + 1)]
+    if any_names and len(names) < 8:
+        named = _subsets(names)
     if len(named) * 2 ** len(data) <= most:
-        for some, others in itertools.product(named, _subsets(data)):
-            yield {*forced, *some, *others}, False
+        for few, others in itertools.product(named, _subsets(data)):
+            yield {*forced, *few, *others}, False
     else:
         yield from ((kept | forced, False) for kept in _corners(names, data, any_names))
         for number in range(most):
             share = random.choice((0.15, 0.5, 0.85))
-            some = random.choice(named) if not any_names else [unit for unit in names if random.random() < share]
+            if any_names:
+                some: Collection[Unit] = [unit for unit in names if random.random() < share]
+            else:
+                some = random.choice(named)
             yield {*forced, *some, *(unit for unit in data if random.random() < share)}, bool(number % 2)
     yield {*forced, *names, *data}, True
 
 
-def _corners(names: Any, data: Any, any_names: Any) -> Iterator[Any]:
+def _corners(names: list[Unit], data: list[Unit], any_names: bool) -> Iterator[set[Unit]]:
     everything = {*names, *data}
     yield set()
     yield everything
@@ -469,11 +492,18 @@ def _corners(names: Any, data: Any, any_names: Any) -> Iterator[Any]:
         yield {*names, *data[:count]}
 
 
-def _subsets(units: Any) -> list[Any]:
+def _subsets(units: Sequence[Unit]) -> list[set[Unit]]:
     return [set(some) for count in range(len(units) + 1) for some in itertools.combinations(units, count)]
 
 
-def disks_after(recorder: Any, random: Any, most: Any, *, any_names: bool = False, prefixes: Any = None) -> Any:
+def disks_after(
+    recorder: Recorder,
+    random: random.Random,
+    most: int,
+    *,
+    any_names: bool = False,
+    prefixes: Collection[int] | None = None,
+) -> Found:
     """Return every disk that may be left when the power fails, by its key.
 
     Each comes with the events that had happened, and what was lost; of those that are equal, the last.
@@ -496,7 +526,8 @@ def disks_after(recorder: Any, random: Any, most: Any, *, any_names: bool = Fals
     dict
         (disk, number of events, function that describes it) by key.
     """
-    state, found = State(recorder.start), {}
+    state = State(recorder.start)
+    found: Found = {}
     for count in range(len(recorder.events) + 1):
         if prefixes is None or count in prefixes:
             for kept, is_torn in choices(state, random, most, any_names):

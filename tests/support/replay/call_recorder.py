@@ -9,10 +9,9 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tests.support.processes import environment
 
@@ -55,20 +54,20 @@ class Call:
         return f"{self.kind} {where}{size}"
 
 
-def can_record() -> Any:
+def can_record() -> bool:
     """Say whether calls can be recorded here: Linux, with a compiler for C."""
     return sys.platform == "linux" and shutil.which("cc") is not None
 
 
-def build(folder: Any) -> Any:
+def build(folder: str | Path) -> Path:
     """Compile the library into `folder`, and return its path."""
     library = Path(folder, "recorded_calls.so")
-    command = ["cc", "-O2", "-shared", "-fPIC", "-o", library, SOURCE, "-ldl"]
+    command: list[str | Path] = ["cc", "-O2", "-shared", "-fPIC", "-o", library, SOURCE, "-ldl"]
     subprocess.run(command, check=True, capture_output=True)
     return library
 
 
-def record(library: Any, root: Any, log: Any, command: Any) -> Any:
+def record(library: Path, root: str | Path, log: Path, command: Sequence[str]) -> list[Call]:
     """Run a command, and return what it and its children did to `root`, in order.
 
     Raises
@@ -77,7 +76,7 @@ def record(library: Any, root: Any, log: Any, command: Any) -> Any:
         If the command fails, or makes a call that cannot be replayed.
     """
     root = os.path.realpath(root)
-    Path(log).write_bytes(b"")
+    log.write_bytes(b"")
     more = {"LD_PRELOAD": str(library), "RECORDED_ROOT": root, "RECORDED_LOG": str(log)}
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment(**more))
     assert done.returncode == 0, done.stderr
@@ -87,9 +86,9 @@ def record(library: Any, root: Any, log: Any, command: Any) -> Any:
     return calls
 
 
-def read(log: Any, root: Any) -> Iterator[Any]:
+def read(log: Path, root: str) -> Iterator[Call]:
     """Yield the calls that a log holds."""
-    data, at = Path(log).read_bytes(), 0
+    data, at = log.read_bytes(), 0
     while at < len(data):
         kind, process, length, other_length, inode, where, nbytes = _HEAD.unpack_from(data, at)
         at += _HEAD.size
@@ -102,5 +101,5 @@ def read(log: Any, root: Any) -> Iterator[Any]:
         at += nbytes
 
 
-def _below(root: Any, path: Any) -> Any:
+def _below(root: str, path: str) -> str:
     return os.path.relpath(path, root) if path and path != root else ""

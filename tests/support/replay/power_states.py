@@ -1,10 +1,11 @@
 """What a power failure may leave of recorded calls: `simulated_disk` says, of what no fsync has covered."""
 
 import os
-from collections.abc import Iterator
-from typing import Any
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from tests.support.power.simulated_disk import ROOT, Disk, State, choices
+from tests.support.power.simulated_disk import ROOT, Disk, Event, Name, State, choices
+from tests.support.replay.call_recorder import Call
 
 __all__ = ["Disk", "power_states"]
 
@@ -12,57 +13,57 @@ __all__ = ["Disk", "power_states"]
 class Numbers:
     """The numbers of files and folders as `State` takes them: an inode may come again for another file."""
 
-    def __init__(self, start: Any) -> None:
+    def __init__(self, start: Disk) -> None:
         state = State(start)
         self.paths, self.files = {"": ROOT, **state.paths}, {number: number for _, number in start.files}
         self._last = max(state.numbers)
 
-    def new(self, call: Any) -> Any:
+    def new(self, call: Call) -> int:
         self._last += 1
         self.paths[call.path] = self._last
         return self._last
 
-    def entry(self, path: Any) -> tuple[Any, ...]:
+    def entry(self, path: str) -> Name:
         folder, name = os.path.split(path)
         return self.paths[folder], name
 
 
-def events_of(start: Any, calls: Any) -> Iterator[Any]:
+def events_of(start: Disk, calls: Iterable[Call]) -> Iterator[Event | None]:
     """Yield the event of each call, or None where there is nothing that could be lost."""
     numbers = Numbers(start)
     for call in calls:
         yield _EVENTS[call.kind](numbers, call)
 
 
-def _created(numbers: Any, call: Any) -> tuple[Any, ...]:
+def _created(numbers: Numbers, call: Call) -> Event:
     number = numbers.files[call.inode] = numbers.new(call)
     return ("create", *numbers.entry(call.path), number)
 
 
-def _made(numbers: Any, call: Any) -> tuple[Any, ...]:
+def _made(numbers: Numbers, call: Call) -> Event:
     return ("mkdir", *numbers.entry(call.path), numbers.new(call))
 
 
-def _renamed(numbers: Any, call: Any) -> tuple[Any, ...]:
+def _renamed(numbers: Numbers, call: Call) -> Event:
     number = numbers.paths[call.other] = numbers.paths.pop(call.path)
     return ("rename", *numbers.entry(call.path), *numbers.entry(call.other), number)
 
 
-def _linked(numbers: Any, call: Any) -> tuple[Any, ...]:
+def _linked(numbers: Numbers, call: Call) -> Event:
     number = numbers.paths[call.other] = numbers.paths[call.path]
     return ("create", *numbers.entry(call.other), number)
 
 
-def _removed(numbers: Any, call: Any) -> tuple[Any, ...]:
+def _removed(numbers: Numbers, call: Call) -> Event:
     del numbers.paths[call.path]
     return ("remove", *numbers.entry(call.path))
 
 
-def _synced(numbers: Any, call: Any) -> tuple[Any, ...]:
+def _synced(numbers: Numbers, call: Call) -> Event:
     return ("fsync", numbers.files[call.inode] if call.inode in numbers.files else numbers.paths[call.path])
 
 
-_EVENTS = {
+_EVENTS: dict[str, Callable[[Numbers, Call], Event | None]] = {
     "create": _created,
     "mkdir": _made,
     "rename": _renamed,
@@ -75,7 +76,7 @@ _EVENTS = {
 }
 
 
-def power_states(start: Any, calls: Any, draw: Any, each: Any) -> Iterator[tuple[Any, ...]]:
+def power_states(start: Disk, calls: Sequence[Call], draw: random.Random, each: int) -> Iterator[tuple[str, Disk]]:
     """Yield (words, disk): what may be left after each number of calls, `each` of them drawn from what is possible."""
     state, events = State(start), [None, *events_of(start, calls)]
     for count, event in enumerate(events):

@@ -8,6 +8,7 @@ That makes the write of this name in a folder that `Case.begin` has prepared.
 import inspect
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import dask
 import dask.array as da
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 import dask_chunkio as dcio
 from tests.support.iterators import Noting
@@ -25,21 +27,21 @@ FILE, READS = "out.h5", "reads"
 TOKENS = "token" in inspect.signature(dcio.to_hdf5).parameters
 
 
-def as_iterator(name: Any, data: Any, notes: Any, chunks: Any) -> Any:
+def as_iterator(name: str, data: NDArray[Any], notes: str, chunks: tuple[int, ...]) -> Any:
     chunks = tuple(map(min, chunks, data.shape))
     return Noting(data, notes, name, chunk_shape=chunks, buffer_shape=(chunks[0], *data.shape[1:]))
 
 
-def as_dask_array(name: Any, data: Any, notes: Any, chunks: Any) -> Any:  # noqa: ARG001
+def as_dask_array(name: str, data: NDArray[Any], notes: str, chunks: tuple[int, ...]) -> Any:  # noqa: ARG001
     return da.from_array(data, chunks=(2 * chunks[0], -1))
 
 
-def as_stream(name: Any, data: Any, notes: Any, chunks: Any) -> Any:  # noqa: ARG001
+def as_stream(name: str, data: NDArray[Any], notes: str, chunks: tuple[int, ...]) -> Any:  # noqa: ARG001
     """Yield some rows at a time, for a dataset whose length is not known before the end."""
     return (dcio.DataChunk(data[row : row + 3], np.s_[row : row + 3, :]) for row in range(0, len(data), 3))
 
 
-def as_array(name: Any, data: Any, notes: Any, chunks: Any) -> Any:  # noqa: ARG001
+def as_array(name: str, data: NDArray[Any], notes: str, chunks: tuple[int, ...]) -> Any:  # noqa: ARG001
     return data
 
 
@@ -69,12 +71,12 @@ class Case:
         Whether the call is given a token, though it does not append.
     """
 
-    data: dict
-    begin_with: object = None
-    created: dict = field(default_factory=dict)
-    placed: dict = field(default_factory=dict)
-    call: dict = field(default_factory=dict)
-    source: object = as_iterator
+    data: dict[str, NDArray[Any]]
+    begin_with: Callable[[Path], object] | None = None
+    created: dict[str, dict[str, Any]] = field(default_factory=dict)
+    placed: dict[str, dict[str, Any]] = field(default_factory=dict)
+    call: dict[str, Any] = field(default_factory=dict)
+    source: Callable[[str, NDArray[Any], str, tuple[int, ...]], Any] = as_iterator
     scheduler: str = "synchronous"
     libver: str | None = None
     has_token: bool = False
@@ -84,21 +86,22 @@ class Case:
         return any("append" in how for how in self.placed.values())
 
     @property
-    def token(self) -> Any:
+    def token(self) -> dict[str, str]:
         return {"token": "replayed"} if TOKENS and (self.appends or self.has_token) else {}
 
     @property
-    def is_known(self) -> Any:
+    def is_known(self) -> bool:
         """Whether the same call once more finds everything done, and touches nothing."""
         return bool(self.token) or not (self.call.get("overwrite") or self.placed)
 
-    def begin(self, root: Any) -> None:
+    def begin(self, root: str | Path) -> None:
         if self.begin_with is not None:
             self.begin_with(Path(root, FILE))
 
-    def write(self, root: Any, scheduler: Any = None, **more: Any) -> Any:
+    def write(self, root: str | Path, scheduler: str | None = None, **more: Any) -> Any:
         scheduler = scheduler or self.scheduler
-        encoding, sources = {}, {}
+        encoding: dict[str, Any] = {}
+        sources: dict[str, Any] = {}
         for name, data in self.data.items():
             chunks = self.chunks(name)
             sources[name] = self.source(name, data, os.path.join(root, READS), chunks)
@@ -119,10 +122,11 @@ class Case:
             client.wait_for_workers(2)
             return dcio.to_hdf5(path, sources, encoding=encoding, progress=False, **keywords)
 
-    def chunks(self, name: Any) -> Any:
-        return self.created.get(name, {}).get("chunks") or CHUNKS
+    def chunks(self, name: str) -> tuple[int, ...]:
+        found: tuple[int, ...] = self.created.get(name, {}).get("chunks") or CHUNKS
+        return found
 
-    def by_h5py(self, path: Any) -> None:
+    def by_h5py(self, path: Path) -> None:
         """Do by plain h5py what the write is to do."""
         with h5py.File(path, "a", libver=self.libver) as file:
             for name, data in self.data.items():
@@ -142,15 +146,15 @@ class Case:
 
 
 CHUNKS = (4, 8)
-GZIP = {"chunks": CHUNKS, "compression": "gzip"}
-ALL = {**GZIP, "shuffle": True, "fletcher32": True}
+GZIP: dict[str, Any] = {"chunks": CHUNKS, "compression": "gzip"}
+ALL: dict[str, Any] = {**GZIP, "shuffle": True, "fletcher32": True}
 
 
-def noise(seed: int, *shape: Any, dtype: str = "i4") -> Any:
+def noise(seed: int, *shape: int, dtype: str = "i4") -> NDArray[Any]:
     return np.random.default_rng(seed).integers(1, 30000, shape).astype(dtype)
 
 
-def others(path: Any, **keywords: Any) -> None:
+def others(path: Path, **keywords: Any) -> None:
     """Other people's file, with space in it that is free."""
     with h5py.File(path, "w", **keywords) as file:
         file.attrs["by"] = "others"
@@ -166,15 +170,15 @@ def others(path: Any, **keywords: Any) -> None:
         del file["gone"]
 
 
-def others_v110(path: Any) -> None:
+def others_v110(path: Path) -> None:
     others(path, libver="v110")
 
 
-def others_with_known_space(path: Any) -> None:
+def others_with_known_space(path: Path) -> None:
     others(path, libver="v110", fs_strategy="fsm", fs_persist=True)
 
 
-def only_x(path: Any) -> None:
+def only_x(path: Path) -> None:
     with h5py.File(path, "w") as file:
         file["x"] = noise(8, 12)
 
@@ -184,7 +188,7 @@ NEW = Case({"/x": X, "/g/y": Y, "/g/h/z": Z}, created={"/x": ALL, "/g/y": {"chun
 ADDED = Case({"/new": X, "/g/y": Y}, others, created={"/new": ALL, "/g/y": GZIP})
 REGION = Case({"/map": noise(13, 14, 7)}, others, placed={"/map": {"region": np.s_[3:17, 2:9]}})
 APPEND = Case({"/series": noise(14, 15, 16)}, others, placed={"/series": {"append": True}})
-POWER = {"durability": "power"}
+POWER: dict[str, Any] = {"durability": "power"}
 CASES = {
     "new": NEW,
     "new, v110, threads": replace(NEW, source=as_dask_array, scheduler="threads", libver="v110"),

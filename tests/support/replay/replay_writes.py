@@ -22,15 +22,15 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 from tests.support.files import MEMORY
 from tests.support.processes import python
 from tests.support.promises import require
-from tests.support.replay.call_recorder import build, record
+from tests.support.replay.call_recorder import Call, build, record
 from tests.support.replay.call_replayer import Tree
 from tests.support.replay.power_states import Disk, power_states
 from tests.support.replay.replay_cases import CASES, FILE
@@ -46,10 +46,10 @@ class Recording:
 
     start: Tree
     disk: Disk
-    calls: list
+    calls: list[Call]
 
 
-def recorded(name: Any, library: Any, folder: Any) -> Any:
+def recorded(name: str, library: Path, folder: str | Path) -> Recording:
     """Record a write, and make sure that nothing was missed: the replay is what is on the disk."""
     root = Path(folder, "recorded")
     root.mkdir()
@@ -64,7 +64,7 @@ def recorded(name: Any, library: Any, folder: Any) -> Any:
     return Recording(start, disk, calls)
 
 
-def prefix_states(recording: Any, draw: random.Random) -> Iterator[tuple[Any, ...]]:
+def prefix_states(recording: Recording, draw: random.Random) -> Iterator[tuple[str, Tree]]:
     """Yield (words, tree) after each number of calls, and in the middle of each that writes bytes."""
     tree = copy.deepcopy(recording.start)
     yield "at the start", tree
@@ -84,7 +84,7 @@ class Tally:
 
     states: int = 0
     unreadable: int = 0
-    failures: list = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
 
 class Pool:
@@ -102,11 +102,13 @@ class Pool:
         Where states that fail are copied.
     """
 
-    def __init__(self, judge: Any, folder: Any, jobs: Any, keep: Any = None) -> None:
+    def __init__(self, judge: Judge, folder: str | Path, jobs: int, keep: Path | None = None) -> None:
         self.judge, self.folder, self.jobs, self.keep = judge, Path(folder), jobs, keep
-        self.tally, self._running, self._numbers = Tally(), {}, itertools.count()
+        self.tally, self._numbers = Tally(), itertools.count()
+        # Number, words, how and beginning, by process.
+        self._running: dict[int, tuple[int, str, str, float]] = {}
 
-    def add(self, words: Any, tree: Any, how: Any) -> None:
+    def add(self, words: str, tree: Tree | Disk, how: str) -> None:
         """Have a state judged, as soon as a process is free."""
         while len(self._running) >= self.jobs:
             self._collect()
@@ -121,7 +123,7 @@ class Pool:
             _judge_and_leave(self.judge, root, how, self.folder / f"words-{number}")
         self._running[child] = number, words, how, time.monotonic()
 
-    def finish(self) -> Any:
+    def finish(self) -> Tally:
         """Wait for all, and return the tally."""
         while self._running:
             self._collect()
@@ -143,10 +145,10 @@ class Pool:
             self.tally.failures.append(f"{words}; {how}: {told}")
         self._clear(number, bool(status))
 
-    def _clear(self, number: Any, failed: Any) -> None:
+    def _clear(self, number: int, failed: bool) -> None:
         for name in ("state", "kept"):
             folder = self.folder / f"{name}-{number}"
-            if name == "kept" and failed and folder.exists():
+            if name == "kept" and failed and self.keep is not None and folder.exists():
                 shutil.move(folder, self.keep / f"{len(self.tally.failures)}")
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -157,12 +159,12 @@ class Pool:
                     os.kill(child, signal.SIGKILL)
 
 
-def _empty(folder: Any) -> Any:
+def _empty(folder: Path) -> Path:
     folder.mkdir()
     return folder
 
 
-def _judge_and_leave(judge: Any, root: Any, how: Any, said: Any) -> None:
+def _judge_and_leave(judge: Judge, root: Path, how: str, said: Path) -> NoReturn:
     code = 1
     try:
         with open(said, "a") as file:
@@ -182,7 +184,7 @@ def _judge_and_leave(judge: Any, root: Any, how: Any, said: Any) -> None:
         os._exit(code)
 
 
-def _looks_right(judge: Any, root: Any) -> bool:
+def _looks_right(judge: Judge, root: Path) -> bool:
     """Look in a process of its own: HDF5 may crash on what is half-written."""
     child = os.fork()
     if child == 0:
@@ -194,11 +196,11 @@ def _looks_right(judge: Any, root: Any) -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
-def replay(name: Any, library: Any, folder: Any, options: Any) -> tuple[Any, ...]:
+def replay(name: str, library: Path, folder: str | Path, options: argparse.Namespace) -> tuple[Tally, int]:
     """Record a case, judge its states, and return the tally and how many calls there are."""
     draw = random.Random(f"{name} {options.seed}")
     recording = recorded(name, library, folder)
-    states = prefix_states(recording, draw)
+    states: Iterable[tuple[str, Tree | Disk]] = prefix_states(recording, draw)
     if CASES[name].call.get("durability") == "power":
         states = itertools.chain(states, power_states(recording.disk, recording.calls, draw, options.power))
         total = len(recording.calls) * (2 + options.power)
@@ -213,12 +215,12 @@ def replay(name: Any, library: Any, folder: Any, options: Any) -> tuple[Any, ...
     return pool.finish(), len(recording.calls)
 
 
-def say(words: Any) -> None:
+def say(words: str) -> None:
     sys.stdout.write(words + "\n")
     sys.stdout.flush()
 
 
-def main(arguments: Any = None) -> Any:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", metavar="CASE", help="; ".join(CASES))
     parser.add_argument("--all", action="store_true", help="every state")
@@ -232,7 +234,8 @@ def main(arguments: Any = None) -> Any:
     say(f"seed {options.seed}")
     if options.keep:
         options.keep.mkdir(parents=True)
-    together, started = Counter(), time.monotonic()
+    together: Counter[str] = Counter()
+    started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=MEMORY, prefix="replay-") as top:
         library = build(top)
         for name in options.cases or CASES:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,17 @@ import numpy as np
 import pyfive
 
 import dask_chunkio as dcio
-from tests.support.files import content, hidden
+from tests.support.files import Entry, content, hidden
 from tests.support.notes import lines
 from tests.support.promises import require
-from tests.support.replay.replay_cases import FILE, READS, TOKENS
+from tests.support.replay.replay_cases import FILE, READS, TOKENS, Case
 
 # Documented: kept with datasets that a call with a token has written.
 TOKEN_ATTRIBUTE = "dask_chunkio_tokens"
 _FILTERS = (1, 2, 3)  # deflate, shuffle, fletcher32
 
 
-def _content(path: Any) -> Any:
+def _content(path: Path) -> dict[str, Entry]:
     return content(path, _values, (TOKEN_ATTRIBUTE,))
 
 
@@ -44,8 +45,9 @@ class Judge:
         Whether to make the same call again when it has ended well.
     """
 
-    def __init__(self, case: Any, folder: Any, once_more: bool = True) -> None:
-        self.case, self.old, self.once_more = case, None, once_more
+    def __init__(self, case: Case, folder: str | Path, once_more: bool = True) -> None:
+        self.case, self.once_more = case, once_more
+        self.old: dict[str, Entry] | None = None
         path = Path(folder, "by-h5py.h5")
         if case.begin_with is not None:
             case.begin_with(path)
@@ -59,7 +61,7 @@ class Judge:
 
     # Before anything is resumed
 
-    def look(self, root: Any) -> None:
+    def look(self, root: str | Path) -> None:
         """Read the file as any program would; raises unless it holds what is documented."""
         path = Path(root, FILE)
         if not path.exists():
@@ -77,12 +79,12 @@ class Judge:
                 require(name in self.case.placed and held[1] == self.old[name][1], f"{name} is neither old nor new")
                 _require_mixed(name, held[0], self.old[name][0], self.new[name][0])
 
-    def _odd(self, found: Any) -> Any:
+    def _odd(self, found: Mapping[str, Entry]) -> list[str] | str:
         old = self.old or {}
         names = sorted({*found, *old, *self.new})
         return [name for name in names if found.get(name) not in (old.get(name), self.new.get(name))] or "a mixture"
 
-    def _is_whole(self, path: Any) -> bool:
+    def _is_whole(self, path: Path) -> bool:
         try:
             return _content(path) == self.new
         except (OSError, RuntimeError, KeyError):  # a transaction was cut off
@@ -90,7 +92,7 @@ class Judge:
 
     # Bringing it into order
 
-    def judge(self, root: Any, how: Any) -> None:
+    def judge(self, root: str | Path, how: str) -> None:
         """Resume what a folder holds, by the same call, and see that every promise was kept.
 
         Parameters
@@ -127,7 +129,7 @@ class Judge:
         if self.once_more and (not self.case.appends or TOKENS):
             self._write_once_more(root)
 
-    def _write_once_more(self, root: Any) -> None:
+    def _write_once_more(self, root: str | Path) -> None:
         path, read = Path(root, FILE), lines(Path(root, READS))
         held = path.read_bytes()
         self.case.write(root, scheduler="synchronous", resume=True)
@@ -138,7 +140,7 @@ class Judge:
         if not is_same:
             self._require_whole(root)
 
-    def _require_whole(self, root: Any) -> None:
+    def _require_whole(self, root: str | Path) -> None:
         path = Path(root, FILE)
         found = _content(path)
         for name in sorted({*found, *self.new}):
@@ -147,16 +149,16 @@ class Judge:
         require(set(os.listdir(root)) <= {FILE, READS}, f"{os.listdir(root)} is left")
         if self.is_dumped:
             done = _dumped(path)
-            require(done.returncode == 0 and not done.stderr, f"h5dump: {done.returncode} {done.stderr[-300:]}")
+            require(done.returncode == 0 and not done.stderr, f"h5dump: {done.returncode} {done.stderr[-300:]!r}")
         for name in sorted(self.by_pyfive):
             require(_is_read_by_pyfive(path, name, self.new[name][0]), f"pyfive reads other values of {name}")
 
 
-def _dumped(path: Any) -> subprocess.CompletedProcess[bytes]:
+def _dumped(path: Path) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(["h5dump", path], capture_output=True, check=False)
 
 
-def _require_mixed(name: Any, held: Any, old: Any, new: Any) -> None:
+def _require_mixed(name: str, held: Any, old: Any, new: Any) -> None:
     """Each element is the old one or the new one, or, in what was appended, the fill value."""
     require(held[0] == old[0] and held[2:5] == old[2:5], f"{name} is not as it was made")
     require(held[1] in (old[1], new[1]), f"{name} has the shape {held[1]}")
@@ -168,7 +170,7 @@ def _require_mixed(name: Any, held: Any, old: Any, new: Any) -> None:
     require(((found == was) | (found == after)).all(), f"{name} holds values that are neither old nor new")
 
 
-def _is_read_by_pyfive(path: Any, name: Any, held: Any) -> Any:
+def _is_read_by_pyfive(path: Path, name: str, held: Any) -> bool:
     if held == "group" or any(code not in _FILTERS for code, _ in held[4]):
         return False
     try:

@@ -5,18 +5,20 @@ Usage: python -m tests.support.slurm.batch_write FOLDER
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import dask_chunkio as dcio
 from tests.support.gates import Gated, open_gate
 
 BUFFERS = 24
-LAYOUT = {"chunks": (5, 50), "buffer_shape": (10, 50), "compression": "gzip"}
+CHUNKS = (5, 50)
+LAYOUT: dict[str, Any] = {"chunks": CHUNKS, "buffer_shape": (10, 50), "compression": "gzip"}
 
 
-def source(folder: Any, free: Any) -> Any:
+def source(folder: str | Path, free: int) -> Gated:
     """Return a source of which the first `free` buffers can be read at once."""
-    return Gated(folder, BUFFERS, free=free, chunk_shape=LAYOUT["chunks"])
+    return Gated(folder, BUFFERS, free=free, chunk_shape=CHUNKS)
 
 
 if __name__ == "__main__":

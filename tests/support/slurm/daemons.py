@@ -8,7 +8,6 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tests.support.processes import PATIENCE, wait_until
 
@@ -54,12 +53,12 @@ def what_is_missing() -> str:
     return ""
 
 
-def _program(name: Any) -> Any:
+def _program(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
 @contextlib.contextmanager
-def running(folder: Any) -> Iterator[None]:
+def running(folder: str | Path) -> Iterator[None]:
     """Run the daemons; SLURM_CONF names their configuration meanwhile."""
     folder = Path(folder)
     for name in ("state", "spool"):
@@ -77,7 +76,7 @@ def running(folder: Any) -> Iterator[None]:
         stack.callback(_restore, before)
         for name in ("slurmctld", "slurmd"):
             daemon = subprocess.Popen(
-                [_program(name), "-D", "-c"] if name == "slurmctld" else [_program(name), "-D"],
+                [_program(name) or name, "-D", *(["-c"] if name == "slurmctld" else [])],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
@@ -91,7 +90,7 @@ def running(folder: Any) -> Iterator[None]:
             call("scancel", "--state=RUNNING", "--quiet")
 
 
-def _restore(before: Any) -> None:
+def _restore(before: str | None) -> None:
     if before is None:
         del os.environ["SLURM_CONF"]
     else:
@@ -104,7 +103,7 @@ def _munge() -> Iterator[None]:
         if not _munge_answers():
             Path("/run/munge").mkdir(mode=0o755, exist_ok=True)
             shutil.chown("/run/munge", "munge", "munge")
-            command = ["runuser", "-u", "munge", "--", _program("munged"), "-F"]
+            command = ["runuser", "-u", "munge", "--", _program("munged") or "munged", "-F"]
             stack.callback(_ended, subprocess.Popen(command, start_new_session=True))
             wait_until(_munge_answers, "munged answers")
         yield
@@ -114,7 +113,7 @@ def _munge_answers() -> bool:
     return subprocess.run(["munge", "-n"], capture_output=True, check=False).returncode == 0
 
 
-def _ended(process: Any) -> None:
+def _ended(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
         process.wait(10)
@@ -123,17 +122,17 @@ def _ended(process: Any) -> None:
         process.wait()
 
 
-def _port() -> Any:
+def _port() -> int:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        return bound.getsockname()[1]
+        return int(bound.getsockname()[1])
 
 
 def _is_idle() -> bool:
     return call("sinfo", "-h", "-o", "%T") in ("idle", "mixed")
 
 
-def call(*command: Any) -> Any:
+def call(*command: str) -> str:
     """What a command of Slurm's prints."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     return done.stdout.strip()

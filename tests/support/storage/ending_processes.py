@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 from dask_chunkio.storage.hdf5 import staged_file
@@ -19,7 +18,7 @@ from tests.support.storage.writes import Write
 
 
 @contextlib.contextmanager
-def in_a_turn(write: Any) -> Iterator[None]:
+def in_a_turn(write: Write) -> Iterator[None]:
     """Have another thread be in the middle of a transaction: in a child, it never ends."""
     begun, over = threading.Event(), threading.Event()
 
@@ -36,7 +35,7 @@ def in_a_turn(write: Any) -> Iterator[None]:
     thread.join()
 
 
-def forked(folder: Any) -> None:
+def forked(folder: Path) -> None:
     with Write(folder / "out.h5", exclusive=True, compression="gzip") as write:
         write.commit(0)
         for ending in (sys.exit, os._exit):
@@ -58,15 +57,22 @@ def forked(folder: Any) -> None:
         write.check()
 
 
-def left(folder: Any) -> None:
-    left.write = Write(folder / "out.h5", exclusive=True, compression="gzip")
-    left.write.commit(0)
-    left.write.writer.transactions._open.h5["x"].attrs["staged"] = 1
-    # Somebody keeps an object of the file beyond the end of Python: then HDF5 closes it, and calls back into nothing.
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(left.write.writer.transactions._open.h5["x"]))
+# What nobody lets go of before the interpreter ends.
+KEPT: list[Write] = []
 
 
-def uncaught(folder: Any) -> None:
+def left(folder: Path) -> None:
+    write = Write(folder / "out.h5", exclusive=True, compression="gzip")
+    KEPT.append(write)
+    write.commit(0)
+    # The file of an exclusive write stays open after this.
+    with write.writer.transactions.opened() as state:
+        state.h5["x"].attrs["staged"] = 1
+        # Somebody keeps an object of the file beyond the end of Python: HDF5 closes it, and calls back into nothing.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(state.h5["x"]))
+
+
+def uncaught(folder: Path) -> None:
     write = Write(folder / "out.h5", compression="gzip")
     with mock.patch.object(staged_file, "pread_into", side_effect=OSError("injected")):
         write.commit(0)

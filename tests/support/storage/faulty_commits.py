@@ -9,11 +9,13 @@ import itertools
 import os
 import sys
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from dask_chunkio.errors import TargetError
+from dask_chunkio.storage.filesystem.io import pread_into
 from dask_chunkio.storage.hdf5 import staged_file
 from dask_chunkio.storage.hdf5.staged_file import StagedFile
 from dask_chunkio.storage.hdf5.staged_pages import StagedPages
@@ -27,11 +29,11 @@ class InjectedError(OSError):
 class At:
     """Does `act` in call number `number` of what it is put in front of."""
 
-    def __init__(self, number: Any, act: Any) -> None:
+    def __init__(self, number: int, act: Callable[[], object]) -> None:
         self.calls, self.number, self.act = itertools.count(), number, act
         self.fired = False
 
-    def before(self, function: Any) -> Any:
+    def before(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*arguments: Any) -> Any:
             if next(self.calls) == self.number:
                 self.fired = True
@@ -39,6 +41,10 @@ class At:
             return function(*arguments)
 
         return wrapped
+
+
+# Where it is put, the context in which it is there, and what it raises.
+Fault = tuple[At, contextlib.AbstractContextManager[Any], type[BaseException]]
 
 
 def fail() -> None:
@@ -49,17 +55,17 @@ def out_of_memory() -> None:
     raise MemoryError("injected")
 
 
-def failing_reads(number: Any) -> tuple[Any, ...]:
+def failing_reads(number: int) -> Fault:
     at = At(number, fail)
-    return at, mock.patch.object(staged_file, "pread_into", at.before(staged_file.pread_into)), InjectedError
+    return at, mock.patch.object(staged_file, "pread_into", at.before(pread_into)), InjectedError
 
 
-def failing_stages(number: Any) -> tuple[Any, ...]:
+def failing_stages(number: int) -> Fault:
     at = At(number, out_of_memory)
     return at, mock.patch.object(StagedPages, "write", at.before(StagedPages.write)), MemoryError
 
 
-def failing_erases(number: Any) -> tuple[Any, ...]:
+def failing_erases(number: int) -> Fault:
     at = At(number, fail)
     return at, mock.patch.object(StagedPages, "erase", at.before(StagedPages.erase)), InjectedError
 
@@ -68,14 +74,14 @@ class Token:
     """Its end is a call from C."""
 
 
-def interrupts(number: Any) -> tuple[Any, ...]:
+def interrupts(number: int) -> Fault:
     """Ctrl-C inside HDF5, just after a callback has returned to it: the next Python code to run is another callback."""
     interrupt = ctypes.pythonapi.PyErr_SetInterrupt
     interrupt.argtypes = [ctypes.py_object]
     at = At(number, lambda: None)
-    kept = []
+    kept: list[weakref.ref[Token]] = []
 
-    def wrap(callback: Any) -> Any:
+    def wrap(callback: Callable[..., Any]) -> Callable[..., Any]:
         counted = at.before(callback)
 
         def wrapped(*arguments: Any) -> Any:
@@ -102,7 +108,7 @@ FAULTS = {
 }
 
 
-def commit_with_fault(folder: Any, fault: Any, number: Any, exclusive: Any) -> Any:
+def commit_with_fault(folder: Path, fault: str, number: int, exclusive: bool) -> bool:
     """Return whether there was a call of that number."""
     with Write(folder / f"{number} {exclusive}.h5", exclusive=exclusive, compression="gzip") as write:
         write.commit(0)
@@ -110,7 +116,7 @@ def commit_with_fault(folder: Any, fault: Any, number: Any, exclusive: Any) -> A
             write.release()  # what is open is not read again
         at, patch, kind = FAULTS[fault](number)
         with patch:
-            caught = None
+            caught: BaseException | None = None
             try:
                 write.commit(1)
             except BaseException as error:
@@ -127,12 +133,18 @@ def commit_with_fault(folder: Any, fault: Any, number: Any, exclusive: Any) -> A
     return at.fired
 
 
-def leave_open(folder: Any) -> Any:
+def leave_open(folder: Path) -> Write:
     """End with a dead file that HDF5 has not closed."""
     write = Write(folder / "left.h5", exclusive=True, compression="gzip")
     write.commit(0)
-    write.writer.transactions._open.staged.error = InjectedError("injected")
+    # The file of an exclusive write stays open after this.
+    with write.writer.transactions.opened() as state:
+        state.staged.error = InjectedError("injected")
     return write
+
+
+# What nobody lets go of before the interpreter ends.
+KEPT: list[Write] = []
 
 
 def main() -> None:
@@ -142,8 +154,8 @@ def main() -> None:
         while commit_with_fault(folder, fault, count, name == "exclusive"):
             count += 1
         sys.stdout.write(f"{name} {count}\n")
-    main.left = leave_open(folder)
-    assert not os.path.lexists(main.left.target.path)
+    KEPT.append(leave_open(folder))
+    assert not os.path.lexists(KEPT[0].target.path)
 
 
 if __name__ == "__main__":

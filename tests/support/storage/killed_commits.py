@@ -7,8 +7,10 @@ import itertools
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from dask_chunkio.storage.journal.redo_record import read_redo_record
 from tests.support.processes import in_child
@@ -16,33 +18,39 @@ from tests.support.storage.writes import Write, numbers
 from tests.support.system_calls import kill_at
 
 
-def kill_at_piece(number: Any) -> None:
+def kill_at_piece(number: int) -> None:
     """Die at a write to the disk; of pieces that are written by one call, each counts."""
 
-    def pwritev(descriptor: Any, views: Any, offset: Any) -> Any:
+    def pwritev(descriptor: int, views: Sequence[bytes | memoryview], offset: int) -> int:
         for view in views:
             os.pwrite(descriptor, view, offset)
             offset += len(view)
         return sum(map(len, views))
 
-    os.pwritev = pwritev
+    mock.patch.object(os, "pwritev", pwritev).start()
     kill_at(number, ("pwrite", "ftruncate"))
 
 
-def the_write(path: Any, exclusive: Any) -> Any:
+def the_write(path: Path, exclusive: bool) -> Write:
     """With an index of many blocks, each with a checksum: half of one is not to be read."""
-    shape = {"data": numbers((24, 8)), "chunks": (1, 4), "buffer": (8, 8), "maxshape": (None, 8), "libver": "v110"}
+    shape: dict[str, Any] = {
+        "data": numbers((24, 8)),
+        "chunks": (1, 4),
+        "buffer": (8, 8),
+        "maxshape": (None, 8),
+        "libver": "v110",
+    }
     return Write(path, exclusive=exclusive, write_id="same", compression="gzip", **shape)
 
 
-def first_process(path: Any, exclusive: Any, number: Any) -> None:
+def first_process(path: Path, exclusive: bool, number: int) -> None:
     write = the_write(path, exclusive)
     write.commit(0)
     kill_at_piece(number)
     write.commit(1)
 
 
-def second_process(path: Any, exclusive: Any) -> None:
+def second_process(path: Path, exclusive: bool) -> None:
     log = Path(f"{path}.writing", "log").read_bytes()
     write = the_write(path, exclusive)
     assert write.stored(0), "what was committed before is lost"

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,9 +20,10 @@ import pytest
 
 from dask_chunkio import status
 from dask_chunkio.errors import TargetBusyError, TargetError
-from dask_chunkio.storage import open_transaction, payload_file, redo_log, transaction, writer
+from dask_chunkio.storage import payload_file, redo_log, writer
 from dask_chunkio.storage.filesystem import placement_barrier
 from dask_chunkio.storage.filesystem.locks import try_exclusive, unlock
+from dask_chunkio.storage.hdf5.staged_file import StagedFile
 from dask_chunkio.storage.journal.redo_record import RedoRecord
 from dask_chunkio.storage.take_over import take_over
 from tests.support.processes import exit_code, forked
@@ -39,7 +40,7 @@ def stop() -> None:
     signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
-def before(owner: Any, name: Any, which: Callable[..., Any] = lambda *_: True) -> None:
+def before(owner: object, name: str, which: Callable[..., Any] = lambda *_: True) -> None:
     function = getattr(owner, name)
 
     def stopping(*arguments: Any, **keywords: Any) -> Any:
@@ -51,7 +52,7 @@ def before(owner: Any, name: Any, which: Callable[..., Any] = lambda *_: True) -
     setattr(owner, name, stopping)
 
 
-def after(owner: Any, name: Any) -> None:
+def after(owner: object, name: str) -> None:
     function = getattr(owner, name)
 
     def stopping(*arguments: Any, **keywords: Any) -> Any:
@@ -63,7 +64,7 @@ def after(owner: Any, name: Any) -> None:
     setattr(owner, name, stopping)
 
 
-def placing_half(descriptor: Any, pieces: Any) -> None:
+def placing_half(descriptor: int, pieces: Sequence[tuple[int, bytes | memoryview]]) -> None:
     for number, (offset, data) in enumerate(pieces):
         half = len(data) // 2
         os.pwrite(descriptor, data[:half], offset)
@@ -72,30 +73,30 @@ def placing_half(descriptor: Any, pieces: Any) -> None:
         os.pwrite(descriptor, data[half:], offset + half)
 
 
-def stop_in(phase: Any) -> None:
+def stop_in(phase: str) -> None:
     if phase == "encoding":
         before(writer, "checksum")
     elif phase == "reserving":
-        before(open_transaction.StagedFile, "reserve")
+        before(StagedFile, "reserve")
     elif phase == "before the log":
         before(redo_log, "pwrite_all")
     elif phase == "before applying":
         before(RedoRecord, "apply")
     elif phase == "applying":
-        before(transaction.os, "ftruncate", lambda _, size: size)
+        before(os, "ftruncate", lambda _, size: size)
     elif phase == "after applying":
         after(RedoRecord, "apply")
     elif phase == "before placing":
         before(payload_file, "pwrite_each")
     elif phase == "placing":
-        payload_file.pwrite_each = placing_half
+        mock.patch.object(payload_file, "pwrite_each", placing_half).start()
 
 
-def the_write(path: Any, **more: Any) -> Any:
+def the_write(path: Path, **more: Any) -> Write:
     return Write(path, name="/new/x", compression="gzip", **more)
 
 
-def commit_and_stop(path: Any, phase: Any) -> None:
+def commit_and_stop(path: Path, phase: str) -> None:
     """Commit, as a worker of the same write, which does not begin it anew; stop in the midst."""
     try:
         write = the_write(path, write_id="same")
@@ -106,7 +107,7 @@ def commit_and_stop(path: Any, phase: Any) -> None:
         os._exit(REFUSED)
 
 
-def stopped_process(path: Any, phase: Any) -> Any:
+def stopped_process(path: Path, phase: str) -> int:
     """Run a commit that stops itself; return its process when it has."""
     child = forked(commit_and_stop, path, phase)
     _, state = os.waitpid(child, os.WUNTRACED)
@@ -114,12 +115,12 @@ def stopped_process(path: Any, phase: Any) -> Any:
     return child
 
 
-def end(child: Any, ending: Any) -> Any:
+def end(child: int, ending: str) -> int:
     os.kill(child, signal.SIGKILL if ending == "killed" else signal.SIGCONT)
     return exit_code(child)
 
 
-def is_locked(path: Any) -> bool:
+def is_locked(path: str) -> bool:
     descriptor = os.open(path, os.O_RDWR)
     try:
         if try_exclusive(descriptor, path):
@@ -130,8 +131,10 @@ def is_locked(path: Any) -> bool:
         os.close(descriptor)
 
 
-def other_calls_are_refused(path: Any) -> None:
-    assert status(path).running
+def other_calls_are_refused(path: Path) -> None:
+    found = status(path)
+    assert found is not None
+    assert found.running
     # Nobody here is about to let go.
     without_grace = mock.patch.object(take_over, "__defaults__", (0.2,))
     with without_grace, pytest.raises(TargetBusyError, match="is being written by another call"):
@@ -150,8 +153,8 @@ def main() -> None:
         write.release()
         child = stopped_process(path, phase)
         other_calls_are_refused(path)
-        write = the_write(path, write_id="same") if phase in OUTSIDE else None
-        if write is not None:
+        if phase in OUTSIDE:
+            write = the_write(path, write_id="same")
             write.commit_missing()
             if ending == "continued":
                 assert end(child, ending) == 0
@@ -178,13 +181,13 @@ def main() -> None:
     sys.stdout.write("done\n")
 
 
-def require_no_end(write: Any) -> None:
+def require_no_end(write: Write) -> None:
     """What it would place after the end could land on data that others have put there since."""
     with mock.patch.object(placement_barrier, "_PATIENCE", 0), pytest.raises(TargetBusyError, match="cannot end"):
         write.finish()
 
 
-def late(path: Any, phase: Any) -> None:
+def late(path: Path, phase: str) -> None:
     """It goes on after the write was finished by others, and is refused."""
     if phase in INSIDE or phase in PLACING:
         return

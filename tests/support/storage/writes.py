@@ -4,10 +4,11 @@ import contextlib
 import os
 import uuid
 import zlib
-from typing import Any
+from typing import Any, Self
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from dask_chunkio.filters.chunk_format import Payload
 from dask_chunkio.filters.chunking import cut_chunk
@@ -18,11 +19,12 @@ from dask_chunkio.storage.begin import begin
 from dask_chunkio.storage.finish import finish
 from dask_chunkio.storage.hdf5.dataset import DatasetSpec
 from dask_chunkio.storage.target import Target
+from dask_chunkio.storage.writer import Writer
 
 no_lock = contextlib.nullcontext
 
 
-def numbers(shape: tuple[int, ...] = (12, 8), dtype: str = "i2") -> Any:
+def numbers(shape: tuple[int, ...] = (12, 8), dtype: str = "i2") -> NDArray[Any]:
     return np.arange(np.prod(shape)).reshape(shape).astype(dtype)
 
 
@@ -34,17 +36,17 @@ class Write:
 
     def __init__(
         self,
-        path: Any,
+        path: str | os.PathLike[str],
         data: Any = None,
         *,
         chunks: tuple[int, ...] = (2, 4),
         buffer: tuple[int, ...] = (4, 8),
         exclusive: bool = False,
-        write_id: Any = None,
+        write_id: str | None = None,
         overwrite: bool = False,
-        libver: Any = None,
+        libver: str | tuple[str, str] | None = None,
         resume: bool = False,
-        durability: str = "process",
+        durability: Any = "process",
         name: str = "/x",
         attrs: Any = None,
         **options: Any,
@@ -57,7 +59,7 @@ class Write:
         self.target, (self.layout,) = begun.target, begun.made.layouts
         self.buffers = BufferGrid(self.layout.chunks, buffer)
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -67,25 +69,25 @@ class Write:
     def writer(self) -> Any:
         return session.writer_for(self.target, self.exclusive)
 
-    def chunks(self, buffer: Any) -> list[Any]:
+    def chunks(self, buffer: int) -> list[int]:
         return list(self.buffers.chunk_numbers(buffer))
 
-    def payloads(self, buffer: Any) -> list[Any]:
+    def payloads(self, buffer: int) -> list[Payload]:
         encoder, form = encoder_for(self.layout.form, self.spec.options), self.layout.form
         whole = tuple(slice(0, length) for length in self.data.shape)
         cut = (cut_chunk(self.data, whole, self.layout.chunks[chunk], form) for chunk in self.chunks(buffer))
         return [encoder.encode(chunk) for chunk in cut]
 
-    def commit(self, buffer: Any, payloads: Any = None, writer: Any = None) -> Any:
+    def commit(self, buffer: int, payloads: list[Payload] | None = None, writer: Writer | None = None) -> Any:
         payloads = self.payloads(buffer) if payloads is None else payloads
         writer = writer or self.writer
         writer.commit((0, buffer), self.layout, self.chunks(buffer), payloads, no_lock)
         return writer.transactions.journal.rows(0, self.chunks(buffer))
 
-    def stored(self, buffer: Any, writer: Any = None) -> Any:
+    def stored(self, buffer: int, writer: Writer | None = None) -> Any:
         return (writer or self.writer).stored(0, self.chunks(buffer))
 
-    def lose(self, buffer: Any) -> None:
+    def lose(self, buffer: int) -> None:
         """Have payloads of a buffer not be in their places: their process died before it had put them there."""
         for row in self.writer.transactions.journal.rows(0, self.chunks(buffer)):
             os.pwrite(self.writer.transactions.files.file, bytes(int(row["nbytes"])), int(row["offset"]))
@@ -111,7 +113,7 @@ class Write:
         np.testing.assert_array_equal(self.read(), self.data, strict=True)
 
 
-def longer(payloads: Any, row: int = 0) -> list[Any]:
+def longer(payloads: list[Payload], row: int = 0) -> list[Payload]:
     """The same chunks, one of them in a zlib stream of two blocks."""
     raw, packer = zlib.decompress(payloads[row].data), zlib.compressobj(0)
     stream = packer.compress(raw[:3]) + packer.flush(zlib.Z_FULL_FLUSH) + packer.compress(raw[3:]) + packer.flush()

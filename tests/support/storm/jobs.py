@@ -8,7 +8,7 @@ import random
 import signal
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import dask
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 import dask_chunkio as dcio
 from tests.support.iterators import FromArray
@@ -24,7 +25,7 @@ from tests.support.processes import forked
 FILE = "out.h5"
 COLUMNS, ROWS = 12, 24
 CHUNKS, BUFFER = (5, 7), (5, 12)
-GZIP = {"chunks": CHUNKS, "compression": "gzip"}
+GZIP: dict[str, Any] = {"chunks": CHUNKS, "compression": "gzip"}
 TOKENS = "token" in inspect.signature(dcio.to_hdf5).parameters
 # A process of a cluster was killed before there was a call.
 NO_CLUSTER = "no cluster"
@@ -50,7 +51,14 @@ class Stormy(FromArray):
     """
 
     def __init__(
-        self, data: Any, folder: Any, job: Any, *, gate: Any = None, fork: Any = None, pause: float = 0.0
+        self,
+        data: NDArray[Any],
+        folder: str,
+        job: int,
+        *,
+        gate: int | None = None,
+        fork: int | None = None,
+        pause: float = 0.0,
     ) -> None:
         self.folder, self.job = folder, job
         self.gate, self.fork, self.pause = gate, fork, pause
@@ -66,11 +74,11 @@ class Stormy(FromArray):
         return super()._get_data(selection)
 
 
-def gate_of(folder: Any, job: Any) -> str:
+def gate_of(folder: str | Path, job: int) -> str:
     return os.path.join(folder, f"gate-{job}")
 
 
-def wait_at(gate: Any) -> None:
+def wait_at(gate: str) -> None:
     """Stand at a gate until it is removed."""
     Path(gate).write_text(str(os.getpid()))
     end = time.monotonic() + SECONDS
@@ -78,7 +86,7 @@ def wait_at(gate: Any) -> None:
         time.sleep(0.01)
 
 
-def fork_child(folder: Any) -> None:
+def fork_child(folder: str) -> None:
     """Leave a child that has everything open that its parent has, and lives until the storm is over."""
     child = os.fork()
     if child == 0:
@@ -106,33 +114,33 @@ class Job:
     kind: str
 
     @property
-    def name(self) -> Any:
+    def name(self) -> str:
         return {"append": "/series", "region": "/map"}.get(self.kind, f"/{self.kind}/{self.number}")
 
     @property
-    def rows(self) -> Any:
+    def rows(self) -> slice:
         """Which rows of the map it writes: no bounds of chunks, so that neighbours share some."""
         return slice(self.number * ROWS + 3, (self.number + 1) * ROWS + 3)
 
     @property
-    def data(self) -> Any:
+    def data(self) -> NDArray[Any]:
         """Nowhere the fill value, and each row is found in no other job."""
         rows = 1 + self.number * 100 + np.arange(ROWS)
         return (rows[:, None] * 16 + np.arange(COLUMNS)).astype("i4")
 
     def call(self, path: Any, source: Any, **more: Any) -> Any:
         """Make the call."""
-        how = {
+        hows: dict[str, dict[str, Any]] = {
             "append": {"append": True} | ({"token": f"job {self.number}"} if TOKENS else {}),
             "region": {"region": (self.rows, slice(None))},
             "new": GZIP,
             "overwrite": {**GZIP, "overwrite": True},
-        }[self.kind]
-        keywords = {"progress": False, "resume": True} | how | more
+        }
+        keywords = {"progress": False, "resume": True, **hows[self.kind], **more}
         return dcio.to_hdf5(path, self.name, source, **keywords)
 
 
-def begin(path: Any, jobs: Any) -> None:
+def begin(path: Path, jobs: Sequence[Job]) -> None:
     """Make other people's file, with what the jobs append to, write into and replace."""
     with h5py.File(path, "w", libver="v110" if jobs[0].number % 2 else None) as file:
         file.attrs["by"] = "others"
@@ -149,7 +157,7 @@ def begin(path: Any, jobs: Any) -> None:
         del file["gone"]
 
 
-def attempt(job: Any, folder: Any, said: Any, scheduler: Any, seed: int) -> None:
+def attempt(job: Job, folder: str, said: str, scheduler: str, seed: float) -> None:
     """Make the call of a job in this process, which is the only thing that it is for, and say how it ends."""
     os.setsid()
     draw = random.Random(seed)
@@ -183,7 +191,7 @@ def attempt(job: Any, folder: Any, said: Any, scheduler: Any, seed: int) -> None
 
 
 @contextlib.contextmanager
-def _scheduler(name: Any) -> Iterator[Any]:
+def _scheduler(name: str) -> Iterator[Any]:
     if name != "cluster":
         yield name
         return
@@ -196,7 +204,7 @@ def _scheduler(name: Any) -> Iterator[Any]:
         yield client
 
 
-def forked_deaf(function: Any, *arguments: Any) -> Any:
+def forked_deaf(function: Callable[..., object], *arguments: Any) -> int:
     """Run a function in a process of its own, which SIGINT does not reach at first, and return its id."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     child = forked(function, *arguments)

@@ -3,17 +3,20 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pyfive
+from numpy.typing import NDArray
 
 from tests.support.promises import require
-from tests.support.storm.jobs import COLUMNS, FILE
+from tests.support.storm.jobs import COLUMNS, FILE, Job
 
 
-def require_whole(folder: Any, jobs: Any) -> None:
+def require_whole(folder: str | Path, jobs: Sequence[Job]) -> None:
     """Nothing is doubled, lost or harmed, and nothing is left beside the file."""
     path = os.path.join(folder, FILE)
     require(not os.path.exists(path + ".writing"), "the folder of side files is left")
@@ -32,34 +35,37 @@ def require_whole(folder: Any, jobs: Any) -> None:
     _require_read_elsewhere(path)
 
 
-def _require_others(file: Any) -> None:
+def _require_others(file: h5py.File) -> None:
     require(file.attrs["by"] == "others" and file["g"].attrs["note"] == "kept", "attributes of others are harmed")
     require(np.array_equal(file["theirs"][...], np.arange(3000)), "/theirs is harmed")
     require(np.array_equal(file["g/packed"][...], np.arange(4000).reshape(-1, 8)), "/g/packed is harmed")
 
 
-def _require_series(found: Any, jobs: Any) -> None:
+def _require_series(found: NDArray[Any], jobs: Sequence[Job]) -> None:
     require((found[:7] == 0).all(), "the first rows of /series are harmed")
     blocks = found[7:].reshape(-1, *(jobs[0].data.shape if jobs else (1, COLUMNS)))
     which = [next((job.number for job in jobs if np.array_equal(block, job.data)), None) for block in blocks]
     wanted = sorted(job.number for job in jobs)
     require(None not in which, f"/series has rows that are nobody's: {which}")
-    require(sorted(which) == wanted, f"/series has the rows of {which}, not of {wanted}")
+    require(
+        sorted(number for number in which if number is not None) == wanted,
+        f"/series has the rows of {which}, not of {wanted}",
+    )
 
 
-def _require_map(found: Any, jobs: Any) -> None:
+def _require_map(found: NDArray[Any], jobs: Sequence[Job]) -> None:
     wanted = np.full_like(found, -1)
     for job in jobs:
         wanted[job.rows] = job.data
     require(np.array_equal(found, wanted), f"/map differs in rows {np.flatnonzero((found != wanted).any(axis=1))}")
 
 
-def _require_read_elsewhere(path: Any) -> None:
+def _require_read_elsewhere(path: str) -> None:
     with h5py.File(path, "r") as file:
         by_h5py = {name: file[name][...] for name in ("theirs", "series", "map")}
     if shutil.which("h5dump"):
         done = subprocess.run(["h5dump", path], capture_output=True, check=False)
-        require(done.returncode == 0 and not done.stderr, f"h5dump: {done.returncode} {done.stderr[-300:]}")
+        require(done.returncode == 0 and not done.stderr, f"h5dump: {done.returncode} {done.stderr[-300:]!r}")
     with pyfive.File(path) as file:
         for name, wanted in by_h5py.items():
             try:

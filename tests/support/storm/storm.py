@@ -20,9 +20,9 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -75,7 +75,7 @@ class Attempt:
     is_stopped: bool = False
     words: str | None = None
 
-    def ended(self) -> Any:
+    def ended(self) -> str | None:
         """Return how the process ended, or None while it lives."""
         if self.words is None and (status := os.waitpid(self.pid, os.WNOHANG))[0]:
             how = f"signal {os.WTERMSIG(status[1])}" if os.WIFSIGNALED(status[1]) else f"exit {status[1] >> 8}"
@@ -88,14 +88,14 @@ class Attempt:
             self.signal_all(signal.SIGKILL)
             os.waitpid(self.pid, 0)
 
-    def members(self) -> list[Any]:
+    def members(self) -> list[int]:
         """Return the process and those that it has started and still knows."""
         with contextlib.suppress(psutil.NoSuchProcess):
             mine = psutil.Process(self.pid)
             return [self.pid, *(child.pid for child in mine.children(recursive=True))]
         return [self.pid]
 
-    def signal_all(self, number: Any) -> None:
+    def signal_all(self, number: int) -> None:
         for pid in self.members():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -116,12 +116,13 @@ class Round:
         Of what happened.
     """
 
-    def __init__(self, folder: Any, draw: random.Random, kills: Any, tally: Any) -> None:
+    def __init__(self, folder: str | Path, draw: random.Random, kills: int, tally: Counter[str]) -> None:
         self.folder, self.draw, self.kills, self.tally = Path(folder), draw, kills, tally
         self.path = self.folder / FILE
         first = draw.randrange(2)
         self.jobs = [Job(number, draw.choice(KINDS)) for number in range(first, first + JOBS)]
-        self.waiting, self.running, self.is_discarded = list(self.jobs), [], False
+        self.waiting, self.is_discarded = list(self.jobs), False
+        self.running: list[Attempt] = []
         self._number, self._last_event = 0, time.monotonic()
         begin(self.path, self.jobs)
 
@@ -150,7 +151,7 @@ class Round:
         while self.waiting and len(self.running) < AT_ONCE:
             self._start(self.waiting.pop())
 
-    def _start(self, job: Any) -> None:
+    def _start(self, job: Job) -> None:
         self._number += 1
         said = self.folder / f"said-{self._number}"
         arguments = job, str(self.folder), str(said), self.draw.choice(SCHEDULERS), self.draw.random()
@@ -161,12 +162,12 @@ class Round:
         pid = forked_deaf(attempt, *arguments)
         self.running.append(Attempt(job, pid, said, action, due + 3 * slow * self.draw.random(), now))
 
-    def _action(self) -> Any:
+    def _action(self) -> str:
         if self.kills <= 0:
             return ""
         return self.draw.choice(["kill"] * 7 + ["kill one", "interrupt", "interrupt", "stop", "stop", "", "", ""])
 
-    def _act(self, one: Any) -> None:
+    def _act(self, one: Attempt) -> None:
         now = time.monotonic()
         if os.path.exists(gate_of(self.folder, one.job.number)):
             one.began = now
@@ -191,7 +192,7 @@ class Round:
         else:
             self._kill(one, self.draw.choice(one.members()) if action == "kill one" else None)
 
-    def _kill(self, one: Any, member: Any = None) -> None:
+    def _kill(self, one: Attempt, member: int | None = None) -> None:
         if member is None or member == one.pid:
             one.signal_all(signal.SIGKILL)
             one.hit = "kill"
@@ -201,7 +202,7 @@ class Round:
         self.kills -= 1
         self.tally["kills"] += 1
 
-    def _collect(self, one: Any) -> None:
+    def _collect(self, one: Attempt) -> None:
         words = one.ended()
         if words is None:
             quiet = time.monotonic() - max(one.began, self._last_event)
@@ -218,7 +219,7 @@ class Round:
         self.tally[words.partition(":")[0]] += 1
         require(self._is_expected(one, words), f"job {one.job} ({one.hit or 'left alone'}) ended with {words}")
 
-    def _is_expected(self, one: Any, words: Any) -> Any:
+    def _is_expected(self, one: Attempt, words: str) -> bool:
         if words == "signal 9":
             return one.hit == "kill"
         if words == "interrupted":
@@ -230,7 +231,7 @@ class Round:
             return True
         return words.startswith(("UnfinishedWriteError", "ArgumentError")) and "unfinished write" in words
 
-    def _require_no_hang(self, one: Any) -> None:
+    def _require_no_hang(self, one: Attempt) -> None:
         one.signal_all(signal.SIGUSR1)
         time.sleep(0.5)
         stacks = Path(f"{one.said}.stacks").read_text()
@@ -238,7 +239,7 @@ class Round:
 
     # Attacks
 
-    def _gated(self) -> list[Any]:
+    def _gated(self) -> list[Attempt]:
         return [one for one in self.running if os.path.exists(gate_of(self.folder, one.job.number))]
 
     def _attack_one_at_a_gate(self) -> None:
@@ -263,7 +264,7 @@ class Round:
                 self._attack_the_dead(one)
             os.unlink(gate_of(self.folder, one.job.number))
 
-    def _attack_the_dead(self, one: Any) -> None:
+    def _attack_the_dead(self, one: Attempt) -> None:
         """Kill all of its processes, but for a child that its source has forked: what was refused goes through.
 
         No other process is stopped meanwhile: what it holds, it would keep.
@@ -288,7 +289,7 @@ class Round:
         self.tally["gone through when it was dead"] += 1
         self._last_event = time.monotonic()
 
-    def _attack(self, how: Any, job: Any) -> Any:
+    def _attack(self, how: str, job: Job) -> str:
         """Return how a second call ends, made in a process of its own while the first one goes on."""
         self._number += 1
         said = self.folder / f"attacked-{self._number}"
@@ -313,12 +314,12 @@ class Round:
             require(words == "ok", f"{job}, made once more after its end, says {words}")
 
 
-def _is_forked_child(pid: Any) -> bool:
+def _is_forked_child(pid: int) -> bool:
     """Say whether a process is none that a pool or a cluster has started: those are other programs."""
-    return psutil.Process(pid).cmdline() == psutil.Process(os.getpid()).cmdline()
+    return bool(psutil.Process(pid).cmdline() == psutil.Process(os.getpid()).cmdline())
 
 
-def attack(how: Any, job: Any, path: Any, said: Any) -> None:
+def attack(how: str, job: Job, path: Path, said: Path) -> None:
     """Try to take a write from whoever is at it."""
     try:
         if how == "discard":
@@ -332,17 +333,18 @@ def attack(how: Any, job: Any, path: Any, said: Any) -> None:
         words = "ok"
     except BaseException as error:
         words = f"{type(error).__name__}: {error}"
-    Path(said).write_text(words)
+    said.write_text(words)
 
 
-def main(arguments: Any = None) -> Any:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     parser.add_argument("--folder", default=MEMORY)
     parser.add_argument("--go-on", action="store_true", help="after a round that fails")
     options = parser.parse_args(arguments)
-    tally, failures, started = Counter(), 0, time.monotonic()
+    tally: Counter[str] = Counter()
+    failures, started = 0, time.monotonic()
     draw = random.Random(options.seed)
     sys.stdout.write(f"seed {options.seed}\n")
     while tally["kills"] < options.kills:
