@@ -78,7 +78,7 @@ LARGE = {
 def no_disk_is_broken(case: Case, most: int, limit: int, seed: int = 1, moments: int | None = None) -> None:
     random = Random(seed)
     recorder = recorded(case)
-    prefixes = moments and set(some_of(range(len(recorder.events) + 1), moments, random))
+    prefixes = set(some_of(range(len(recorder.events) + 1), moments, random)) if moments else None
     found = disks_after(recorder, random, most, prefixes=prefixes)
     found = dict(some_of(list(found.items()), limit, random))
     words = broken(case, recorder, found)
