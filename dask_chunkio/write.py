@@ -195,19 +195,19 @@ def to_hdf5(
     (8000, True)
     """
     run = RunArguments(
-        encoding,
-        overwrite,
-        resume,
-        token,
-        wait,
-        durability,
-        libver,
-        scheduler,
-        memory_limit,
-        progress,
-        callback,
-        fuse,
-        compute_kwargs,
+        encoding=encoding,
+        overwrite=overwrite,
+        resume=resume,
+        token=token,
+        wait=wait,
+        durability=durability,
+        libver=libver,
+        scheduler=scheduler,
+        memory_limit=memory_limit,
+        progress=progress,
+        callback=callback,
+        fuse=fuse,
+        compute_kwargs=compute_kwargs,
     )
     check_flag("compute", compute)
     return (run_write if compute else delay_write)(filename, args, keywords, run)
@@ -421,7 +421,7 @@ def plan(
     mine = {"encoding": encoding, "overwrite": overwrite, "resume": resume, "token": token, "libver": libver}
     own = {"scheduler": scheduler, "memory_limit": memory_limit}
     write = functools.partial(to_hdf5, filename, *args, **mine, **own, **keywords)
-    run = RunArguments(encoding, overwrite, resume, token, False, "process", libver)
+    run = RunArguments(encoding=encoding, overwrite=overwrite, resume=resume, token=token, wait=False, libver=libver)
     _check(run)
     asked = {keyword: value for keyword, value in keywords.items() if keyword not in _NOT_OF_A_PLAN}
     workers = _workers(scheduler, memory_limit)
