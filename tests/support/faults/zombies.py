@@ -166,7 +166,7 @@ FREE_FINISH: Phases = {
     "before removing the folder": lambda stop: stop.before(os, "rmdir"),
 }
 HELD_FINISH: Phases = {
-    "before naming": lambda stop: stop.before(finish, "_require_all"),
+    "before naming": lambda stop: stop.after(PayloadFile, "settle"),
     "naming": lambda stop: stop.before(Mark, "pack"),
     "before trimming": lambda stop: stop.before(PayloadFile, "trim"),
 }
