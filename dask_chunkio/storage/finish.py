@@ -13,6 +13,7 @@ from dask_chunkio.errors import IntegrityError, TargetError
 from dask_chunkio.storage import session
 from dask_chunkio.storage.activity.keepalive import close_files
 from dask_chunkio.storage.chunk_index import count_stored, index_differs
+from dask_chunkio.storage.filesystem.io import is_at
 from dask_chunkio.storage.filesystem.side_folder import Folder, is_left
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, describe
 from dask_chunkio.storage.index_repair import rebuild_dataset
@@ -48,29 +49,52 @@ def finish(target: Target, layouts: Sequence[DatasetLayout], specs: Sequence[Dat
     if not is_left(target.folder):
         return _finished_before(target, layouts)
     session.require_going(target)
+    try:
+        finished = _finished(target, layouts, specs, lock)
+    except TargetError:
+        # A worker that was presumed dead, whose task this one repeats, may have finished the write meanwhile.
+        if not session.is_finished(target):
+            raise
+        finished = _finished_before(target, layouts)
+    session.release(target.write_id)
+    return finished
+
+
+def _finished(target: Target, layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec], lock: Lock) -> Finished:
     with contextlib.ExitStack() as stack:
         use = stack.enter_context(contextlib.ExitStack())
         writer = session.used_writer(target, False, use)
-        folder = stack.enter_context(writer.transactions.files.folder.copy())
-        finished = _finish_file(writer.transactions, layouts, specs, lock)
+        files = writer.transactions.files
+        folder, made = stack.enter_context(files.folder.copy()), os.fstat(files.file)
 
         def let_go_of_files() -> None:
             use.close()
             session.release(target.write_id)
             close_files(target.write_id)
 
+        try:
+            finished = _finish_file(writer.transactions, layouts, specs, lock)
+        except TargetError:
+            if is_at(files.log, target.log) or not writer.transactions.is_finished_by_this():
+                raise
+            # Another task of this write has published the file, and is removing the folder.
+            folder.remove(let_go_of_files)
+            return _finished_before(target, layouts)
         if os.name == "nt":  # Windows cannot rename or remove an open file
             let_go_of_files()
-        finished = _published(target, layouts, folder, let_go_of_files) or finished
-    session.release(target.write_id)
-    return finished
+        return _published(target, layouts, folder, made, let_go_of_files) or finished
 
 
 def _published(
-    target: Target, layouts: Sequence[DatasetLayout], folder: Folder, let_go_of_files: Callable[[], None]
+    target: Target,
+    layouts: Sequence[DatasetLayout],
+    folder: Folder,
+    made: os.stat_result,
+    let_go_of_files: Callable[[], None],
 ) -> Finished | None:
+    names = tuple(layout.name for layout in layouts if layout.region is None)
     try:
-        publish(target, tuple(layout.name for layout in layouts if layout.region is None), folder, let_go_of_files)
+        publish(target, names, folder, made, let_go_of_files)
     except OSError as error:
         if not folder.is_there:
             return _finished_before(target, layouts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 
@@ -17,12 +18,30 @@ __all__ = ["publish"]
 
 
 def publish(
-    target: Target, names: tuple[str, ...], folder: Folder, let_go: Callable[[], object] = lambda: None
+    target: Target,
+    names: tuple[str, ...],
+    folder: Folder,
+    made: os.stat_result,
+    let_go: Callable[[], object] = lambda: None,
 ) -> None:
-    """Give a new file its final name, and remove the folder; `let_go` closes the files in it that the caller has open.
+    """Give a new file its final name, and remove the folder.
 
     The bytes reach the disk before the name does: after a power failure the name
     either stands for the complete file or does not exist.
+
+    Parameters
+    ----------
+    target : Target
+        The target of the write.
+    names : tuple of str
+        The datasets that the write has made.
+    folder : Folder
+        The folder of the write.
+    made : os.stat_result
+        Identity of the new file.  If a worker that was presumed dead runs the same task, it may have given the file
+        its name already.
+    let_go : callable
+        Closes the files of the folder that the caller has open.
 
     Raises
     ------
@@ -30,12 +49,26 @@ def publish(
         If a file that may not be replaced has appeared under that name meanwhile.
     """
     if target.mode == "new":
-        if target.overwrite and os.path.lexists(target.path):
-            _replace(target, names, folder)
-        else:
-            _rename_to_free_name(target, folder)
+        try:
+            _give_name(target, names, folder)
+        except OSError:
+            if not _is_file(target.path, made):
+                raise
         sync_folder(os.path.dirname(target.path))
     folder.remove(let_go)
+
+
+def _is_file(path: str, made: os.stat_result) -> bool:
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.stat(path), made)
+    return False
+
+
+def _give_name(target: Target, names: tuple[str, ...], folder: Folder) -> None:
+    if target.overwrite and os.path.lexists(target.path):
+        _replace(target, names, folder)
+    else:
+        _rename_to_free_name(target, folder)
 
 
 def _replace(target: Target, names: tuple[str, ...], folder: Folder) -> None:

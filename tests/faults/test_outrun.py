@@ -11,9 +11,14 @@ import numpy as np
 import pytest
 
 import dask_chunkio as dcio
-from dask_chunkio.errors import TargetError
+from dask_chunkio.errors import TargetError, TargetExistsError
 from dask_chunkio.execution import tasks
 from dask_chunkio.sources.base import Reader
+from dask_chunkio.storage import finish, session
+from dask_chunkio.storage.filesystem.side_folder import Folder
+from dask_chunkio.storage.publish import publish
+from dask_chunkio.storage.side_paths import HIDDEN_FILE
+from dask_chunkio.storage.target import Target
 from tests.support.faults.zombies import DATA, Numbers
 from tests.support.processes import run_python
 
@@ -83,6 +88,82 @@ def test_what_another_call_has_finished_is_still_an_error(delayed: Any) -> None:
         pytest.raises(TargetError, match=r"finished or discarded meanwhile|taken over|ended"),
     ):
         delayed.compute(scheduler="synchronous")
+
+
+# The last task is repeated
+
+
+def written(path: Path, write_id: str, **keywords: Any) -> Any:
+    with mock.patch.object(uuid, "uuid4", return_value=mock.Mock(hex=write_id)):
+        delayed = dcio.to_hdf5(path, "/new/x", Numbers(), compression="gzip", compute=False, **keywords)
+    return delayed.compute(scheduler="synchronous")
+
+
+def check(path: Path) -> None:
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["new/x"][...], DATA)
+    assert not Path(f"{path}.writing").exists()
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_the_write_is_finished_by_another_as_its_last_task_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existing: bool
+) -> None:
+    path, used_writer = tmp_path / "out.h5", session.used_writer
+    if existing:
+        with h5py.File(path, "w") as file:
+            file["old"] = 1
+
+    def outrun(*arguments: Any) -> Any:
+        writer = used_writer(*arguments)
+        monkeypatch.setattr(session, "used_writer", used_writer)
+        finished_by_another(path, tmp_path.name, tmp_path / "marker")
+        return writer
+
+    def last_task(*arguments: Any) -> Any:
+        monkeypatch.setattr(session, "used_writer", outrun)
+        return finish.finish(*arguments)
+
+    monkeypatch.setattr(tasks, "finish", last_task)
+    assert written(path, tmp_path.name).nbytes == DATA.nbytes
+    check(path)
+
+
+@pytest.mark.parametrize("removes", [False, True], ids=["named", "named, folder half removed"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_the_file_has_its_name_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removes: bool, overwrite: bool
+) -> None:
+    path = tmp_path / "out.h5"
+    if overwrite:
+        with h5py.File(path, "w") as file:
+            file["new/x"] = 1
+
+    def outrun(target: Target, names: tuple[str, ...], folder: Folder, *more: Any) -> None:
+        if overwrite:
+            folder.move(HIDDEN_FILE, target.path)
+        else:
+            folder.link(HIDDEN_FILE, target.path)
+        for name in ("applying", HIDDEN_FILE, "lock", "log") if removes else ():
+            Path(target.folder, name).unlink(missing_ok=True)
+        publish(target, names, folder, *more)
+
+    monkeypatch.setattr(finish, "publish", outrun)
+    assert written(path, tmp_path.name, overwrite=overwrite).nbytes == DATA.nbytes
+    check(path)
+
+
+def test_another_file_of_that_name_is_still_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "out.h5"
+
+    def appear(*arguments: Any) -> None:
+        path.write_bytes(b"theirs")
+        publish(*arguments)
+
+    monkeypatch.setattr(finish, "publish", appear)
+    with pytest.raises(TargetExistsError, match="created by another program"):
+        written(path, tmp_path.name)
+    assert path.read_bytes() == b"theirs"
 
 
 def resumed_and_finished(path: Path) -> None:

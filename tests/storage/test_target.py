@@ -354,7 +354,7 @@ def test_neither_without_hard_links(target: Path, monkeypatch: pytest.MonkeyPatc
         assert target.read_bytes() == before
         target.unlink()
         with Folder(write.target.folder) as folder:
-            publish(write.target, ("/x",), folder)
+            publish(write.target, ("/x",), folder, os.stat(write.target.file))
         write.check()
     assert os.listdir(target.parent) == ["out.h5"]
 
