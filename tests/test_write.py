@@ -43,6 +43,8 @@ from dask_chunkio.storage.session import end
 
 DATA = np.arange(20_000, dtype="i4").reshape(1000, 20)
 LOCAL = ["synchronous", "threads", "processes"]
+# A pool of processes is started for each of these tests; the cluster of the others runs already.
+POOL = pytest.param("processes", marks=pytest.mark.heavy)
 
 
 class Rows(GenericDataChunkIterator):
@@ -71,7 +73,7 @@ def assert_nothing_written(path: Path) -> None:
     assert not path.exists()
 
 
-@pytest.fixture(params=[*LOCAL, "thread_client", "process_client"])
+@pytest.fixture(params=["synchronous", "threads", POOL, "thread_client", "process_client"])
 def scheduler(request: pytest.FixtureRequest) -> Any:
     return request.param if request.param in LOCAL else request.getfixturevalue(request.param)
 
@@ -365,7 +367,7 @@ def test_an_open_h5py_file_is_not_a_name(target: Path) -> None:
         to_hdf5(file, "/x", DATA)
 
 
-@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+@pytest.mark.parametrize("scheduler", ["threads", POOL])
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
@@ -451,7 +453,7 @@ def test_a_target_open_for_writing_is_busy(target: Path) -> None:
         to_hdf5(target, "/x", DATA, overwrite=True)
 
 
-@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+@pytest.mark.parametrize("scheduler", ["threads", POOL])
 def test_a_source_inside_the_target_can_be_written_anew(target: Path, scheduler: str) -> None:
     to_hdf5(target, "/x", DATA)
     with h5py.File(target, "r") as file:
@@ -578,7 +580,7 @@ def test_no_task_begins_after_a_failed_write(target: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["object", "keywords", "number"])
-@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+@pytest.mark.parametrize("scheduler", ["threads", POOL])
 def test_plugins_reach_the_workers(target: Path, scheduler: str, how: str) -> None:
     hdf5plugin = pytest.importorskip("hdf5plugin")
     keywords = {

@@ -638,13 +638,6 @@ def test_a_delayed_on_threads_does_not_wait_for_its_own_scheduler(target: Path) 
 STORMS = {"busy_writes": "times 24 calls", "scripted_writes": "scripts"}
 
 
-@pytest.mark.parametrize(
-    ("script", "runs"), [("busy_writes", 1), pytest.param("scripted_writes", 1, marks=pytest.mark.heavy)]
-)
-def test_storms(script: str, runs: int) -> None:
-    storm(script, runs)
-
-
 @pytest.mark.heavy
 @pytest.mark.parametrize("script", STORMS)
 def test_longer_storms(script: Any) -> None:
