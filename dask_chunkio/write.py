@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Unpack, get_args, overload
+from typing import Any, Literal, Unpack, cast, get_args, overload
 
 import dask
 import dask.base
@@ -30,11 +31,12 @@ from dask_chunkio.model import WriteLayout
 from dask_chunkio.planning.estimate import estimated_nbytes
 from dask_chunkio.planning.plan import WritePlan
 from dask_chunkio.planning.planner import PreparedWrite, prepare
+from dask_chunkio.planning.request import parse_filename
 from dask_chunkio.planning.resources import Workers, find_workers, refuse_import_by_spawn
 from dask_chunkio.results import WriteResult, already_complete
 from dask_chunkio.storage.completeness import StoredDataset
 from dask_chunkio.storage.session import end, release, wait_for_others
-from dask_chunkio.storage.target import Durability
+from dask_chunkio.storage.target import Durability, Target
 from dask_chunkio.validation import check_flag, check_type
 
 __all__ = ["RunArguments", "delay_write", "plan", "run_write", "to_hdf5"]
@@ -250,10 +252,10 @@ def _preparation(
     """Return the workers, a function that prepares the write, and whether the write waits for a busy target."""
     refuse_import_by_spawn()
     _check(run)
-    options = _target_options(run)
+    target = _target(filename, run)
     workers = _workers(run.scheduler, run.memory_limit)
-    prepared = functools.partial(prepare, filename, args, run.encoding, keywords, workers, options=options)
-    return workers, prepared, options["wait"]
+    prepared = functools.partial(prepare, target, args, run.encoding, keywords, workers)
+    return workers, prepared, target.wait
 
 
 def _check(run: RunArguments) -> None:
@@ -424,11 +426,8 @@ def plan(
     run = RunArguments(encoding=encoding, overwrite=overwrite, resume=resume, token=token, wait=False, libver=libver)
     _check(run)
     asked = {keyword: value for keyword, value in keywords.items() if keyword not in _NOT_OF_A_PLAN}
-    workers = _workers(scheduler, memory_limit)
-    options = _target_options(run)
-    prepared = prepare(
-        filename, args, encoding, asked, workers, options=options, may_begin_streams=False, touches=False
-    )
+    target, workers = _target(filename, run), _workers(scheduler, memory_limit)
+    prepared = prepare(target, args, encoding, asked, workers, may_begin_streams=False, touches=False)
     estimates = tuple(map(functools.partial(estimated_nbytes, sample), prepared.jobs, prepared.sources))
     return prepared.plan(kept_nbytes, estimates, write, looks=True)
 
@@ -437,18 +436,20 @@ def _workers(scheduler: Any, memory_limit: int | str | None) -> Workers:
     return find_workers(scheduler, settings().memory_limit if memory_limit is None else memory_limit)
 
 
-def _target_options(run: RunArguments) -> dict[str, Any]:
+def _target(filename: Any, run: RunArguments) -> Target:
     chosen = settings()
     durability = chosen.durability if run.durability is None else run.durability
     if durability not in get_args(Durability):
         raise ArgumentError(f"durability={durability!r} is not one of {', '.join(map(repr, get_args(Durability)))}")
-    return {
-        "overwrite": run.overwrite,
-        "resume": run.resume,
-        "wait": chosen.wait if run.wait is None else run.wait,
-        "durability": durability,
-        "libver": run.libver,
-        "command": run.command,
-        "token": run.token,
-        "lease_seconds": chosen.lease_seconds,
-    }
+    return Target(
+        parse_filename(filename),
+        uuid.uuid4().hex,
+        overwrite=run.overwrite,
+        libver=run.libver,
+        resume=run.resume,
+        wait=chosen.wait if run.wait is None else run.wait,
+        durability=cast(Durability, durability),
+        command=run.command,
+        token=run.token,
+        lease_seconds=chosen.lease_seconds,
+    )

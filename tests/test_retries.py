@@ -20,15 +20,15 @@ from dask_chunkio.keywords import DatasetKeywords
 from dask_chunkio.planning.planner import PreparedWrite, prepare
 from dask_chunkio.planning.resources import find_workers
 from dask_chunkio.results import WriteResult
+from dask_chunkio.storage.target import Target
 
 DATA = np.arange(40)
-OPTIONS = {"overwrite": False, "resume": False, "wait": False, "durability": "process", "libver": None}
 
 
 @pytest.fixture
 def write(target: Path) -> PreparedWrite:
     keywords: DatasetKeywords = {"chunks": (5,), "buffer_shape": (10,)}
-    return prepare(target, ("/x", DATA), None, keywords, find_workers("synchronous"), options=OPTIONS)
+    return prepare(Target(str(target), "one"), ("/x", DATA), None, keywords, find_workers("synchronous"))
 
 
 WORKER = WorkerState(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,7 +18,7 @@ from dask_chunkio.geometry.sizing import buffer_within, projected_nbytes, split_
 from dask_chunkio.model import Creation, DatasetJob
 from dask_chunkio.planning.array_blocks import ArrayBlocks, array_blocks
 from dask_chunkio.planning.plan import DatasetPlan, WritePlan
-from dask_chunkio.planning.request import DatasetRequest, parse_filename, parse_requests
+from dask_chunkio.planning.request import DatasetRequest, parse_requests
 from dask_chunkio.planning.resources import Workers, require_picklable
 from dask_chunkio.planning.specs import Scale, most_rows, spec_of, spec_of_part, wanted_of
 from dask_chunkio.results import WriteResult
@@ -225,13 +224,12 @@ def _dataset_plan(job: DatasetJob, estimated: int | None) -> DatasetPlan:
 
 
 def prepare(
-    filename: Any,
+    target: Target,
     args: tuple[Any, ...],
     encoding: Mapping[str, Mapping[str, Any]] | None,
     keywords: Mapping[str, Any],
     workers: Workers,
     *,
-    options: Mapping[str, Any],
     may_begin_streams: bool = True,
     touches: bool = True,
 ) -> PreparedWrite:
@@ -239,12 +237,12 @@ def prepare(
 
     Parameters
     ----------
-    filename, args, encoding, keywords : object
+    target : Target
+        The file to write.
+    args, encoding, keywords : object
         Same as in `to_hdf5`.
     workers : Workers
         The workers that run the tasks.
-    options : mapping
-        Options of the `Target`.
     may_begin_streams : bool
         Whether the first DataChunk of a stream may be read, if no argument gives its shape and dtype.
     touches : bool
@@ -255,10 +253,8 @@ def prepare(
     ArgumentError, ArgumentTypeError
         If an argument is invalid.
     """
-    path = parse_filename(filename)
     requests = parse_requests(args, encoding, keywords, may_begin_streams)
     _require_locks(workers)
-    target = Target(path, uuid.uuid4().hex, **options)
     _require_token(target, requests)
     for request in requests:
         _require_portable(request, workers)
