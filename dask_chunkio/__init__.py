@@ -1,16 +1,25 @@
-"""Write arrays larger than memory to one compressed HDF5 file, in parallel, with dask."""
+"""Write arrays larger than memory to one compressed HDF5 file, in parallel, with dask.
 
-from dask_chunkio import errors
-from dask_chunkio.data_chunk import DataChunk
-from dask_chunkio.events import BufferCommitted, WriteEvent, WriteFailed, WriteFinished, WriteStarted
-from dask_chunkio.geometry.grid import BufferGrid, ChunkGrid
-from dask_chunkio.iterator import GenericDataChunkIterator
-from dask_chunkio.planning.plan import DatasetPlan, WritePlan
-from dask_chunkio.results import DatasetResult, WriteResult
-from dask_chunkio.storage.inspection.status import DatasetState, UnfinishedWrite, status
-from dask_chunkio.storage.inspection.verify import VerificationReport, verify
-from dask_chunkio.storage.recovery import RecoveryResult, discard, recover
-from dask_chunkio.write import plan, to_hdf5
+A public name imports its module at its first use (PEP 562, SPEC 1 of scientific-python.org): ``import dask_chunkio``
+loads neither h5py nor dask.array.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from dask_chunkio import config, errors  # noqa: F401, config adds the section "chunkio" to dask's configuration
+
+if TYPE_CHECKING:
+    from dask_chunkio.data_chunk import DataChunk
+    from dask_chunkio.events import BufferCommitted, WriteEvent, WriteFailed, WriteFinished, WriteStarted
+    from dask_chunkio.geometry.grid import BufferGrid, ChunkGrid
+    from dask_chunkio.iterator import GenericDataChunkIterator
+    from dask_chunkio.planning.plan import DatasetPlan, WritePlan
+    from dask_chunkio.results import DatasetResult, WriteResult
+    from dask_chunkio.storage.inspection.status import DatasetState, UnfinishedWrite, status
+    from dask_chunkio.storage.inspection.verify import VerificationReport, verify
+    from dask_chunkio.storage.recovery import RecoveryResult, discard, recover
+    from dask_chunkio.write import plan, to_hdf5
 
 __all__ = [
     "BufferCommitted",
@@ -39,6 +48,41 @@ __all__ = [
     "verify",
 ]
 __version__ = "0.1.0.dev0"
+
+_MODULES = {
+    "BufferCommitted": "events",
+    "BufferGrid": "geometry.grid",
+    "ChunkGrid": "geometry.grid",
+    "DataChunk": "data_chunk",
+    "DatasetPlan": "planning.plan",
+    "DatasetResult": "results",
+    "DatasetState": "storage.inspection.status",
+    "GenericDataChunkIterator": "iterator",
+    "RecoveryResult": "storage.recovery",
+    "UnfinishedWrite": "storage.inspection.status",
+    "VerificationReport": "storage.inspection.verify",
+    "WriteEvent": "events",
+    "WriteFailed": "events",
+    "WriteFinished": "events",
+    "WritePlan": "planning.plan",
+    "WriteResult": "results",
+    "WriteStarted": "events",
+    "discard": "storage.recovery",
+    "plan": "write",
+    "recover": "storage.recovery",
+    "status": "storage.inspection.status",
+    "to_hdf5": "write",
+    "verify": "storage.inspection.verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that defines a public name."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:

@@ -16,7 +16,7 @@ import dask.config
 from dask.utils import parse_bytes, parse_timedelta
 
 from dask_chunkio.errors import ArgumentError
-from dask_chunkio.storage.activity.lease import MOST_SECONDS
+from dask_chunkio.storage.activity.limits import MOST_SECONDS
 
 __all__ = ["Settings", "settings"]
 

@@ -60,7 +60,7 @@ STORAGE_DOORS = {
     "target",
     "tokens",
     "activity.keepalive",
-    "activity.lease",
+    "activity.limits",
     "filesystem.locks",
     "hdf5.dataset",
 }
@@ -286,11 +286,15 @@ def test_the_tree_of_errors_is_as_drawn() -> None:
         assert [base.__name__ for base in kinds[name].__bases__] == [parent, *([builtin] if builtin else [])]
 
 
-def test_importing_us_imports_no_package_that_is_not_needed() -> None:
-    script = "import sys, dask_chunkio; print(*sys.modules)"
+def loaded_by(script: str) -> set[str]:
+    script = f"import sys, dask_chunkio; {script}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    loaded = {name.partition(".")[0] for name in done.stdout.split()}
-    assert {"numpy", "h5py", "dask"} <= loaded
+    return set(done.stdout.split())
+
+
+def test_importing_us_imports_no_package_that_is_not_needed() -> None:
+    loaded = loaded_by("dask_chunkio.to_hdf5, dask_chunkio.plan, dask_chunkio.verify")
+    assert {"numpy", "h5py", "dask.array"} <= loaded
     assert not loaded & {
         "distributed",
         "hdmf",
@@ -302,6 +306,22 @@ def test_importing_us_imports_no_package_that_is_not_needed() -> None:
         "bokeh",
         "pyfive",
     }
+
+
+def test_a_public_name_imports_its_module_at_its_first_use() -> None:
+    """So `import dask_chunkio` costs next to nothing; the settings are there all the same."""
+    loaded = loaded_by("import dask; dask.config.get('chunkio.chunk-size')")
+    assert not loaded & {"numpy", "h5py", "dask.array", "dask_chunkio.write", "dask_chunkio.iterator"}
+    assert "h5py" not in loaded_by("dask_chunkio.GenericDataChunkIterator, dask_chunkio.DataChunk")
+
+
+def test_every_public_name_is_there() -> None:
+    for name in dask_chunkio.__all__:
+        found = getattr(dask_chunkio, name)
+        assert getattr(found, "__name__", name).rpartition(".")[2] == name
+        assert found.__doc__
+    with pytest.raises(AttributeError, match="module 'dask_chunkio' has no attribute 'nothing'"):
+        _ = dask_chunkio.nothing
 
 
 def test_the_names_of_test_files_are_unique() -> None:

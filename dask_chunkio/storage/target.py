@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from dask_chunkio.errors import TargetError, TargetExistsError, UnfinishedWriteError
-from dask_chunkio.storage.activity.lease import DEFAULT_SECONDS
+from dask_chunkio.storage.activity.limits import DEFAULT_SECONDS
 from dask_chunkio.storage.filesystem.io import sync_folder
 from dask_chunkio.storage.filesystem.kind import file_system_of
 from dask_chunkio.storage.filesystem.side_folder import Folder, is_left

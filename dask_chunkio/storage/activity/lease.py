@@ -18,14 +18,13 @@ from dataclasses import dataclass, replace
 
 import psutil
 
+from dask_chunkio.storage.activity.limits import DEFAULT_SECONDS, MOST_SECONDS
 from dask_chunkio.storage.filesystem.descriptors import close_descriptor, open_descriptor
 from dask_chunkio.storage.filesystem.io import open_side_file, pread_into, pwrite_all
 from dask_chunkio.storage.journal.records import LEASE, first_record, json_object, pack_record
 
 __all__ = [
-    "DEFAULT_SECONDS",
     "LEASES",
-    "MOST_SECONDS",
     "Lease",
     "SeenLease",
     "create_lease",
@@ -37,9 +36,6 @@ __all__ = [
 LEASES = "lease-"
 # Suffix of a lease file that is not complete yet.
 _NEW = ".new"
-DEFAULT_SECONDS = 30.0
-# No lease is valid for longer, whatever its file says.
-MOST_SECONDS = 600.0
 _NBYTES = 1024
 _HEAD = 24
 
