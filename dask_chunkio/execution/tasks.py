@@ -254,7 +254,7 @@ def _read(layout: WriteLayout, place: tuple[int, int], reader: Reader) -> Array 
     dataset, buffer = place
     job = layout.jobs[dataset]
     selection = job.selection(buffer)
-    if _writer(layout).stored(dataset, job.chunks_of(buffer)):
+    if _writer(layout).is_stored(dataset, job.chunks_of(buffer)):
         return _reported(layout, place)
     dtypes = job.source_dtype, job.layout.form.dtype
     where = job.where(buffer, selection)
@@ -268,7 +268,7 @@ def _read(layout: WriteLayout, place: tuple[int, int], reader: Reader) -> Array 
 def _commit(layout: WriteLayout, place: tuple[int, int], data: Array | Receipt, lock: Lock) -> Receipt:
     if isinstance(data, Receipt):
         return data
-    if _writer(layout).stored(place[0], layout.jobs[place[0]].chunks_of(place[1])):
+    if _writer(layout).is_stored(place[0], layout.jobs[place[0]].chunks_of(place[1])):
         return _reported(layout, place)
     return _store(layout, place, data, lock)
 

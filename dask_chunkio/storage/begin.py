@@ -225,14 +225,14 @@ def held_alone(target: Target):  # type: ignore[no-untyped-def]
         If the call is dead, and `Target.resume` is not set.
     """
     with contextlib.ExitStack() as stack:
-        owners = _taken_over(target, stack)
+        owners = _take_over_folder(target, stack)
         if owners is None:
             # This activity lock must be released before another call creates a folder of the same name.
             stack.close()
         yield owners
 
 
-def _taken_over(target: Target, stack: contextlib.ExitStack) -> Sequence[Owner] | None:
+def _take_over_folder(target: Target, stack: contextlib.ExitStack) -> Sequence[Owner] | None:
     require_real_folder(target.folder)
     try:
         folder = stack.enter_context(Folder(target.folder))

@@ -53,7 +53,7 @@ class Writer:
 
     # Methods that tasks call
 
-    def stored(self, dataset: int, chunks: Sequence[int]) -> bool:
+    def is_stored(self, dataset: int, chunks: Sequence[int]) -> bool:
         """Return whether the payloads of these chunks are all in place.
 
         Each payload in the file is compared with its recorded checksum.  So a retry, a duplicate

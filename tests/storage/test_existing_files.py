@@ -283,7 +283,7 @@ def test_a_call_that_resumes_takes_the_write_over(place: Path) -> None:
     with pytest.raises(UnfinishedWriteError, match="holds an unfinished write"):
         Write(place, name="/new/x", compression="gzip")
     with Write(place, name="/new/x", compression="gzip", resume=True) as second:
-        assert second.stored(0)
+        assert second.is_stored(0)
         with pytest.raises(UnfinishedWriteError, match=r"was taken over by another.*this one gives up"):
             first.commit(1)
         with pytest.raises(UnfinishedWriteError, match="was taken over by another"):
@@ -310,7 +310,7 @@ def test_a_late_payload_of_the_first_owner_changes_nothing(place: Path) -> None:
         second.commit_missing()
         for row, payload in zip(reserved, payloads, strict=True):
             os.pwrite(first.writer.transactions.files.file, payload.data, int(row["offset"]))
-        assert all(second.stored(buffer) for buffer in range(3))
+        assert all(second.is_stored(buffer) for buffer in range(3))
         second.finish()
         second.check()
     first.release()
@@ -359,7 +359,7 @@ def test_other_arguments_are_named_and_change_nothing(place: Path, change: dict[
     with pytest.raises(ArgumentError, match=match):
         Write(place, **{**arguments, **change}, resume=True)
     with Write(place, **arguments, resume=True) as second:
-        assert second.stored(0)
+        assert second.is_stored(0)
         second.commit_missing()
         second.finish()
         second.check()
@@ -376,7 +376,7 @@ def test_resuming_with_other_buffers(place: Path) -> None:
     with Write(place, name="/new/x", compression="gzip", buffer=(4, 8)) as first:
         first.commit(1)
     with Write(place, name="/new/x", compression="gzip", buffer=(2, 4), resume=True) as second:
-        stored = [second.stored(buffer) for buffer in range(len(second.buffers))]
+        stored = [second.is_stored(buffer) for buffer in range(len(second.buffers))]
         assert stored == [False] * 4 + [True] * 4 + [False] * 4
         second.commit_missing()
         second.finish()
@@ -431,7 +431,7 @@ def test_what_is_reserved_and_not_placed_reads_as_the_fill_value_after_recoverin
         np.testing.assert_array_equal(values[:4], write.data[:4])
         assert (values[4:] == 7).all()
     with Write(place, name="/new/x", compression="gzip", fillvalue=7, resume=True) as second:
-        assert not second.stored(1)
+        assert not second.is_stored(1)
         second.commit_missing()
         second.finish()
         second.check()

@@ -101,10 +101,10 @@ def test_two_datasets_and_one_without_axes(target: Path) -> None:
 
 def test_what_is_committed_is_found_by_any_writer(shared: Any) -> None:
     other = Writer(shared.target, exclusive=False)
-    assert not shared.stored(1, other)
+    assert not shared.is_stored(1, other)
     shared.commit(1)
-    assert shared.stored(1, other)
-    assert not shared.stored(0, other)
+    assert shared.is_stored(1, other)
+    assert not shared.is_stored(0, other)
     other.close()
 
 
@@ -125,9 +125,9 @@ def test_a_payload_that_was_never_placed_is_found_out(write: Any, monkeypatch: p
         write.commit(1)
     monkeypatch.undo()
     assert write.writer.transactions.journal.find(0, write.chunks(1)) is not None
-    assert not write.stored(1)
+    assert not write.is_stored(1)
     write.commit_missing()
-    assert write.stored(1)
+    assert write.is_stored(1)
     write.finish()
     write.check()
 
@@ -148,13 +148,13 @@ def test_a_payload_with_another_byte_is_found_out(write: Any, position: int) -> 
     with open(write.target.file, "r+b", buffering=0) as file:
         (byte,) = os.pread(file.fileno(), 1, at)
         os.pwrite(file.fileno(), bytes([byte ^ 1]), at)
-    assert not write.stored(1)
+    assert not write.is_stored(1)
 
 
 def test_payloads_beyond_the_end_of_the_file_are_not_in_place(shared: Any) -> None:
     reserved = shared.commit(0)
     os.truncate(shared.target.file, int(reserved["offset"][-1]))
-    assert not shared.stored(0)
+    assert not shared.is_stored(0)
 
 
 # The same buffer again
@@ -187,7 +187,7 @@ def test_another_payload_of_the_same_length_is_placed_again(target: Path) -> Non
         second = write.commit(0)
         assert second["offset"].tolist() == first["offset"].tolist()
         assert second["checksum"].tolist() != first["checksum"].tolist()
-        assert write.stored(0)
+        assert write.is_stored(0)
         write.commit_missing()
         write.finish()
         write.check()
@@ -203,8 +203,8 @@ def test_another_payload_of_another_length_gets_another_place(write: Any, rows: 
     write.lose(0)
     second = write.commit(0, payloads)
     assert second["nbytes"].tolist() == [payload.nbytes for payload in payloads]
-    assert write.stored(0)
-    assert write.stored(1)
+    assert write.is_stored(0)
+    assert write.is_stored(1)
     found = index(write)
     for chunk, (offset, nbytes, _, mask, _) in zip(write.chunks(0), second.tolist(), strict=True):
         assert found[write.layout.chunks.origin(chunk)] == (offset, nbytes, mask)
@@ -223,7 +223,7 @@ def test_a_late_writer_of_the_old_payload_hits_no_other_chunk(write: Any) -> Non
     write.commit(2)
     with open(write.target.file, "r+b", buffering=0) as file:
         os.pwrite(file.fileno(), old[0].data, int(first["offset"][0]))
-    assert all(write.stored(buffer) for buffer in range(3))
+    assert all(write.is_stored(buffer) for buffer in range(3))
     write.finish()
     write.check()
 
@@ -239,7 +239,7 @@ def test_another_mask_with_the_same_length_is_recorded(target: Path) -> None:
         (row,) = write.commit(0, [payload])
         assert (row["nbytes"], row["mask"]) == (512, 1)
         assert index(write) == {(0,): (row["offset"], 512, 1)}
-        assert write.stored(0)
+        assert write.is_stored(0)
         assert write.finish().notes == ()
         write.check()
 
@@ -255,7 +255,7 @@ def test_a_payload_of_the_wrong_length_is_refused(target: Path, nbytes: int) -> 
         payloads[1] = Payload(bytes(nbytes))
         with pytest.raises(IntegrityError, match=f"/x: a payload of {nbytes} bytes for 16 of chunk"):
             write.commit(0, payloads)
-        assert not write.stored(0)
+        assert not write.is_stored(0)
         write.commit_missing()
         write.finish()
         write.check()
@@ -287,8 +287,8 @@ def test_an_error_in_the_middle_of_a_transaction_leaves_the_last_commit(
         patched.setattr(StagedFile, "reserve", refuse_the_last)
         with pytest.raises(IndexError, match="no such chunk"):
             write.commit(1)
-    assert write.stored(0)
-    assert not write.stored(1)
+    assert write.is_stored(0)
+    assert not write.is_stored(1)
     assert set(index(write)) == {(0, 0), (0, 4), (2, 0), (2, 4)}
     write.commit_missing()
     write.finish()
@@ -312,7 +312,7 @@ def test_creating_again_finds_everything_made(write: Any) -> None:
     write.commit(1)
     again = Write(write.target.path, exclusive=write.exclusive, write_id=write.target.write_id, compression="gzip")
     assert again.layout == write.layout
-    assert again.stored(1)
+    assert again.is_stored(1)
     again.commit_missing()
     again.finish()
     again.check()

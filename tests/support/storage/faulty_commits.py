@@ -126,7 +126,7 @@ def commit_with_fault(folder: Path, fault: str, number: int, exclusive: bool) ->
             assert is_fault, f"{fault} in call {number} came out as {caught!r}"
         else:
             assert caught is None, f"{caught!r} without any fault"
-        assert write.stored(0)
+        assert write.is_stored(0)
         write.commit_missing()
         write.finish()
         write.check()

@@ -53,7 +53,7 @@ def first_process(path: Path, exclusive: bool, number: int) -> None:
 def second_process(path: Path, exclusive: bool) -> None:
     log = Path(f"{path}.writing", "log").read_bytes()
     write = the_write(path, exclusive)
-    assert write.stored(0), "what was committed before is lost"
+    assert write.is_stored(0), "what was committed before is lost"
     if read_redo_record(log) is not None:
         assert write.writer.transactions.journal.find(0, write.chunks(1)) is not None, "what was in the log is lost"
     write.commit_missing()

@@ -158,7 +158,7 @@ def main() -> None:
             write.commit_missing()
             if ending == "continued":
                 assert end(child, ending) == 0
-                assert all(write.stored(buffer) for buffer in range(3))
+                assert all(write.is_stored(buffer) for buffer in range(3))
             elif phase in PLACING:
                 require_no_end(write)
                 end(child, ending)

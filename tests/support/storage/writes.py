@@ -84,8 +84,8 @@ class Write:
         writer.commit((0, buffer), self.layout, self.chunks(buffer), payloads, no_lock)
         return writer.transactions.journal.rows(0, self.chunks(buffer))
 
-    def stored(self, buffer: int, writer: Writer | None = None) -> Any:
-        return (writer or self.writer).stored(0, self.chunks(buffer))
+    def is_stored(self, buffer: int, writer: Writer | None = None) -> Any:
+        return (writer or self.writer).is_stored(0, self.chunks(buffer))
 
     def lose(self, buffer: int) -> None:
         """Have payloads of a buffer not be in their places: their process died before it had put them there."""
@@ -95,7 +95,7 @@ class Write:
     def commit_missing(self) -> None:
         """What a retry does."""
         for buffer in range(len(self.buffers)):
-            if not self.stored(buffer):
+            if not self.is_stored(buffer):
                 self.commit(buffer)
 
     def finish(self) -> Any:
