@@ -273,7 +273,8 @@ def wait_for_others(target: Target) -> None:
 @atexit.register
 def _close_all() -> None:
     leave()
-    for writer in list(_writers.values()):
+    # In a forked child, HDF5 would close the files of the parent after the end of the interpreter, and call Python.
+    for writer in [*_writers.values(), *_inherited]:
         writer.transactions.close_at_exit()
 
 

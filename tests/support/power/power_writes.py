@@ -155,15 +155,15 @@ def is_begun(path: str) -> bool:
 
 @contextlib.contextmanager
 def acknowledging(recorder: Recorder | FailingDisk) -> Iterator[None]:
-    """Note which chunks are acknowledged: `commit` has returned, or `stored` has said that nothing is to do."""
-    commit, stored, whole, visible = Writer.commit, Writer.stored, Writer.commit_by_hdf5, Writer.commit_visible
+    """Note which chunks are acknowledged: `commit` has returned, or `is_stored` has said that nothing is to do."""
+    commit, is_stored, whole, visible = Writer.commit, Writer.is_stored, Writer.commit_by_hdf5, Writer.commit_visible
 
     def noting_commit(self: Writer, place: tuple[int, int], layout: Any, chunks: Sequence[int], *others: Any) -> None:
         commit(self, place, layout, chunks, *others)
         recorder.note("ack", place[0], tuple(chunks))
 
     def noting_stored(self: Writer, dataset: int, chunks: Sequence[int]) -> bool:
-        answer = stored(self, dataset, chunks)
+        answer = is_stored(self, dataset, chunks)
         if answer:
             recorder.note("ack", dataset, tuple(chunks))
         return answer
@@ -177,7 +177,7 @@ def acknowledging(recorder: Recorder | FailingDisk) -> Iterator[None]:
         chunks = [*(chunk for chunk, _ in change.payloads), *(part.chunk for part in change.parts)]
         recorder.note("ack", place[0], tuple(chunks))
 
-    noting: dict[str, Any] = {"commit": noting_commit, "stored": noting_stored}
+    noting: dict[str, Any] = {"commit": noting_commit, "is_stored": noting_stored}
     noting |= {"commit_by_hdf5": noting_whole, "commit_visible": noting_visible}
     with mock.patch.multiple(Writer, **noting):
         yield
