@@ -199,7 +199,9 @@ def all_broken(case: Case, ats: Iterable[int], most: int, points: int) -> list[s
     return found
 
 
-@pytest.mark.parametrize("name", ["region"])
+@pytest.mark.parametrize(
+    "name", ["new", *(pytest.param(name, marks=pytest.mark.heavy) for name in CASES if name != "new")]
+)
 def test_what_an_fsync_that_failed_has_dropped_is_written_again(name: str) -> None:
     words = all_broken(CASES[name], (6, 10, 12, 14, 17, 21), most=1, points=0)
     assert not words, "\n".join(words)
