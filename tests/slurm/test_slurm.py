@@ -17,7 +17,7 @@ from distributed import Client
 import dask_chunkio as dcio
 from tests.support.gates import data, open_gate, readers, reads
 from tests.support.processes import environment, python, wait_until
-from tests.support.slurm import daemons
+from tests.support.slurm import array_job, daemons
 from tests.support.slurm.batch_write import BUFFERS, LAYOUT, source
 from tests.support.slurm.daemons import call
 from tests.support.unfinished import unfinished
@@ -145,3 +145,22 @@ def test_a_batch_job_that_is_requeued_goes_on(tmp_path: Path) -> None:
     wait_until(lambda: job not in call("squeue", "-h", "-o", "%i").split(), "the job has ended")
     check(tmp_path, lost=BUFFERS - committed // 2)
     assert len(readers(tmp_path)) == 2
+
+
+def test_the_jobs_of_an_array_wait_for_one_another(tmp_path: Path) -> None:
+    """They know nothing of one another, and write one file at once; neighbours share chunks."""
+    path = array_job.make(tmp_path)
+    script = tmp_path / "job.sh"
+    command = shlex.join(python("-m", "tests.support.slurm.array_job", tmp_path))
+    script.write_text(f"#!/bin/bash\nexec {command}\n")
+    exported = f"--export=ALL,PYTHONPATH={environment()['PYTHONPATH']}"
+    array, log = f"--array=0-{array_job.JOBS - 1}", str(tmp_path / "log-%a")
+    assert call("sbatch", "--parsable", array, "-n1", "-c1", exported, "-o", log, str(script)).isdecimal()
+    logs = [tmp_path / f"log-{number}" for number in range(array_job.JOBS)]
+    wait_until(lambda: all(map(Path.exists, logs)) and not call("squeue", "-h"), "all jobs have ended")
+    assert [log.read_text() for log in logs] == ["done\n"] * array_job.JOBS
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["x"][...], array_job.DATA, strict=True)
+        found = np.concatenate([file[f"job/{number}"][...] for number in range(array_job.JOBS)])
+        np.testing.assert_array_equal(found, array_job.DATA, strict=True)
+    assert not Path(f"{path}.writing").exists()
