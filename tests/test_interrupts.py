@@ -149,7 +149,7 @@ def unfinished(path: Path) -> UnfinishedWrite:
 
 def test_a_process_that_was_told_twice_does_not_wait_for_a_source(tmp_path: Path) -> None:
     words = (
-        "import logging, os, signal, sys, threading, numpy, dask_chunkio\n"
+        "import logging, os, signal, sys, threading, numpy, dask_chunkio.execution.threads\n"
         "heard = threading.Event()\n"
         "class Told(logging.Handler):\n"
         "    def emit(self, _):\n"
