@@ -111,9 +111,9 @@ def test_after_an_error_upstream_the_same_script_goes_on_at_once(path: Path, kin
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("kind", ["cluster", "compute"])
-def test_a_worker_that_is_lost_while_the_write_is_idle_does_not_end_it(path: Path, kind: str) -> None:
-    with running(kind, path, lease="60s") as process:
+def test_a_worker_that_is_lost_while_the_write_is_idle_does_not_end_it(path: Path) -> None:
+    # (With compute=False, dask may give the worker that replaces it work upstream of the write first.)
+    with running("cluster", path, lease="60s") as process:
         wait_until_blocked(process, path)
         # (The client holds it too.)
         lost = {lease.pid for lease in leases(path)} - {process.pid}

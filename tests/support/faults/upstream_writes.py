@@ -20,8 +20,10 @@ import numpy as np
 from distributed import Client, LocalCluster
 from numpy.typing import NDArray
 
-import dask_chunkio as dcio
 from dask_chunkio.errors import SourceError
+
+# Workers import it with this module, for the first block: the write has to begin before dask has taken all blocks.
+from dask_chunkio.write import to_hdf5
 
 SHAPE, BLOCK, BUFFER = (800, 10), (50, 10), (100, 10)
 DATA = np.arange(SHAPE[0] * SHAPE[1], dtype="i4").reshape(SHAPE)
@@ -50,7 +52,7 @@ def source(folder: str | Path) -> Any:
 
 def write(path: str | Path, folder: str | Path, scheduler: Any, **keywords: Any) -> Any:
     with dask.config.set(num_workers=2):
-        return dcio.to_hdf5(
+        return to_hdf5(
             path, "/x", source(folder), chunks=(25, 10), buffer_shape=BUFFER, progress=False,
             scheduler=scheduler, **keywords,
         )  # fmt: skip
