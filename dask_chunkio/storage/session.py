@@ -218,11 +218,13 @@ def is_finished(target: Target, writer: Writer | None = None) -> bool:
         Its writer; by default that of this process, if it has one.
     """
     write_id = target.write_id
+    if is_left(target.folder):
+        return False
     with _registry:
         if write_id in _finished:
             return True
         writer = writer or _writers.get(write_id)
-    if writer is None or is_left(writer.target.folder):
+    if writer is None:
         return False
     with contextlib.suppress(OSError, ChunkIOError), writer.transactions.files.kept_open():
         if writer.transactions.is_finished_by_this():
