@@ -43,8 +43,7 @@ BENCHMARKS = (
     "kills",
 )
 
-# What the default tests do not reach: other systems, races, and damage that the heavy tests search for.
-STORAGE_FLOOR = 80.0
+STORAGE_FLOOR = 95.0
 
 
 @nox.session(python=PYTHONS)

@@ -1,5 +1,6 @@
 """A worker that was presumed dead finishes a write while another one repeats its tasks."""
 
+import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -106,8 +107,9 @@ def check(path: Path) -> None:
 
 
 @pytest.mark.parametrize("existing", [False, True])
+@pytest.mark.parametrize("is_released", [False, True])
 def test_the_write_is_finished_by_another_as_its_last_task_begins(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existing: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existing: bool, is_released: bool
 ) -> None:
     path, used_writer = tmp_path / "out.h5", session.used_writer
     if existing:
@@ -118,6 +120,9 @@ def test_the_write_is_finished_by_another_as_its_last_task_begins(
         writer = used_writer(*arguments)
         monkeypatch.setattr(session, "used_writer", used_writer)
         finished_by_another(path, tmp_path.name, tmp_path / "marker")
+        if is_released:
+            session.release(tmp_path.name)
+            return used_writer(*arguments)
         return writer
 
     def last_task(*arguments: Any) -> Any:
@@ -150,6 +155,20 @@ def test_the_file_has_its_name_by_another(
 
     monkeypatch.setattr(finish, "publish", outrun)
     assert written(path, tmp_path.name, overwrite=overwrite).nbytes == DATA.nbytes
+    check(path)
+
+
+def test_a_file_system_without_lasting_inodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is then judged by what it holds."""
+    path = tmp_path / "out.h5"
+
+    def outrun(*arguments: Any) -> None:
+        finished_by_another(path, tmp_path.name, tmp_path / "marker")
+        publish(*arguments)
+
+    monkeypatch.setattr(finish, "publish", outrun)
+    monkeypatch.setattr(os.path, "samestat", lambda *_: False)
+    assert written(path, tmp_path.name).nbytes == DATA.nbytes
     check(path)
 
 

@@ -21,29 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dask_chunkio.iterator import GenericDataChunkIterator
+from tests.support.hdmf_iterators import FromArrayOfHdmf
+from tests.support.iterators import FromArray
 
-
-def from_array(base: Any) -> Any:
-    """hdmf's tutorial, with only the import changed."""
-
-    class NumpyArrayDataChunkIterator(base):  # type: ignore[misc]
-        def __init__(self, array: Any, **kwargs: Any) -> None:
-            self.array = array
-            super().__init__(**kwargs)
-
-        def _get_data(self, selection: Any) -> Any:
-            return self.array[selection]
-
-        def _get_maxshape(self) -> Any:
-            return self.array.shape
-
-        def _get_dtype(self) -> Any:
-            return self.array.dtype
-
-    return NumpyArrayDataChunkIterator
-
-
-Ours, Theirs = from_array(GenericDataChunkIterator), from_array(HdmfIterator)
+Ours, Theirs = FromArray, FromArrayOfHdmf
 both = pytest.mark.parametrize("kind", [Ours, Theirs], ids=["ours", "hdmf"])
 
 

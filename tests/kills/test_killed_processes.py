@@ -22,9 +22,7 @@ def test_a_few_kills() -> None:
     kills(1, seed=1)
 
 
-# Each run starts several processes; beside other work they take much longer.
 @pytest.mark.heavy
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [1000, 2000, 3000, 4000])
 def test_many_kills(seed: int) -> None:
     kills(int(os.environ.get("DASK_CHUNKIO_KILLS", "25")), seed)

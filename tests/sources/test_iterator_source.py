@@ -2,29 +2,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hdmf.data_utils import GenericDataChunkIterator as HdmfIterator
 
 from dask_chunkio.errors import ArgumentError
 from dask_chunkio.sources.iterator import IteratorSource, is_iterator
+from tests.support.hdmf_iterators import FromArrayOfHdmf
 from tests.support.iterators import Describing, FromArray, numbers, quarters
 
 
-class Theirs(HdmfIterator):  # type: ignore[misc]
-    def __init__(self, array: Any, **keywords: Any) -> None:
-        self.array = array
-        super().__init__(**keywords)
-
-    def _get_data(self, selection: Any) -> Any:
-        return self.array[selection]
-
-    def _get_maxshape(self) -> Any:
-        return self.array.shape
-
-    def _get_dtype(self) -> Any:
-        return self.array.dtype
-
-
-@pytest.mark.parametrize("kind", [FromArray, Theirs])
+@pytest.mark.parametrize("kind", [FromArray, FromArrayOfHdmf])
 def test_ours_and_hdmfs(kind: Any) -> None:
     iterator = kind(numbers(), buffer_shape=(6, 6), chunk_shape=(3, 2))
     assert is_iterator(iterator)
@@ -37,7 +22,7 @@ def test_ours_and_hdmfs(kind: Any) -> None:
     assert source.part(selection) is None
 
 
-@pytest.mark.parametrize("kind", [FromArray, Theirs])
+@pytest.mark.parametrize("kind", [FromArray, FromArrayOfHdmf])
 @pytest.mark.parametrize("keywords", [{}, {"buffer_gb": 1.0}, {"chunk_mb": 1.0}])
 def test_a_buffer_that_nobody_chose_may_be_split(kind: Any, keywords: dict[str, Any]) -> None:
     assert not IteratorSource(kind(numbers((4000, 60)), **keywords)).shapes.is_fixed
@@ -49,17 +34,17 @@ def test_a_buffer_that_was_chosen_is_kept() -> None:
 
 def test_only_ours_documents_that_it_may_be_called_from_several_threads() -> None:
     assert IteratorSource(quarters()).read_mode == "concurrent"
-    assert IteratorSource(Theirs(numbers())).read_mode == "serial"
+    assert IteratorSource(FromArrayOfHdmf(numbers())).read_mode == "serial"
 
 
-@pytest.mark.parametrize("base", [FromArray, Theirs])
+@pytest.mark.parametrize("base", [FromArray, FromArrayOfHdmf])
 @pytest.mark.parametrize("module", ["neuroconv", "neuroconv.datainterfaces.behavior.video.video_utils"])
 def test_an_iterator_that_is_known_to_ignore_its_selection_is_read_in_order(base: Any, module: str) -> None:
     known = type("VideoDataChunkIterator", (base,), {"__module__": module})
     derived = type("MyVideo", (known,), {"__module__": "__main__"})
     assert IteratorSource(known(numbers())).read_mode == "ordered"
     assert IteratorSource(derived(numbers())).read_mode == "ordered"
-    namesake = type("VideoDataChunkIterator", (Theirs,), {"__module__": "elsewhere.neuroconv"})
+    namesake = type("VideoDataChunkIterator", (FromArrayOfHdmf,), {"__module__": "elsewhere.neuroconv"})
     assert IteratorSource(namesake(numbers())).read_mode == "serial"
 
 

@@ -10,12 +10,12 @@ import dask
 import h5py
 import numpy as np
 import pytest
-from hdmf.data_utils import GenericDataChunkIterator as HdmfIterator
 from numpy.typing import NDArray
 
 import dask_chunkio as dcio
 from dask_chunkio.execution import tasks
 from dask_chunkio.filters.chunking import cut_chunk
+from tests.support.hdmf_iterators import FromArrayOfHdmf
 from tests.support.iterators import FromArray, numbers
 
 SHAPE = 16, 6
@@ -74,19 +74,7 @@ class Frames:
         return self.array[frame : frame + rows]
 
 
-class Theirs(HdmfIterator):  # type: ignore[misc]
-    def __init__(self, array: Any, **keywords: Any) -> None:
-        self.array = array
-        super().__init__(**keywords)
-
-    def _get_maxshape(self) -> Any:
-        return self.array.shape
-
-    def _get_dtype(self) -> Any:
-        return self.array.dtype
-
-
-class TheirSharedPosition(SharedPosition, Theirs):
+class TheirSharedPosition(SharedPosition, FromArrayOfHdmf):
     pass
 
 
@@ -94,7 +82,7 @@ class OurSharedPosition(SharedPosition, FromArray):
     pass
 
 
-class TheirFrames(Frames, Theirs):
+class TheirFrames(Frames, FromArrayOfHdmf):
     pass
 
 
@@ -149,7 +137,7 @@ def test_concurrent_lets_several_in(target: Path) -> None:
 
 
 @pytest.mark.parametrize("read", ["serial", "ordered"])
-@pytest.mark.parametrize("base", [FromArray, Theirs])
+@pytest.mark.parametrize("base", [FromArray, FromArrayOfHdmf])
 def test_one_array_that_is_filled_anew_for_each_call(
     target: Path, read: str, base: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,3 +54,12 @@ def test_a_write_is_let_go_between_its_tasks_and_never_under_one(tmp_path: Path)
                 assert len(set(pool.map(use, range(300)))) == 1
             finally:
                 ended.set()
+
+
+def test_a_write_whose_folder_is_left_is_not_finished_whatever_is_known_of_its_id(tmp_path: Path) -> None:
+    with Write(tmp_path / "a.h5", write_id="same") as finished:
+        finished.commit_missing()
+        finished.finish()
+    assert session.is_finished(finished.target)
+    with Write(tmp_path / "b.h5", write_id="same") as other:
+        assert not session.is_finished(other.target)

@@ -36,10 +36,12 @@ def compute_block(block: NDArray[Any], folder: str | Path, block_id: tuple[int, 
     """
     folder = Path(folder)
     if block_id[0] >= SHAPE[0] // BLOCK[0] // 2 and any(folder.glob("*.writing")):
-        (folder / f"blocked-{block_id[0]}").touch()
+        blocked = folder / f"blocked-{block_id[0]}"
+        blocked.write_text(str(os.getpid()))
         if (folder / "fail").exists():
             raise ArithmeticError("upstream")
-        while not (folder / "gate").exists():
+        # The gate is open to all; who removes the file lets one block through.
+        while not (folder / "gate").exists() and blocked.exists():
             time.sleep(0.01)
     return block
 

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import ChunkIOError
+from tests.support.iterators import FromArray
 from tests.support.processes import ROOT
 
 DOCUMENTS = ROOT / "docs" / "differences.md"
@@ -297,28 +298,11 @@ class Serial:
         return self.data[selection]
 
 
-class Iterated(dcio.GenericDataChunkIterator):
-    """An iterator over an array."""
-
-    def __init__(self, data: Any, **keywords: Any) -> None:
-        self.data = data
-        super().__init__(**keywords)
-
-    def _get_data(self, selection: Any) -> Any:
-        return self.data[selection]
-
-    def _get_maxshape(self) -> Any:
-        return self.data.shape
-
-    def _get_dtype(self) -> Any:
-        return self.data.dtype
-
-
 def source_of(case: Case, data: NDArray[Any]) -> Any:
     if case.source == "dask" and data.dtype.kind != "T" and (not data.dtype.metadata or data.dtype.kind == "O"):
         return da.from_array(data, chunks=max(1, max(data.shape, default=1) // 2))
     if case.source == "iterator" and data.shape and 0 not in data.shape:
-        return Iterated(data)
+        return FromArray(data)
     if case.source == "serial":
         return Serial(data)
     return np.array(data, order="F") if case.source == "Fortran" and data.dtype.names is None else data

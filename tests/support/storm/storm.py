@@ -38,8 +38,8 @@ AT_ONCE, JOBS = 4, 8
 # A process hangs that goes on for so long after anything has happened in the storm: no other one began, ended, or was
 # sent a signal.  Longer than the sign of a dead process on a cluster is believed (30 s).
 PATIENCE = 45.0
-# How soon after its death a writer is known to be dead: a worker of a cluster after 30 s, and others look at it too.
-DEAD_AFTER = 45.0
+# How soon after its death a writer is known to be dead: by its locks; on a cluster, by its lease of 30 s.
+DEAD_AFTER, DEAD_ON_CLUSTER = 20.0, 45.0
 # Longer than any look at a lock: a writer that commits nothing for so long still is alive.
 IDLE = 0.8
 ATTACKS = ("discard", "recover", "same call", "other call")
@@ -53,6 +53,8 @@ class Attempt:
     ----------
     job : Job
         The call.
+    scheduler : str
+        Which runs it.
     pid : int
         The process.
     said : path
@@ -66,6 +68,7 @@ class Attempt:
     """
 
     job: Job
+    scheduler: str
     pid: int
     said: Path
     action: str
@@ -160,7 +163,7 @@ class Round:
         due = now + self.draw.choice([0.05, 0.3, 1.0]) * self.draw.random()
         slow = arguments[3] in ("processes", "cluster")
         pid = forked_deaf(attempt, *arguments)
-        self.running.append(Attempt(job, pid, said, action, due + 3 * slow * self.draw.random(), now))
+        self.running.append(Attempt(job, arguments[3], pid, said, action, due + 3 * slow * self.draw.random(), now))
 
     def _action(self) -> str:
         if self.kills <= 0:
@@ -280,9 +283,13 @@ class Round:
         one.hit = "kill"
         self.kills -= 1
         self.tally["kills"] += 1
-        how, end = self.draw.choice(("discard", "recover")), time.monotonic() + DEAD_AFTER
+        how, most = (
+            self.draw.choice(("discard", "recover")),
+            DEAD_ON_CLUSTER if one.scheduler == "cluster" else DEAD_AFTER,
+        )
+        end = time.monotonic() + most
         while (words := self._attack(how, one.job)).startswith("TargetBusyError"):
-            require(time.monotonic() < end, f"{how}, {DEAD_AFTER:.0f} s after job {one.job} was killed: {words}")
+            require(time.monotonic() < end, f"{how}, {most:.0f} s after job {one.job} was killed: {words}")
         # Where nothing was committed there is nothing to recover.
         is_through = words == "ok" or words.startswith("TargetError: the write") or "no unfinished write" in words
         require(is_through, f"{how}, when job {one.job} is dead: {words}")
