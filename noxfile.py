@@ -71,7 +71,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of the package and of the benchmarks with mypy."""
+    """Check the types of the package, the benchmarks and the tests with mypy."""
     session.install("-e", ".[test]")
     session.run("mypy")
 

@@ -150,7 +150,7 @@ def test_no_flipped_bit_of_metadata_ends_in_wrong_data(tmp_path: Path, libver: s
     path, draw, wrong = tmp_path / "out.h5", random.Random(), []
     source = Interrupted(chunk_shape=(4, 5), buffer_shape=(12, 10))
     call: dict[str, Any] = {"compression": "gzip", "scheduler": "synchronous", "libver": libver}
-    for _ in range(int(os.environ.get("CHUNKIO_BIT_FLIPS", "12"))):
+    for _ in range(int(os.environ.get("CHUNKIO_BIT_FLIPS", "25"))):
         source.broken = True
         with pytest.raises(SourceError):
             dcio.to_hdf5(path, "/x", source, **call)
