@@ -1,6 +1,7 @@
 """Many writes into one file at once, killed, stopped, interrupted and attacked: one right file in the end."""
 
 import os
+import signal
 import sys
 from typing import Any
 
@@ -21,3 +22,10 @@ def storm(kills: Any, seed: int) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the state of processes is asked of Linux")
 def test_a_storm() -> None:
     storm(int(os.environ.get("DASK_CHUNKIO_KILLS", "30")), int(os.environ.get("DASK_CHUNKIO_SEED", "1")))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are not stopped there")
+def test_a_process_that_is_left_behind_stopped_keeps_nobody_waiting() -> None:
+    script = "import os, signal; child = os.fork(); child or os.kill(os.getpid(), signal.SIGSTOP); print(child)"
+    done = run_python("-c", script)
+    os.kill(int(done.stdout), signal.SIGKILL)

@@ -1,11 +1,13 @@
 """Processes that tests start, fork, wait for, stop and kill."""
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -34,10 +36,20 @@ def python(*words: object) -> list[str]:
 
 
 def run_python(*words: object, timeout: float | None = None, check: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run a Python process, and return how it ended and what it said."""
-    return subprocess.run(
-        python(*words), env=environment(), capture_output=True, text=True, timeout=timeout, check=check
-    )
+    """Run a Python process, and return how it ended and what it said.
+
+    It writes to files: a process that it leaves behind would keep a pipe open, and the caller waiting.
+    """
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        ended = subprocess.run(
+            python(*words), env=environment(), stdout=output, stderr=errors, timeout=timeout, check=False
+        )
+        output.seek(0)
+        errors.seek(0)
+        done = subprocess.CompletedProcess(ended.args, ended.returncode, output.read(), errors.read())
+    if check:
+        done.check_returncode()
+    return done
 
 
 @contextlib.contextmanager
@@ -183,3 +195,19 @@ def resume(pid: int) -> None:
 
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every process below this one whose own parent dies (Linux: ``prctl(2)``)."""
+    set_child_subreaper = 36
+    if ctypes.CDLL(None, use_errno=True).prctl(set_child_subreaper, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def end_children() -> None:
+    """Kill and reap every process below this one, even if it is stopped; see `adopt_orphans`."""
+    while children := psutil.Process().children():
+        for child in children:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(child.pid, signal.SIGKILL)
+                os.waitpid(child.pid, 0)

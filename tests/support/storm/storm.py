@@ -28,6 +28,7 @@ import psutil
 
 import dask_chunkio as dcio
 from tests.support.files import MEMORY
+from tests.support.processes import adopt_orphans, end_children
 from tests.support.promises import Broken, require
 from tests.support.storm.jobs import FILE, NO_CLUSTER, SECONDS, Job, attempt, begin, forked_deaf, gate_of
 from tests.support.storm.judge import require_whole
@@ -146,6 +147,7 @@ class Round:
             (self.folder / "over").touch()
             for one in self.running:
                 one.end()
+            end_children()
 
     # Processes
 
@@ -268,7 +270,8 @@ class Round:
             os.unlink(gate_of(self.folder, one.job.number))
 
     def _attack_the_dead(self, one: Attempt) -> None:
-        """Kill all of its processes, but for a child that its source has forked: what was refused goes through.
+        """Kill all of its processes, but for a child that its source has forked, and may be stopped: what was refused
+        goes through.
 
         No other process is stopped meanwhile: what it holds, it would keep.
         """
@@ -354,6 +357,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failures, started = 0, time.monotonic()
     draw = random.Random(options.seed)
     sys.stdout.write(f"seed {options.seed}\n")
+    adopt_orphans()
     while tally["kills"] < options.kills:
         folder = tempfile.mkdtemp(dir=options.folder, prefix="storm-")
         seed = draw.randrange(1 << 30)
