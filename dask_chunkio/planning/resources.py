@@ -198,10 +198,11 @@ def _require_package(client: Any) -> None:
 
 
 def _local_memory(processes: int) -> int:
-    free = int(psutil.virtual_memory().available * _FREE)
+    memory = psutil.virtual_memory()
+    free = int(memory.available * _FREE)
     # distributed finds a limit on this process (of a cgroup or a batch job); memory in use lowers the free memory.
     limit = memory_limit()
-    is_limited = psutil.virtual_memory().total > limit
+    is_limited = memory.total > limit
     return min(free, _usable(limit)) // processes if is_limited else free // processes
 
 
