@@ -126,7 +126,8 @@ class Writer:
     ) -> None:
         """Write data that cannot be encoded outside HDF5 through HDF5, in a transaction of its own."""
         with self.transactions.transaction(lock), self.transactions.opened() as state:
-            write_elements(state.dataset(self.transactions.journal.path_of(place[0])), data, selection)
+            dataset = state.dataset(self.transactions.journal.path_of(place[0]))
+            write_elements(dataset, data, selection, state.staged.end)
             self.transactions.commit(state, self._record(place, [(chunk, 0, 0, 0, 0) for chunk in chunks]))
 
     def commit_visible(self, place: Place, layout: DatasetLayout, change: Change, lock: Lock) -> None:

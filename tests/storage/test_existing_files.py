@@ -115,6 +115,27 @@ def test_every_format_strategy_and_index(target: Path, strategy: str, kind: str)
     assert os.listdir(target.parent) == ["out.h5"]
 
 
+# A write of zeros covers all, several rows, or a part of a row.
+@pytest.mark.parametrize("shape", [(6,), (3, 100), (5, 300_000), (2, 3, 400_000)], ids=str)
+@pytest.mark.parametrize("strategy", ["page kept", "fsm kept"])
+def test_a_dataset_without_space_of_its_own_gets_no_remains_of_others(
+    target: Path, shape: tuple[int, ...], strategy: str
+) -> None:
+    """HDF5 gives it space that was freed, and leaves there what it held."""
+    with h5py.File(target, "w", **FORMATS[strategy]) as file:
+        file.create_dataset("x", shape, "i2")
+        file["gone"] = np.full(shape, 0x5555, "u2")
+        file["theirs"] = OLD
+    with h5py.File(target, "r+") as file:
+        del file["gone"]
+    wanted = np.zeros(shape, "i2")
+    wanted[-1:] = 7
+    dcio.to_hdf5(target, "/x", wanted[-1:], region=np.s_[-1:], progress=False, scheduler="synchronous")
+    with h5py.File(target) as file:
+        np.testing.assert_array_equal(file["x"][...], wanted)
+        np.testing.assert_array_equal(file["theirs"][...], OLD)
+
+
 @pytest.mark.skipif(shutil.which("h5dump") is None, reason="Debian's hdf5-tools is not installed")
 @pytest.mark.parametrize("name", ["earliest", "v108", "v110", "user block", "page", "fsm kept"])
 def test_hdf5s_own_tools_read_it(target: Path, name: str) -> None:

@@ -118,6 +118,11 @@ class StagedFile:
         self.error: BaseException | None = None
         _open_files.add(self)
 
+    @property
+    def end(self) -> int:
+        """End of the bytes that anything was ever stored in; HDF5 may have shortened the file meanwhile."""
+        return max(self.size, os.fstat(self._descriptor).st_size)
+
     # Methods that h5py calls
 
     @_never_raises(_zero)
