@@ -1,14 +1,24 @@
 import contextlib
 import errno
 import os
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dask_chunkio.storage.filesystem import io
-from dask_chunkio.storage.filesystem.io import pread_into, pwrite_all, write_whole_file
+from dask_chunkio.storage.filesystem.io import (
+    copy_whole_file,
+    memory_nbytes,
+    open_side_file,
+    pread_into,
+    pwrite_all,
+    write_whole_file,
+)
+from tests.support.other_systems import imported_anew
 
 
 @pytest.fixture
@@ -83,3 +93,82 @@ def test_a_flush_empties_the_cache_of_the_drive_where_the_system_can(
             with pytest.raises(OSError, match="error") if fails else contextlib.nullcontext():
                 io.flush(file.fileno())
     assert calls == [51, "fsync"]
+
+
+def test_a_system_that_cannot_write_at_an_offset(descriptor: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulated: Windows has one position in an open file, which threads must not move for one another."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    for name in ("pwrite", "pwritev", "preadv"):
+        monkeypatch.delattr(os, name)
+    windows = imported_anew(io)
+
+    def write_and_read(number: int) -> bool:
+        data = bytes([number]) * 600
+        windows.pwrite_each(descriptor, [(1000 * number, data[:300]), (1000 * number + 300, data[300:])])
+        found = bytearray(600)
+        return windows.pread_into(descriptor, memoryview(found), 1000 * number) == 600 and bytes(found) == data
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(write_and_read, range(1, 100)))
+    assert windows.pread_into(descriptor, memoryview(bytearray(600)), 99_500) == 100
+    windows.flush(descriptor)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
+def test_a_side_file_is_a_regular_file(tmp_path: Path, kind: str) -> None:
+    """A pipe would hang, and a link would lead elsewhere."""
+    path, elsewhere = tmp_path / "side", tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"mine")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(elsewhere)
+    with pytest.raises(OSError, match=r"not a regular file|directory|symbolic links"):
+        open_side_file(str(path))
+    assert elsewhere.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("system", ["tells holes", "does not tell holes", "refuses to tell"])
+def test_a_copy_has_the_content_and_leaves_holes_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, descriptor: int, system: str
+) -> None:
+    monkeypatch.setattr(io, "_MOST_AT_ONCE", 1 << 16)
+    pwrite_all(descriptor, b"first", 0)
+    pwrite_all(descriptor, b"last", 10 << 20)
+    if system == "does not tell holes":
+        monkeypatch.delattr(os, "SEEK_DATA")
+    elif system == "refuses to tell":
+        seek = os.lseek
+
+        def refuse(file: int, offset: int, how: int) -> int:
+            if how == os.SEEK_DATA:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            return seek(file, offset, how)
+
+        monkeypatch.setattr(os, "lseek", refuse)
+    written: list[int] = []
+    pwrite = os.pwrite
+
+    def noted(file: int, data: memoryview, at: int) -> int:
+        written.append(at)
+        return pwrite(file, data, at)
+
+    monkeypatch.setattr(os, "pwrite", noted)
+    copy = Path(copy_whole_file(descriptor, str(tmp_path), "copy-"))
+    assert copy.name == "copy-1"
+    assert copy.read_bytes() == (tmp_path / "file").read_bytes()
+    if system == "tells holes":
+        assert written == [0, 10 << 20]
+
+
+@pytest.mark.parametrize("error", [ValueError("unrecognized configuration name"), OSError(errno.EINVAL, "Invalid")])
+def test_unknown_memory_refuses_nothing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    assert 1 << 20 < memory_nbytes() < 1 << 50
+
+    def refuse(_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "sysconf", refuse)
+    assert memory_nbytes() > 1 << 60

@@ -12,6 +12,7 @@ from dask_chunkio.errors import TargetError
 from dask_chunkio.storage.filesystem.kind import FileSystem, file_system_of
 from dask_chunkio.storage.inspection import probe
 from dask_chunkio.storage.inspection.probe import check_folder
+from dask_chunkio.storage.target import Target
 
 
 def test_everything_holds_here(tmp_path: Path) -> None:
@@ -91,3 +92,20 @@ def test_what_is_not_known_may_be_shared(kind: str) -> None:
 def test_locks_that_do_not_reach_other_hosts_are_known(option: str) -> None:
     assert FileSystem("nfs", ("rw", option)).has_local_locks
     assert not FileSystem("nfs", ("rw", "local_lock=none")).has_local_locks
+
+
+@pytest.mark.parametrize("mounts", [psutil.AccessDenied(), OSError("no /proc"), []])
+def test_a_file_system_of_which_the_system_says_nothing_may_be_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounts: Any
+) -> None:
+    """Workers on several hosts then wait for the disk at each commit."""
+
+    def partitions(**_: Any) -> Any:
+        if isinstance(mounts, Exception):
+            raise mounts
+        return mounts
+
+    monkeypatch.setattr(psutil, "disk_partitions", partitions)
+    found = file_system_of(str(tmp_path))
+    assert (found, found.is_local, found.has_local_locks) == (FileSystem(), False, False)
+    assert Target(str(tmp_path / "out.h5"), "id").for_several_hosts().spans_hosts
