@@ -1,6 +1,8 @@
 """The leases of the processes that write."""
 
+import dataclasses
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +13,10 @@ from typing import Any
 import pytest
 
 from dask_chunkio.storage.activity import lease as lease_module
-from dask_chunkio.storage.activity.lease import Lease, create_lease, leases_in
+from dask_chunkio.storage.activity.lease import Lease, boot_id, create_lease, leases_in, process_start
+from dask_chunkio.storage.activity.limits import DEFAULT_SECONDS, MOST_SECONDS
+from dask_chunkio.storage.journal.records import FINISHED, LEASE, pack_record
+from tests.support.processes import wait_until
 
 KILLED_AS_IT_CREATES = """
 import os, signal, sys
@@ -47,3 +52,78 @@ def test_a_lease_that_cannot_be_written_leaves_no_file(tmp_path: Path, monkeypat
     with pytest.raises(OSError, match="No space"):
         create_lease(str(tmp_path), Lease.here("write", "", 30.0))
     assert not list(tmp_path.iterdir())
+
+
+HERE = dataclasses.asdict(Lease.here("write", "", 30.0))
+
+
+def record(**changed: Any) -> bytes:
+    return pack_record(LEASE, json.dumps({**HERE, **changed}).encode())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        record()[:-1],
+        record()[:-1] + b"?",
+        pack_record(FINISHED, b""),
+        pack_record(LEASE, b"[]"),
+        pack_record(LEASE, b"{}"),
+        pack_record(LEASE, b"[" * 100_000),
+        record(unknown=1),
+        record(write_id=3),
+        record(pid="7"),
+        record(pid=True),
+        record(seconds="long"),
+        record(seconds=None),
+    ],
+)
+def test_a_lease_that_cannot_be_read_is_one_of_nobody_known(tmp_path: Path, data: bytes) -> None:
+    """Whoever wrote it may still be at work: it is valid for as long as any is by default."""
+    (tmp_path / "lease-0123").write_bytes(data)
+    (seen,) = leases_in(str(tmp_path))
+    assert (seen.lease, seen.seconds, str(seen)) == (None, DEFAULT_SECONDS, "a process")
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(-5, 0.0), (1e9, MOST_SECONDS), (20, 20.0)])
+def test_no_lease_is_valid_for_ever(tmp_path: Path, seconds: float, expected: float) -> None:
+    (tmp_path / "lease-0123").write_bytes(record(seconds=seconds))
+    (seen,) = leases_in(str(tmp_path))
+    assert seen.seconds == expected
+
+
+def test_a_system_that_does_not_show_its_processes_as_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulated: macOS has no `/proc`."""
+
+    def refuse(path: str, **_: Any) -> Any:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    monkeypatch.setattr(lease_module, "open", refuse, raising=False)
+    boot_id.cache_clear()
+    try:
+        lease = Lease.here("write", "", 30.0)
+        assert lease.is_of_live_process
+        assert not dataclasses.replace(lease, boot="another").is_of_live_process
+        with subprocess.Popen([sys.executable, "-c", ""]) as child:
+            wait_until(lambda: process_start(child.pid) == "", "a dead process that nobody has waited for is dead")
+        assert process_start(child.pid) == ""
+        assert not dataclasses.replace(lease, pid=child.pid).is_of_live_process
+    finally:
+        boot_id.cache_clear()
+
+
+def test_a_process_that_ends_as_it_is_looked_at_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ended:
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def read(self) -> str:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+
+    assert process_start(os.getpid()) != ""
+    monkeypatch.setattr(lease_module, "open", lambda *_, **__: Ended(), raising=False)
+    assert process_start(os.getpid()) == ""
