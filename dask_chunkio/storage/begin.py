@@ -133,8 +133,6 @@ def _new_folder(target: Target):  # type: ignore[no-untyped-def]
     try:
         folder = target.make_folder()
     except FileExistsError as error:
-        if isinstance(error, TargetError):
-            raise
         raise TargetBusyError(_is_beginning(target)) from error
     except FileNotFoundError as error:
         # Another call removed it: a folder that is still empty counts as left over.

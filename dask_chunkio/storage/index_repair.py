@@ -50,9 +50,7 @@ def rebuild_dataset(transactions: Transactions, number: int, layout: DatasetLayo
     IntegrityError
         If such a dataset cannot be created, a payload is not what was written, or a new location overlaps an old one.
     """
-    if transactions.journal.created is None:
-        raise IntegrityError(f"{layout.name}: the journal does not record what was created")
-    path = transactions.journal.created.path(number)
+    path = transactions.journal.path_of(number)
     end = os.fstat(transactions.files.file).st_size
     with transactions.opened() as state:
         try:

@@ -116,8 +116,6 @@ def _found_replayed(target: Target, names: Sequence[str], wanted: Mapping[str, W
         return _found(target, names, wanted)
     try:
         transactions = Transactions(found, exclusive=False, holds_activity_lock=True)
-    except TargetError:
-        raise
     except OSError as error:
         raise target.refused(error, error.filename or "") from error
     with (

@@ -35,8 +35,6 @@ def write_elements(dataset: h5py.Dataset, data: Array, selection: Selection, end
     end : int
         End of the bytes of the file that anything was ever stored in.
     """
-    if not data.size:
-        return
     if data.size < dataset.size and _is_unallocated(dataset):
         _allocate(dataset, end)
     if not data.dtype.hasobject and is_partial(data.dtype, dataset.dtype):

@@ -119,8 +119,6 @@ def verify(path: str | os.PathLike[str]) -> VerificationReport:
     try:
         return _compared(found)
     except OSError as error:
-        if isinstance(error, TargetError):
-            raise
         raise TargetError(f"cannot read {found.folder}: {error.strerror or error}") from error
 
 
