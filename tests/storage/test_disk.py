@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+import dask_chunkio as dcio
+from dask_chunkio.errors import TargetError
 from dask_chunkio.storage import payload_file
 from dask_chunkio.storage.filesystem.disk import Disk
 from dask_chunkio.storage.filesystem.io import pwrite_each
@@ -98,3 +100,30 @@ def test_payloads_are_written_again_if_a_flush_failed_as_they_were_placed(
         write.finish()
         write.check()
     assert os.listdir(target.parent) == ["out.h5"]
+
+
+def test_a_journal_that_cannot_be_flushed_is_in_doubt_until_it_is_written_again(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Write(target) as write:
+        write.commit(0)
+    journal, fsync = os.stat(write.target.journal).st_ino, os.fsync
+
+    def refuse_journal(descriptor: int) -> None:
+        if os.fstat(descriptor).st_ino == journal:
+            refuse()
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse_journal)
+        with pytest.raises(TargetError, match="Input/output error"):
+            dcio.recover(target)
+    assert Path(write.target.unsynced).exists(), "the next process has to write it again"
+    recovered = dcio.recover(target)
+    assert (recovered.committed, recovered.chunks) == (4, 12)
+    assert not Path(write.target.unsynced).exists()
+    with Write(target, resume=True) as again:
+        assert again.is_stored(0)
+        again.commit_missing()
+        again.finish()
+        again.check()

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,8 +14,9 @@ from dask_chunkio.errors import IntegrityError, TargetError
 from dask_chunkio.filters.chunk_format import Payload
 from dask_chunkio.storage import payload_file, session
 from dask_chunkio.storage.begin import begin
-from dask_chunkio.storage.filesystem.io import pwrite_all
+from dask_chunkio.storage.filesystem.io import pwrite_all, pwrite_each
 from dask_chunkio.storage.finish import finish
+from dask_chunkio.storage.hdf5 import staged_file
 from dask_chunkio.storage.hdf5.dataset import DatasetSpec
 from dask_chunkio.storage.hdf5.staged_file import StagedFile
 from dask_chunkio.storage.target import Target
@@ -259,6 +261,88 @@ def test_a_payload_of_the_wrong_length_is_refused(target: Path, nbytes: int) -> 
         write.commit_missing()
         write.finish()
         write.check()
+
+
+def test_a_payload_longer_than_the_file_is_not_in_place_and_takes_no_memory(shared: Any) -> None:
+    """A journal that is damaged, or a file that was cut off."""
+    row = shared.commit(0)[0]
+    row["nbytes"] = 1 << 60
+    assert shared.writer.placed(np.array([row])) == [False]
+
+
+def test_the_error_of_the_disk_is_raised_and_not_what_hdf5_makes_of_it(
+    shared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared.commit(0)
+
+    def refuse(*_: Any) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(staged_file, "pread_into", refuse)
+        with pytest.raises(TargetError, match=r"cannot write .*out\.h5: Input/output error"):
+            shared.commit(1)
+    assert shared.is_stored(0)
+    assert not shared.is_stored(1)
+    shared.commit_missing()
+    shared.finish()
+    shared.check()
+
+
+@pytest.mark.parametrize("error", [OSError("Unable to flush"), RuntimeError("addr overflow"), ValueError("no file")])
+def test_metadata_that_hdf5_cannot_write_are_damaged_and_what_is_committed_stays(
+    write: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    write.commit(0)
+
+    def refuse(_: h5py.File) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(h5py.File, "flush" if write.exclusive else "close", refuse)
+        with pytest.raises(IntegrityError, match=rf"HDF5 cannot write its metadata \({error}\).*discard the write"):
+            write.commit(1)
+    assert write.is_stored(0)
+    assert not write.is_stored(1)
+    write.commit_missing()
+    write.finish()
+    write.check()
+
+
+def test_a_call_whose_write_another_has_taken_over_and_finished_gives_up(target: Path) -> None:
+    with Write(target) as first:
+        first.commit(0)
+        late = first.writer
+        with Write(target, resume=True) as second:
+            second.commit_missing()
+            second.finish()
+            with pytest.raises(TargetError, match=rf"{target} was finished meanwhile by another call, started .* by "):
+                first.is_stored(0, late)
+            second.check()
+
+
+def test_what_another_process_could_not_flush_is_written_again_before_it_counts(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads back right from the cache of the system, which may never write it."""
+    placed: list[int] = []
+
+    def noted(descriptor: int, pieces: Any) -> None:
+        placed.extend(offset for offset, _ in pieces)
+        pwrite_each(descriptor, pieces)
+
+    with Write(target, durability="power", compression="gzip") as write:
+        rows = write.commit(0)
+        monkeypatch.setattr(payload_file, "pwrite_each", noted)
+        assert write.is_stored(0)
+        assert placed == []
+        Path(write.target.unsynced).touch()
+        assert write.is_stored(0)
+        assert placed == rows["offset"].tolist()
+        write.commit_missing()
+        write.finish()
+        write.check()
+    assert os.listdir(target.parent) == ["out.h5"]
 
 
 def test_finish_refuses_missing_buffers(write: Any, target: Path) -> None:
