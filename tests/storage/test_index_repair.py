@@ -1,8 +1,11 @@
 """An index that was damaged before the write ended: made anew from the journal, or refused."""
 
+import ctypes
 import os
 import random
+from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,6 +18,10 @@ import pytest
 import dask_chunkio as dcio
 from dask_chunkio.errors import ChunkIOError, IntegrityError, SourceError
 from dask_chunkio.storage import index_repair
+from dask_chunkio.storage.hdf5 import h5py_compat
+from dask_chunkio.storage.hdf5.dataset import make_dataset
+from dask_chunkio.storage.hdf5.staged_file import StagedFile
+from dask_chunkio.storage.journal.journal import read_journal
 from tests.support.storage.writes import Write, numbers
 
 PLUGINS = {
@@ -234,3 +241,138 @@ def test_a_file_too_damaged_to_remove_the_hidden_part_is_named_and_force_removes
         assert (tmp_path / "out.h5.writing").exists()
         assert dcio.discard(path, force=True) == str(tmp_path / "out.h5.writing")
     assert path.read_bytes() == before
+
+
+# A dataset that cannot be rebuilt
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Iterator[Write]:
+    """All of a write is committed, and its index is damaged."""
+    with Write(
+        tmp_path / "out.h5", numbers((64, 64), "i4"), chunks=(32, 32), buffer=(64, 64), compression="gzip"
+    ) as write:
+        write.commit_missing()
+        write.release()
+        hide_a_chunk(write.target.file, offsets(write))
+        yield write
+
+
+def refused(write: Write, match: str) -> None:
+    """Nothing is published, and nothing that is committed is changed."""
+    before = Path(write.target.file).read_bytes()
+    with pytest.raises(IntegrityError, match=match):
+        write.finish()
+    assert not os.path.exists(write.target.path)
+    assert Path(write.target.file).read_bytes()[: len(before)] == before
+    assert write.is_stored(0)
+
+
+def offsets(write: Write) -> Any:
+    with read_journal(write.target.journal) as journal:
+        return journal.table(0)["offset"]
+
+
+def rebuilt(write: Write) -> None:
+    (note,) = write.finish().notes
+    assert note.endswith("the index was rebuilt from the journal")
+    write.check()
+
+
+@pytest.mark.parametrize("error", [OSError, RuntimeError, ValueError])
+def test_what_hdf5_cannot_make_again_is_discarded(
+    damaged: Write, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise error("Unable to create dataset")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index_repair, "make_dataset", refuse)
+        refused(damaged, r"cannot be rebuilt \(Unable to create dataset\); discard the write and start it again")
+    rebuilt(damaged)
+
+
+def test_a_pipeline_that_is_another_when_it_is_made_again_is_refused(
+    damaged: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some plugins add to their options whenever a dataset is created: the payloads would not be read by them."""
+    with monkeypatch.context() as patch:
+        options = {**damaged.spec.options, "compression_opts": 9}
+        patch.setattr(
+            index_repair, "make_dataset", lambda file, spec: make_dataset(file, replace(spec, options=options))
+        )
+        refused(damaged, r"cannot be rebuilt: it was \(64, 64\) of .*options=\(4,\).*, and would be .*options=\(9,\)")
+    rebuilt(damaged)
+
+
+def test_a_payload_where_hdf5_sees_free_space_is_not_written_over(
+    damaged: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offset = int(offsets(damaged)[2])
+    with monkeypatch.context() as patch:
+        patch.setattr(StagedFile, "reserve", lambda *_: offset + 1)
+        refused(damaged, "lie where HDF5 sees free space; discard the write and start it again")
+    rebuilt(damaged)
+
+
+def test_a_payload_that_has_changed_is_not_copied(damaged: Write) -> None:
+    with open(damaged.target.file, "r+b") as file:
+        file.seek(int(offsets(damaged)[2]))
+        file.write(b"???")
+    with pytest.raises(IntegrityError, match=r"the chunk at \(32, 0\) is not what was written; go on with resume=True"):
+        damaged.finish()
+    assert not os.path.exists(damaged.target.path)
+    damaged.release()
+    damaged.commit_missing()
+    rebuilt(damaged)
+
+
+def test_without_hdf5s_library_the_index_is_found_out_and_rebuilt_too(
+    damaged: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulated: the modules of h5py do not expose it on Windows."""
+
+    def refuse(*_: Any) -> Any:
+        raise OSError("no such module")
+
+    monkeypatch.setattr(ctypes, "PyDLL", refuse)
+    h5py_compat._hdf5.cache_clear()
+    try:
+        assert not h5py_compat.can_search()
+        rebuilt(damaged)
+        assert dcio.verify(damaged.target.path).ok
+        with h5py.File(damaged.target.path) as file:
+            assert not h5py_compat.keeps_partial_chunks_unfiltered(file["x"].id.get_create_plist())
+            assert h5py_compat.chunk_index_type(file["x"].id) is None
+    finally:
+        h5py_compat._hdf5.cache_clear()
+
+
+def test_a_dataset_of_a_stream_is_rebuilt_with_all_its_rows(tmp_path: Path) -> None:
+    path, data, broken = tmp_path / "out.h5", numbers((48, 10)), [True]
+
+    def rows() -> Iterator[dcio.DataChunk]:
+        for start in range(0, 48, 12):
+            yield dcio.DataChunk(data[start : start + 12], np.s_[start : start + 12, :])
+        if broken:
+            raise OSError("not yet")
+
+    call: dict[str, Any] = {
+        "chunks": (4, 5),
+        "buffer_shape": (12, 10),
+        "compression": "gzip",
+        "scheduler": "synchronous",
+    }
+    with pytest.raises(SourceError, match="not yet"):
+        dcio.to_hdf5(path, "/x", rows(), **call)
+    with read_journal(f"{path}.writing/journal") as journal:
+        address = int(journal.table(0)["offset"][1]).to_bytes(8, "little")
+    hidden = tmp_path / "out.h5.writing" / "data.h5"
+    content, key = hidden.read_bytes(), bytes(8) + (5).to_bytes(8, "little") + bytes(8) + address
+    assert content.count(key) == 1
+    hidden.write_bytes(content.replace(key, bytes(8) + (1 << 20).to_bytes(8, "little") + bytes(8) + address))
+    broken.clear()
+    result = dcio.to_hdf5(path, "/x", rows(), resume=True, **call)
+    assert any(note.endswith("the index was rebuilt from the journal") for note in result.notes)
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["x"][...], data)

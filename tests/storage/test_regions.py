@@ -19,8 +19,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import dask_chunkio as dcio
-from dask_chunkio.errors import AlignmentError, ArgumentError, ArgumentTypeError, CastError, FilterError, TargetError
+from dask_chunkio.errors import (
+    AlignmentError,
+    ArgumentError,
+    ArgumentTypeError,
+    CastError,
+    FilterError,
+    TargetChangedError,
+    TargetError,
+)
+from dask_chunkio.storage import regions
+from dask_chunkio.storage.preconditions import opened_to_look
 from dask_chunkio.storage.redo_log import RedoLog
+from dask_chunkio.storage.regions import Wanted, resolve_regions
+from dask_chunkio.storage.target import Target
 from tests.support.files import MEMORY
 from tests.support.unfinished import unfinished
 
@@ -487,3 +499,80 @@ def test_random_regions_and_appends_into_random_layouts_are_as_h5pys() -> None:
 @pytest.mark.heavy
 def test_many_random_regions_and_appends_are_as_h5pys() -> None:
     fuzz(500)
+
+
+# An unfinished write of the same dataset
+
+
+@pytest.fixture
+def unfinished_region(dataset: Path) -> Path:
+    cut_off(dataset, Fails(random((30, 20), seed=1), 24), region=...)
+    return dataset
+
+
+def test_a_plan_of_a_region_recovers_nothing(unfinished_region: Path) -> None:
+    """It only looks."""
+    folder = Path(f"{unfinished_region}.writing")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(TargetError, match=rf"{folder} holds a write that is unfinished or running.*resume=True"):
+        dcio.plan(unfinished_region, "/x", random((30, 20)), region=...)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    write(unfinished_region, random((30, 20), seed=1), region=..., buffer_shape=(8, 20), resume=True)
+    np.testing.assert_array_equal(content(unfinished_region), random((30, 20), seed=1))
+
+
+@pytest.mark.parametrize("name", ["log", "applying"])
+def test_a_side_file_that_cannot_be_opened_is_named_and_the_region_goes_on_later(
+    unfinished_region: Path, name: str
+) -> None:
+    side = Path(f"{unfinished_region}.writing", name)
+    kept = side.rename(unfinished_region.with_name("kept"))
+    side.mkdir()
+    with pytest.raises(TargetError, match=rf"cannot write {unfinished_region}: Is a directory \({side}\)"):
+        write(unfinished_region, random((30, 20), seed=1), region=..., buffer_shape=(8, 20), resume=True)
+    side.rmdir()
+    kept.rename(side)
+    write(unfinished_region, random((30, 20), seed=1), region=..., buffer_shape=(8, 20), resume=True)
+    np.testing.assert_array_equal(content(unfinished_region), random((30, 20), seed=1))
+
+
+def test_a_write_that_begins_as_the_file_is_looked_at_is_looked_for_again(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read may have been half of its transaction."""
+    folder = Path(f"{dataset}.writing")
+    target, wanted = Target(str(dataset), "id"), {"/x": Wanted((30, 20), ...)}
+
+    def begun_first(target: Any) -> Any:
+        folder.mkdir()
+        (folder / "lock").write_text("theirs")
+        return opened_to_look(target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(regions, "opened_to_look", begun_first)
+        with pytest.raises(
+            TargetChangedError, match=f"{dataset} was changed while this write looked at it; run it again"
+        ):
+            resolve_regions(target, ["/x"], wanted)
+    assert (folder / "lock").read_text() == "theirs"
+    shutil.rmtree(folder)
+    assert set(resolve_regions(target, ["/x"], wanted).layouts) == {"/x"}
+
+
+@pytest.mark.parametrize(
+    ("attrs", "words"),
+    [
+        ({"unit": "mV"}, "its attribute 'unit' is 'V', and would be 'mV'"),
+        ({"unit": "V", "gain": [1, 3]}, r"its attribute 'gain' is array\(\[1, 2\]\), and would be \[1, 3\]"),
+        ({"unit": "V", "rate": 1}, "has no attribute 'rate'"),
+    ],
+)
+def test_an_append_whose_attributes_are_others_is_refused(dataset: Path, attrs: dict[str, Any], words: str) -> None:
+    with h5py.File(dataset, "a") as file:
+        file["x"].attrs.update({"unit": "V", "gain": [1, 2]})
+    before = dataset.read_bytes()
+    with pytest.raises(ArgumentError, match=f"/x exists, and {words}; leave out the keywords for a new dataset"):
+        write(dataset, random((8, 20)), append=True, attrs=attrs)
+    assert dataset.read_bytes() == before
+    write(dataset, random((8, 20)), append=True, attrs={"unit": "V", "gain": np.array([1, 2])})
+    assert len(content(dataset)) == 38
