@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import dask_chunkio as dcio
-from dask_chunkio.errors import TargetBusyError, TargetChangedError
+from dask_chunkio.errors import TargetBusyError, TargetChangedError, TargetError, TargetExistsError
 from dask_chunkio.storage import begin as module
 from dask_chunkio.storage import session
 from dask_chunkio.storage.activity.activity_lock import ActivityLock
@@ -219,6 +219,67 @@ def test_a_lock_that_is_missing_is_made_anew_unless_the_folder_is_removed(
         again.commit_missing()
         again.finish()
         again.check()
+
+
+# A file that changes between the plan and the beginning
+
+
+def grow(path: Path) -> None:
+    """Append to the dataset, as another program does."""
+    with h5py.File(path, "a") as file:
+        if "x" not in file:
+            file.create_dataset("x", (0, 8), "i2", chunks=(2, 4), maxshape=(None, 8))
+        file["x"].resize(len(file["x"]) + 2, axis=0)
+        file["x"][-2:] = 7
+
+
+def append(path: Path) -> Any:
+    return dcio.to_hdf5(path, "/x", numbers(), append=True, scheduler="synchronous")
+
+
+@pytest.mark.parametrize("rows", [0, 2])
+@pytest.mark.parametrize("step", ["judge", "create_datasets"])
+def test_an_append_goes_behind_what_another_program_appends_meanwhile(
+    target: Path, between: Between, rows: int, step: str
+) -> None:
+    """There may have been no dataset to append to when it was planned."""
+    write_by_h5py(target, "old")
+    if rows:
+        grow(target)
+    between.before(module, step, lambda: grow(target))
+    assert not append(target).already_complete
+    with h5py.File(target) as file:
+        np.testing.assert_array_equal(file["x"][...], np.concatenate([np.full((rows + 2, 8), 7), numbers()]))
+    assert os.listdir(target.parent) == [target.name]
+
+
+def test_an_append_whose_file_is_moved_away_meanwhile_makes_its_dataset_anew(target: Path, between: Between) -> None:
+    grow(target)
+    moved = target.with_name("moved.h5")
+    between.before(module, "judge", lambda: target.rename(moved))
+    append(target)
+    with h5py.File(target) as file, h5py.File(moved) as other:
+        np.testing.assert_array_equal(file["x"][...], numbers())
+        assert len(other["x"]) == 2
+
+
+def test_a_region_whose_file_is_moved_away_meanwhile_has_no_place(target: Path, between: Between) -> None:
+    grow(target)
+    moved = target.with_name("moved.h5")
+    between.before(module, "judge", lambda: target.rename(moved))
+    with pytest.raises(TargetError, match=f"there is no file {target}, so nothing to write a region of /x into"):
+        dcio.to_hdf5(target, "/x", numbers((2, 8)), region=np.s_[:2], scheduler="synchronous")
+    assert os.listdir(target.parent) == [moved.name]
+
+
+def test_a_dataset_that_is_there_without_the_token_is_not_taken_for_the_calls(target: Path) -> None:
+    grow(target)
+    before = target.read_bytes()
+    with pytest.raises(
+        TargetExistsError, match=r"already has /x, to which the token 'a' is not applied; pass overwrite"
+    ):
+        dcio.to_hdf5(target, "/x", numbers(), token="a", scheduler="synchronous")
+    assert target.read_bytes() == before
 
 
 # Its datasets

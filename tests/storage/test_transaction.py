@@ -294,12 +294,16 @@ def test_metadata_that_hdf5_cannot_write_are_damaged_and_what_is_committed_stays
     write: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     write.commit(0)
+    name = "flush" if write.exclusive else "close"
+    call, errors = getattr(h5py.File, name), [error]
 
-    def refuse(_: h5py.File) -> None:
-        raise error
+    def refuse_once(file: h5py.File) -> None:
+        if errors:
+            raise errors.pop()
+        call(file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(h5py.File, "flush" if write.exclusive else "close", refuse)
+        patch.setattr(h5py.File, name, refuse_once)
         with pytest.raises(IntegrityError, match=rf"HDF5 cannot write its metadata \({error}\).*discard the write"):
             write.commit(1)
     assert write.is_stored(0)
