@@ -159,7 +159,7 @@ def test_a_copy_has_the_content_and_leaves_holes_out(
     copy = Path(copy_whole_file(descriptor, str(tmp_path), "copy-"))
     assert copy.name == "copy-1"
     assert copy.read_bytes() == (tmp_path / "file").read_bytes()
-    if system == "tells holes":
+    if system == "tells holes" and sys.platform == "linux":
         assert written == [0, 10 << 20]
 
 
