@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import dask
 import pytest
 from distributed import Client, LocalCluster
 
@@ -17,6 +18,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MEMORY = Path("/dev/shm")
 NOBODY = 65534
+
+# The clusters of all tests wait for most of a run.  As distributed is configured, one takes an eighth of a core for that.
+WATCHED_SELDOM = {
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.admin.tick.interval": "1s",
+    "distributed.worker.memory.monitor-interval": "1s",
+    "distributed.worker.profile.enabled": False,
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -65,20 +74,18 @@ def bound_folder(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def process_client() -> Iterator[Client]:
     """Two worker processes of one thread; not the current client unless a test enters it."""
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    with dask.config.set(WATCHED_SELDOM):
+        cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1")
+    with cluster, Client(cluster, set_as_default=False) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 def thread_client() -> Iterator[Client]:
     """One worker of two threads, in this process."""
-    with (
-        LocalCluster(processes=False, n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    with dask.config.set(WATCHED_SELDOM):
+        cluster = LocalCluster(processes=False, n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0")
+    with cluster, Client(cluster, set_as_default=False) as client:
         yield client
 
 
