@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import importlib
 import json
 import os
 import signal
@@ -79,6 +80,12 @@ def program(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+def import_for_writes() -> None:
+    """Import what a write imports as it begins; else each forked child would, which takes longer than its write."""
+    for name in ("dask_chunkio.write", "distributed"):
+        importlib.import_module(name)
 
 
 def forked(function: Callable[..., object], *arguments: Any) -> int:

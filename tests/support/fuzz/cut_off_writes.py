@@ -20,7 +20,7 @@ from dask_chunkio.storage.filesystem.side_folder import Folder
 from dask_chunkio.storage.journal.redo_record import Mark, RedoRecord
 from dask_chunkio.storage.payload_file import PayloadFile
 from tests.support.iterators import FromArray
-from tests.support.processes import in_child
+from tests.support.processes import import_for_writes, in_child
 
 CHUNK, BUFFER = (2, 4), (4, 8)
 DATA: dict[str, NDArray[Any]] = {
@@ -113,6 +113,7 @@ CUTS: dict[str, Callable[[], Any]] = {
 
 def make(folder: Path, state: str, *, existing: bool) -> Path:
     """Leave ``out.h5.writing``, and ``out.h5`` where it existed before."""
+    import_for_writes()
     folder.mkdir(parents=True)
     path = folder / "out.h5"
     if existing:

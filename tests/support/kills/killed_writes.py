@@ -30,7 +30,7 @@ from dask_chunkio.storage.writer import Writer
 from tests.support.iterators import Noting
 from tests.support.notes import note, notes
 from tests.support.options import seeded
-from tests.support.processes import in_child
+from tests.support.processes import import_for_writes, in_child
 from tests.support.system_calls import CALLS, count_calls, kill_at
 
 FILTERS: tuple[dict[str, Any], ...] = (
@@ -257,6 +257,7 @@ def run(seed: int, folder: Path) -> tuple[str, bool]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = seeded(__doc__, 1000).parse_args(arguments)
+    import_for_writes()
     tally = dict.fromkeys(CALLS, 0)
     unreadable = 0
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tests.support.files import MEMORY
-from tests.support.processes import python
+from tests.support.processes import import_for_writes, python
 from tests.support.promises import require
 from tests.support.replay.call_recorder import Call, build, record
 from tests.support.replay.call_replayer import Tree
@@ -232,6 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", type=Path, help="where the states that fail are copied to")
     options = parser.parse_args(arguments)
     say(f"seed {options.seed}")
+    import_for_writes()
     if options.keep:
         options.keep.mkdir(parents=True)
     together: Counter[str] = Counter()
