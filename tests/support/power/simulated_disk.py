@@ -14,6 +14,7 @@ A sector is written whole or not at all.  An ``fsync`` that fails drops the byte
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import os
@@ -97,14 +98,16 @@ Found = dict[bytes, tuple[Disk, int, str]]
 
 def tree(names: Mapping[Name, int]) -> dict[str, int]:
     """Return the number of each path that can be reached, from the numbers of names in folders."""
+    held: dict[int, list[tuple[str, int]]] = {}
+    for (folder, name), number in names.items():
+        held.setdefault(folder, []).append((name, number))
     found: dict[str, int] = {}
     folders = [("", ROOT)]
     while folders:
         path, folder = folders.pop()
-        for (parent, name), number in names.items():
-            if parent == folder:
-                found[os.path.join(path, name)] = number
-                folders.append((os.path.join(path, name), number))
+        for name, number in held.get(folder, ()):
+            found[path + name] = number
+            folders.append((f"{path}{name}/", number))
     return found
 
 
@@ -296,7 +299,7 @@ class State:
         """Of all folders and files that ever were."""
         return {*self._content, *self._folders}
 
-    @property
+    @functools.cached_property
     def paths(self) -> dict[str, int]:
         """The number of each path, as programs see it."""
         return tree(self._named([True] * len(self._pending_names)))
@@ -306,6 +309,7 @@ class State:
     def add(self, event: Event) -> None:
         """Take note of one event."""
         kind, *rest = event
+        self.__dict__.pop("paths", None)
         getattr(self, f"_add_{kind}")(*rest)
 
     def _add_ack(self, *_: object) -> None:
