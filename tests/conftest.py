@@ -19,7 +19,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 MEMORY = Path("/dev/shm")
 NOBODY = 65534
 
-# The clusters of all tests wait for most of a run.  As distributed is configured, one takes an eighth of a core for that.
+# The clusters of all tests wait for most of a run.  As distributed is configured, that takes an eighth of a core each.
 WATCHED_SELDOM = {
     "distributed.admin.system-monitor.interval": "10s",
     "distributed.admin.tick.interval": "1s",

@@ -273,25 +273,30 @@ class Alive:
             self.now -= 1
 
 
-@pytest.mark.parametrize(("scheduler", "compute"), [("synchronous", False), ("threads", True)])
-@pytest.mark.parametrize("columns", [6, 18])
+TOGETHER: list[dict[str, Callable[[Any], Any]]] = [
+    {"/a": lambda x: x, "/m": lambda x: x.mean(0)},
+    {"/a": lambda x: x, "/b": lambda x: x},
+    {"/a": lambda x: x, "/b": lambda x: x + 1, "/c": lambda x: x * 2},
+    {"/b": lambda x: x + 1, "/c": lambda x: x * 2},
+    {"/a": lambda x: x, "/m": lambda x: x.mean(0), "/s": lambda x: x.std(0)},
+    {"/a": lambda x: x, "/g": lambda x: x.T @ x},
+    {"/a": lambda x: x, "/n": lambda x: x - x.mean()},
+    {"/a": lambda x: x, "/r": lambda x: x.rechunk((15, 2))},
+]
+
+
 @pytest.mark.parametrize(
-    "derived",
-    [
-        {"/a": lambda x: x, "/m": lambda x: x.mean(0)},
-        {"/a": lambda x: x, "/b": lambda x: x},
-        {"/a": lambda x: x, "/b": lambda x: x + 1, "/c": lambda x: x * 2},
-        {"/b": lambda x: x + 1, "/c": lambda x: x * 2},
-        {"/a": lambda x: x, "/m": lambda x: x.mean(0), "/s": lambda x: x.std(0)},
-        {"/a": lambda x: x, "/g": lambda x: x.T @ x},
-        {"/a": lambda x: x, "/n": lambda x: x - x.mean()},
-        {"/a": lambda x: x, "/r": lambda x: x.rechunk((15, 2))},
-    ],
-    ids=", ".join,
+    ("derived", "columns", "how"),
+    every_pair(
+        {", ".join(one): one for one in TOGETHER},
+        {"6": 6, "18": 18},
+        {"synchronous": ("synchronous", False), "threads": ("threads", True)},
+    ),
 )
 def test_no_more_blocks_are_in_memory_than_the_plan_says(
-    target: Path, derived: dict[str, Any], columns: int, scheduler: str, compute: bool
+    target: Path, derived: dict[str, Any], columns: int, how: tuple[str, bool]
 ) -> None:
+    scheduler, compute = how
     alive, threads = Alive(), 1 if scheduler == "synchronous" else 2
     x = alive.array((120, columns), (10, 6))
     datasets = {name: make(x) for name, make in derived.items()}

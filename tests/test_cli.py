@@ -181,17 +181,28 @@ def test_an_empty_raw_file(done: Run) -> None:
     assert stored("out.h5", "/a").shape == (0, 3)
 
 
+SCHEDULERS = [
+    ["--scheduler", "synchronous"],
+    ["--workers", "3"],
+    ["--threads", "3"],
+    ["--scheduler", "processes", "--workers", "1", "--threads", "2", "--progress"],
+]
+
+
 @pytest.mark.parametrize(
-    "words",
+    ("source", "words"),
     [
-        ["--scheduler", "synchronous"],
-        ["--workers", "3"],
-        ["--threads", "3"],
-        ["--scheduler", "processes", "--workers", "1", "--threads", "2", "--progress"],
+        pytest.param(
+            source,
+            words,
+            id=f"{source.__name__}-{' '.join(words[:2])}",
+            # A cluster is started for each.
+            marks=pytest.mark.heavy if "processes" in words and source is not hdf5 else [],
+        )
+        for source in (raw, hdf5, zarr)
+        for words in SCHEDULERS
     ],
-    ids=lambda words: " ".join(words[:2]),
 )
-@pytest.mark.parametrize("source", [raw, hdf5, zarr])
 def test_schedulers(run: Run, words: list[str], source: Callable[[], list[str]]) -> None:
     src, *options = source()
     result = run("write", src, "out.h5", *options, *words, "--chunks", "50,20", "--buffer-shape", "50,20")

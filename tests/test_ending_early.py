@@ -105,8 +105,13 @@ def test_waiting_for_another_program(path: Path, pool: ThreadPoolExecutor) -> No
 
 
 @pytest.mark.parametrize(
-    "scheduler",
-    ["threads", *(pytest.param(name, marks=pytest.mark.heavy) for name in ("processes", "synchronous", "cluster"))],
+    ("path", "scheduler"),
+    [
+        pytest.param(path, scheduler, marks=[] if (path, scheduler) == ("new", "threads") else pytest.mark.heavy)
+        for path in ("new", "existing")
+        for scheduler in ("threads", "processes", "synchronous", "cluster")
+    ],
+    indirect=["path"],
 )
 def test_ctrl_c_begins_no_new_buffer_and_says_how_to_go_on(path: Path, tmp_path: Path, scheduler: str) -> None:
     log = tmp_path / "log"

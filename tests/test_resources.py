@@ -208,8 +208,14 @@ def test_without_a_limit_what_is_free_counts(monkeypatch: pytest.MonkeyPatch) ->
 # Words
 
 
-@pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes", "thread_client"])
-@pytest.mark.parametrize("where", ["block", "before"])
+@pytest.mark.parametrize(
+    ("where", "scheduler"),
+    [
+        pytest.param(where, scheduler, marks=pytest.mark.heavy if (where, scheduler) == ("before", "processes") else [])
+        for where in ("block", "before")
+        for scheduler in ("synchronous", "threads", "processes", "thread_client")
+    ],
+)
 def test_an_error_of_a_dask_array_names_its_dataset(
     target: Path, request: pytest.FixtureRequest, scheduler: str, where: str
 ) -> None:

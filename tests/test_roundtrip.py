@@ -298,7 +298,7 @@ def check(case: Case, scheduler: Any) -> None:
         assert os.listdir(folder) == ["out.h5"]
 
 
-FAST = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+FAST = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 LONG = settings(FAST, max_examples=1000)
 MEDIUM = settings(FAST, max_examples=150)
 FEW = settings(FAST, max_examples=12)

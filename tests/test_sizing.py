@@ -23,11 +23,25 @@ def hdmf_shape(name: str, budget: float, maxshape: tuple[int, ...], itemsize: in
     return getattr(HdmfIterator, f"_get_default_{name}_shape")(stub, budget)
 
 
+FEW, MANY = settings(deadline=None, max_examples=150), settings(deadline=None, max_examples=1000)
+
+
 @given(maxshapes, itemsizes, budgets)
 @example((100, 1, 1, 7), 2, 1e-5)
 @example((1, 1), 2, 2e-6)
-@settings(deadline=None, max_examples=500)
+@FEW
 def test_chunks_are_hdmfs(maxshape: tuple[int, ...], itemsize: int, chunk_mb: float) -> None:
+    check_chunks(maxshape, itemsize, chunk_mb)
+
+
+@pytest.mark.heavy
+@given(maxshapes, itemsizes, budgets)
+@MANY
+def test_many_chunks_are_hdmfs(maxshape: tuple[int, ...], itemsize: int, chunk_mb: float) -> None:
+    check_chunks(maxshape, itemsize, chunk_mb)
+
+
+def check_chunks(maxshape: tuple[int, ...], itemsize: int, chunk_mb: float) -> None:
     theirs = hdmf_shape("chunk", chunk_mb, maxshape, itemsize)
     if 0 in theirs:  # less than one element, which hdmf refuses a step later
         with pytest.raises(IteratorArgumentError, match=f"one element has {itemsize}; use chunk_mb >="):
@@ -37,8 +51,21 @@ def test_chunks_are_hdmfs(maxshape: tuple[int, ...], itemsize: int, chunk_mb: fl
 
 
 @given(maxshapes, itemsizes, budgets, st.data())
-@settings(deadline=None, max_examples=500)
+@FEW
 def test_buffers_are_hdmfs(maxshape: tuple[int, ...], itemsize: int, buffer_gb: float, data: st.DataObject) -> None:
+    check_buffers(maxshape, itemsize, buffer_gb, data)
+
+
+@pytest.mark.heavy
+@given(maxshapes, itemsizes, budgets, st.data())
+@MANY
+def test_many_buffers_are_hdmfs(
+    maxshape: tuple[int, ...], itemsize: int, buffer_gb: float, data: st.DataObject
+) -> None:
+    check_buffers(maxshape, itemsize, buffer_gb, data)
+
+
+def check_buffers(maxshape: tuple[int, ...], itemsize: int, buffer_gb: float, data: st.DataObject) -> None:
     chunk_shape = tuple(data.draw(st.integers(1, length)) for length in maxshape)
     theirs = hdmf_shape("buffer", buffer_gb, maxshape, itemsize, chunk_shape)
     assert default_buffer_shape(maxshape, chunk_shape, itemsize, buffer_gb) == theirs

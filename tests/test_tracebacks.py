@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 SCRIPT = """
-import sys
+import os, sys
 import dask, numpy as np
 import dask.array as da
 import dask_chunkio as dcio
+import dask_chunkio.write
 from distributed import Client
 
 class Frames(dcio.GenericDataChunkIterator):
@@ -30,10 +31,17 @@ def bad_block(block):
     raise ValueError("the camera was off")
 
 def write(source, **keywords):
-    dcio.to_hdf5("out.h5", "/x", source, progress=False, chunks=(10, 10), **keywords)
+    dcio.to_hdf5(f"{kind}.h5", "/x", source, progress=False, chunks=(10, 10), **keywords)
 
 if __name__ == "__main__":
-    kind, scheduler = sys.argv[1:3]
+    scheduler, *kinds = sys.argv[1:]
+    for kind in kinds:
+        # The last one in this process, the others in one like it.
+        if kind == kinds[-1] or os.fork() == 0:
+            os.dup2(os.open(f"{kind}.txt", os.O_WRONLY | os.O_CREAT), 2)
+            break
+        _, status = os.wait()
+        assert os.waitstatus_to_exitcode(status) == 1, f"{kind} ended with {status}"
     client = None
     if scheduler == "cluster":
         client = Client(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None)
@@ -45,21 +53,32 @@ if __name__ == "__main__":
     elif kind == "array":
         write(da.zeros((40, 10), chunks=(10, 10)).map_blocks(bad_block, dtype="f8"), scheduler=scheduler)
     elif kind == "delayed":
-        dcio.to_hdf5("out.h5", "/x", Frames(), compute=False).compute(scheduler=scheduler)
+        dcio.to_hdf5(f"{kind}.h5", "/x", Frames(), compute=False).compute(scheduler=scheduler)
     else:
         write(Frames(buffer_shape=(10, 10), chunk_shape=(10, 10)), scheduler=scheduler)
 """
 
 
-def shown(tmp_path: Path, kind: str, scheduler: str = "threads") -> list[str]:
-    """Return the lines of the traceback with which a script ends."""
-    script = tmp_path / "measure.py"
+KINDS = ("mistake", "array", "delayed", "everything", "source")
+
+
+def run(folder: Path, scheduler: str, *kinds: str) -> dict[str, list[str]]:
+    """Return the lines of the traceback with which a script ends, for each kind."""
+    script = folder / "measure.py"
     script.write_text(textwrap.dedent(SCRIPT))
-    words = [sys.executable, "-W", "ignore", str(script), kind, scheduler]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+    words = [sys.executable, "-W", "ignore", str(script), scheduler, *kinds]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=folder)
     assert done.returncode == 1, done.stderr
-    start = done.stderr.index("Traceback (most recent call last)")
-    return done.stderr[start:].splitlines()
+    said = {kind: (folder / f"{kind}.txt").read_text(encoding="utf-8") for kind in kinds}
+    return {
+        kind: words[words.index("Traceback (most recent call last)") :].splitlines() for kind, words in said.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """From threads: what takes a second is the import of everything, which is done once."""
+    return run(tmp_path_factory.mktemp("shown"), "threads", *KINDS)
 
 
 def files(lines: list[str]) -> list[str]:
@@ -74,38 +93,44 @@ def last_message(lines: list[str]) -> str:
     return next(line for line in reversed(lines) if line.startswith("dask_chunkio.errors."))
 
 
-def test_a_mistake_shows_the_call_and_our_message(tmp_path: Path) -> None:
-    lines = shown(tmp_path, "mistake")
+def test_a_mistake_shows_the_call_and_our_message(shown: dict[str, list[str]]) -> None:
+    lines = shown["mistake"]
     assert {os.path.basename(name) for name in files(lines)} == {"measure.py"}
     assert functions(lines) == ["<module>", "write"]
     assert last_message(lines).startswith("dask_chunkio.errors.ArgumentError: /x: compression='gzp' is not known")
 
 
-@pytest.mark.parametrize(
-    "scheduler", ["threads", *(pytest.param(one, marks=pytest.mark.heavy) for one in ("processes", "cluster"))]
-)
-def test_an_error_of_a_source_shows_its_frames_and_the_call(tmp_path: Path, scheduler: str) -> None:
-    lines = shown(tmp_path, "source", scheduler)
+@pytest.mark.heavy
+@pytest.mark.parametrize("scheduler", ["processes", "cluster"])
+def test_an_error_of_a_source_in_another_process_shows_its_frames_and_the_call(tmp_path: Path, scheduler: str) -> None:
+    check_source(run(tmp_path, scheduler, "source")["source"])
+
+
+def test_an_error_of_a_source_shows_its_frames_and_the_call(shown: dict[str, list[str]]) -> None:
+    check_source(shown["source"])
+
+
+def check_source(lines: list[str]) -> None:
     assert functions(lines) == ["_get_data", "read_frames", "<module>", "write"]
     assert "ValueError: the camera was off" in lines
     assert "the camera was off" in last_message(lines)
 
 
-def test_an_error_of_an_upstream_task_shows_its_frames_and_the_call(tmp_path: Path) -> None:
-    lines = shown(tmp_path, "array")
+def test_an_error_of_an_upstream_task_shows_its_frames_and_the_call(shown: dict[str, list[str]]) -> None:
+    lines = shown["array"]
     assert {os.path.basename(name) for name in files(lines)} == {"measure.py"}, "\n".join(lines)
     assert functions(lines) == ["bad_block", "<module>", "write"]
     assert "/x" in last_message(lines)
     assert "the camera was off" in last_message(lines)
 
 
-def test_a_graph_that_is_computed_elsewhere_shows_the_frames_of_its_source(tmp_path: Path) -> None:
-    lines = shown(tmp_path, "delayed")
+def test_a_graph_that_is_computed_elsewhere_shows_the_frames_of_its_source(shown: dict[str, list[str]]) -> None:
+    lines = shown["delayed"]
     own = [name for name in files(lines) if os.path.basename(name) != "measure.py"]
     assert not [name for name in own if f"{os.sep}dask_chunkio{os.sep}" in name], "\n".join(lines)
     assert functions(lines)[:3] == ["_get_data", "read_frames", "<module>"]
 
 
-def test_a_setting_of_dasks_shows_everything(tmp_path: Path) -> None:
-    names = files(shown(tmp_path, "everything"))
+def test_a_setting_of_dasks_shows_everything(shown: dict[str, list[str]]) -> None:
+    names = files(shown["everything"])
     assert [name for name in names if f"{os.sep}dask_chunkio{os.sep}" in name]

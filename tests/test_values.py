@@ -126,21 +126,32 @@ def pollute() -> None:
 PADDED = np.dtype([("a", "i1"), ("b", "f8"), ("c", "g")], align=True)
 
 
+FILLS = [
+    ("g", np.longdouble(3)),
+    ("g", 2.5),
+    ("G", np.clongdouble(1 + 2j)),
+    (PADDED, np.array((1, 2, 3), PADDED)),
+    (PADDED, np.array((1, 2, 3), PADDED)[()]),
+    (PADDED, np.array((3, 1, 2), [("c", "f8"), ("a", "i2"), ("b", "f4")])),
+    ("f8", np.nan),
+    ("f4", np.nan),
+]
+
+
 @pytest.mark.parametrize(
-    ("dtype", "fill"),
+    ("is_new", "dtype", "fill"),
     [
-        ("g", np.longdouble(3)),
-        ("g", 2.5),
-        ("G", np.clongdouble(1 + 2j)),
-        (PADDED, np.array((1, 2, 3), PADDED)),
-        (PADDED, np.array((1, 2, 3), PADDED)[()]),
-        (PADDED, np.array((3, 1, 2), [("c", "f8"), ("a", "i2"), ("b", "f4")])),
-        ("f8", np.nan),
-        ("f4", np.nan),
+        pytest.param(
+            is_new,
+            *one,
+            id=f"{is_new}-{one[0]}-{one[1]}",
+            # Of a file that is there, one of each kind by default.
+            marks=[] if is_new or row in (0, 3, 6) else pytest.mark.heavy,
+        )
+        for is_new in (True, False)
+        for row, one in enumerate(FILLS)
     ],
-    ids=str,
 )
-@pytest.mark.parametrize("is_new", [True, False])
 def test_fill_values_are_compared_by_value(target: Path, dtype: Any, fill: Any, is_new: bool) -> None:
     """Bytes between their values are what was in memory, on the client and on the worker."""
     data = np.zeros(6, dtype)
@@ -240,10 +251,18 @@ PLACES: dict[str, tuple[tuple[int, ...], tuple[int, ...] | None, tuple[int, ...]
 
 CASES = [("array", name) for name in ELEMENTS]
 CASES += [(kind, name) for kind in ("dask", "serial") for name in ("strings", "same lengths", "records")]
+# In every place; the others where columns are cut.
+EVERYWHERE = [("array", "lists"), ("array", "records"), ("dask", "strings"), ("serial", "strings")]
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize(("kind", "name"), CASES)
+@pytest.mark.parametrize(
+    ("kind", "name", "place"),
+    [
+        pytest.param(*case, place, marks=[] if place == "columns cut" or case in EVERYWHERE else pytest.mark.heavy)
+        for case in CASES
+        for place in PLACES
+    ],
+)
 def test_elements_of_variable_length(target: Path, place: str, kind: str, name: str) -> None:
     dtype, element = ELEMENTS[name]
     shape, chunks, buffer_shape = PLACES[place]

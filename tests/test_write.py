@@ -507,8 +507,11 @@ def test_the_file_has_the_users_umask(target: Path) -> None:
     assert target.stat().st_mode & 0o777 == 0o640
 
 
-def test_third_example_of_hdmfs_tutorial(target: Path) -> None:
-    array = np.arange(20000 * 5000, dtype="i4").reshape(20000, 5000)
+@pytest.mark.parametrize("part", [10, pytest.param(1, marks=pytest.mark.heavy)])
+def test_third_example_of_hdmfs_tutorial(target: Path, part: int) -> None:
+    """With as many buffers and chunks, of a part of their lengths."""
+    rows, columns = 20000 // part, 5000 // part
+    array = np.arange(rows * columns, dtype="i4").reshape(rows, columns)
 
     class Tutorial(GenericDataChunkIterator):
         def _get_data(self, selection: tuple[slice, ...]) -> Any:
@@ -520,10 +523,11 @@ def test_third_example_of_hdmfs_tutorial(target: Path) -> None:
         def _get_dtype(self) -> np.dtype[Any]:
             return array.dtype
 
-    result = to_hdf5(target, "/x", Tutorial(buffer_shape=(10000, 2500), chunk_shape=(1000, 250)))
+    buffer, chunk = (rows // 2, columns // 2), (rows // 20, columns // 20)
+    result = to_hdf5(target, "/x", Tutorial(buffer_shape=buffer, chunk_shape=chunk))
     assert (result.buffers, result.chunks) == (4, 400)
     with h5py.File(target, "r") as file:
-        assert file["x"].chunks == (1000, 250)
+        assert file["x"].chunks == chunk
         assert np.array_equal(file["x"][...], array)
 
 

@@ -55,18 +55,19 @@ def test_numbers_of_other_bits_every_time() -> None:
         edges.cache_clear()
 
 
-@pytest.mark.parametrize(("source", "target"), list(itertools.product([*INTEGERS, *FLOATS], repeat=2)))
-def test_hdf5_itself_errs_between_byte_orders_only(source: str, target: str) -> None:
+@pytest.mark.parametrize("source", [*INTEGERS, *FLOATS])
+def test_hdf5_itself_errs_between_byte_orders_only(source: str) -> None:
     """What the documents say of it: where it does not err any more, take it out of them."""
-    pair = np.dtype(source), np.dtype(target)
-    if refusal(*pair) is not None:
-        return
     data = edges(source)
-    if np.array_equal(bits(convert(data, pair[1])), bits(stored_by_h5py(data, target))):
-        return
-    assert any(dtype != dtype.newbyteorder("=") for dtype in pair)
-    is_sign = pair[0].kind + pair[1].kind == "ui" and pair[0].itemsize == pair[1].itemsize
-    assert is_sign or "f" in pair[1].kind
+    for target in (*INTEGERS, *FLOATS):
+        pair = np.dtype(source), np.dtype(target)
+        if refusal(*pair) is not None:
+            continue
+        if np.array_equal(bits(convert(data, pair[1])), bits(stored_by_h5py(data, target))):
+            continue
+        assert any(dtype != dtype.newbyteorder("=") for dtype in pair), target
+        is_sign = pair[0].kind + pair[1].kind == "ui" and pair[0].itemsize == pair[1].itemsize
+        assert is_sign or "f" in pair[1].kind, target
 
 
 ENUM = h5py.enum_dtype({"OFF": 0, "ON": 1}, "i2")
@@ -101,16 +102,24 @@ OTHERS = ["S4", "V4", "i4", "f4", "?", "c8", [("a", "i4")], [("r", "f4"), ("i", 
 OTHERS += [h5py.opaque_dtype("M8[us]"), "V8", ENUM, ("i4", (2,)), h5py.string_dtype(), h5py.vlen_dtype("i4")]
 
 
-@pytest.mark.parametrize(("source", "target"), list(itertools.product(map(np.dtype, OTHERS), repeat=2)))
-def test_what_hdf5_does_not_convert_is_refused(source: np.dtype[Any], target: np.dtype[Any]) -> None:
-    if source.subdtype is not None or source.hasobject:
-        return
-    data = np.zeros((2, 2) if target.subdtype else 2, source)
+@pytest.mark.parametrize(
+    "source", [dtype for dtype in map(np.dtype, OTHERS) if dtype.subdtype is None and not dtype.hasobject], ids=str
+)
+def test_what_hdf5_does_not_convert_is_refused(source: np.dtype[Any]) -> None:
+    for target in map(np.dtype, OTHERS):
+        data = np.zeros((2, 2) if target.subdtype else 2, source)
+        try:
+            stored_by_h5py(data, target)
+        except (TypeError, OSError, ValueError, np.exceptions.ComplexWarning):
+            assert is_refused(source, target), f"{source} to {target}"
+
+
+def is_refused(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
     try:
-        stored_by_h5py(data, target)
-    except (TypeError, OSError, ValueError, np.exceptions.ComplexWarning):
-        with pytest.raises(CastError):
-            check_conversion(source, target, "/x")
+        check_conversion(source, target, "/x")
+    except CastError:
+        return True
+    return False
 
 
 LON_LAT = np.dtype([("lon", "f8"), ("lat", "f8")])

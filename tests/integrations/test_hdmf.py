@@ -65,17 +65,21 @@ def test_tutorial_lists_the_selections() -> None:
     assert len(listed) == ours.num_buffers == 4
 
 
-def test_tutorial_writes_with_h5py(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", [10, pytest.param(1, marks=pytest.mark.heavy)])
+def test_tutorial_writes_with_h5py(tmp_path: Path, part: int) -> None:
+    """With as many buffers and chunks, of a part of their lengths."""
+    length, width = 20000 // part, 5000 // part
+
     # Rows and columns tell the elements apart without a (20000, 5000) array in memory.
     class Pattern:
-        shape, dtype = (20000, 5000), np.dtype("int32")
+        shape, dtype = (length, width), np.dtype("int32")
 
         def __getitem__(self, selection: Any) -> Any:
             rows, columns = (np.arange(axis.start, axis.stop, dtype="int32") for axis in selection)
-            return rows[:, None] * 5000 + columns
+            return rows[:, None] * width + columns
 
-    ours = Ours(array=Pattern(), buffer_shape=(10000, 2500), chunk_shape=(1000, 250))
-    theirs = Theirs(array=Pattern(), buffer_shape=(10000, 2500), chunk_shape=(1000, 250))
+    shapes = {"buffer_shape": (length // 2, width // 2), "chunk_shape": (length // 20, width // 20)}
+    ours, theirs = Ours(array=Pattern(), **shapes), Theirs(array=Pattern(), **shapes)
     with h5py.File(tmp_path / "tutorial.h5", "w", driver="core", backing_store=False) as file:
         dataset = file.create_dataset("data", ours.maxshape, ours.dtype, chunks=ours.chunk_shape)
         for chunk, other in zip(ours, theirs, strict=True):
@@ -83,8 +87,8 @@ def test_tutorial_writes_with_h5py(tmp_path: Path) -> None:
             np.testing.assert_array_equal(chunk.data, other.data)
             dataset[chunk.selection] = chunk.data
         assert dataset.id.get_num_chunks() == 400
-        for row in (0, 999, 1000, 9999, 10000, 19999):
-            np.testing.assert_array_equal(dataset[row], np.arange(row * 5000, (row + 1) * 5000))
+        for row in (0, length // 20 - 1, length // 20, length // 2 - 1, length // 2, length - 1):
+            np.testing.assert_array_equal(dataset[row], np.arange(row * width, (row + 1) * width))
 
 
 # Beside hdmf's

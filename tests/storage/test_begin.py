@@ -343,7 +343,15 @@ class Cut(Exception):  # noqa: N818
     """The process has ended here."""
 
 
-@pytest.mark.parametrize("kind", ["new", "append", "region", "overwrite"])
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        pytest.param(place, kind, marks=[] if (place == "new") == (kind in ("new", "append")) else pytest.mark.heavy)
+        for place in ("new", "existing")
+        for kind in ("new", "append", "region", "overwrite")
+    ],
+    indirect=["place"],
+)
 def test_a_token_is_applied_once_wherever_the_removal_of_the_folder_is_cut_off(
     place: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:

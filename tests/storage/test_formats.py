@@ -30,7 +30,6 @@ VERSIONS = [None, "earliest", "v110", "v112", ("earliest", "v110"), ("v108", "v1
 
 tools = pytest.mark.skipif(shutil.which("h5dump") is None, reason="Debian's hdf5-tools is not installed")
 every_index = pytest.mark.parametrize("index", INDEXES.values(), ids=INDEXES)
-every_version = pytest.mark.parametrize("libver", VERSIONS, ids=str)
 
 
 @pytest.mark.parametrize(
@@ -53,8 +52,14 @@ def test_h5py_reads_it_and_can_go_on_with_it(target: Path, libver: Any, index: A
 
 
 @tools
-@every_version
-@every_index
+@pytest.mark.parametrize(
+    ("libver", "index"),
+    [
+        pytest.param(libver, index, id=f"{libver}-{name}", marks=pytest.mark.heavy if (row + column) % 2 else [])
+        for row, libver in enumerate(VERSIONS)
+        for column, (name, index) in enumerate(INDEXES.items())
+    ],
+)
 def test_hdf5_1_10_reads_it(target: Path, libver: Any, index: Any) -> None:
     dcio.to_hdf5(target, "/x", DATA, libver=libver, scheduler="synchronous", **index, compression="gzip", shuffle=True)
     dump = subprocess.run(["h5dump", "-H", target], capture_output=True, text=True, check=False)
@@ -96,8 +101,19 @@ def grown(target: Any, libver: Any, dtype: Any, filters: Any) -> dict[str, Any]:
     return {"old": old, "group/new": data}
 
 
-@pytest.mark.parametrize("dtype", TYPES, ids=str)
-@pytest.mark.parametrize("filters", [FILTERS["none"], FILTERS["gzip"]], ids=["none", "gzip"])
+@pytest.mark.parametrize(
+    ("dtype", "filters"),
+    [
+        pytest.param(
+            dtype,
+            FILTERS[name],
+            id=f"{dtype}-{name}",
+            marks=pytest.mark.heavy if name == "none" and dtype not in (TYPES[0], TYPES[-1]) else [],
+        )
+        for dtype in TYPES
+        for name in ("none", "gzip")
+    ],
+)
 def test_a_reader_without_hdf5_reads_files_that_grew(target: Path, dtype: Any, filters: Any) -> None:
     # (It knows no index of datasets that can grow but the oldest.)
     expected = grown(target, "earliest", dtype, filters)

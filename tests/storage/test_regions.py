@@ -493,7 +493,7 @@ def fuzz(examples: Any) -> None:
 
 
 def test_random_regions_and_appends_into_random_layouts_are_as_h5pys() -> None:
-    fuzz(60)
+    fuzz(30)
 
 
 @pytest.mark.heavy

@@ -415,10 +415,15 @@ def test_what_could_not_be_created_leaves_nothing(target: Path) -> None:
 # Killed
 
 
-@pytest.mark.parametrize("exclusive", [False, pytest.param(True, marks=pytest.mark.heavy)], ids=["shared", "exclusive"])
-def test_killed_between_any_two_writes_to_the_disk_the_next_process_goes_on(exclusive: Any, tmp_path: Path) -> None:
-    how = "exclusive" if exclusive else "shared"
-    done = run_python("-m", "tests.support.storage.killed_commits", how, tmp_path)
+@pytest.mark.parametrize(
+    ("how", "every"),
+    [("shared", 2), *(pytest.param(how, 1, marks=pytest.mark.heavy) for how in ("shared", "exclusive"))],
+)
+def test_killed_between_any_two_writes_to_the_disk_the_next_process_goes_on(
+    how: str, every: int, tmp_path: Path
+) -> None:
+    """In the default tests, at every second write."""
+    done = run_python("-m", "tests.support.storage.killed_commits", how, tmp_path, every)
     assert (done.returncode, done.stderr) == (0, "")
     assert int(done.stdout.removesuffix(" kills\n")) > 8
 

@@ -1,6 +1,6 @@
-"""Kills a process at every write to the disk in turn, halfway through it, and goes on in another.
+"""Kills a process at every write to the disk in turn, or every so many, halfway through it, and goes on in another.
 
-Usage: python -m tests.support.storage.killed_commits exclusive|shared FOLDER
+Usage: python -m tests.support.storage.killed_commits exclusive|shared FOLDER [EVERY]
 """
 
 import itertools
@@ -62,8 +62,8 @@ def second_process(path: Path, exclusive: bool) -> None:
 
 
 def main() -> None:
-    exclusive, folder = sys.argv[1] == "exclusive", Path(sys.argv[2])
-    for number in itertools.count():
+    exclusive, folder, every = sys.argv[1] == "exclusive", Path(sys.argv[2]), int(*sys.argv[3:] or "1")
+    for number in itertools.count(0, every):
         path = folder / f"{number}.h5"
         ended = in_child(first_process, path, exclusive, number)
         assert ended in (0, -signal.SIGKILL)
@@ -71,7 +71,7 @@ def main() -> None:
         assert in_child(second_process, path, exclusive) == 0
         if ended == 0:
             break
-    sys.stdout.write(f"{number} kills\n")
+    sys.stdout.write(f"{number // every} kills\n")
 
 
 if __name__ == "__main__":
