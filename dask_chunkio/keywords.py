@@ -80,6 +80,7 @@ class WriteKeywords(RunKeywords, total=False):
     libver: str | tuple[str, str] | None
     memory_limit: int | str | None
     overwrite: bool
+    part: tuple[int, int] | Literal["slurm"] | None
     resume: bool
     scheduler: Any
     token: str | None

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_chunkio.geometry.grid import BufferGrid, Selection, Shape, buffer_grid
+from dask_chunkio.geometry.grid import Box, BufferGrid, Selection, Shape, buffer_grid
 from dask_chunkio.sources.base import ReadMode
 from dask_chunkio.storage.activity.keepalive import Keepalive
 from dask_chunkio.storage.completeness import StoredDataset
@@ -39,6 +39,8 @@ class DatasetJob:
         Whether its length is unknown until its source ends.
     most_rows : int or None
         The maximum length of an open-ended dataset.
+    box : tuple of tuple of int, optional
+        Start and stop along each axis of the part that this call writes; by default the whole dataset.
     """
 
     layout: DatasetLayout
@@ -48,6 +50,7 @@ class DatasetJob:
     options: Mapping[str, Any] = field(default_factory=dict)
     open_ended: bool = False
     most_rows: int | None = None
+    box: Box | None = None
 
     @property
     def label(self) -> str:
@@ -56,9 +59,9 @@ class DatasetJob:
 
     @property
     def shape(self) -> Shape:
-        """Shape of the region to write; by default of the whole dataset."""
+        """Shape of what is written: a region or a part, by default the whole dataset."""
         region = self.layout.region
-        return self.layout.shape if region is None else region.shape
+        return self.buffers.shape if region is None else region.shape
 
     @property
     def nbytes(self) -> int:
@@ -68,7 +71,13 @@ class DatasetJob:
     @property
     def buffers(self) -> BufferGrid:
         """The grid of its buffers."""
-        return buffer_grid(self.layout.chunks, self.buffer_shape)
+        return buffer_grid(self.layout.chunks, self.buffer_shape, self.box)
+
+    @property
+    def chunk_count(self) -> int:
+        """Number of the chunks that are written."""
+        chunks = self.layout.chunks
+        return len(chunks) if self.box is None else len(chunks.numbers_in(self.box))
 
     def selection(self, buffer: int) -> Selection:
         """Return the selection of a buffer, relative to the source."""

@@ -69,6 +69,9 @@ class WriteResult:
     already_complete : bool
         Whether everything was there, so that nothing was written.  Then `datasets` describes what is in the file,
         with its whole shape, and says that no buffers and no chunks were written.
+    missing_parts : tuple of int
+        Of a call with ``part=``: the numbers of the parts that other jobs have not committed yet.  While there are
+        some, the file does not have its name yet, and `datasets` describes the part of this call.
 
     Examples
     --------
@@ -86,6 +89,12 @@ class WriteResult:
     seconds: float
     notes: tuple[str, ...] = ()
     already_complete: bool = False
+    missing_parts: tuple[int, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file is complete and has its name."""
+        return not self.missing_parts
 
     @property
     def nbytes(self) -> int:
@@ -141,7 +150,8 @@ def amounts_of(result: WriteResult) -> str:
     sizes = f"{format_bytes(result.nbytes)} stored in {format_bytes(result.stored_nbytes)} (ratio {result.ratio:.2f})"
     if result.already_complete:
         return f"{sizes} there already; nothing was written"
-    return f"{sizes} in {result.seconds:.2f} s, {format_bytes(int(result.rate))}/s"
+    left = f"; {len(result.missing_parts)} parts are missing" if result.missing_parts else ""
+    return f"{sizes} in {result.seconds:.2f} s, {format_bytes(int(result.rate))}/s{left}"
 
 
 def _html_cells(dataset: DatasetResult) -> str:

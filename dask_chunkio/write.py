@@ -33,6 +33,7 @@ from dask_chunkio.planning.plan import WritePlan
 from dask_chunkio.planning.planner import PreparedWrite, prepare
 from dask_chunkio.planning.request import parse_filename
 from dask_chunkio.planning.resources import Workers, find_workers, refuse_import_by_spawn
+from dask_chunkio.planning.share import parse_part
 from dask_chunkio.results import WriteResult, already_complete
 from dask_chunkio.storage.completeness import StoredDataset
 from dask_chunkio.storage.session import end, release, wait_for_others
@@ -52,7 +53,7 @@ class RunArguments:
 
     Parameters
     ----------
-    encoding, overwrite, resume, token, wait, durability, libver
+    encoding, overwrite, resume, token, part, wait, durability, libver
         Same as in `to_hdf5`.
     scheduler, memory_limit, progress, callback, fuse, compute_kwargs
         Same as in `to_hdf5`.
@@ -65,6 +66,7 @@ class RunArguments:
     overwrite: bool = False
     resume: bool = False
     token: str | None = None
+    part: Any = None
     wait: bool | None = None
     durability: Durability | None = None
     libver: str | tuple[str, str] | None = None
@@ -95,6 +97,7 @@ def to_hdf5(
     overwrite: bool = False,
     resume: bool = False,
     token: str | None = None,
+    part: tuple[int, int] | Literal["slurm"] | None = None,
     wait: bool | None = None,
     durability: Durability | None = None,
     libver: str | tuple[str, str] | None = None,
@@ -131,9 +134,16 @@ def to_hdf5(
         Any string that distinguishes this call from all other calls that write its datasets.  The call stores it
         with each dataset, in the attribute ``dask_chunkio_tokens``, when the datasets become complete.  A call
         whose token is stored already is complete, with or without ``resume=True``.
+    part : tuple of int, optional
+        ``(number, count)``: write only one of `count` parts, numbered from 0; ``"slurm"`` takes both from the
+        environment of a Slurm job array.  Independent jobs, on any hosts and in any order, make the same call with
+        different numbers.  The first one makes the file, and whichever commits the last part gives it its name.  A job
+        that was interrupted makes the same call again.  All jobs need the same arguments for the datasets, and
+        a file system whose locks reach all hosts.
     wait : bool
         If another call is writing this file, or another program has it open, wait without a time limit
-        instead of raising.  By default ``chunkio.wait`` of dask's configuration, which is False.
+        instead of raising.  By default ``chunkio.wait`` of dask's configuration, which is False, and True with
+        `part`.
     durability : str
         The failure that a committed buffer survives: ``"process"`` for the death of any process,
         ``"power"`` for a failure of the machine too.  ``"power"`` waits for the disk at each commit.  By default
@@ -201,6 +211,7 @@ def to_hdf5(
         overwrite=overwrite,
         resume=resume,
         token=token,
+        part=part,
         wait=wait,
         durability=durability,
         libver=libver,
@@ -383,6 +394,7 @@ def plan(
     overwrite: bool = False,
     resume: bool = False,
     token: str | None = None,
+    part: tuple[int, int] | Literal["slurm"] | None = None,
     libver: str | tuple[str, str] | None = None,
     scheduler: Any = None,
     memory_limit: int | str | None = None,
@@ -393,7 +405,7 @@ def plan(
 
     Parameters
     ----------
-    filename, \*args, encoding, overwrite, resume, token, libver, scheduler, memory_limit, \*\*keywords
+    filename, \*args, encoding, overwrite, resume, token, part, libver, scheduler, memory_limit, \*\*keywords
         Same as in `to_hdf5`.
     sample : int, optional
         Number of chunks of each dataset that this call reads and encodes to estimate the stored size.  By default
@@ -420,10 +432,11 @@ def plan(
     >>> planned.datasets[0].encoder
     'deflate(4) by libdeflate 4'
     """
-    mine = {"encoding": encoding, "overwrite": overwrite, "resume": resume, "token": token, "libver": libver}
+    mine: dict[str, Any] = {"encoding": encoding, "overwrite": overwrite, "resume": resume, "token": token}
+    mine |= {"part": part, "libver": libver}
     own = {"scheduler": scheduler, "memory_limit": memory_limit}
     write = functools.partial(to_hdf5, filename, *args, **mine, **own, **keywords)
-    run = RunArguments(encoding=encoding, overwrite=overwrite, resume=resume, token=token, wait=False, libver=libver)
+    run = RunArguments(**mine, wait=False)
     _check(run)
     asked = {keyword: value for keyword, value in keywords.items() if keyword not in _NOT_OF_A_PLAN}
     target, workers = _target(filename, run), _workers(scheduler, memory_limit)
@@ -441,15 +454,18 @@ def _target(filename: Any, run: RunArguments) -> Target:
     durability = chosen.durability if run.durability is None else run.durability
     if durability not in get_args(Durability):
         raise ArgumentError(f"durability={durability!r} is not one of {', '.join(map(repr, get_args(Durability)))}")
+    share = parse_part(run.part)
     return Target(
         parse_filename(filename),
         uuid.uuid4().hex,
         overwrite=run.overwrite,
         libver=run.libver,
-        resume=run.resume,
-        wait=chosen.wait if run.wait is None else run.wait,
+        # A job that is run again goes on with its part.
+        resume=run.resume or share is not None,
+        wait=(chosen.wait or share is not None) if run.wait is None else run.wait,
         durability=cast(Durability, durability),
         command=run.command,
         token=run.token,
+        share=share,
         lease_seconds=chosen.lease_seconds,
     )

@@ -45,7 +45,7 @@ from dask_chunkio.sources.base import Reader, read_checked
 from dask_chunkio.storage import session
 from dask_chunkio.storage.activity.keepalive import Held, Keepalive
 from dask_chunkio.storage.begin import begin
-from dask_chunkio.storage.finish import finish
+from dask_chunkio.storage.finish import finish, finish_part
 from dask_chunkio.storage.hdf5.dataset import DatasetSpec
 from dask_chunkio.storage.read_lock import reading_alone
 from dask_chunkio.storage.target import Target
@@ -111,7 +111,8 @@ def _begin_between_changes(creation: Creation) -> WriteLayout:
 def begin_write(creation: Creation) -> WriteLayout:
     """Begin a write, in one attempt."""
     target = creation.target.located()
-    if spans_hosts():
+    # Other jobs may run on other hosts.
+    if spans_hosts() or target.share is not None:
         target = target.for_several_hosts()
     keepalive = _keepalive(target, creation.key)
     try:
@@ -225,11 +226,13 @@ def finish_target(
     if got != counts:
         raise IntegrityError(f"{layout.target.path}: there are receipts for {got} buffers of {counts}")
     lock = transaction_lock(layout.target.write_id)
-    finished = finish(layout.target, [job.layout for job in jobs], specs, lock)
+    finishes = finish if layout.target.share is None else finish_part
+    finished = finishes(layout.target, [job.layout for job in jobs], specs, lock)
     for note in finished.notes:
         logger.warning("%s", printable(f"{layout.target.path}: {note}"))
     datasets = tuple(map(_result, jobs, finished.stored))
-    return WriteResult(layout.target.path, datasets, time.time() - layout.started, finished.notes)
+    seconds = time.time() - layout.started
+    return WriteResult(layout.target.path, datasets, seconds, finished.notes, missing_parts=finished.missing)
 
 
 def _flat(receipts: Sequence[Receipt | Sequence[Receipt]]) -> list[Receipt]:
@@ -244,7 +247,7 @@ def nothing_done(dataset: int, buffer: int) -> Receipt:
 
 def _result(job: DatasetJob, stored: int) -> DatasetResult:
     layout, region = job.layout, job.layout.region
-    chunks = len(layout.chunks) if layout.is_chunked else 0
+    chunks = job.chunk_count if layout.is_chunked else 0
     merged = chunks - region.whole_chunks if region is not None and layout.is_chunked else 0
     dtype = layout.form.dtype
     return DatasetResult(layout.name, job.shape, dtype, job.nbytes, stored, len(job.buffers), chunks, merged)

@@ -17,11 +17,13 @@ import numpy as np
 
 from dask_chunkio.errors import AlignmentError, ArgumentError
 
-__all__ = ["Array", "BufferGrid", "ChunkGrid", "Selection", "Shape", "buffer_grid", "chunk_grid"]
+__all__ = ["Array", "Box", "BufferGrid", "ChunkGrid", "Selection", "Shape", "buffer_grid", "chunk_grid"]
 __all__ += ["selection_shape"]
 
 Shape = tuple[int, ...]
 Selection = tuple[slice, ...]
+# Start and stop along each axis; a selection that can be a key.
+Box = tuple[tuple[int, int], ...]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -133,6 +135,19 @@ class ChunkGrid:
             number = number * cells + along
         return number
 
+    def numbers_in(self, box: Box) -> np.ndarray[Any, np.dtype[np.intp]]:
+        """Return the numbers of the chunks that a box touches, in C order.
+
+        Examples
+        --------
+        >>> ChunkGrid((5, 4), (2, 2)).numbers_in(((2, 5), (0, 2)))
+        array([2, 4])
+        """
+        spans = [np.arange(start // n, -(-stop // n)) for (start, stop), n in zip(box, self.chunk_shape, strict=True)]
+        if not spans:
+            return np.zeros(1, np.intp)
+        return np.ravel_multi_index(tuple(np.meshgrid(*spans, indexing="ij")), self.cells).ravel()
+
     def origin(self, number: int) -> Shape:
         """Return the position of the first element of chunk `number`: the address of the chunk in HDF5."""
         return tuple(i * c for i, c in zip(self.index(number), self.chunk_shape, strict=True))
@@ -161,9 +176,9 @@ def chunk_grid(shape: Shape, chunk_shape: Shape) -> ChunkGrid:
 
 
 @functools.lru_cache(maxsize=256)
-def buffer_grid(chunks: ChunkGrid, buffer_shape: Shape) -> BufferGrid:
+def buffer_grid(chunks: ChunkGrid, buffer_shape: Shape, box: Box | None = None) -> BufferGrid:
     """Return the `BufferGrid`; cached like `chunk_grid`."""
-    return BufferGrid(chunks, buffer_shape)
+    return BufferGrid(chunks, buffer_shape, box)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +192,8 @@ class BufferGrid:
     buffer_shape : tuple of int
         Shape of a buffer, in elements: along each axis a multiple of the chunk, or at least
         the whole axis.
+    box : tuple of tuple of int, optional
+        Start and stop along each axis of the part that the buffers cover, whole chunks; by default the whole array.
 
     Raises
     ------
@@ -196,9 +213,10 @@ class BufferGrid:
 
     chunks: ChunkGrid
     buffer_shape: Shape
+    box: Box | None = None
 
     def __post_init__(self) -> None:
-        _check_same_rank("buffer shape", self.buffer_shape, self.shape)
+        _check_same_rank("buffer shape", self.buffer_shape, self.chunks.shape)
         _check_positive("buffer shape", self.buffer_shape)
         rows = zip(self.buffer_shape, self.chunks.chunk_shape, self.shape, strict=True)
         for axis, (buffer, chunk, length) in enumerate(rows):
@@ -210,8 +228,8 @@ class BufferGrid:
 
     @property
     def shape(self) -> Shape:
-        """Shape of the array."""
-        return self.chunks.shape
+        """Shape of what the buffers cover."""
+        return self.chunks.shape if self.box is None else tuple(stop - start for start, stop in self.box)
 
     @property
     def cells(self) -> Shape:
@@ -223,10 +241,15 @@ class BufferGrid:
 
     def __getitem__(self, number: int) -> Selection:
         """Return the selection of buffer `number`, clipped to the array."""
-        return self._as_grid()[number]
+        found = self._as_grid()[number]
+        if self.box is None:
+            return found
+        return tuple(
+            slice(along.start + start, along.stop + start) for along, (start, _) in zip(found, self.box, strict=True)
+        )
 
     def __iter__(self) -> Iterator[Selection]:
-        return iter(self._as_grid())
+        return map(self.__getitem__, range(len(self)))
 
     def chunk_numbers(self, number: int) -> Iterator[int]:
         """Return the numbers of the chunks in buffer `number`, in C order."""

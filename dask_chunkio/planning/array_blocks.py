@@ -218,11 +218,13 @@ def has_layers(array: Any) -> bool:
 
 
 def aligned_array(array: Any, job: DatasetJob) -> Any:
-    """Return the array with one block for each buffer.
+    """Return the array, or the part of it that is written, with one block for each buffer.
 
     The array is always rechunked with the method "tasks".  With a client, dask would choose a shuffle, which fails on
     any other scheduler, and which computes the whole array again if a worker is lost.
     """
+    if job.box is not None:
+        array = array[tuple(slice(start, stop) for start, stop in job.box)]
     cells = [ChunkGrid((end,), (length,)) for length, end in zip(job.buffer_shape, job.buffers.shape, strict=True)]
     region = job.layout.region
     starts = (0,) * len(cells) if region is None else tuple(map(operator.sub, region.start, region.origin))

@@ -13,13 +13,15 @@ from dask_chunkio.config import settings
 from dask_chunkio.errors import AlignmentError, ArgumentError
 from dask_chunkio.filters.compatibility import holds_references
 from dask_chunkio.filters.hdf5_encoder import encoder_for
-from dask_chunkio.geometry.grid import BufferGrid, Shape
+from dask_chunkio.geometry.grid import Box, BufferGrid, Shape
+from dask_chunkio.geometry.share import Share
 from dask_chunkio.geometry.sizing import buffer_within, projected_nbytes, split_buffer
 from dask_chunkio.model import Creation, DatasetJob
 from dask_chunkio.planning.array_blocks import ArrayBlocks, array_blocks
 from dask_chunkio.planning.plan import DatasetPlan, WritePlan
 from dask_chunkio.planning.request import DatasetRequest, parse_requests
 from dask_chunkio.planning.resources import Workers, require_picklable
+from dask_chunkio.planning.share import require_shareable
 from dask_chunkio.planning.specs import Scale, most_rows, spec_of, spec_of_part, wanted_of
 from dask_chunkio.results import WriteResult
 from dask_chunkio.sources.array import ArraySource
@@ -74,7 +76,7 @@ class PreparedWrite:
 
     def creation(self, exclusive: bool) -> Creation:
         """Return the file and the datasets that the first task creates."""
-        return Creation(self.target, self.specs, self.jobs, exclusive)
+        return Creation(self.target, self.specs, self.jobs, exclusive and self.target.share is None)
 
     @property
     def asks_for_progress(self) -> bool:
@@ -256,6 +258,7 @@ def prepare(
     requests = parse_requests(args, encoding, keywords, may_begin_streams)
     _require_locks(workers)
     _require_token(target, requests)
+    require_shareable(target, requests)
     for request in requests:
         _require_portable(request, workers)
     return _prepared(target, requests, workers, touches)
@@ -278,7 +281,7 @@ def _prepared(
     there = parts.layouts
     specs = tuple(spec_of_part(one, there[one.name]) if one.name in there else new[one.name] for one in requests)
     layouts = preview(specs, target.libver)
-    jobs = tuple(_job(request, layout, scale) for request, layout in zip(requests, layouts, strict=True))
+    jobs = tuple(_job(one, layout, scale, target.share) for one, layout in zip(requests, layouts, strict=True))
     # An open-ended dataset starts with the length of one buffer.
     specs = tuple(
         replace(spec, shape=job.layout.shape) if spec.open_ended else spec
@@ -307,17 +310,18 @@ def _require_token(target: Target, requests: Sequence[DatasetRequest]) -> None:
         )
 
 
-def _job(request: DatasetRequest, layout: DatasetLayout, scale: Scale) -> DatasetJob:
+def _job(request: DatasetRequest, layout: DatasetLayout, scale: Scale, share: Share | None) -> DatasetJob:
     source = request.source
     read = _read_mode(request)
-    buffer = _buffer_shape(request, layout, scale)
+    box = None if share is None else share.box(layout.chunks)
+    buffer = _buffer_shape(request, layout, scale, box)
     if isinstance(source, StreamSource):
         buffer = (*buffer[:1], *(max(n, 1) for n in source.shape[1:]))
     try:
-        BufferGrid(layout.chunks, buffer)
+        BufferGrid(layout.chunks, buffer, box)
     except AlignmentError as error:
         raise AlignmentError(f"{request.name}: {error}") from error
-    job = DatasetJob(layout, buffer, source.dtype, read, request.options)
+    job = DatasetJob(layout, buffer, source.dtype, read, request.options, box=box)
     if not is_open_ended(source):
         return job
     most = most_rows(request.options)
@@ -338,11 +342,12 @@ def _read_mode(request: DatasetRequest) -> ReadMode:
     return wanted
 
 
-def _buffer_shape(request: DatasetRequest, layout: DatasetLayout, scale: Scale) -> Shape:
+def _buffer_shape(request: DatasetRequest, layout: DatasetLayout, scale: Scale, box: Box | None) -> Shape:
     """Return the buffer shape that the user chose, or a buffer shape that suits chunks, memory and threads."""
     if request.buffer_shape is not None:
         return request.buffer_shape
     shapes, chunk = request.source.shapes, layout.form.chunk_shape
+    shape = layout.shape if box is None else tuple(stop - start for start, stop in box)
     if shapes.buffer is not None and shapes.is_fixed and _fits(layout, shapes.buffer):
         return shapes.buffer
     if isinstance(request.source, DaskArraySource) and shapes.block is not None and _fits(layout, shapes.block):
@@ -350,9 +355,9 @@ def _buffer_shape(request: DatasetRequest, layout: DatasetLayout, scale: Scale) 
     itemsize = max(request.source.dtype.itemsize, layout.form.dtype.itemsize)
     start = shapes.buffer if shapes.buffer is not None and not shapes.is_fixed else None
     if start is None or not _fits(layout, start):
-        start = buffer_within(layout.shape, chunk, itemsize, scale.buffer_nbytes)
+        start = buffer_within(shape, chunk, itemsize, scale.buffer_nbytes)
     sizes = {"nbytes": scale.buffer_nbytes, "count": scale.count, "threads": scale.workers.threads}
-    return split_buffer(layout.shape, chunk, start, itemsize, **sizes)
+    return split_buffer(shape, chunk, start, itemsize, **sizes)
 
 
 def _fits(layout: DatasetLayout, buffer: Shape) -> bool:

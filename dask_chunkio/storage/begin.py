@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from dask_chunkio.errors import TargetBusyError, TargetChangedError, TargetError, UnfinishedWriteError
+from dask_chunkio.errors import ArgumentError, TargetBusyError, TargetChangedError, TargetError, UnfinishedWriteError
 from dask_chunkio.storage import session
 from dask_chunkio.storage.activity.activity_lock import LOOKS, ActivityLock
 from dask_chunkio.storage.activity.keepalive import Keepalive
@@ -94,8 +94,12 @@ def begin(
                 keepalive.share()
         return made
 
+    if target.share is not None:
+        target = _joined(target)
     if os.path.isdir(target.folder) and _is_mine(target):
         return _gone_on(target, create, None)
+    if target.has_joined:
+        raise TargetChangedError(_is_beginning(target))
     remove_empty_folder(target.folder)
     if not is_left(target.folder):
         return _begun_anew(target, specs, create)
@@ -169,7 +173,7 @@ def _share(target: Target, activity_lock: ActivityLock, folder: Folder) -> None:
     activity_lock.share()
     _require_in_place(target, activity_lock, folder)
     manifest = read_manifest(target.manifest)
-    if manifest is None or manifest.write_id != target.write_id:
+    if manifest is None or manifest.write_id != target.owner_id:
         raise TargetChangedError(_is_beginning(target))
 
 
@@ -182,13 +186,43 @@ def _is_beginning(target: Target) -> str:
     return f"{target.path} is being written by another call, which begins or ends just now; wait for it (wait=True)"
 
 
+def _joined(target: Target) -> Target:
+    """Return the target with the identifier of the write that other jobs have begun, if there is one.
+
+    Raises
+    ------
+    ArgumentError
+        If the write was begun in another number of parts.
+    UnfinishedWriteError
+        If the folder holds a write that is not in parts.
+    """
+    manifest = read_manifest(target.manifest)
+    with read_journal(target.journal) as journal:
+        owner = journal.owner
+    if manifest is None or target.share is None:
+        return target
+    if not manifest.parts or (owner is not None and owner.write_id != manifest.write_id):
+        raise UnfinishedWriteError(
+            f"{target.folder} holds an unfinished write of {target.path} by a single call, "
+            f"{owner or 'which was cut off as it began'}, which no part can join. {remedies(target.path)}"
+        )
+    if manifest.parts != target.share.count:
+        raise ArgumentError(
+            f"part=({target.share.number}, {target.share.count}): the jobs that write {target.path} divide it into "
+            f"{manifest.parts} parts; give all jobs the same number, or discard the write with "
+            f"dask_chunkio.discard({target.path!r})"
+        )
+    # A job that was cut off before it had made the datasets has begun nothing.
+    return target if owner is None else replace(target, joined_id=owner.write_id)
+
+
 def _is_mine(target: Target) -> bool:
     """Return whether this call, in this or another process, has created the folder or owns the write."""
     manifest = read_manifest(target.manifest)
     with read_journal(target.journal) as journal:
         if journal.owner is not None:
-            return journal.owner.write_id == target.write_id
-        return manifest is not None and manifest.write_id == target.write_id
+            return journal.owner.write_id == target.owner_id
+        return manifest is not None and manifest.write_id == target.owner_id
 
 
 def _gone_on(target: Target, create: _Create, owners: Sequence[Owner] | None) -> Begun:
@@ -199,7 +233,8 @@ def _gone_on(target: Target, create: _Create, owners: Sequence[Owner] | None) ->
         made = create(found, owners)
     except BaseException as error:
         session.release(target.write_id)
-        if owners is not None and type(error) is TargetError and not is_left(target.folder):
+        may_be_over = owners is not None or target.has_joined
+        if may_be_over and type(error) is TargetError and not is_left(target.folder):
             raise TargetChangedError(_is_beginning(target)) from error
         raise
     if made.complete:

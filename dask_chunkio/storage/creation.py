@@ -13,9 +13,10 @@ from dask_chunkio.storage.completeness import StoredDataset, completed
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, describe, describe_made, make_dataset, preview
 from dask_chunkio.storage.journal.created import Created, CreatedDataset
 from dask_chunkio.storage.journal.owner import Owner
+from dask_chunkio.storage.journal.part import Part
 from dask_chunkio.storage.preconditions import opened_to_look, require_replaceable
 from dask_chunkio.storage.take_over import remove_dead_leases
-from dask_chunkio.storage.target import Target, cannot_resume
+from dask_chunkio.storage.target import Target, cannot_join, cannot_resume
 from dask_chunkio.storage.tokens import add_token
 from dask_chunkio.storage.transaction import PATIENCE, Lock, Transactions
 from dask_chunkio.storage.visible_chunks import extend_dataset
@@ -75,14 +76,16 @@ def create_datasets(
     with transactions.files.used():
         # Read without a lock: a process that is stopped in the middle of a transaction would keep the lock.
         transactions.refresh()
-        is_mine = journal.may_be_of(target.write_id)
+        is_mine = journal.may_be_of(target.owner_id)
         # Once the write has begun, other processes work on this same write: wait for them.
         is_begun = is_mine and bool(journal.owners)
         if is_mine or judged is not None:
             begins()
         with transactions.transaction(lock, anybody=True, patience=PATIENCE if is_begun else _FIRST_PATIENCE):
-            if journal.may_be_of(target.write_id):
-                return _make_datasets(transactions, specs)
+            if journal.may_be_of(target.owner_id):
+                made = _make_datasets(transactions, specs)
+                _note_part(transactions)
+                return made
             made = _take_over_datasets(transactions, specs, judged)
         remove_dead_leases(target)
         return made
@@ -90,9 +93,11 @@ def create_datasets(
 
 def _make_datasets(transactions: Transactions, specs: Sequence[DatasetSpec]) -> Made:
     """Create the datasets inside a transaction, or find those that this write has created."""
-    if transactions.journal.created is not None:
-        return Made(describe_datasets(transactions, transactions.journal.created, specs))
-    target = transactions.target
+    target, found = transactions.target, transactions.journal.created
+    if found is not None:
+        if target.has_joined and (difference := _difference(found, target, specs)) is not None:
+            raise ArgumentError(cannot_join(target, difference))
+        return Made(describe_datasets(transactions, found, specs))
     existing = target.mode == "existing"
     is_hidden = existing and any(spec.there is None for spec in specs)
     with transactions.opened("r+" if existing else "w") as state:
@@ -110,6 +115,25 @@ def _make_datasets(transactions: Transactions, specs: Sequence[DatasetSpec]) -> 
         created = replace(created, datasets=tuple(map(describe_made, specs, layouts)))
         transactions.commit(state, _owner(transactions, 1).pack() + created.pack())
     return Made(layouts)
+
+
+def _note_part(transactions: Transactions) -> None:
+    """Record who writes this part, inside a transaction."""
+    share = transactions.target.share
+    if share is not None and not transactions.journal.finished:
+        transactions.record(Part.here(share).pack())
+
+
+def _difference(created: Created, target: Target, specs: Sequence[DatasetSpec]) -> str | None:
+    """Return in words how this job differs from the one that began the write."""
+    if created.token != target.token:
+        return f"they have token={created.token!r}"
+    return created.difference(_wanted(target, specs))
+
+
+def _wanted(target: Target, specs: Sequence[DatasetSpec]) -> Created:
+    """Return what a call would create."""
+    return Created(tuple(describe_made(spec, *preview([spec])) for spec in specs), "", target.token, target.overwrite)
 
 
 def _require_as_judged(file: h5py.File, target: Target, specs: Sequence[DatasetSpec]) -> None:
@@ -163,8 +187,7 @@ def _take_over_datasets(
     # An owner that died in the very transaction that records its take-over is named only in the log until the replay.
     if judged is None or (judged and judged[-1] != owner and owner not in transactions.replayed_owners):
         raise TargetBusyError(f"{target.path} is being written by another call, {owner}; wait for it (wait=True)")
-    wanted = Created(tuple(describe_made(spec, *preview([spec])) for spec in specs), "", target.token, target.overwrite)
-    difference = created.difference(wanted)
+    difference = created.difference(_wanted(target, specs))
     if difference is not None:
         if transactions.journal.finished and target.mode != "new":
             transactions.files.folder.empty()
@@ -204,4 +227,4 @@ def _completed(transactions: Transactions, specs: Sequence[DatasetSpec]) -> tupl
 
 
 def _owner(transactions: Transactions, epoch: int) -> Owner:
-    return Owner.here(transactions.target.write_id, epoch, transactions.exclusive, transactions.target.durability)
+    return Owner.here(transactions.target.owner_id, epoch, transactions.exclusive, transactions.target.durability)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import h5py
 
 from dask_chunkio.errors import IntegrityError, TargetError
+from dask_chunkio.geometry.share import Share
 from dask_chunkio.storage import session
 from dask_chunkio.storage.activity.keepalive import close_files
 from dask_chunkio.storage.chunk_index import count_stored, index_differs
@@ -17,6 +18,8 @@ from dask_chunkio.storage.filesystem.io import is_at
 from dask_chunkio.storage.filesystem.side_folder import Folder, is_left
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, describe
 from dask_chunkio.storage.index_repair import rebuild_dataset
+from dask_chunkio.storage.journal.journal import Journal
+from dask_chunkio.storage.journal.part import missing_parts
 from dask_chunkio.storage.journal.records import FINISHED, pack_record
 from dask_chunkio.storage.open_transaction import OpenTransaction
 from dask_chunkio.storage.preconditions import require_replaceable
@@ -25,23 +28,26 @@ from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.tokens import add_token
 from dask_chunkio.storage.transaction import Lock, Transactions
 
-__all__ = ["Finished", "finish"]
+__all__ = ["Finished", "finish", "finish_part"]
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The result of `finish`.
+    """The result of `finish` or `finish_part`.
 
     Parameters
     ----------
     stored : tuple of int
-        Bytes of all payloads of each dataset.
+        Bytes of all payloads of each dataset, or of a part of it.
     notes : tuple of str
         What had to be repaired, or was found changed.
+    missing : tuple of int
+        Numbers of the parts that are not committed yet; empty if the write is finished.
     """
 
     stored: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    missing: tuple[int, ...] = ()
 
 
 def finish(target: Target, layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec], lock: Lock) -> Finished:
@@ -58,6 +64,49 @@ def finish(target: Target, layouts: Sequence[DatasetLayout], specs: Sequence[Dat
         finished = _finished_before(target, layouts)
     session.release(target.write_id)
     return finished
+
+
+def finish_part(target: Target, layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec], lock: Lock) -> Finished:
+    """Record that the part of this job is committed; finish the write if all other parts are committed, too.
+
+    All payloads of the part must be in place.  If two jobs record the last parts at the same time, both may finish the
+    write, as if one of them repeated the task of the other.
+    """
+    recorded = Finished(())
+    if is_left(target.folder):
+        session.require_going(target)
+        try:
+            recorded = _part_recorded(target, layouts, lock)
+        except TargetError:
+            # All parts were committed before this job came, and another job has finished the write meanwhile.
+            if not session.is_finished(target):
+                raise
+    if recorded.missing:
+        session.release(target.write_id)
+        return recorded
+    finished = finish(target, layouts, specs, lock)
+    return Finished(recorded.stored or finished.stored, finished.notes)
+
+
+def _part_recorded(target: Target, layouts: Sequence[DatasetLayout], lock: Lock) -> Finished:
+    with contextlib.ExitStack() as use:
+        transactions = session.used_writer(target, False, use).transactions
+        if transactions.payloads.is_durable:
+            transactions.payloads.sync()
+        with transactions.transaction(lock):
+            journal, share = transactions.journal, target.share
+            if share is None or journal.finished:
+                return Finished(())
+            transactions.record(journal.parts[share.number].done(transactions.payloads.is_durable).pack())
+            stored = tuple(_stored_of_part(journal, n, layout, share) for n, layout in enumerate(layouts))
+            return Finished(stored, (), missing_parts(journal.parts, share.count))
+
+
+def _stored_of_part(journal: Journal, number: int, layout: DatasetLayout, share: Share) -> int:
+    numbers = layout.chunks.numbers_in(share.box(layout.chunks))
+    if not layout.is_chunked:
+        return layout.nbytes if len(numbers) else 0
+    return int(journal.rows(number, numbers)["nbytes"].sum())
 
 
 def _finished(target: Target, layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec], lock: Lock) -> Finished:

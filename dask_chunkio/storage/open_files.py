@@ -72,16 +72,18 @@ class OpenFiles:
         # NFS clients extend a write to the whole page, and so overwrite what other hosts have written in that page
         # meanwhile, unless the file is open for synchronous writes.
         exactly = getattr(os, "O_DSYNC", 0) if target.spans_hosts else 0
-        self.file = self._descriptor(target.file, create=target.mode == "new", flags=exactly)
-        self.journal = self._descriptor(target.journal)
-        self.log = self._descriptor(target.log)
-        self.applying = self._descriptor(target.applying)
-        self.activity_lock = ActivityLock(target.lock)
+        # A job that joins a write creates nothing: another job may have finished it, and be removing the folder.
+        creates = not target.has_joined
+        self.file = self._descriptor(target.file, creates and target.mode == "new", exactly)
+        self.journal = self._descriptor(target.journal, creates)
+        self.log = self._descriptor(target.log, creates)
+        self.applying = self._descriptor(target.applying, creates)
+        self.activity_lock = ActivityLock(target.lock, creates)
         self._descriptors.append(self.activity_lock.descriptor)
         if exclusive:
             self.activity_lock.share()
 
-    def _descriptor(self, path: str, create: bool = True, flags: int = 0) -> int:
+    def _descriptor(self, path: str, create: bool, flags: int = 0) -> int:
         descriptor = open_side_file(path, create, flags=flags)
         self._descriptors.append(descriptor)
         return descriptor

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from dask_chunkio.errors import TargetError, TargetExistsError, UnfinishedWriteError
+from dask_chunkio.geometry.share import Share
 from dask_chunkio.storage.activity.limits import DEFAULT_SECONDS
 from dask_chunkio.storage.filesystem.io import sync_folder
 from dask_chunkio.storage.filesystem.kind import file_system_of
@@ -17,7 +18,7 @@ from dask_chunkio.storage.journal.journal import read_journal
 from dask_chunkio.storage.journal.manifest import Manifest, read_manifest, require_real_folder
 from dask_chunkio.storage.side_paths import SidePaths
 
-__all__ = ["Durability", "Mode", "Target", "cannot_resume", "remedies"]
+__all__ = ["Durability", "Mode", "Target", "cannot_join", "cannot_resume", "remedies"]
 
 Mode = Literal["", "new", "existing", "published"]
 Durability = Literal["process", "power"]
@@ -55,6 +56,10 @@ class Target(SidePaths):
         How long a process that shows no sign of life counts as writing.
     spans_hosts : bool
         Whether processes of several hosts may write it, each with a page cache of its own.
+    share : Share or None
+        The part of the write that this call does; all other parts are done by independent jobs.
+    joined_id : str
+        ``write_id`` of the job that began the write that this call has joined.
     """
 
     write_id: str
@@ -68,6 +73,18 @@ class Target(SidePaths):
     token: str | None = None
     lease_seconds: float = DEFAULT_SECONDS
     spans_hosts: bool = False
+    share: Share | None = None
+    joined_id: str = ""
+
+    @property
+    def owner_id(self) -> str:
+        """Identifies the owner of the write: this call, or all jobs that share the write."""
+        return self.joined_id or self.write_id
+
+    @property
+    def has_joined(self) -> bool:
+        """Whether another job has begun the write, and has made all of its files."""
+        return self.owner_id != self.write_id
 
     @property
     def file(self) -> str:
@@ -143,7 +160,8 @@ class Target(SidePaths):
         """
         now = time.strftime("%Y-%m-%d %H:%M:%S %z")
         try:
-            manifest = Manifest(self.path, self.mode, now, self.command, os.getcwd(), self.durability, self.write_id)
+            manifest = Manifest(self.path, self.mode, now, self.command, os.getcwd(), self.durability, self.owner_id)
+            manifest = replace(manifest, parts=self.share.count if self.share else 0)
             manifest.save(self.manifest)
             if self.durability == "power":
                 sync_folder(self.folder)
@@ -201,6 +219,14 @@ def remedies(path: str) -> str:
     return (
         f"If it was cut off, go on with it (resume=True, with the same arguments), or remove it with "
         f"dask_chunkio.discard({path!r}) or 'dask-chunkio discard {path}'"
+    )
+
+
+def cannot_join(target: Target, why: str) -> str:
+    """Return the message why a job cannot join the write of others, and what to do about it."""
+    return (
+        f"the jobs that write {target.path} in parts were begun with other arguments than this one: {why}. Give all "
+        f"jobs the same arguments but for part=, or discard the write with dask_chunkio.discard({target.path!r})"
     )
 
 

@@ -194,7 +194,7 @@ class Transactions:
         """Return whether a process of this very write has finished it; the folder may be removed already."""
         with self._mutex:
             self.journal.refresh()
-        return self.journal.finished and self.journal.may_be_of(self.target.write_id)
+        return self.journal.finished and self.journal.may_be_of(self.target.owner_id)
 
     def record(self, records: bytes) -> None:
         """Add records to the journal only, inside a transaction."""
@@ -229,7 +229,7 @@ class Transactions:
 
     def _require_ownership(self) -> None:
         owner = self.journal.owner
-        if owner is not None and owner.write_id != self.target.write_id:
+        if owner is not None and owner.write_id != self.target.owner_id:
             raise UnfinishedWriteError(
                 f"the write of {self.target.path} was taken over by another, {owner}; this one gives up, and what "
                 f"it has committed is kept there"

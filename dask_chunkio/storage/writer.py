@@ -153,7 +153,7 @@ class Writer:
         self.transactions.close()
 
     def _require_finished_by_this(self) -> None:
-        if not self.transactions.journal.may_be_of(self.target.write_id):
+        if not self.transactions.journal.may_be_of(self.target.owner_id):
             raise TargetError(
                 f"the write of {self.target.path} was finished meanwhile by another call, "
                 f"{self.transactions.journal.owner}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import json
 import os
 import socket
@@ -19,6 +18,7 @@ from dataclasses import dataclass, replace
 import psutil
 
 from dask_chunkio.storage.activity.limits import DEFAULT_SECONDS, MOST_SECONDS
+from dask_chunkio.storage.filesystem.boot import boot_id
 from dask_chunkio.storage.filesystem.descriptors import close_descriptor, open_descriptor
 from dask_chunkio.storage.filesystem.io import open_side_file, pread_into, pwrite_all
 from dask_chunkio.storage.journal.records import LEASE, first_record, json_object, pack_record
@@ -208,16 +208,6 @@ def _read(path: str) -> SeenLease:
         return SeenLease(path, Lease.unpack(read), read, os.fstat(descriptor).st_mtime)
     finally:
         close_descriptor(descriptor)
-
-
-@functools.cache
-def boot_id() -> str:
-    """Return an identifier of the current boot of this machine."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return f"{socket.gethostname()[:64]} {psutil.boot_time():.0f}"
 
 
 def process_start(pid: int) -> str:

@@ -154,7 +154,9 @@ def is_own(target: Target) -> bool:
     """Return whether the folder beside a file is that of this call, which has begun the write or taken it over."""
     try:
         with read_journal(target.located().journal) as journal:
-            return journal.owner is not None and journal.owner.write_id == target.write_id
+            if target.share is not None:
+                return journal.created is not None
+            return journal.owner is not None and journal.owner.write_id == target.owner_id
     except ChunkIOError:
         return False
 

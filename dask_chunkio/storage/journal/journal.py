@@ -12,6 +12,7 @@ RESERVED  dataset, buffer, epoch, time; for each chunk its number, location, che
 FILLED    the same, for chunks that hold the fill value instead of their data (`recover`).
 FINISHED  empty: index and journal agreed, and everything has its final name.
 DISCARDED empty: the datasets that were hidden in an existing file have been removed.
+PART      JSON: a job began its part of the write, or has committed all of it.
 ========  ==================================================================================
 
 The last record of a chunk is the valid one.
@@ -35,6 +36,7 @@ from dask_chunkio.storage.filesystem.descriptors import close_descriptor
 from dask_chunkio.storage.filesystem.io import memory_nbytes, open_side_file, pread_into
 from dask_chunkio.storage.journal.created import Created
 from dask_chunkio.storage.journal.owner import Owner
+from dask_chunkio.storage.journal.part import Part
 from dask_chunkio.storage.journal.records import (
     CREATED,
     DISCARDED,
@@ -42,6 +44,7 @@ from dask_chunkio.storage.journal.records import (
     FINISHED,
     HEADER_NBYTES,
     OWNER,
+    PART,
     RESERVED,
     claimed_nbytes,
     damaged_before_others,
@@ -126,6 +129,8 @@ class Journal:
         Whether only the clean-up is left to do.
     discarded : bool
         Whether the datasets that the write had created are removed.
+    parts : dict of int to Part
+        By their numbers, the parts that jobs have begun, each with its last job; a finished part stays finished.
     last_commit : int
         Time of the last reservations, in nanoseconds since 1970; 0 without any.
     """
@@ -137,6 +142,7 @@ class Journal:
         self.owners: list[Owner] = []
         self.created: Created | None = None
         self.finished = self.discarded = False
+        self.parts: dict[int, Part] = {}
         self.last_commit = 0
 
     @property
@@ -218,7 +224,7 @@ class Journal:
         rows = self.rows(dataset, chunks)
         return rows if (rows["state"] == HELD).all() else None
 
-    def rows(self, dataset: int, chunks: Sequence[int]) -> Entries:
+    def rows(self, dataset: int, chunks: Sequence[int] | Entries) -> Entries:
         """Return a copy of the rows of these chunks; ``state`` is 0 for a chunk without space."""
         rows: Entries = self._tables[dataset][np.asarray(chunks, np.intp)]
         return rows
@@ -249,6 +255,9 @@ class Journal:
                 mine = [body for body, head in zip(bodies, heads, strict=True) if head[0] == dataset]
                 self._enter(dataset, mine, HELD if kind == RESERVED else VOID)
             self.last_commit = max(self.last_commit, *(head[3] for head in heads))
+        elif kind == PART:
+            for body in bodies:
+                self._enter_part(Part.unpack(body))
         elif kind == FINISHED:
             self.finished = True
         elif kind == DISCARDED:
@@ -262,6 +271,14 @@ class Journal:
         counts = [_bounded(made.chunk_count) for made in created.datasets]
         tables = [*self._tables, *([np.zeros(0, ROW)] * len(counts))]
         self._tables = list(map(_resized, tables, counts))
+
+    def _enter_part(self, part: Part) -> None:
+        if any(other.count != part.count for other in self.parts.values()):
+            raise ValueError(f"a part of {part.count}, where others are of another number of parts")
+        was = self.parts.get(part.number)
+        # A job that is run again finds that its part is committed, which it stays.
+        if was is None or was.finished is None or part.finished is not None:
+            self.parts[part.number] = part
 
     def _enter(self, dataset: int, bodies: Sequence[bytes], state: int) -> None:
         if dataset >= len(self._tables):

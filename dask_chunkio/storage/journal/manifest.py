@@ -13,7 +13,7 @@ from dask_chunkio.storage.journal.records import json_object
 
 __all__ = ["Manifest", "read_manifest"]
 
-VERSION = 3
+VERSION = 4
 _MOST = 1 << 20
 _MODES = ("new", "existing")
 _WORDS = ("target", "mode", "started", "folder", "durability", "write_id")
@@ -40,6 +40,8 @@ class Manifest:
         ``"process"`` or ``"power"``: what a committed buffer of that call survives.
     write_id : str
         Identifier of the call that created the folder.
+    parts : int
+        Number of the parts among which independent jobs divide the write; 0 for a write of one call.
     """
 
     target: str
@@ -49,6 +51,7 @@ class Manifest:
     folder: str = ""
     durability: str = "process"
     write_id: str = ""
+    parts: int = 0
 
     def save(self, path: str) -> None:
         """Write the file, complete or not at all."""
@@ -62,6 +65,7 @@ class Manifest:
             "folder": self.folder,
             "durability": self.durability,
             "write_id": self.write_id,
+            "parts": self.parts,
         }
         write_whole_file(path, json.dumps(body, indent=1).encode())
 
@@ -98,10 +102,13 @@ def _manifest(found: Any, path: str) -> Manifest:
             f"{path} was written in version {found['version']!r} of its format, and this dask_chunkio reads version "
             f"{VERSION}; go on with the dask_chunkio that began the write"
         )
-    words = [*(found[name] for name in _WORDS), *found["command"]]
-    if not all(type(word) is str for word in words) or found["mode"] not in _MODES:
+    texts = [*(found[name] for name in _WORDS), *found["command"]]
+    if not all(type(text) is str for text in texts) or found["mode"] not in _MODES:
         raise ValueError("a field has the wrong type")
-    return Manifest(**{name: found[name] for name in _WORDS}, command=tuple(found["command"]))
+    if type(found["parts"]) is not int or found["parts"] < 0:
+        raise ValueError(f"it names {found['parts']!r} parts")
+    words = {name: found[name] for name in _WORDS}
+    return Manifest(**words, command=tuple(found["command"]), parts=found["parts"])
 
 
 def require_real_folder(path: str) -> None:

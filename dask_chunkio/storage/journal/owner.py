@@ -12,7 +12,7 @@ from typing import Any
 from dask_chunkio.printable import TIME_FORM, local_time
 from dask_chunkio.storage.journal.records import OWNER, json_object, pack_json
 
-__all__ = ["Owner"]
+__all__ = ["Owner", "moment_of", "user_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Owner:
         """Return an owner that names this process."""
         # What is read back from the journal has to be equal: a record has whole seconds.
         started = datetime.now(UTC).replace(microsecond=0)
-        return cls(write_id, epoch, socket.gethostname(), os.getpid(), _user(), started, exclusive, durability)
+        return cls(write_id, epoch, socket.gethostname(), os.getpid(), user_name(), started, exclusive, durability)
 
     def __str__(self) -> str:
         return f"started {local_time(self.started)} by {self.user} on {self.host} (process {self.pid})"
@@ -68,7 +68,7 @@ class Owner:
             If its content is impossible.
         """
         found = json_object(body)
-        owner = cls(**{**found, "started": _moment(found.get("started"))})
+        owner = cls(**{**found, "started": moment_of(found.get("started"))})
         for part in dataclasses.fields(owner):
             kind = {"int": int, "bool": bool, "datetime": datetime}.get(str(part.type), str)
             if type(getattr(owner, part.name)) is not kind:
@@ -78,14 +78,22 @@ class Owner:
         return owner
 
 
-def _moment(text: Any) -> datetime:
+def moment_of(text: Any) -> datetime:
+    """Return the time that a record names.
+
+    Raises
+    ------
+    ValueError
+        If it names none.
+    """
     try:
         return datetime.strptime(text, TIME_FORM).astimezone(UTC)
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"whose started is {text!r}") from error
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Return the name of the user of this process, or "unknown"."""
     # Imported here: it is slow to import, and only processes that begin a write need it.
     import getpass
 

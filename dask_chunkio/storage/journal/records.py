@@ -23,13 +23,13 @@ import xxhash
 from dask_chunkio.errors import ArgumentError, IntegrityError
 from dask_chunkio.storage.filesystem.io import pread_into
 
-__all__ = ["APPLYING", "CREATED", "DISCARDED", "FILLED", "FINISHED", "LEASE", "OWNER", "REDO", "RESERVED", "VERSION"]
-__all__ += ["HEADER_NBYTES", "Bytes", "claimed_nbytes", "damaged_before_others", "is_whole_at", "pack_json"]
+__all__ = ["APPLYING", "CREATED", "DISCARDED", "FILLED", "FINISHED", "LEASE", "OWNER", "PART", "REDO", "RESERVED"]
+__all__ += ["HEADER_NBYTES", "VERSION", "Bytes", "claimed_nbytes", "damaged_before_others", "is_whole_at", "pack_json"]
 __all__ += ["checksum", "checksum_at", "first_record", "is_cut_off", "json_object", "pack_record", "parse_json"]
 __all__ += ["read_records"]
 
 VERSION = 3
-CREATED, RESERVED, REDO, OWNER, FILLED, FINISHED, APPLYING, DISCARDED, LEASE = range(1, 10)
+CREATED, RESERVED, REDO, OWNER, FILLED, FINISHED, APPLYING, DISCARDED, LEASE, PART = range(1, 11)
 
 _MAGIC = b"DCIO"
 _HEADER = struct.Struct("<4sHHQ")

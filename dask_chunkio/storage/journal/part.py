@@ -1,0 +1,110 @@
+"""The parts of a write that independent jobs divide among themselves, as the journal records them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from dask_chunkio.geometry.share import Share
+from dask_chunkio.printable import TIME_FORM, local_time
+from dask_chunkio.storage.filesystem.boot import boot_id
+from dask_chunkio.storage.journal.owner import moment_of, user_name
+from dask_chunkio.storage.journal.records import PART, json_object, pack_json
+
+__all__ = ["Part", "missing_parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a write, and the job that has written it or writes it.
+
+    Parameters
+    ----------
+    number, count : int
+        Number of the part, and number of all parts.
+    host, pid, user : str, int, str
+        Where the first task of the job ran.
+    started : datetime.datetime
+        Time at which the job began, in UTC and to the second.
+    finished : datetime.datetime or None
+        Time at which the whole part was committed; None before.
+    boot : str
+        Identifier of the boot of the machine.
+    is_durable : bool
+        Whether the part was on the disk by then.
+    """
+
+    number: int
+    count: int
+    host: str
+    pid: int
+    user: str
+    started: datetime
+    finished: datetime | None = None
+    boot: str = ""
+    is_durable: bool = False
+
+    @classmethod
+    def here(cls, share: Share) -> Part:
+        """Return a part that this process begins."""
+        return cls(share.number, share.count, socket.gethostname(), os.getpid(), user_name(), _now(), boot=boot_id())
+
+    def __str__(self) -> str:
+        where = f"by {self.user} on {self.host} (process {self.pid})"
+        started = f"started {local_time(self.started)} {where}"
+        return started if self.finished is None else f"{started}, finished {local_time(self.finished)}"
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether the whole part is in the file.
+
+        Where a commit does not wait for the disk, the failure of a machine may have lost payloads of a finished part.
+        """
+        return self.finished is not None and (self.is_durable or self.boot == boot_id())
+
+    def done(self, is_durable: bool) -> Part:
+        """Return the part as finished now; `is_durable` says whether it is on the disk."""
+        return replace(self, finished=_now(), boot=boot_id(), is_durable=is_durable)
+
+    def pack(self) -> bytes:
+        """Return the record."""
+        times = {
+            "started": self.started.strftime(TIME_FORM),
+            "finished": "" if self.finished is None else self.finished.strftime(TIME_FORM),
+        }
+        return pack_json(PART, {**dataclasses.asdict(self), **times})
+
+    @classmethod
+    def unpack(cls, body: bytes) -> Part:
+        """Read the body of a record.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError, ArgumentError
+            If its content is impossible.
+        """
+        found = json_object(body)
+        finished = moment_of(found["finished"]) if found["finished"] else None
+        part = cls(**{**found, "started": moment_of(found["started"]), "finished": finished})
+        if not all(type(number) is int for number in (part.number, part.count, part.pid)):
+            raise ValueError(f"a part with the numbers {part.number!r}, {part.count!r} and {part.pid!r}")
+        if not all(type(word) is str for word in (part.host, part.user, part.boot)):
+            raise ValueError(f"a part of {part.user!r} on {part.host!r}")
+        if type(part.is_durable) is not bool:
+            raise ValueError(f"a part whose is_durable is {part.is_durable!r}")
+        Share(part.number, part.count)
+        return part
+
+
+def missing_parts(parts: Mapping[int, Part], count: int) -> tuple[int, ...]:
+    """Return the numbers of the parts that are not committed."""
+    return tuple(number for number in range(count) if number not in parts or not parts[number].is_committed)
+
+
+def _now() -> datetime:
+    # What is read back from the journal has to be equal: a record has whole seconds.
+    return datetime.now(UTC).replace(microsecond=0)
