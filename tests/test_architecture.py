@@ -87,7 +87,13 @@ GUESTS = {
     "deflate": {"filters.deflate"},
     "xxhash": {"storage.journal.records"},
     "cloudpickle": {"planning.resources"},
-    "psutil": {"storage.filesystem.kind", "storage.activity.lease", "planning.resources", "cli."},
+    "psutil": {
+        "storage.filesystem.kind",
+        "storage.activity.lease",
+        "storage.filesystem.boot",
+        "planning.resources",
+        "cli.",
+    },
     "tqdm": {"execution.progress", "iterator"},
     "click": {"cli."},
 }

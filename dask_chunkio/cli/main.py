@@ -27,6 +27,7 @@ from dask_chunkio.cli.options import (
     lengths,
     location,
     memory_limit_option,
+    part,
     progress_option,
     scheduler_file_option,
     scheduler_option,
@@ -161,6 +162,13 @@ def main() -> None:
     metavar="TEXT",
     help="Text that identifies this command; if the dataset has this token already, nothing is written.",
 )
+@click.option(
+    "--part",
+    callback=part,
+    metavar="NUMBER/COUNT|slurm",
+    help="Write only one of COUNT parts, numbered from 0; independent jobs write the others.  'slurm' takes both "
+    "from a job array.",
+)
 @click.option("--wait", is_flag=True, default=None, help="Wait while another program writes DST.")
 @click.option(
     "--durability",
@@ -186,7 +194,7 @@ def _run_write(src: Location, dst: Location, options: dict[str, Any]) -> None:
     keywords = _dataset_keywords(options)
     with open_source(src, raw) as opened, running_scheduler(*scheduler) as running, _logged(options["progress"]):
         name = dst.path or f"/{opened.name}"
-        of_plan = {"scheduler": running} | {word: options[word] for word in ("memory_limit", "overwrite", "token")}
+        of_plan = {"scheduler": running} | {word: options[word] for word in _OF_A_PLAN}
         if options["only_plan"]:
             say(in_options(repr(plan(dst.file, name, opened.array, **keywords, **of_plan)), options_of(main)))
             return
@@ -206,6 +214,7 @@ def _show_plan(**options: Any) -> None:
     _run_write(options.pop("src"), options.pop("dst"), {**defaults, **options, "only_plan": True, "kept": ()})
 
 
+_OF_A_PLAN = ("memory_limit", "overwrite", "token", "part")
 _OF_A_WRITE_ONLY = ("resume", "wait", "durability", "progress", "only_plan")
 main.add_command(
     click.Command(
@@ -266,7 +275,9 @@ def resume(file: str, **options: Any) -> None:
     src, dst = (_from_folder(context.params[name], found.command_folder) for name in ("src", "dst"))
     if os.path.realpath(dst.file) != found.path:
         raise IntegrityError(f"{found.folder} has the command of a write of {dst.file}, not of {file}; discard it")
-    _run_write(src, dst, {**context.params, **options, "resume": True, "only_plan": False, "kept": found.command})
+    # What other jobs have not written is written, too.
+    of_all = {"resume": True, "part": None, "only_plan": False, "kept": found.command}
+    _run_write(src, dst, {**context.params, **options, **of_all})
 
 
 def _kept_command(found: UnfinishedWrite) -> click.Context:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import click
 from dask.utils import format_bytes
@@ -44,6 +45,7 @@ def _lines(file: str, found: UnfinishedWrite) -> list[str]:
             f"  {dataset.name}  {dataset.shape} {dataset.dtype}: {dataset.committed} of {dataset.chunks} chunks "
             f"committed ({share:.1f} %), {format_bytes(dataset.stored_nbytes)}"
         )
+    lines += _lines_of_parts(found)
     lines.append(f"  last commit {local_time(found.last_commit) if found.last_commit else 'none'}")
     if found.last_alive:
         lines.append(f"  last alive  {local_time(found.last_alive)}")
@@ -53,8 +55,29 @@ def _lines(file: str, found: UnfinishedWrite) -> list[str]:
         )
     if not found.running:
         again = f"dask-chunkio resume {file}" if found.command else "the same call of to_hdf5 with resume=True"
+        again = f"the jobs of the parts that are missing, or with {again}" if found.part_count else again
         lines.append(f"  resume it with {again}, or remove it with dask-chunkio discard {file}")
     return lines
+
+
+def _lines_of_parts(found: UnfinishedWrite) -> list[str]:
+    if not found.part_count:
+        return []
+    missing = found.missing_parts
+    left = f"; {_ranges(missing)} are missing" if missing else ""
+    lines = [f"  parts       {found.part_count - len(missing)} of {found.part_count} committed{left}"]
+    return lines + [f"  part {part.number:<6d} {part}" for part in found.parts]
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return ascending numbers as text, such as "0, 4-9"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
 
 
 @click.command(short_help="Make the file of an unfinished write readable, without its source.")

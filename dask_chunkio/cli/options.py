@@ -11,6 +11,8 @@ import numpy as np
 from dask_chunkio.cli.locations import Location, parse_location
 from dask_chunkio.errors import ArgumentError
 from dask_chunkio.filters.names import KNOWN_NAMES
+from dask_chunkio.geometry.share import Share
+from dask_chunkio.planning.share import parse_part
 
 __all__ = [
     "compression",
@@ -18,6 +20,7 @@ __all__ = [
     "lengths",
     "location",
     "memory_limit_option",
+    "part",
     "progress_option",
     "scheduler_file_option",
     "scheduler_option",
@@ -32,6 +35,19 @@ def location(_ctx: click.Context, _param: click.Parameter, value: str) -> Locati
     """Parse FILE or FILE:/PATH."""
     try:
         return parse_location(value)
+    except ArgumentError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def part(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Share | None:
+    """Parse NUMBER/COUNT or slurm."""
+    if value is None or value == "slurm":
+        return parse_part(value)
+    number, slash, count = value.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal()):
+        raise click.BadParameter(f"{value!r} is not a number and a count, such as 3/100, nor slurm")
+    try:
+        return parse_part((int(number), int(count)))
     except ArgumentError as error:
         raise click.BadParameter(str(error)) from error
 

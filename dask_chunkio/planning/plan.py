@@ -115,6 +115,9 @@ class DatasetPlan:
             found.append(f"{self.merged_chunks} chunks are merged under the lock: the region covers parts of them")
         return tuple(found)
 
+    def _box_in_words(self) -> str:
+        return ", ".join(f"{start}:{stop}" for start, stop in self.buffers.box or ())
+
     def rows(self) -> list[tuple[str, str]]:
         """Return what it says, line by line, for a table."""
         shape: tuple[object, ...] = self.shape
@@ -125,6 +128,7 @@ class DatasetPlan:
         cast = "" if self.dtype == self.source_dtype else f" (read as {self.source_dtype})"
         rows = [
             ("array", f"{shape} {self.dtype}{cast}, {nbytes}"),
+            *([("part", f"[{self._box_in_words()}] of {self.chunks.shape}")] if self.buffers.box is not None else ()),
             ("chunks", f"{self.chunks.chunk_shape}, {chunk} each{counts[0]}"),
             ("buffers", f"{self.buffers.buffer_shape}, {buffer} each{counts[1]}, read {self.read}"),
             ("filters", f"{' > '.join(self.filters) or 'none'}, encoded by {self.encoder}"),

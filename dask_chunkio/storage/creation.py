@@ -13,7 +13,7 @@ from dask_chunkio.storage.completeness import StoredDataset, completed
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, describe, describe_made, make_dataset, preview
 from dask_chunkio.storage.journal.created import Created, CreatedDataset
 from dask_chunkio.storage.journal.owner import Owner
-from dask_chunkio.storage.journal.part import Part
+from dask_chunkio.storage.journal.part import PartState
 from dask_chunkio.storage.preconditions import opened_to_look, require_replaceable
 from dask_chunkio.storage.take_over import remove_dead_leases
 from dask_chunkio.storage.target import Target, cannot_join, cannot_resume
@@ -121,7 +121,7 @@ def _note_part(transactions: Transactions) -> None:
     """Record who writes this part, inside a transaction."""
     share = transactions.target.share
     if share is not None and not transactions.journal.finished:
-        transactions.record(Part.here(share).pack())
+        transactions.record(PartState.here(share).pack())
 
 
 def _difference(created: Created, target: Target, specs: Sequence[DatasetSpec]) -> str | None:

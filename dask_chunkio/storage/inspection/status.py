@@ -13,6 +13,7 @@ from dask_chunkio.storage.filesystem.side_folder import is_left
 from dask_chunkio.storage.journal.journal import HELD, Journal, read_journal
 from dask_chunkio.storage.journal.manifest import read_manifest, require_real_folder
 from dask_chunkio.storage.journal.owner import Owner
+from dask_chunkio.storage.journal.part import PartState, missing_parts
 from dask_chunkio.storage.take_over import last_sign
 from dask_chunkio.storage.target import Target
 
@@ -76,6 +77,10 @@ class UnfinishedWrite:
         Working directory of that command.
     last_alive : datetime.datetime or None
         Time at which the process that writes it was last seen alive, in UTC; None if unknown.
+    part_count : int
+        Number of the parts among which independent jobs divide the write; 0 for a write of one call.
+    parts : tuple of PartState
+        The parts that jobs have begun, in the order of their numbers.
     """
 
     path: str
@@ -90,6 +95,13 @@ class UnfinishedWrite:
     command: tuple[str, ...] = ()
     command_folder: str = ""
     last_alive: datetime | None = None
+    part_count: int = 0
+    parts: tuple[PartState, ...] = ()
+
+    @property
+    def missing_parts(self) -> tuple[int, ...]:
+        """Numbers of the parts that are not committed."""
+        return missing_parts({part.number: part for part in self.parts}, self.part_count)
 
 
 def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
@@ -139,6 +151,8 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
             manifest.command if manifest else (),
             manifest.folder if manifest else "",
             _moment(sign.time),
+            manifest.parts if manifest else 0,
+            tuple(part for _, part in sorted(journal.parts.items())),
         )
 
 

@@ -36,7 +36,7 @@ from dask_chunkio.storage.filesystem.descriptors import close_descriptor
 from dask_chunkio.storage.filesystem.io import memory_nbytes, open_side_file, pread_into
 from dask_chunkio.storage.journal.created import Created
 from dask_chunkio.storage.journal.owner import Owner
-from dask_chunkio.storage.journal.part import Part
+from dask_chunkio.storage.journal.part import PartState, enter_part
 from dask_chunkio.storage.journal.records import (
     CREATED,
     DISCARDED,
@@ -129,7 +129,7 @@ class Journal:
         Whether only the clean-up is left to do.
     discarded : bool
         Whether the datasets that the write had created are removed.
-    parts : dict of int to Part
+    parts : dict of int to PartState
         By their numbers, the parts that jobs have begun, each with its last job; a finished part stays finished.
     last_commit : int
         Time of the last reservations, in nanoseconds since 1970; 0 without any.
@@ -142,7 +142,7 @@ class Journal:
         self.owners: list[Owner] = []
         self.created: Created | None = None
         self.finished = self.discarded = False
-        self.parts: dict[int, Part] = {}
+        self.parts: dict[int, PartState] = {}
         self.last_commit = 0
 
     @property
@@ -257,7 +257,7 @@ class Journal:
             self.last_commit = max(self.last_commit, *(head[3] for head in heads))
         elif kind == PART:
             for body in bodies:
-                self._enter_part(Part.unpack(body))
+                enter_part(self.parts, PartState.unpack(body))
         elif kind == FINISHED:
             self.finished = True
         elif kind == DISCARDED:
@@ -271,14 +271,6 @@ class Journal:
         counts = [_bounded(made.chunk_count) for made in created.datasets]
         tables = [*self._tables, *([np.zeros(0, ROW)] * len(counts))]
         self._tables = list(map(_resized, tables, counts))
-
-    def _enter_part(self, part: Part) -> None:
-        if any(other.count != part.count for other in self.parts.values()):
-            raise ValueError(f"a part of {part.count}, where others are of another number of parts")
-        was = self.parts.get(part.number)
-        # A job that is run again finds that its part is committed, which it stays.
-        if was is None or was.finished is None or part.finished is not None:
-            self.parts[part.number] = part
 
     def _enter(self, dataset: int, bodies: Sequence[bytes], state: int) -> None:
         if dataset >= len(self._tables):

@@ -15,11 +15,11 @@ from dask_chunkio.storage.filesystem.boot import boot_id
 from dask_chunkio.storage.journal.owner import moment_of, user_name
 from dask_chunkio.storage.journal.records import PART, json_object, pack_json
 
-__all__ = ["Part", "missing_parts"]
+__all__ = ["PartState", "enter_part", "missing_parts"]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PartState:
     """A part of a write, and the job that has written it or writes it.
 
     Parameters
@@ -49,7 +49,7 @@ class Part:
     is_durable: bool = False
 
     @classmethod
-    def here(cls, share: Share) -> Part:
+    def here(cls, share: Share) -> PartState:
         """Return a part that this process begins."""
         return cls(share.number, share.count, socket.gethostname(), os.getpid(), user_name(), _now(), boot=boot_id())
 
@@ -66,7 +66,7 @@ class Part:
         """
         return self.finished is not None and (self.is_durable or self.boot == boot_id())
 
-    def done(self, is_durable: bool) -> Part:
+    def done(self, is_durable: bool) -> PartState:
         """Return the part as finished now; `is_durable` says whether it is on the disk."""
         return replace(self, finished=_now(), boot=boot_id(), is_durable=is_durable)
 
@@ -79,7 +79,7 @@ class Part:
         return pack_json(PART, {**dataclasses.asdict(self), **times})
 
     @classmethod
-    def unpack(cls, body: bytes) -> Part:
+    def unpack(cls, body: bytes) -> PartState:
         """Read the body of a record.
 
         Raises
@@ -100,7 +100,22 @@ class Part:
         return part
 
 
-def missing_parts(parts: Mapping[int, Part], count: int) -> tuple[int, ...]:
+def enter_part(parts: dict[int, PartState], part: PartState) -> None:
+    """Enter a part among others; one that is committed stays so when its job is run again.
+
+    Raises
+    ------
+    ValueError
+        If the others are of another number of parts.
+    """
+    if any(other.count != part.count for other in parts.values()):
+        raise ValueError(f"a part of {part.count}, where others are of another number of parts")
+    was = parts.get(part.number)
+    if was is None or was.finished is None or part.finished is not None:
+        parts[part.number] = part
+
+
+def missing_parts(parts: Mapping[int, PartState], count: int) -> tuple[int, ...]:
     """Return the numbers of the parts that are not committed."""
     return tuple(number for number in range(count) if number not in parts or not parts[number].is_committed)
 
