@@ -255,10 +255,10 @@ def prepare(
     ArgumentError, ArgumentTypeError
         If an argument is invalid.
     """
-    requests = parse_requests(args, encoding, keywords, may_begin_streams)
+    requests = parse_requests(args, encoding, keywords, may_begin_streams and target.share is None)
     _require_locks(workers)
-    _require_token(target, requests)
     require_shareable(target, requests)
+    _require_token(target, requests)
     for request in requests:
         _require_portable(request, workers)
     return _prepared(target, requests, workers, touches)

@@ -106,6 +106,9 @@ def begin(
     with held_alone(target) as owners:
         if owners is None:
             return _begun_anew(target, specs, create)
+        if target.share is not None:
+            # Another job has begun it meanwhile, or was cut off in its first transaction.
+            return _gone_on(_joined(target, is_begun=True), create, None)
         return _gone_on(target, create, owners)
 
 
@@ -186,8 +189,10 @@ def _is_beginning(target: Target) -> str:
     return f"{target.path} is being written by another call, which begins or ends just now; wait for it (wait=True)"
 
 
-def _joined(target: Target) -> Target:
+def _joined(target: Target, is_begun: bool = False) -> Target:
     """Return the target with the identifier of the write that other jobs have begun, if there is one.
+
+    `is_begun` says that there is one, even where the journal does not name its owner yet.
 
     Raises
     ------
@@ -212,8 +217,8 @@ def _joined(target: Target) -> Target:
             f"{manifest.parts} parts; give all jobs the same number, or discard the write with "
             f"dask_chunkio.discard({target.path!r})"
         )
-    # A job that was cut off before it had made the datasets has begun nothing.
-    return target if owner is None else replace(target, joined_id=owner.write_id)
+    # A job that was cut off before its first transaction has begun nothing.
+    return replace(target, joined_id=manifest.write_id) if is_begun or owner is not None else target
 
 
 def _is_mine(target: Target) -> bool:
