@@ -25,9 +25,13 @@ from dask_chunkio.errors import (
     ArgumentTypeError,
     SourceError,
     TargetBusyError,
+    TargetError,
     TargetExistsError,
     UnfinishedWriteError,
 )
+from dask_chunkio.planning import planner
+from dask_chunkio.storage import begin as begin_module
+from dask_chunkio.storage.filesystem.kind import FileSystem
 from dask_chunkio.storage.journal import part as parts_module
 from dask_chunkio.storage.journal.manifest import Manifest, read_manifest
 from tests.support.iterators import FromArray, Noting
@@ -168,8 +172,9 @@ def test_a_job_that_is_run_again_reads_nothing_again(target: Path, tmp_path: Pat
 
 
 def test_a_job_whose_source_failed_is_run_again(target: Path) -> None:
-    with pytest.raises(SourceError, match="the disk is gone"):
+    with pytest.raises(SourceError, match="the disk is gone") as raised:
         write(target, 1, 2, Failing(DATA, chunk_shape=(10, 8), buffer_shape=(10, 30)))
+    assert "make the same call again, or remove the data of all jobs" in "".join(raised.value.__notes__)
     assert unfinished(target).missing_parts == (0, 1)
     assert write(target, 0, 2).missing_parts == (1,)
     assert write(target, 1, 2).is_whole
@@ -400,6 +405,21 @@ def test_a_plan_is_of_the_part(target: Path) -> None:
     assert planned.datasets[0].shape == (30, 30)
     assert "[0:30, 0:30] of (120, 30)" in repr(planned)
     assert planned.write(progress=False).missing_parts == (1, 2, 3)
+
+
+def test_jobs_of_other_hosts_need_locks_that_reach_them(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(target, 0, 3)
+    monkeypatch.setattr(begin_module, "file_system_of", lambda _: FileSystem("nfs4", ("rw", "local_lock=all")))
+    assert write(target, 1, 3).missing_parts == (2,)
+    monkeypatch.setattr("socket.gethostname", lambda: "another")
+    with pytest.raises(TargetError, match="do not reach other hosts"):
+        write(target, 2, 3)
+
+
+def test_without_locks_there_are_no_parts(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planner, "HAS_LOCKS", False)
+    with pytest.raises(ArgumentError, match="no locks between processes"):
+        write(target, 0, 2)
 
 
 def test_a_manifest_with_impossible_parts_is_damaged(target: Path) -> None:

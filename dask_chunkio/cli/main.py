@@ -374,12 +374,17 @@ def _leftovers_named(file: str) -> Iterator[None]:
         yield
     except BaseException as error:
         click.get_current_context().meta[_LEFTOVERS] = [
-            f"The committed data are kept in {note.folder}; resume the write with: dask-chunkio resume {file}, "
+            f"The committed data are kept in {note.folder}; {_again(note, file)}, "
             f"or remove them with: dask-chunkio discard {file}"
             for note in getattr(error, "__notes__", ())
             if isinstance(note, KeptNote)
         ]
         raise
+
+
+def _again(note: KeptNote, file: str) -> str:
+    # `resume` would write what the other jobs have not written yet.
+    return "run the same command again" if note.is_part else f"resume the write with: dask-chunkio resume {file}"
 
 
 def _summary(file: str, result: WriteResult) -> str:

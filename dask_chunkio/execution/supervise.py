@@ -36,27 +36,29 @@ class KeptNote(str):
 
     Parameters
     ----------
-    path : str
-        The target file.
-    folder : str
-        The folder of its side files.
+    target : Target
+        The file that was to be written.
     """
 
-    __slots__ = ("folder", "path")
+    __slots__ = ("folder", "is_part", "path")
 
     path: str
     folder: str
+    is_part: bool
 
-    def __new__(cls, path: str, folder: str) -> Self:
+    def __new__(cls, target: Target) -> Self:
         """Return the note, with its text."""
+        is_part = target.share is not None
+        again = "make the same call again" if is_part else "resume the write by the same call with resume=True"
+        data = "the data of all jobs" if is_part else "the data"
         note = super().__new__(
             cls,
             printable(
-                f"{path} was not written. The committed data are kept in {folder}: resume the write by the same call "
-                f"with resume=True, or remove the data with dask_chunkio.discard({path!r})."
+                f"{target.path} was not written. The committed data are kept in {target.folder}: {again}, or remove "
+                f"{data} with dask_chunkio.discard({target.path!r})."
             ),
         )
-        note.path, note.folder = path, folder
+        note.path, note.folder, note.is_part = target.path, target.folder, is_part
         return note
 
 
@@ -67,7 +69,7 @@ def add_resume_note(target: Target) -> Iterator[None]:
         yield
     except (ChunkIOError, KeyboardInterrupt) as error:
         if _keeps_something(target, error):
-            error.add_note(KeptNote(target.path, target.folder))
+            error.add_note(KeptNote(target))
         raise
 
 

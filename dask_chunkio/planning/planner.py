@@ -256,7 +256,7 @@ def prepare(
         If an argument is invalid.
     """
     requests = parse_requests(args, encoding, keywords, may_begin_streams and target.share is None)
-    _require_locks(workers)
+    _require_locks(workers, target)
     require_shareable(target, requests)
     _require_token(target, requests)
     for request in requests:
@@ -291,8 +291,10 @@ def _prepared(
     return PreparedWrite(target, workers, sources, specs, jobs, blocks, (), again)
 
 
-def _require_locks(workers: Workers) -> None:
+def _require_locks(workers: Workers, target: Target) -> None:
     """Refuse several processes on a system whose files have no locks that processes respect."""
+    if not HAS_LOCKS and target.share is not None:
+        raise ArgumentError("this system has no locks between processes, so part= could damage the file; leave it out")
     if not HAS_LOCKS and not workers.share_process:
         raise ArgumentError(
             f"this system has no locks between processes, so scheduler={workers.kind!r} could damage the file; use "

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from dask_chunkio.errors import ArgumentError, TargetBusyError, TargetChangedError, TargetError, UnfinishedWriteError
@@ -16,6 +17,7 @@ from dask_chunkio.storage.activity.activity_lock import LOOKS, ActivityLock
 from dask_chunkio.storage.activity.keepalive import Keepalive
 from dask_chunkio.storage.creation import Made, create_datasets
 from dask_chunkio.storage.filesystem.io import is_at
+from dask_chunkio.storage.filesystem.kind import file_system_of
 from dask_chunkio.storage.filesystem.side_folder import Folder, is_left, remove_empty_folder
 from dask_chunkio.storage.hdf5.dataset import DatasetSpec
 from dask_chunkio.storage.journal.journal import read_journal
@@ -203,9 +205,10 @@ def _joined(target: Target, is_begun: bool = False) -> Target:
     """
     manifest = read_manifest(target.manifest)
     with read_journal(target.journal) as journal:
-        owner = journal.owner
+        owner, hosts = journal.owner, {part.host for part in journal.parts.values()} - {socket.gethostname()}
     if manifest is None or target.share is None:
         return target
+    _require_locks_between(target, hosts)
     if not manifest.parts or (owner is not None and owner.write_id != manifest.write_id):
         raise UnfinishedWriteError(
             f"{target.folder} holds an unfinished write of {target.path} by a single call, "
@@ -219,6 +222,15 @@ def _joined(target: Target, is_begun: bool = False) -> Target:
         )
     # A job that was cut off before its first transaction has begun nothing.
     return replace(target, joined_id=manifest.write_id) if is_begun or owner is not None else target
+
+
+def _require_locks_between(target: Target, hosts: Collection[str]) -> None:
+    if hosts and file_system_of(target.folder).has_local_locks:
+        raise TargetError(
+            f"the locks of the file system of {target.path} do not reach other hosts, and jobs on "
+            f"{', '.join(sorted(hosts))} write other parts of it; run all jobs on one host, or mount the file system "
+            f"with locks that reach all of them"
+        )
 
 
 def _is_mine(target: Target) -> bool:

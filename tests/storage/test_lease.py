@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from dask_chunkio.storage.activity import lease as lease_module
-from dask_chunkio.storage.activity.lease import Lease, boot_id, create_lease, leases_in, process_start
+from dask_chunkio.storage.activity.lease import Lease, create_lease, leases_in, process_start
 from dask_chunkio.storage.activity.limits import DEFAULT_SECONDS, MOST_SECONDS
+from dask_chunkio.storage.filesystem.boot import boot_id
 from dask_chunkio.storage.journal.records import FINISHED, LEASE, pack_record
 from tests.support.processes import wait_until
 
