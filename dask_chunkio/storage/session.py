@@ -266,10 +266,11 @@ def interrupt(target: Target) -> None:
 def wait_for_others(target: Target) -> None:
     """Wait until no process works on a write of this file, if this machine sees its folder."""
     if is_left(target.folder):
-        with contextlib.suppress(FileNotFoundError):
-            activity_lock = ActivityLock(target.lock, create=False)
+        with (
+            contextlib.suppress(FileNotFoundError),
+            contextlib.closing(ActivityLock(target.lock, create=False)) as activity_lock,
+        ):
             activity_lock.wait_alone(lambda: not is_left(target.folder))
-            activity_lock.close()
 
 
 @atexit.register
