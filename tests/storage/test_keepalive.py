@@ -3,8 +3,11 @@
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import dask_chunkio as dcio
+from dask_chunkio.errors import ArgumentError
 from dask_chunkio.storage import session
 from dask_chunkio.storage.activity import keepalive
 from dask_chunkio.storage.activity.keepalive import Held, Keepalive, let_go, settle
@@ -28,10 +31,20 @@ def test_an_object_that_outlives_its_graph_keeps_nothing_alive(tmp_path: Path) -
             del kept
 
 
+def test_a_call_that_is_refused_leaves_no_lease_behind(tmp_path: Path) -> None:
+    """A worker of a cluster that ended next would have left it for 30 s."""
+    path = tmp_path / "a.h5"
+    with Write(path) as write:
+        target = write.target
+        with pytest.raises(ArgumentError, match="cannot be resumed with these arguments"):
+            dcio.to_hdf5(path, "/another", np.arange(3), resume=True, progress=False, scheduler="synchronous")
+        assert not list(Path(target.folder).glob("lease-*"))
+
+
 def test_whoever_looks_waits_for_a_thread_that_lets_go_just_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refused call leaves its lease to the thread; the next call begins as that removes it."""
+    """A graph that is dropped leaves its lease to the thread; the next call begins as that removes it."""
     in_removal, may_remove = threading.Event(), threading.Event()
     kept = Keepalive(Held(str(tmp_path), str(tmp_path / "lock"), "id", "key", lambda _: False))
     kept.announce()
@@ -43,7 +56,7 @@ def test_whoever_looks_waits_for_a_thread_that_lets_go_just_now(
         remove_lease(path)
 
     monkeypatch.setattr(keepalive, "remove_lease", slowly)
-    kept.give_up()
+    del kept
     assert in_removal.wait(60)
     seen = []
 

@@ -90,9 +90,13 @@ class Keepalive:
             activity.announce()
 
     def give_up(self) -> None:
-        """Stop keeping the write alive, because it could not begin."""
+        """Stop keeping the write alive, because it could not begin.
+
+        Its lease is removed at once: if this process ended first, other calls would wait for the lease to run out.
+        """
         if (activity := _activities.find(self._held.write_id)) is not None:
             activity.handles.discard(self)
+            _activities.drop_if_dead(activity)
 
     def share(self) -> None:
         """Share the activity lock from now on."""
