@@ -425,7 +425,7 @@ def test_without_locks_there_are_no_parts(target: Path, monkeypatch: pytest.Monk
 def test_a_manifest_with_impossible_parts_is_damaged(target: Path) -> None:
     write(target, 0, 2)
     path = f"{target}.writing/manifest.json"
-    for parts in (-1, "2", None):
+    for parts in (-1, 10**12, "2", None):
         found = json.loads(Path(path).read_text())
         Path(path).write_text(json.dumps({**found, "parts": parts}))
         with pytest.raises(dcio.errors.IntegrityError, match="damaged"):

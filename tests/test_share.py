@@ -61,7 +61,7 @@ def test_a_buffer_may_be_as_long_as_its_part() -> None:
         BufferGrid(grid, (25,), ((50, 100),))
 
 
-@pytest.mark.parametrize(("number", "count"), [(3, 3), (-1, 3), (0, 0)])
+@pytest.mark.parametrize(("number", "count"), [(3, 3), (-1, 3), (0, 0), (0, 10**7)])
 def test_there_is_no_such_part(number: int, count: int) -> None:
     with pytest.raises(ArgumentError, match="part="):
         Share(number, count)

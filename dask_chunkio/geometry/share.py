@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from dask_chunkio.errors import ArgumentError
 from dask_chunkio.geometry.grid import Box, ChunkGrid
 
-__all__ = ["Share"]
+__all__ = ["MOST_PARTS", "Share"]
+
+# Damaged side files may name any number; memory and time are taken for each part.
+MOST_PARTS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,9 @@ class Share:
     count: int
 
     def __post_init__(self) -> None:
-        if self.count < 1 or not 0 <= self.number < self.count:
+        if not 1 <= self.count <= MOST_PARTS:
+            raise ArgumentError(f"part=({self.number}, {self.count}): there can be 1 to {MOST_PARTS} parts")
+        if not 0 <= self.number < self.count:
             raise ArgumentError(
                 f"part=({self.number}, {self.count}): the parts of {self.count} jobs have the numbers 0 to "
                 f"{self.count - 1}; give part=(number, count)"

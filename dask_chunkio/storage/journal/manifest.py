@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dask_chunkio.errors import IntegrityError, UnfinishedWriteError
+from dask_chunkio.geometry.share import MOST_PARTS
 from dask_chunkio.storage.filesystem.io import read_small_file, write_whole_file
 from dask_chunkio.storage.journal.records import json_object
 
@@ -105,7 +106,7 @@ def _manifest(found: Any, path: str) -> Manifest:
     texts = [*(found[name] for name in _WORDS), *found["command"]]
     if not all(type(text) is str for text in texts) or found["mode"] not in _MODES:
         raise ValueError("a field has the wrong type")
-    if type(found["parts"]) is not int or found["parts"] < 0:
+    if type(found["parts"]) is not int or not 0 <= found["parts"] <= MOST_PARTS:
         raise ValueError(f"it names {found['parts']!r} parts")
     words = {name: found[name] for name in _WORDS}
     return Manifest(**words, command=tuple(found["command"]), parts=found["parts"])
