@@ -17,7 +17,7 @@ from distributed import Client
 import dask_chunkio as dcio
 from tests.support.gates import data, open_gate, readers, reads
 from tests.support.processes import environment, python, wait_until
-from tests.support.slurm import array_job, daemons
+from tests.support.slurm import array_job, daemons, part_job
 from tests.support.slurm.batch_write import BUFFERS, LAYOUT, source
 from tests.support.slurm.daemons import call
 from tests.support.unfinished import unfinished
@@ -147,15 +147,21 @@ def test_a_batch_job_that_is_requeued_goes_on(tmp_path: Path) -> None:
     assert len(readers(tmp_path)) == 2
 
 
+def submit(folder: Path, array: str, *words: object) -> str:
+    """Submit a job array that runs a Python module, and return its number; job N logs to the file log-N."""
+    script = folder / "job.sh"
+    script.write_text(f"#!/bin/bash\nexec {shlex.join(python('-m', *words))}\n")
+    exported = f"--export=ALL,PYTHONPATH={environment()['PYTHONPATH']}"
+    how = (f"--array={array}", "-n1", "-c1", "--open-mode=append", exported, "-o", str(folder / "log-%a"))
+    number: str = call("sbatch", "--parsable", *how, str(script))
+    assert number.isdecimal()
+    return number
+
+
 def test_the_jobs_of_an_array_wait_for_one_another(tmp_path: Path) -> None:
     """They know nothing of one another, and write one file at once; neighbours share chunks."""
     path = array_job.make(tmp_path)
-    script = tmp_path / "job.sh"
-    command = shlex.join(python("-m", "tests.support.slurm.array_job", tmp_path))
-    script.write_text(f"#!/bin/bash\nexec {command}\n")
-    exported = f"--export=ALL,PYTHONPATH={environment()['PYTHONPATH']}"
-    array, log = f"--array=0-{array_job.JOBS - 1}", str(tmp_path / "log-%a")
-    assert call("sbatch", "--parsable", array, "-n1", "-c1", exported, "-o", log, str(script)).isdecimal()
+    submit(tmp_path, f"0-{array_job.JOBS - 1}", "tests.support.slurm.array_job", tmp_path)
     logs = [tmp_path / f"log-{number}" for number in range(array_job.JOBS)]
     wait_until(lambda: all(map(Path.exists, logs)) and not call("squeue", "-h"), "all jobs have ended")
     assert [log.read_text() for log in logs] == ["done\n"] * array_job.JOBS
@@ -163,4 +169,31 @@ def test_the_jobs_of_an_array_wait_for_one_another(tmp_path: Path) -> None:
         np.testing.assert_array_equal(file["x"][...], array_job.DATA, strict=True)
         found = np.concatenate([file[f"job/{number}"][...] for number in range(array_job.JOBS)])
         np.testing.assert_array_equal(found, array_job.DATA, strict=True)
+    assert not Path(f"{path}.writing").exists()
+
+
+def test_an_array_writes_one_file_in_parts(tmp_path: Path) -> None:
+    """One job is requeued in the middle, and one is cancelled and submitted again."""
+    path, module, jobs = tmp_path / "out.h5", "tests.support.slurm.part_job", part_job.JOBS
+    for number in (2, 4):
+        (tmp_path / f"hold-{number}").touch()
+    array = submit(tmp_path, f"0-{jobs - 1}", module, tmp_path)
+    wait_until(lambda: (tmp_path / "came-2").exists() and (tmp_path / "came-4").exists(), "both jobs read")
+    wait_until(lambda: len(call("squeue", "-h", "-r").splitlines()) == 2, "the others have ended")
+    assert unfinished(path).running
+    call("scontrol", "requeue", f"{array}_2")
+    call("scancel", f"{array}_4")
+    wait_until(lambda: not call("squeue", "-h", "-t", "RUNNING,COMPLETING"), "both have ended")
+    assert unfinished(path).missing_parts == (2, 4)
+    for number in (2, 4):
+        (tmp_path / f"hold-{number}").unlink()
+    # Slurm lets a requeued job wait for two minutes.
+    call("scontrol", "update", f"jobid={array}_2", "StartTime=now")
+    submit(tmp_path, "4", module, tmp_path, 4)
+    wait_until(lambda: not call("squeue", "-h"), "all jobs have ended")
+    assert sorted((tmp_path / f"log-{number}").read_text().split()[-1] for number in range(jobs)) == ["done"] * 5 + [
+        "whole"
+    ]
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["x"][...], part_job.DATA, strict=True)
     assert not Path(f"{path}.writing").exists()
