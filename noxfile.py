@@ -157,7 +157,7 @@ def below_floor(report: dict[str, dict[str, dict[str, dict[str, float]]]]) -> li
 
 def run_heavy(session: nox.Session, *paths: str) -> None:
     """Run the heavy tests below some paths, or all."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".[test,mpi]")
     run_pytest(session, "-m", "heavy", "--durations=10", "-rs", *paths)
 
 
