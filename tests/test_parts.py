@@ -354,6 +354,28 @@ def test_a_job_at_work_is_not_taken_over_and_others_join_it(target: Path) -> Non
     require_whole(target)
 
 
+def test_two_copies_of_the_last_job(target: Path) -> None:
+    """One of them has yet to commit a buffer when the other one has finished the file."""
+    write(target, 0, 2)
+    came, gate = threading.Event(), threading.Event()
+
+    class Waiting(FromArray):
+        def _get_data(self, selection: Any) -> Any:
+            if selection[0].start == 100:
+                came.set()
+                gate.wait(60)
+            return super()._get_data(selection)
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(write, target, 1, 2, Waiting(DATA, chunk_shape=(10, 8), buffer_shape=(20, 30)))
+        came.wait(60)
+        assert write(target, 1, 2).is_whole
+        require_whole(target)
+        gate.set()
+        assert slow.result().is_whole
+    require_whole(target)
+
+
 # Slurm, the command line, the plan
 
 

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from dask_chunkio.storage.activity import lease as lease_module
 from dask_chunkio.storage.activity.lease import Lease, create_lease, leases_in, process_start
 from dask_chunkio.storage.activity.limits import DEFAULT_SECONDS, MOST_SECONDS
+from dask_chunkio.storage.filesystem import boot as boot_module
 from dask_chunkio.storage.filesystem.boot import boot_id
 from dask_chunkio.storage.journal.records import FINISHED, LEASE, pack_record
 from tests.support.processes import wait_until
@@ -101,8 +103,10 @@ def test_a_system_that_does_not_show_its_processes_as_files(monkeypatch: pytest.
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
     monkeypatch.setattr(lease_module, "open", refuse, raising=False)
+    monkeypatch.setattr(boot_module, "open", refuse, raising=False)
     boot_id.cache_clear()
     try:
+        assert boot_id().startswith(socket.gethostname()[:64])
         lease = Lease.here("write", "", 30.0)
         assert lease.is_of_live_process
         assert not dataclasses.replace(lease, boot="another").is_of_live_process
