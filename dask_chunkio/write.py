@@ -139,7 +139,8 @@ def to_hdf5(
         environment of a Slurm job array.  Independent jobs, on any hosts and in any order, make the same call with
         different numbers.  The first one makes the file, and whichever commits the last part gives it its name.  A job
         that was interrupted makes the same call again.  All jobs need the same arguments for the datasets, and
-        a file system whose locks reach all hosts.
+        a file system whose locks reach all hosts.  What the sources hold is not compared: give the jobs of one run
+        a `token` of their own.
     wait : bool
         If another call is writing this file, or another program has it open, wait without a time limit
         instead of raising.  By default ``chunkio.wait`` of dask's configuration, which is False, and True with

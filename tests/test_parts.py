@@ -1,10 +1,15 @@
 """Independent jobs that write one file in parts."""
 
+import itertools
 import json
 import multiprocessing
 import os
 import random
+import shutil
+import signal
+import sys
 import threading
+import zlib
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,13 +34,20 @@ from dask_chunkio.errors import (
     TargetExistsError,
     UnfinishedWriteError,
 )
+from dask_chunkio.execution import tasks
+from dask_chunkio.filters.chunk_format import Payload
 from dask_chunkio.planning import planner
 from dask_chunkio.storage import begin as begin_module
+from dask_chunkio.storage.activity.keepalive import Keepalive
 from dask_chunkio.storage.filesystem.kind import FileSystem
+from dask_chunkio.storage.filesystem.side_folder import Folder
 from dask_chunkio.storage.journal import part as parts_module
 from dask_chunkio.storage.journal.manifest import Manifest, read_manifest
+from dask_chunkio.storage.transaction import Transactions
+from dask_chunkio.storage.writer import Writer
 from tests.support.iterators import FromArray, Noting
 from tests.support.notes import notes
+from tests.support.processes import exit_code, forked, in_child, wait_until
 from tests.support.unfinished import unfinished
 
 DATA = (1 + np.arange(120 * 30, dtype="i4")).reshape(120, 30)
@@ -51,6 +63,17 @@ class Failing(FromArray):
         if selection[0].start >= 100:
             raise OSError("the disk is gone")
         return super()._get_data(selection)
+
+
+class Refusing:
+    """An array whose last rows cannot be read."""
+
+    shape, dtype = DATA.shape, DATA.dtype
+
+    def __getitem__(self, selection: Any) -> Any:
+        if selection[0].start >= 50:
+            raise OSError("the disk is gone")
+        return DATA[selection]
 
 
 def write(path: Any, number: int, count: int, of: Any = None, **more: Any) -> dcio.WriteResult:
@@ -376,6 +399,172 @@ def test_two_copies_of_the_last_job(target: Path) -> None:
     require_whole(target)
 
 
+def _places_slowly(folder: Path, job: str) -> None:
+    """Two copies of one job encode differently.  The second has its payloads when the first has placed all of its own.
+
+    It is killed before it places anything.
+    """
+
+    def say(name: str) -> None:
+        (folder / name).touch()
+
+    def wait(name: str) -> None:
+        wait_until((folder / name).exists, f"the other copy came to {name}")
+
+    module: Any = tasks
+    commit, record, encode, transaction = Writer.commit, module.finish_part, module._encoded, Transactions.transaction
+    if job == "first":
+
+        def waiting_commit(*arguments: Any) -> None:
+            wait("encoded")
+            commit(*arguments)
+
+        def waiting_record(*arguments: Any) -> Any:
+            say("placed")
+            wait("killed")
+            return record(*arguments)
+
+        Writer.commit = waiting_commit  # type: ignore[assignment, method-assign]
+        module.finish_part = waiting_record
+    else:
+
+        def other_encoder(*arguments: Any) -> list[Payload]:
+            found = encode(*arguments)
+            return [Payload(zlib.compress(zlib.decompress(bytes(one.data)), 0), one.mask) for one in found]
+
+        def late_transaction(*arguments: Any, **keywords: Any) -> Any:
+            if sys._getframe(1).f_code.co_name == "commit":
+                say("encoded")
+                wait("placed")
+            return transaction(*arguments, **keywords)
+
+        module._encoded = other_encoder
+        Transactions.transaction = late_transaction  # type: ignore[method-assign]
+        Writer._place = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+    write(folder / "out.h5", 1, 2, source())
+
+
+def test_a_copy_that_is_killed_before_it_places_its_payloads_harms_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "out.h5", 0, 2)
+    first = forked(_places_slowly, tmp_path, "first")
+    assert in_child(_places_slowly, tmp_path, "second") == -signal.SIGKILL
+    (tmp_path / "killed").touch()
+    assert exit_code(first) == 0
+    with h5py.File(tmp_path / "out.h5") as file:
+        np.testing.assert_array_equal(file["x"][...], DATA)
+
+
+def test_copies_whose_payloads_are_not_in_place_are_no_part(target: Path) -> None:
+    """Both have begun; what the journal names last was never placed."""
+    with pytest.raises(SourceError):
+        write(target, 0, 2, FromArray(Refusing(), chunk_shape=(10, 8), buffer_shape=(10, 30)))
+    folder = f"{target}.writing"
+
+    def lost(*arguments: Any) -> Any:
+        with open(f"{folder}/data.h5", "r+b") as file:
+            file.seek(-100, os.SEEK_END)
+            file.write(bytes(100))
+        return finish_part(*arguments)
+
+    module: Any = tasks
+    finish_part = module.finish_part
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "finish_part", lost)
+        with pytest.raises(TargetError, match="another copy of the job of part 0/2"):
+            write(target, 0, 2)
+    assert unfinished(target).missing_parts == (0, 1)
+    assert write(target, 0, 2).missing_parts == (1,)
+    assert write(target, 1, 2).is_whole
+    require_whole(target)
+
+
+def test_a_job_that_lost_its_lease_and_begins_again_is_alive(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It joins as another process removes the folder, and begins a new one."""
+    write(target, 0, 2)
+    announce = Keepalive.announce
+    seen: list[str] = []
+
+    def removed(self: Keepalive) -> None:
+        announce(self)
+        if not seen:
+            seen.append("removed")
+            shutil.rmtree(f"{target}.writing")
+
+    class Looking(FromArray):
+        def _get_data(self, selection: Any) -> Any:
+            seen.extend(name for name in os.listdir(f"{target}.writing") if name.startswith("lease-"))
+            return super()._get_data(selection)
+
+    monkeypatch.setattr(Keepalive, "announce", removed)
+    assert write(target, 1, 2, Looking(DATA, chunk_shape=(10, 8), buffer_shape=(20, 30))).missing_parts == (0,)
+    assert len(seen) > 1
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize("at", range(1, 9))
+def test_wherever_the_removal_of_the_folder_is_cut_off_jobs_complete_it(target: Path, is_new: bool, at: int) -> None:
+    if not is_new:
+        with h5py.File(target, "w") as file:
+            file["theirs"] = np.arange(5)
+    write(target, 0, 2)
+    assert in_child(_killed_at_unlink, target, at) in (-signal.SIGKILL, 0)
+    for number in (1, 0):
+        assert write(target, number, 2).is_whole
+    require_whole(target)
+
+
+def _killed_at_unlink(target: Path, at: int) -> None:
+    count, unlink = itertools.count(1), os.unlink
+
+    def killing(*arguments: Any, **keywords: Any) -> None:
+        if next(count) == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        unlink(*arguments, **keywords)
+
+    empty = Folder.empty
+
+    def emptied(self: Folder) -> None:
+        os.unlink = killing
+        empty(self)
+
+    Folder.empty = emptied  # type: ignore[method-assign]
+    write(target, 1, 2)
+
+
+def test_jobs_of_two_writes_of_one_file_wait_for_one_another(target: Path) -> None:
+    with h5py.File(target, "w") as file:
+        file["theirs"] = np.arange(5)
+    came, gate = threading.Event(), threading.Event()
+
+    class Waiting(FromArray):
+        def _get_data(self, selection: Any) -> Any:
+            came.set()
+            gate.wait(60)
+            return super()._get_data(selection)
+
+    def other(number: int) -> Any:
+        return dcio.to_hdf5(target, "/y", DATA, part=(number, 3), scheduler="synchronous", **GZIP)
+
+    with ThreadPoolExecutor(2) as pool:
+        last = pool.submit(write, target, 0, 1, Waiting(DATA, chunk_shape=(10, 8), buffer_shape=(20, 30)))
+        came.wait(60)
+        waiting = pool.submit(other, 0)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.3)
+        gate.set()
+        assert last.result().is_whole
+        assert waiting.result().missing_parts == (1, 2)
+    for number in (1, 2):
+        other(number)
+    require_whole(target, "y")
+
+
+def test_jobs_promise_the_same_durability(target: Path) -> None:
+    write(target, 0, 2)
+    with pytest.raises(ArgumentError, match="durability='process'"):
+        write(target, 1, 2, durability="power")
+
+
 # Slurm, the command line, the plan
 
 
@@ -384,7 +573,7 @@ def test_two_copies_of_the_last_job(target: Path) -> None:
     [
         ("ARRAY_TASK_ID=3 ARRAY_TASK_MIN=0 ARRAY_TASK_MAX=9 ARRAY_TASK_COUNT=10", (3, 10)),
         ("ARRAY_TASK_ID=7 ARRAY_TASK_MIN=1 ARRAY_TASK_MAX=9 ARRAY_TASK_COUNT=5 ARRAY_TASK_STEP=2", (3, 5)),
-        ("PROCID=1 NTASKS=4", (1, 4)),
+        ("PROCID=1 NTASKS=4 STEP_ID=0", (1, 4)),
     ],
 )
 def test_the_environment_of_slurm(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,9 +31,9 @@ def parse_part(part: Any) -> Share | None:
     if part == "slurm":
         return _share_of_slurm(os.environ)
     is_pair = isinstance(part, Sequence) and not isinstance(part, str) and len(part) == 2
-    if not is_pair or not all(isinstance(n, int) and not isinstance(n, bool) for n in part):
+    if not is_pair or any(isinstance(n, bool) or not hasattr(n, "__index__") for n in part):
         raise ArgumentTypeError(f"part={part!r} is not two whole numbers; give {_WORDS}")
-    return Share(*part)
+    return Share(*map(operator.index, part))
 
 
 def _share_of_slurm(environ: Mapping[str, str]) -> Share:
@@ -51,6 +52,8 @@ def _share_of_slurm(environ: Mapping[str, str]) -> Share:
                     f"spaced; give part=(number, count)"
                 )
             return Share((task - first) // step, count)
+        # A batch script has the number of tasks, too, but only a step runs them.
+        int(environ["SLURM_STEP_ID"])
         return Share(int(environ["SLURM_PROCID"]), int(environ["SLURM_NTASKS"]))
     except (KeyError, ValueError) as error:
         raise ArgumentError(

@@ -20,12 +20,13 @@ from dask_chunkio.storage.filesystem.io import is_at
 from dask_chunkio.storage.filesystem.kind import file_system_of
 from dask_chunkio.storage.filesystem.side_folder import Folder, is_left, remove_empty_folder
 from dask_chunkio.storage.hdf5.dataset import DatasetSpec
+from dask_chunkio.storage.journal.created import Created
 from dask_chunkio.storage.journal.journal import read_journal
-from dask_chunkio.storage.journal.manifest import read_manifest, require_real_folder
+from dask_chunkio.storage.journal.manifest import Manifest, read_manifest, require_real_folder
 from dask_chunkio.storage.journal.owner import Owner
 from dask_chunkio.storage.preconditions import judge
 from dask_chunkio.storage.take_over import take_over
-from dask_chunkio.storage.target import Target, remedies
+from dask_chunkio.storage.target import Target, cannot_join, remedies
 from dask_chunkio.storage.transaction import Lock
 
 __all__ = ["Begun", "begin", "held_alone"]
@@ -97,7 +98,7 @@ def begin(
         return made
 
     if target.share is not None:
-        target = _joined(target)
+        target = _joined(target, specs)
     if os.path.isdir(target.folder) and _is_mine(target):
         return _gone_on(target, create, None)
     if target.has_joined:
@@ -110,8 +111,8 @@ def begin(
             return _begun_anew(target, specs, create)
         if target.share is not None:
             # Another job has begun it meanwhile, or was cut off in its first transaction.
-            return _gone_on(_joined(target, is_begun=True), create, None)
-        return _gone_on(target, create, owners)
+            target = _joined(target, specs, is_dead=True)
+        return _gone_on(target, create, None if target.has_joined else owners)
 
 
 def _begun_anew(target: Target, specs: Sequence[DatasetSpec], create: _Create) -> Begun:
@@ -191,37 +192,63 @@ def _is_beginning(target: Target) -> str:
     return f"{target.path} is being written by another call, which begins or ends just now; wait for it (wait=True)"
 
 
-def _joined(target: Target, is_begun: bool = False) -> Target:
-    """Return the target with the identifier of the write that other jobs have begun, if there is one.
+def _joined(target: Target, specs: Sequence[DatasetSpec], is_dead: bool = False) -> Target:
+    """Return the target with the identifier of the write that other jobs have begun, if this job belongs to it.
 
-    `is_begun` says that there is one, even where the journal does not name its owner yet.
+    `is_dead` says that nobody works on the write that is there: then there is nothing to wait for.
 
     Raises
     ------
+    TargetChangedError
+        If another write has begun meanwhile.
     ArgumentError
-        If the write was begun in another number of parts.
+        If this job differs from the others.
     UnfinishedWriteError
         If the folder holds a write that is not in parts.
     """
     manifest = read_manifest(target.manifest)
     with read_journal(target.journal) as journal:
-        owner, hosts = journal.owner, {part.host for part in journal.parts.values()} - {socket.gethostname()}
-    if manifest is None or target.share is None:
+        owner, created, parts = journal.owner, journal.created, journal.parts.values()
+        is_over = journal.finished or journal.discarded
+    if read_manifest(target.manifest) != manifest:
+        raise TargetChangedError(_is_beginning(target))
+    if manifest is None or target.share is None or is_over or target.is_given_up:
         return target
-    _require_locks_between(target, hosts)
+    reason = _no_part_of(target, specs, (manifest, owner, created))
+    if reason is not None:
+        if is_dead:
+            raise reason
+        return target
+    if manifest.durability != target.durability:
+        raise ArgumentError(cannot_join(target, f"they have durability={manifest.durability!r}"))
+    hosts = {part.host for part in parts} | ({owner.host} if owner is not None else set())
+    _require_locks_between(target, hosts - {socket.gethostname()})
+    # A job that was cut off before its first transaction has begun nothing.
+    return replace(target, joined_id=manifest.write_id) if is_dead or owner is not None else target
+
+
+def _no_part_of(
+    target: Target, specs: Sequence[DatasetSpec], found: tuple[Manifest, Owner | None, Created | None]
+) -> Exception | None:
+    """Return why this job is no part of the write that is there; None if it is one."""
+    manifest, owner, created = found
     if not manifest.parts or (owner is not None and owner.write_id != manifest.write_id):
-        raise UnfinishedWriteError(
+        return UnfinishedWriteError(
             f"{target.folder} holds an unfinished write of {target.path} by a single call, "
             f"{owner or 'which was cut off as it began'}, which no part can join. {remedies(target.path)}"
         )
-    if manifest.parts != target.share.count:
-        raise ArgumentError(
+    if target.share is not None and manifest.parts != target.share.count:
+        return ArgumentError(
             f"part=({target.share.number}, {target.share.count}): the jobs that write {target.path} divide it into "
             f"{manifest.parts} parts; give all jobs the same number, or discard the write with "
             f"dask_chunkio.discard({target.path!r})"
         )
-    # A job that was cut off before its first transaction has begun nothing.
-    return replace(target, joined_id=manifest.write_id) if is_begun or owner is not None else target
+    if created is not None and created.token != target.token:
+        return ArgumentError(cannot_join(target, f"they have token={created.token!r}"))
+    names, mine = [made.name for made in created.datasets] if created else [], [spec.name for spec in specs]
+    if created is not None and names != mine:
+        return ArgumentError(cannot_join(target, f"they write {', '.join(names)}, not {', '.join(mine)}"))
+    return None
 
 
 def _require_locks_between(target: Target, hosts: Collection[str]) -> None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import h5py
 
-from dask_chunkio.errors import ArgumentError, TargetBusyError, TargetChangedError
+from dask_chunkio.errors import ArgumentError, IntegrityError, TargetBusyError, TargetChangedError
 from dask_chunkio.storage.completeness import StoredDataset, completed
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, describe, describe_made, make_dataset, preview
 from dask_chunkio.storage.journal.created import Created, CreatedDataset
 from dask_chunkio.storage.journal.owner import Owner
-from dask_chunkio.storage.journal.part import PartState
+from dask_chunkio.storage.journal.part import PartState, enter_part
 from dask_chunkio.storage.preconditions import opened_to_look, require_replaceable
 from dask_chunkio.storage.take_over import remove_dead_leases
 from dask_chunkio.storage.target import Target, cannot_join, cannot_resume
@@ -95,7 +95,7 @@ def _make_datasets(transactions: Transactions, specs: Sequence[DatasetSpec]) -> 
     """Create the datasets inside a transaction, or find those that this write has created."""
     target, found = transactions.target, transactions.journal.created
     if found is not None:
-        if target.has_joined and (difference := _difference(found, target, specs)) is not None:
+        if target.has_joined and (difference := found.difference(_wanted(target, specs))) is not None:
             raise ArgumentError(cannot_join(target, difference))
         return Made(describe_datasets(transactions, found, specs))
     existing = target.mode == "existing"
@@ -119,16 +119,15 @@ def _make_datasets(transactions: Transactions, specs: Sequence[DatasetSpec]) -> 
 
 def _note_part(transactions: Transactions) -> None:
     """Record who writes this part, inside a transaction."""
-    share = transactions.target.share
-    if share is not None and not transactions.journal.finished:
-        transactions.record(PartState.here(share).pack())
-
-
-def _difference(created: Created, target: Target, specs: Sequence[DatasetSpec]) -> str | None:
-    """Return in words how this job differs from the one that began the write."""
-    if created.token != target.token:
-        return f"they have token={created.token!r}"
-    return created.difference(_wanted(target, specs))
+    target, journal = transactions.target, transactions.journal
+    if target.share is None or journal.finished:
+        return
+    part = PartState.here(target.share, target.write_id)
+    try:
+        enter_part(dict(journal.parts), part)
+    except ValueError as error:
+        raise IntegrityError(f"{target.folder} does not fit together: {error}; discard the write") from error
+    transactions.record(part.pack())
 
 
 def _wanted(target: Target, specs: Sequence[DatasetSpec]) -> Created:

@@ -18,8 +18,9 @@ from dask_chunkio.storage.filesystem.io import is_at
 from dask_chunkio.storage.filesystem.side_folder import Folder, is_left
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, describe
 from dask_chunkio.storage.index_repair import rebuild_dataset
-from dask_chunkio.storage.journal.journal import Journal
+from dask_chunkio.storage.journal.journal import HELD, Journal
 from dask_chunkio.storage.journal.part import missing_parts
+from dask_chunkio.storage.journal.payloads import is_placed
 from dask_chunkio.storage.journal.records import FINISHED, pack_record
 from dask_chunkio.storage.open_transaction import OpenTransaction
 from dask_chunkio.storage.preconditions import require_replaceable
@@ -71,6 +72,11 @@ def finish_part(target: Target, layouts: Sequence[DatasetLayout], specs: Sequenc
 
     All payloads of the part must be in place.  If two jobs record the last parts at the same time, both may finish the
     write, as if one of them repeated the task of the other.
+
+    Raises
+    ------
+    TargetError
+        If another copy of this job has put other payloads in the place of those of this one.
     """
     recorded = Finished(())
     if is_left(target.folder):
@@ -93,13 +99,47 @@ def _part_recorded(target: Target, layouts: Sequence[DatasetLayout], lock: Lock)
         transactions = session.used_writer(target, False, use).transactions
         if transactions.payloads.is_durable:
             transactions.payloads.sync()
-        with transactions.transaction(lock):
-            journal, share = transactions.journal, target.share
-            if share is None or journal.finished:
-                return Finished(())
-            transactions.record(journal.parts[share.number].done(transactions.payloads.is_durable).pack())
-            stored = tuple(_stored_of_part(journal, n, layout, share) for n, layout in enumerate(layouts))
-            return Finished(stored, (), missing_parts(journal.parts, share.count))
+        transactions.refresh()
+        is_alone = _is_alone(transactions)
+        while True:
+            with transactions.transaction(lock if is_alone else lambda: transactions.barrier.exclusive(lock)):
+                if not is_alone or _is_alone(transactions):
+                    return _recorded(transactions, layouts)
+            # Another copy of this job has begun meanwhile.
+            is_alone = False
+
+
+def _is_alone(transactions: Transactions) -> bool:
+    share = transactions.target.share
+    part = None if share is None else transactions.journal.parts.get(share.number)
+    return part is None or part.is_alone
+
+
+def _recorded(transactions: Transactions, layouts: Sequence[DatasetLayout]) -> Finished:
+    """Record that a part is committed, inside a transaction; while no payload is placed if it has several copies."""
+    journal, share = transactions.journal, transactions.target.share
+    if share is None or journal.finished:
+        return Finished(())
+    part = journal.parts[share.number]
+    if not part.is_committed:
+        # Each copy knows only that its own payloads were placed.
+        if not part.is_alone:
+            _require_in_place(transactions, layouts, share)
+        transactions.record(part.done(transactions.payloads.is_durable).pack())
+    stored = tuple(_stored_of_part(journal, n, layout, share) for n, layout in enumerate(layouts))
+    return Finished(stored, (), missing_parts(journal.parts, share.count))
+
+
+def _require_in_place(transactions: Transactions, layouts: Sequence[DatasetLayout], share: Share) -> None:
+    for number, layout in enumerate(layouts):
+        if layout.is_chunked:
+            rows = transactions.journal.rows(number, layout.chunks.numbers_in(share.box(layout.chunks)))
+            missing = sum(row["state"] != HELD or not is_placed(transactions.files.file, row) for row in rows)
+            if missing:
+                raise TargetError(
+                    f"{layout.name}: another copy of the job of part {share} has begun to write {missing} chunks anew, "
+                    f"and they are not in place; make the same call again"
+                )
 
 
 def _stored_of_part(journal: Journal, number: int, layout: DatasetLayout, share: Share) -> int:

@@ -105,11 +105,11 @@ class Target(SidePaths):
     @property
     def is_given_up(self) -> bool:
         """Whether `discard`, or `recover` with an output, was cut off as it removed the folder, which holds no data."""
-        if not os.path.isfile(self.manifest):
-            return False
         with read_journal(self.journal) as journal:
             if journal.discarded:
                 return True
+        if not os.path.isfile(self.manifest):
+            return False
         found = self.found()
         return found is not None and found.mode == "published" and not os.path.lexists(self.path)
 

@@ -68,7 +68,7 @@ class Writer:
             self.transactions.refresh()
             if self.transactions.journal.finished:
                 # The content of a finished file belongs to its users, who may have changed it.
-                self._require_finished_by_this()
+                _require_finished_by_this(self.transactions)
                 return True
             found = self.transactions.journal.find(dataset, chunks)
             is_stored = found is not None and all(is_placed(self.transactions.files.file, row) for row in found)
@@ -107,25 +107,28 @@ class Writer:
         """
         _require_payloads(layout, payloads)
         with self.transactions.files.used():
-            # Keep payloads that are in place: an encoder may give other bytes, and the process die as it places them.
             self.transactions.refresh()
-            rows = self.transactions.journal.rows(place[0], chunks)
-            held = (rows["state"] == HELD).tolist()
-            encoded = [
-                _Encoded(chunk, payload, checksum(payload.data))
-                for chunk, payload, is_held, row in zip(chunks, payloads, held, rows, strict=True)
-                if not is_held or not is_placed(self.transactions.files.file, row)
-            ]
-            with contextlib.ExitStack() as placed:
-                with self.transactions.transaction(lambda: self.transactions.barrier.shared(lock, placed)):
-                    offsets = self._reserve(place, layout, encoded)
-                self._place(offsets, [one.payload for one in encoded])
+            left = [_Encoded(*one, checksum(one[1].data)) for one in zip(chunks, payloads, strict=True)]
+            left = _unplaced(self.transactions, place[0], left)
+            while True:
+                with contextlib.ExitStack() as placed:
+                    with self.transactions.transaction(lambda: self.transactions.barrier.shared(lock, placed)):
+                        # The same buffer may have been committed by another worker or job while this one waited.
+                        left = _unplaced(self.transactions, place[0], left)
+                        offsets = self._reserve(place, layout, left)
+                    self._place(offsets, [one.payload for one in left])
+                # Another one may have given a chunk another place, and have died before it placed its payload.
+                self.transactions.refresh()
+                if not (left := _replaced(self.transactions, place[0], left)):
+                    return
 
     def commit_by_hdf5(
         self, place: Place, chunks: Sequence[int], data: Array, selection: Selection, lock: Lock
     ) -> None:
         """Write data that cannot be encoded outside HDF5 through HDF5, in a transaction of its own."""
         with self.transactions.transaction(lock), self.transactions.opened() as state:
+            if _is_part_committed(self.transactions):
+                return
             dataset = state.dataset(self.transactions.journal.path_of(place[0]))
             write_elements(dataset, data, selection, state.staged.end)
             self.transactions.commit(state, self._record(place, [(chunk, 0, 0, 0, 0) for chunk in chunks]))
@@ -151,13 +154,6 @@ class Writer:
     def close(self) -> None:
         """Abandon what is staged, and close the files when the last call has left them."""
         self.transactions.close()
-
-    def _require_finished_by_this(self) -> None:
-        if not self.transactions.journal.may_be_of(self.target.owner_id):
-            raise TargetError(
-                f"the write of {self.target.path} was finished meanwhile by another call, "
-                f"{self.transactions.journal.owner}"
-            )
 
     # Commit
 
@@ -232,6 +228,42 @@ class Writer:
         """Return, for each row of the journal, whether its payload is in place."""
         with self.transactions.files.used():
             return [bool(row["state"]) and is_placed(self.transactions.files.file, row) for row in rows]
+
+
+def _require_finished_by_this(transactions: Transactions) -> None:
+    journal, target = transactions.journal, transactions.target
+    if not journal.may_be_of(target.owner_id):
+        raise TargetError(f"the write of {target.path} was finished meanwhile by another call, {journal.owner}")
+
+
+def _unplaced(transactions: Transactions, dataset: int, encoded: Sequence[_Encoded]) -> list[_Encoded]:
+    """Return the payloads of chunks that have none in place yet.
+
+    Payloads that are in place are kept: an encoder may give other bytes, and the process die as it places them.
+    """
+    if _is_part_committed(transactions):
+        return []
+    rows = transactions.journal.rows(dataset, [one.chunk for one in encoded])
+    file = transactions.files.file
+    return [one for one, row in zip(encoded, rows, strict=True) if row["state"] != HELD or not is_placed(file, row)]
+
+
+def _is_part_committed(transactions: Transactions) -> bool:
+    """Return whether another copy of this job has committed its whole part, which stays as it is."""
+    share = transactions.target.share
+    part = None if share is None else transactions.journal.parts.get(share.number)
+    return part is not None and part.is_committed
+
+
+def _replaced(transactions: Transactions, dataset: int, encoded: Sequence[_Encoded]) -> list[_Encoded]:
+    """Return the payloads of chunks whose entry in the journal is of another payload by now, not yet in place."""
+    rows = transactions.journal.rows(dataset, [one.chunk for one in encoded])
+    others = [
+        one
+        for one, row in zip(encoded, rows, strict=True)
+        if (row["state"], row["nbytes"], row["checksum"]) != (HELD, one.payload.nbytes, one.sum)
+    ]
+    return _unplaced(transactions, dataset, others) if others else []
 
 
 def _require_payloads(layout: DatasetLayout, payloads: Sequence[Payload]) -> None:

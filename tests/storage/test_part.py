@@ -20,7 +20,7 @@ def body_of(part: PartState) -> bytes:
 
 
 def test_a_record_is_read_back() -> None:
-    begun = PartState.here(Share(3, 7))
+    begun = PartState.here(Share(3, 7), "me")
     for part in (begun, begun.done(is_durable=True), begun.done(is_durable=False)):
         assert PartState.unpack(body_of(part)) == part
 
@@ -45,7 +45,7 @@ def test_a_record_is_read_back() -> None:
 )
 def test_what_no_job_records_is_refused(change: dict[str, Any]) -> None:
     times = {"started": "2026-11-26 12:00:00 +0000", "finished": ""}
-    found = {**dataclasses.asdict(PartState.here(Share(3, 7))), **times, **change}
+    found = {**dataclasses.asdict(PartState.here(Share(3, 7), "me")), **times, **change}
     ((_, _, body),) = read_records(pack_json(PART, found), "a journal")
     with pytest.raises((ValueError, TypeError, KeyError, ArgumentError)):
         PartState.unpack(bytes(body))
@@ -53,14 +53,14 @@ def test_what_no_job_records_is_refused(change: dict[str, Any]) -> None:
 
 def test_a_part_that_is_committed_stays_so() -> None:
     parts: dict[int, PartState] = {}
-    begun = PartState.here(Share(1, 3))
+    begun = PartState.here(Share(1, 3), "me")
     enter_part(parts, begun)
     assert missing_parts(parts, 3) == (0, 1, 2)
     enter_part(parts, begun.done(is_durable=False))
     enter_part(parts, begun)
     assert missing_parts(parts, 3) == (0, 2)
     with pytest.raises(ValueError, match="another number of parts"):
-        enter_part(parts, PartState.here(Share(1, 4)))
+        enter_part(parts, PartState.here(Share(1, 4), "me"))
 
 
 def test_what_a_late_job_makes_in_a_folder_that_is_removed_is_removed_too(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class Keepalive:
         """
         if (activity := _activities.find(self._held.write_id)) is not None:
             activity.handles.discard(self)
-            _activities.drop_if_dead(activity)
+            _activities.drop_if_dead(activity, is_over=False)
 
     def share(self) -> None:
         """Share the activity lock from now on."""
@@ -206,6 +206,8 @@ class _Activities:
         self._by_id: dict[str, _Activity] = {}
         # In insertion order, so that the oldest can be removed first.
         self._ended: dict[str, None] = {}
+        # Writes whose lease another process has removed: over, unless their call begins again.
+        self._lost: dict[str, None] = {}
         # Activities that are no longer found by their id, and whose locks and leases another thread is closing.
         self._closing: list[_Activity] = []
         self._changed = threading.Condition()
@@ -213,7 +215,9 @@ class _Activities:
 
     def hold(self, handle: Keepalive, held: Held, has_begun: bool) -> None:
         with self._changed:
-            if held.write_id in self._ended:
+            if not has_begun:
+                self._lost.pop(held.write_id, None)
+            if held.write_id in self._ended or held.write_id in self._lost:
                 return
             if held.write_id not in self._by_id:
                 self._by_id[held.write_id] = _Activity(held, has_begun)
@@ -234,9 +238,7 @@ class _Activities:
     def end(self, write_id: str) -> None:
         """End a write for good, even while `Keepalive` objects of it exist."""
         with self._changed:
-            self._ended[write_id] = None
-            if len(self._ended) > _MOST_ENDED:
-                del self._ended[next(iter(self._ended))]
+            _remember(self._ended, write_id)
         self.close_files(write_id)
 
     def close_files(self, write_id: str) -> None:
@@ -263,10 +265,11 @@ class _Activities:
         with self._changed:
             self._changed.wait_for(lambda: all(one.held.folder != folder for one in self._closing), seconds)
 
-    def drop_if_dead(self, activity: _Activity) -> bool:
+    def drop_if_dead(self, activity: _Activity, is_over: bool = True) -> bool:
         """Close a write that this process no longer needs, and return whether it did.
 
-        The write may be registered again, unless its lease was removed.
+        If its lease was removed, the write is registered again only if its call begins again; `is_over` is False if
+        that is what the call is about to do.
         """
         write_id, is_lost = activity.held.write_id, activity.is_lost
         with self._changed:
@@ -274,8 +277,8 @@ class _Activities:
                 return False
             if self._by_id.get(write_id) is activity:
                 del self._by_id[write_id]
-                if is_lost:
-                    self._ended[write_id] = None
+                if is_lost and is_over:
+                    _remember(self._lost, write_id)
             self._closing.append(activity)
         with self._closed(activity):
             is_kept = is_kept_by_open_files(activity.held.folder)
@@ -302,6 +305,12 @@ class _Activities:
             del found, activity
             with self._changed:
                 self._changed.wait(_TICK)
+
+
+def _remember(found: dict[str, None], write_id: str) -> None:
+    found[write_id] = None
+    if len(found) > _MOST_ENDED:
+        del found[next(iter(found))]
 
 
 _activities = _Activities()

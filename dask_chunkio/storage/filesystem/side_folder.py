@@ -105,9 +105,9 @@ class Folder:
         while True:
             try:
                 _is_removed_in_time(self)
-            except OSError:
-                # A process that has not seen yet that the write is over has made a file.
-                if self.is_empty or time.monotonic() > end:
+            except OSError as error:
+                # A process that has not seen yet that the write is over has made a file, and may remove it any moment.
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or time.monotonic() > end:
                     raise
                 self.empty()
             else:

@@ -36,6 +36,10 @@ class PartState:
         Identifier of the boot of the machine.
     is_durable : bool
         Whether the part was on the disk by then.
+    job : str
+        Identifier of the call.
+    is_alone : bool
+        Whether no other call has begun the same part; not recorded.
     """
 
     number: int
@@ -47,11 +51,14 @@ class PartState:
     finished: datetime | None = None
     boot: str = ""
     is_durable: bool = False
+    job: str = ""
+    is_alone: bool = True
 
     @classmethod
-    def here(cls, share: Share) -> PartState:
-        """Return a part that this process begins."""
-        return cls(share.number, share.count, socket.gethostname(), os.getpid(), user_name(), _now(), boot=boot_id())
+    def here(cls, share: Share, job: str) -> PartState:
+        """Return a part that a call begins in this process."""
+        host, pid, user = socket.gethostname(), os.getpid(), user_name()
+        return cls(share.number, share.count, host, pid, user, _now(), boot=boot_id(), job=job)
 
     def __str__(self) -> str:
         where = f"by {self.user} on {self.host} (process {self.pid})"
@@ -76,7 +83,9 @@ class PartState:
             "started": self.started.strftime(TIME_FORM),
             "finished": "" if self.finished is None else self.finished.strftime(TIME_FORM),
         }
-        return pack_json(PART, {**dataclasses.asdict(self), **times})
+        found = {**dataclasses.asdict(self), **times}
+        del found["is_alone"]
+        return pack_json(PART, found)
 
     @classmethod
     def unpack(cls, body: bytes) -> PartState:
@@ -92,7 +101,7 @@ class PartState:
         part = cls(**{**found, "started": moment_of(found["started"]), "finished": finished})
         if not all(type(number) is int for number in (part.number, part.count, part.pid)):
             raise ValueError(f"a part with the numbers {part.number!r}, {part.count!r} and {part.pid!r}")
-        if not all(type(word) is str for word in (part.host, part.user, part.boot)):
+        if not all(type(word) is str for word in (part.host, part.user, part.boot, part.job)):
             raise ValueError(f"a part of {part.user!r} on {part.host!r}")
         if type(part.is_durable) is not bool:
             raise ValueError(f"a part whose is_durable is {part.is_durable!r}")
@@ -108,11 +117,14 @@ def enter_part(parts: dict[int, PartState], part: PartState) -> None:
     ValueError
         If the others are of another number of parts.
     """
-    if any(other.count != part.count for other in parts.values()):
+    # Parts are entered one by one: all others have the same number.
+    if parts and next(iter(parts.values())).count != part.count:
         raise ValueError(f"a part of {part.count}, where others are of another number of parts")
     was = parts.get(part.number)
-    if was is None or was.finished is None or part.finished is not None:
-        parts[part.number] = part
+    is_alone = was is None or (was.is_alone and was.job == part.job)
+    if was is not None and was.finished is not None and part.finished is None:
+        part = was
+    parts[part.number] = replace(part, is_alone=is_alone)
 
 
 def missing_parts(parts: Mapping[int, PartState], count: int) -> tuple[int, ...]:
