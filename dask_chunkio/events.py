@@ -57,7 +57,7 @@ class BufferCommitted:
 
 @dataclass(frozen=True, slots=True)
 class WriteFinished:
-    """All datasets are complete and visible under their names.
+    """All datasets are complete and visible under their names; with ``part=``, the part of this call is committed.
 
     Parameters
     ----------
@@ -67,12 +67,15 @@ class WriteFinished:
         Bytes before and after filters.
     seconds : float
         Time from the start of the first task to the end of the last.
+    missing_parts : tuple of int
+        Same as in `WriteResult`: the parts that other jobs have not committed yet.
     """
 
     path: str
     nbytes: int
     stored_nbytes: int
     seconds: float
+    missing_parts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-__all__ = ["TIME_FORM", "local_time", "printable"]
+__all__ = ["TIME_FORM", "local_time", "missing_in_words", "printable"]
 
 TIME_FORM = "%Y-%m-%d %H:%M:%S %z"
 
@@ -64,3 +65,26 @@ def local_time(moment: datetime) -> str:
     '2026-11-2...:...:02 ...'
     """
     return moment.astimezone().strftime(TIME_FORM)
+
+
+def missing_in_words(parts: Sequence[int]) -> str:
+    """Say which parts of a write are missing.
+
+    Parameters
+    ----------
+    parts : sequence of int
+        Ascending numbers, at least one.
+
+    Examples
+    --------
+    >>> missing_in_words([3]), missing_in_words([0, 4, 5, 6])
+    ('part 3 is missing', 'parts 0, 4-6 are missing')
+    """
+    runs: list[list[int]] = []
+    for number in parts:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    numbers = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
+    return f"part {numbers} is missing" if len(parts) == 1 else f"parts {numbers} are missing"

@@ -12,7 +12,7 @@ import numpy as np
 from dask.utils import format_bytes
 
 from dask_chunkio.geometry.grid import Shape
-from dask_chunkio.printable import printable
+from dask_chunkio.printable import missing_in_words, printable
 from dask_chunkio.storage.completeness import StoredDataset
 
 __all__ = ["DatasetResult", "WriteResult", "already_complete", "amounts_of"]
@@ -150,7 +150,7 @@ def amounts_of(result: WriteResult) -> str:
     sizes = f"{format_bytes(result.nbytes)} stored in {format_bytes(result.stored_nbytes)} (ratio {result.ratio:.2f})"
     if result.already_complete:
         return f"{sizes} there already; nothing was written"
-    left = f"; {len(result.missing_parts)} parts are missing" if result.missing_parts else ""
+    left = f"; {missing_in_words(result.missing_parts)}" if result.missing_parts else ""
     return f"{sizes} in {result.seconds:.2f} s, {format_bytes(int(result.rate))}/s{left}"
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import multiprocessing
 import os
 import random
@@ -62,6 +63,20 @@ class Failing(FromArray):
     def _get_data(self, selection: Any) -> Any:
         if selection[0].start >= 100:
             raise OSError("the disk is gone")
+        return super()._get_data(selection)
+
+
+class Waiting(FromArray):
+    """Its reading waits at a gate, from some row on."""
+
+    def __init__(self, at: int = 0) -> None:
+        self.at, self.came, self.gate = at, threading.Event(), threading.Event()
+        super().__init__(DATA, chunk_shape=(10, 8), buffer_shape=(20, 30))
+
+    def _get_data(self, selection: Any) -> Any:
+        if selection[0].start >= self.at:
+            self.came.set()
+            self.gate.wait(60)
         return super()._get_data(selection)
 
 
@@ -213,9 +228,9 @@ def test_status_says_who_did_what(target: Path) -> None:
     assert mine.finished is not None
     assert datetime.now(UTC) - mine.started < timedelta(minutes=5)
     said = CliRunner().invoke(main, ["status", str(target)]).output
-    assert "1 of 3 committed; 0, 2 are missing" in said
+    assert "1 of 3 committed; parts 0, 2 are missing" in said
     assert f"part 1      started {mine.started.astimezone():%Y-%m-%d}" in said
-    assert "run the jobs of the parts that are missing" in said or "the jobs of the parts that are missing" in said
+    assert "run the jobs of the missing parts again, resume it with the same call of to_hdf5" in said
 
 
 def test_after_a_reboot_a_part_that_was_not_on_the_disk_is_written_again(
@@ -236,6 +251,20 @@ def test_after_a_reboot_a_part_that_was_not_on_the_disk_is_written_again(
     for path in (target, write_durably):
         with h5py.File(path) as file:
             np.testing.assert_array_equal(file["x"][...], DATA)
+
+
+def test_events_and_the_log_say_what_is_missing(target: Path, caplog: pytest.LogCaptureFixture) -> None:
+    events: list[Any] = []
+    with caplog.at_level(logging.INFO, "dask_chunkio"):
+        write(target, 1, 3, callback=events.append)
+    assert events[-1].missing_parts == (0, 2)
+    assert f"{target} has its part of this call: 4.69 kiB stored in" in caplog.text
+    assert "; parts 0, 2 are missing" in caplog.text
+    assert "is whole" not in caplog.text
+    write(target, 0, 3)
+    with caplog.at_level(logging.INFO, "dask_chunkio"):
+        write(target, 2, 3)
+    assert f"{target} is whole" in caplog.text
 
 
 # Existing files
@@ -355,24 +384,17 @@ def test_no_job_joins_a_write_that_a_single_call_has_taken_over(target: Path) ->
 
 
 def test_a_job_at_work_is_not_taken_over_and_others_join_it(target: Path) -> None:
-    came, gate = threading.Event(), threading.Event()
-
-    class Waiting(FromArray):
-        def _get_data(self, selection: Any) -> Any:
-            came.set()
-            gate.wait(60)
-            return super()._get_data(selection)
-
+    waiting = Waiting()
     with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(write, target, 0, 2, Waiting(DATA, chunk_shape=(10, 8), buffer_shape=(20, 30)))
-        came.wait(60)
+        job = pool.submit(write, target, 0, 2, waiting)
+        waiting.came.wait(60)
         with pytest.raises(TargetBusyError):
             dcio.discard(target)
         with pytest.raises(TargetBusyError):
             dcio.to_hdf5(target, "/x", DATA, resume=True, **GZIP)
         assert unfinished(target).running
         assert write(target, 1, 2).missing_parts == (0,)
-        gate.set()
+        waiting.gate.set()
         assert job.result().is_whole
     require_whole(target)
 
@@ -380,21 +402,13 @@ def test_a_job_at_work_is_not_taken_over_and_others_join_it(target: Path) -> Non
 def test_two_copies_of_the_last_job(target: Path) -> None:
     """One of them has yet to commit a buffer when the other one has finished the file."""
     write(target, 0, 2)
-    came, gate = threading.Event(), threading.Event()
-
-    class Waiting(FromArray):
-        def _get_data(self, selection: Any) -> Any:
-            if selection[0].start == 100:
-                came.set()
-                gate.wait(60)
-            return super()._get_data(selection)
-
+    waiting = Waiting(at=100)
     with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(write, target, 1, 2, Waiting(DATA, chunk_shape=(10, 8), buffer_shape=(20, 30)))
-        came.wait(60)
+        slow = pool.submit(write, target, 1, 2, waiting)
+        waiting.came.wait(60)
         assert write(target, 1, 2).is_whole
         require_whole(target)
-        gate.set()
+        waiting.gate.set()
         assert slow.result().is_whole
     require_whole(target)
 
@@ -534,26 +548,20 @@ def _killed_at_unlink(target: Path, at: int) -> None:
 def test_jobs_of_two_writes_of_one_file_wait_for_one_another(target: Path) -> None:
     with h5py.File(target, "w") as file:
         file["theirs"] = np.arange(5)
-    came, gate = threading.Event(), threading.Event()
-
-    class Waiting(FromArray):
-        def _get_data(self, selection: Any) -> Any:
-            came.set()
-            gate.wait(60)
-            return super()._get_data(selection)
+    waiting = Waiting()
 
     def other(number: int) -> Any:
         return dcio.to_hdf5(target, "/y", DATA, part=(number, 3), scheduler="synchronous", **GZIP)
 
     with ThreadPoolExecutor(2) as pool:
-        last = pool.submit(write, target, 0, 1, Waiting(DATA, chunk_shape=(10, 8), buffer_shape=(20, 30)))
-        came.wait(60)
-        waiting = pool.submit(other, 0)
+        last = pool.submit(write, target, 0, 1, waiting)
+        waiting.came.wait(60)
+        next_write = pool.submit(other, 0)
         with pytest.raises(TimeoutError):
-            waiting.result(0.3)
-        gate.set()
+            next_write.result(0.3)
+        waiting.gate.set()
         assert last.result().is_whole
-        assert waiting.result().missing_parts == (1, 2)
+        assert next_write.result().missing_parts == (1, 2)
     for number in (1, 2):
         other(number)
     require_whole(target, "y")
@@ -604,7 +612,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert "[60:120, 0:30] of (120, 30)" in planned.output
     done = runner.invoke(main, [*words, "--part", "1/2"])
     assert done.exit_code == 0, done.output
-    assert "1 parts are missing" in done.output
+    assert "part 0 is missing" in done.output
     resumed = runner.invoke(main, ["resume", str(tmp_path / "out.h5"), "--no-progress"])
     assert resumed.exit_code == 0, resumed.output
     with h5py.File(tmp_path / "out.h5") as file:

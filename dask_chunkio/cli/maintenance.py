@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 import click
 from dask.utils import format_bytes
@@ -11,7 +10,7 @@ from dask.utils import format_bytes
 from dask_chunkio.cli.terminal import in_one_line, say
 from dask_chunkio.errors import TargetError
 from dask_chunkio.paths import local_path
-from dask_chunkio.printable import local_time
+from dask_chunkio.printable import local_time, missing_in_words
 from dask_chunkio.storage import recovery
 from dask_chunkio.storage.inspection.probe import CheckedFolder, check_folder
 from dask_chunkio.storage.inspection.status import UnfinishedWrite
@@ -55,8 +54,8 @@ def _lines(file: str, found: UnfinishedWrite) -> list[str]:
         )
     if not found.running:
         again = f"dask-chunkio resume {file}" if found.command else "the same call of to_hdf5 with resume=True"
-        again = f"the jobs of the parts that are missing, or with {again}" if found.part_count else again
-        lines.append(f"  resume it with {again}, or remove it with dask-chunkio discard {file}")
+        first = "run the jobs of the missing parts again, " if found.missing_parts else ""
+        lines.append(f"  {first}resume it with {again}, or remove it with dask-chunkio discard {file}")
     return lines
 
 
@@ -64,20 +63,9 @@ def _lines_of_parts(found: UnfinishedWrite) -> list[str]:
     if not found.part_count:
         return []
     missing = found.missing_parts
-    left = f"; {_ranges(missing)} are missing" if missing else ""
+    left = f"; {missing_in_words(missing)}" if missing else ""
     lines = [f"  parts       {found.part_count - len(missing)} of {found.part_count} committed{left}"]
     return lines + [f"  part {part.number:<6d} {part}" for part in found.parts]
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Return ascending numbers as text, such as "0, 4-9"."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
 
 
 @click.command(short_help="Make the file of an unfinished write readable, without its source.")

@@ -60,8 +60,9 @@ class Observed:
             self._tell(BufferCommitted(self._path, self._jobs[dataset].layout.name, buffer, nbytes, self._done))
 
     def finished(self, result: WriteResult) -> None:
-        """Report that all datasets are complete."""
-        self._tell(WriteFinished(self._path, result.nbytes, result.stored_nbytes, result.seconds))
+        """Report that all datasets are complete, or the part of this call."""
+        sizes = result.nbytes, result.stored_nbytes
+        self._tell(WriteFinished(self._path, *sizes, result.seconds, result.missing_parts))
 
     def failed(self, error: BaseException) -> None:
         """Report the error that ended the write."""

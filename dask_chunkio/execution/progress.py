@@ -10,7 +10,7 @@ from typing import Any
 from dask.utils import format_bytes
 
 from dask_chunkio.events import BufferCommitted, WriteEvent, WriteFailed, WriteFinished, WriteStarted
-from dask_chunkio.printable import printable
+from dask_chunkio.printable import missing_in_words, printable
 
 __all__ = ["ProgressBar", "ProgressLog", "logger", "wants_progress"]
 
@@ -102,7 +102,8 @@ class ProgressLog:
                 self._said = now
                 _say(logging.INFO, event, "%s: %s", event.path, self._how_far(event, now - self._started))
         elif isinstance(event, WriteFinished):
-            _say(logging.INFO, event, "%s is whole: %s", event.path, _in_all(event))
+            state = "has its part of this call" if event.missing_parts else "is whole"
+            _say(logging.INFO, event, "%s %s: %s", event.path, state, _in_all(event))
         else:
             _say(logging.WARNING, event, "%s was not finished: %s", event.path, _first_line(event))
 
@@ -121,7 +122,8 @@ def _say(level: int, event: WriteEvent, words: str, *values: object) -> None:
 
 def _in_all(event: WriteFinished) -> str:
     stored = format_bytes(event.stored_nbytes)
-    return f"{format_bytes(event.nbytes)} stored in {stored}, in {event.seconds:.1f} s"
+    left = f"; {missing_in_words(event.missing_parts)}" if event.missing_parts else ""
+    return f"{format_bytes(event.nbytes)} stored in {stored}, in {event.seconds:.1f} s{left}"
 
 
 def _first_line(event: WriteFailed) -> str:

@@ -214,10 +214,10 @@ def _joined(target: Target, specs: Sequence[DatasetSpec], is_dead: bool = False)
         raise TargetChangedError(_is_beginning(target))
     if manifest is None or target.share is None or is_over or target.is_given_up:
         return target
-    reason = _no_part_of(target, specs, (manifest, owner, created))
-    if reason is not None:
-        if is_dead:
-            raise reason
+    difference = _difference(target, specs, manifest, owner, created)
+    if difference is not None and is_dead:
+        raise difference
+    if difference is not None:
         return target
     if manifest.durability != target.durability:
         raise ArgumentError(cannot_join(target, f"they have durability={manifest.durability!r}"))
@@ -227,11 +227,10 @@ def _joined(target: Target, specs: Sequence[DatasetSpec], is_dead: bool = False)
     return replace(target, joined_id=manifest.write_id) if is_dead or owner is not None else target
 
 
-def _no_part_of(
-    target: Target, specs: Sequence[DatasetSpec], found: tuple[Manifest, Owner | None, Created | None]
+def _difference(
+    target: Target, specs: Sequence[DatasetSpec], manifest: Manifest, owner: Owner | None, created: Created | None
 ) -> Exception | None:
-    """Return why this job is no part of the write that is there; None if it is one."""
-    manifest, owner, created = found
+    """Return the error that tells why this job does not belong to the write that is there; None if it does."""
     if not manifest.parts or (owner is not None and owner.write_id != manifest.write_id):
         return UnfinishedWriteError(
             f"{target.folder} holds an unfinished write of {target.path} by a single call, "

@@ -160,8 +160,9 @@ class Target(SidePaths):
         """
         now = time.strftime("%Y-%m-%d %H:%M:%S %z")
         try:
-            manifest = Manifest(self.path, self.mode, now, self.command, os.getcwd(), self.durability, self.owner_id)
-            manifest = replace(manifest, parts=self.share.count if self.share else 0)
+            parts = 0 if self.share is None else self.share.count
+            began = now, self.command, os.getcwd()
+            manifest = Manifest(self.path, self.mode, *began, self.durability, self.owner_id, parts)
             manifest.save(self.manifest)
             if self.durability == "power":
                 sync_folder(self.folder)

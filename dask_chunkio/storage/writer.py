@@ -244,8 +244,10 @@ def _unplaced(transactions: Transactions, dataset: int, encoded: Sequence[_Encod
     if _is_part_committed(transactions):
         return []
     rows = transactions.journal.rows(dataset, [one.chunk for one in encoded])
-    file = transactions.files.file
-    return [one for one, row in zip(encoded, rows, strict=True) if row["state"] != HELD or not is_placed(file, row)]
+    held, file = (rows["state"] == HELD).tolist(), transactions.files.file
+    return [
+        one for one, is_held, row in zip(encoded, held, rows, strict=True) if not is_held or not is_placed(file, row)
+    ]
 
 
 def _is_part_committed(transactions: Transactions) -> bool:
@@ -258,11 +260,9 @@ def _is_part_committed(transactions: Transactions) -> bool:
 def _replaced(transactions: Transactions, dataset: int, encoded: Sequence[_Encoded]) -> list[_Encoded]:
     """Return the payloads of chunks whose entry in the journal is of another payload by now, not yet in place."""
     rows = transactions.journal.rows(dataset, [one.chunk for one in encoded])
-    others = [
-        one
-        for one, row in zip(encoded, rows, strict=True)
-        if (row["state"], row["nbytes"], row["checksum"]) != (HELD, one.payload.nbytes, one.sum)
-    ]
+    found = zip(*(rows[name].tolist() for name in ("state", "nbytes", "checksum")), strict=True)
+    mine = [(HELD, one.payload.nbytes, one.sum) for one in encoded]
+    others = [one for one, his, row in zip(encoded, mine, found, strict=True) if his != row]
     return _unplaced(transactions, dataset, others) if others else []
 
 

@@ -75,9 +75,7 @@ def write_by_h5py(path: Path, name: str = "theirs", data: Any = None) -> None:
 def begins_at_last(target: Path) -> None:
     """The same call once more, as `to_hdf5` tries it."""
     with Write(target) as write:
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()
     assert os.listdir(target.parent) == [target.name]
 
 
@@ -216,9 +214,7 @@ def test_a_lock_that_is_missing_is_made_anew_unless_the_folder_is_removed(
         return
     with Write(target, resume=True) as again:
         assert again.is_stored(0)
-        again.commit_missing()
-        again.finish()
-        again.check()
+        again.complete()
 
 
 # A file that changes between the plan and the beginning
@@ -315,9 +311,7 @@ def test_datasets_of_a_write_that_another_call_owns_are_its(target: Path) -> Non
                 create_datasets(other.transactions, [write.spec], no_lock)
         finally:
             session.release("late")
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()
 
 
 def test_a_write_that_was_cut_off_in_its_first_transaction_begins_anew(
@@ -344,9 +338,7 @@ def test_a_write_that_was_cut_off_in_its_first_transaction_begins_anew(
             Write(target)
     assert os.path.getsize(f"{target}.writing/log") == 100
     with Write(target, resume=True) as again:
-        again.commit_missing()
-        again.finish()
-        again.check()
+        again.complete()
     assert os.listdir(target.parent) == [target.name]
 
 
@@ -362,8 +354,6 @@ def test_another_call_removes_the_folder_that_a_finished_write_has_left(
     with pytest.raises(TargetChangedError, match="a write that had ended left its folder, which is removed now"):
         Write(existing, name="/y", resume=True)
     with Write(existing, name="/y", resume=True) as other:
-        other.commit_missing()
-        other.finish()
-        other.check()
+        other.complete()
     write.check()
     assert os.listdir(existing.parent) == [existing.name]

@@ -96,9 +96,7 @@ def test_payloads_are_written_again_if_a_flush_failed_as_they_were_placed(
         monkeypatch.setattr(payload_file, "pwrite_each", failing_once)
         write.commit(0)
         assert placed == [4, 4]
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()
     assert os.listdir(target.parent) == ["out.h5"]
 
 
@@ -124,6 +122,4 @@ def test_a_journal_that_cannot_be_flushed_is_in_doubt_until_it_is_written_again(
     assert not Path(write.target.unsynced).exists()
     with Write(target, resume=True) as again:
         assert again.is_stored(0)
-        again.commit_missing()
-        again.finish()
-        again.check()
+        again.complete()

@@ -221,9 +221,7 @@ def test_a_file_that_was_replaced_meanwhile_is_left_alone(existing: Path) -> Non
             write.commit(1)
         assert existing.read_bytes() == before
         moved.replace(existing)
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()
 
 
 def test_a_program_that_keeps_the_file_open_is_named_and_harms_nothing(existing: Path) -> None:
@@ -233,9 +231,7 @@ def test_a_program_that_keeps_the_file_open_is_named_and_harms_nothing(existing:
             transaction = write.writer.transactions.transaction(no_lock, patience=0.05)
             with pytest.raises(TargetBusyError, match="is in use: this process has it open"), transaction:
                 pass
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()
 
 
 def test_hdf5_in_other_programs_is_refused_inside_a_transaction(existing: Path) -> None:
@@ -282,9 +278,7 @@ def test_discarding_leaves_what_was_there(target: Path, name: str) -> None:
     assert old_content(target) == before
     assert os.listdir(target.parent) == ["out.h5"]
     with Write(target, name="/new/x") as write:
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()
     assert old_content(target) == before
 
 
@@ -314,9 +308,7 @@ def test_a_call_that_resumes_takes_the_write_over(place: Path) -> None:
             (first.target.write_id, 1),
             (second.target.write_id, 2),
         ]
-        second.commit_missing()
-        second.finish()
-        second.check()
+        second.complete()
     with pytest.raises(TargetError, match="finished or discarded meanwhile"):
         first.commit(1)
     first.release()
@@ -356,9 +348,7 @@ def test_a_running_write_is_not_taken_over_recovered_or_discarded(
                 with pytest.raises(TargetBusyError, match="being written"):
                     call()
             assert unfinished(place).running
-        first.commit_missing()
-        first.finish()
-        first.check()
+        first.complete()
 
 
 @pytest.mark.parametrize(
@@ -381,16 +371,12 @@ def test_other_arguments_are_named_and_change_nothing(place: Path, change: dict[
         Write(place, **{**arguments, **change}, resume=True)
     with Write(place, **arguments, resume=True) as second:
         assert second.is_stored(0)
-        second.commit_missing()
-        second.finish()
-        second.check()
+        second.complete()
 
 
 def test_resuming_nothing_is_a_fresh_start(place: Path) -> None:
     with Write(place, name="/new/x", resume=True) as write:
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()
 
 
 def test_resuming_with_other_buffers(place: Path) -> None:
@@ -399,9 +385,7 @@ def test_resuming_with_other_buffers(place: Path) -> None:
     with Write(place, name="/new/x", compression="gzip", buffer=(2, 4), resume=True) as second:
         stored = [second.is_stored(buffer) for buffer in range(len(second.buffers))]
         assert stored == [False] * 4 + [True] * 4 + [False] * 4
-        second.commit_missing()
-        second.finish()
-        second.check()
+        second.complete()
 
 
 # Repairs
@@ -432,9 +416,7 @@ def test_an_index_that_cannot_be_made_anew_is_an_error(place: Path) -> None:
         os.pwrite(write.writer.transactions.files.file, b"garbage", int(rows[0]["offset"]))
         with pytest.raises(IntegrityError, match=r"payload of the chunk at \(0, 0\) is not what was written"):
             write.finish()
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()
 
 
 def test_what_is_reserved_and_not_placed_reads_as_the_fill_value_after_recovering(place: Path) -> None:
@@ -453,6 +435,4 @@ def test_what_is_reserved_and_not_placed_reads_as_the_fill_value_after_recoverin
         assert (values[4:] == 7).all()
     with Write(place, name="/new/x", compression="gzip", fillvalue=7, resume=True) as second:
         assert not second.is_stored(1)
-        second.commit_missing()
-        second.finish()
-        second.check()
+        second.complete()

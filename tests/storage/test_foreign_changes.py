@@ -70,9 +70,7 @@ def test_a_file_that_says_it_is_open_for_writing_gets_no_transaction(existing: P
             write.commit(1)
         assert existing.read_bytes() == marked
         existing.write_bytes(bytes_)
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()
 
 
 def test_a_payload_that_hdf5_writes_twice_is_no_reservation(existing: Path) -> None:

@@ -95,9 +95,7 @@ def test_a_user_without_a_name_can_write(target: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("getpass.getuser", nameless)
     with Write(target) as write:
         assert write.writer.transactions.journal.owner.user == "unknown"
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()
 
 
 @pytest.mark.parametrize("epoch", [-1, 1 << 62])

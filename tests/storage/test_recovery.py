@@ -30,9 +30,7 @@ def resumed(target: Path) -> None:
     """Nothing of the write is lost."""
     with Write(target, resume=True) as again:
         assert again.is_stored(0)
-        again.commit_missing()
-        again.finish()
-        again.check()
+        again.complete()
     assert os.listdir(target.parent) == [target.name]
 
 

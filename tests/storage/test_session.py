@@ -104,9 +104,7 @@ def test_threads_that_begin_at_once_share_one_writer(tmp_path: Path, monkeypatch
         may_open.set()
         assert {id(call.result()) for call in calls} == {id(opened[0])}
         assert len(opened) == 1
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()
 
 
 def test_a_write_that_ends_as_a_task_opens_it_takes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,9 +126,7 @@ def test_a_write_that_ends_as_a_task_opens_it_takes_no_more(tmp_path: Path, monk
     monkeypatch.undo()
     with Write(tmp_path / "a.h5", resume=True) as again:
         assert again.is_stored(0)
-        again.commit_missing()
-        again.finish()
-        again.check()
+        again.complete()
 
 
 @pytest.mark.parametrize("is_ended", [False, True])
@@ -235,9 +231,7 @@ def test_nothing_is_committed_while_the_process_ends(tmp_path: Path, monkeypatch
                 write.commit(1)
         assert write.is_stored(0)
         assert not write.is_stored(1)
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()
 
 
 def test_the_end_of_the_process_waits_for_no_thread_that_waits_for_another_program(tmp_path: Path) -> None:
@@ -249,9 +243,7 @@ def test_the_end_of_the_process_waits_for_no_thread_that_waits_for_another_progr
         write.writer.transactions.close_at_exit()
         fcntl.flock(other, fcntl.LOCK_UN)
         waiting.result()
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()
 
 
 def test_a_process_remembers_the_last_writes_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

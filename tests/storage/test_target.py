@@ -86,9 +86,7 @@ def test_a_link_stays_a_link(target: Path) -> None:
     target.symlink_to("real.h5")
     with Write(target) as write:
         assert write.target.path == str(target.with_name("real.h5"))
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()
     assert target.is_symlink()
 
 
@@ -206,9 +204,7 @@ def test_a_file_that_others_read_may_be_replaced(target: Path) -> None:
     """They keep what they have open; the new file stands under the name."""
     hdf5(target, "x")
     with open_elsewhere(target, "r"), Write(target, overwrite=True) as write:
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()
 
 
 # The folder
@@ -230,9 +226,7 @@ def test_another_write_to_the_same_target_is_refused_and_harms_nothing(target: P
             UnfinishedWriteError, match=rf"unfinished write of {target}, started .*process {os.getpid()}"
         ):
             Write(target)
-        first.commit_missing()
-        first.finish()
-        first.check()
+        first.complete()
 
 
 def test_the_remedy_that_the_message_gives_works(target: Path) -> None:
@@ -244,9 +238,7 @@ def test_the_remedy_that_the_message_gives_works(target: Path) -> None:
     assert remedy in str(caught.value)
     assert dcio.discard(target) == str(target) + ".writing"
     with Write(target) as second:
-        second.commit_missing()
-        second.finish()
-        second.check()
+        second.complete()
     assert dcio.discard(target) is None
     second.check()
 
@@ -267,9 +259,7 @@ def test_a_folder_without_a_readable_manifest_belongs_to_somebody_else(target: P
 def test_an_empty_folder_is_what_a_write_has_left_that_ended(target: Path) -> None:
     target.with_name("out.h5.writing").mkdir()
     with Write(target) as write:
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()
     assert os.listdir(target.parent) == ["out.h5"]
 
 

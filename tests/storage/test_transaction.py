@@ -165,9 +165,7 @@ def test_payloads_beyond_the_end_of_the_file_are_not_in_place(shared: Any) -> No
 def test_the_same_payload_again_changes_nothing(write: Any) -> None:
     first = write.commit(1)
     assert write.commit(1).tolist() == first.tolist()
-    write.commit_missing()
-    write.finish()
-    write.check()
+    write.complete()
 
 
 def test_what_is_in_place_is_never_written_over(write: Any) -> None:
@@ -175,9 +173,7 @@ def test_what_is_in_place_is_never_written_over(write: Any) -> None:
     before = write.commit(0)
     write.commit(0, longer(write.payloads(0)))
     assert write.writer.transactions.journal.rows(0, write.chunks(0)).tolist() == before.tolist()
-    write.commit_missing()
-    write.finish()
-    write.check()
+    write.complete()
 
 
 def test_another_payload_of_the_same_length_is_placed_again(target: Path) -> None:
@@ -190,9 +186,7 @@ def test_another_payload_of_the_same_length_is_placed_again(target: Path) -> Non
         assert second["offset"].tolist() == first["offset"].tolist()
         assert second["checksum"].tolist() != first["checksum"].tolist()
         assert write.is_stored(0)
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()
 
 
 @pytest.mark.parametrize("rows", [(0,), (3,), (0, 1, 2, 3)])
@@ -210,9 +204,7 @@ def test_another_payload_of_another_length_gets_another_place(write: Any, rows: 
     found = index(write)
     for chunk, (offset, nbytes, _, mask, _) in zip(write.chunks(0), second.tolist(), strict=True):
         assert found[write.layout.chunks.origin(chunk)] == (offset, nbytes, mask)
-    write.commit_missing()
-    write.finish()
-    write.check()
+    write.complete()
 
 
 def test_a_late_writer_of_the_old_payload_hits_no_other_chunk(write: Any) -> None:
@@ -258,9 +250,7 @@ def test_a_payload_of_the_wrong_length_is_refused(target: Path, nbytes: int) -> 
         with pytest.raises(IntegrityError, match=f"/x: a payload of {nbytes} bytes for 16 of chunk"):
             write.commit(0, payloads)
         assert not write.is_stored(0)
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()
 
 
 def test_a_payload_longer_than_the_file_is_not_in_place_and_takes_no_memory(shared: Any) -> None:
@@ -284,9 +274,7 @@ def test_the_error_of_the_disk_is_raised_and_not_what_hdf5_makes_of_it(
             shared.commit(1)
     assert shared.is_stored(0)
     assert not shared.is_stored(1)
-    shared.commit_missing()
-    shared.finish()
-    shared.check()
+    shared.complete()
 
 
 @pytest.mark.parametrize("error", [OSError("Unable to flush"), RuntimeError("addr overflow"), ValueError("no file")])
@@ -308,9 +296,7 @@ def test_metadata_that_hdf5_cannot_write_are_damaged_and_what_is_committed_stays
             write.commit(1)
     assert write.is_stored(0)
     assert not write.is_stored(1)
-    write.commit_missing()
-    write.finish()
-    write.check()
+    write.complete()
 
 
 def test_a_call_whose_write_another_has_taken_over_and_finished_gives_up(target: Path) -> None:
@@ -343,9 +329,7 @@ def test_what_another_process_could_not_flush_is_written_again_before_it_counts(
         Path(write.target.unsynced).touch()
         assert write.is_stored(0)
         assert placed == rows["offset"].tolist()
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()
     assert os.listdir(target.parent) == ["out.h5"]
 
 
@@ -378,9 +362,7 @@ def test_an_error_in_the_middle_of_a_transaction_leaves_the_last_commit(
     assert write.is_stored(0)
     assert not write.is_stored(1)
     assert set(index(write)) == {(0, 0), (0, 4), (2, 0), (2, 4)}
-    write.commit_missing()
-    write.finish()
-    write.check()
+    write.complete()
 
 
 def test_a_write_that_is_gone_is_named(shared: Any) -> None:
@@ -401,9 +383,7 @@ def test_creating_again_finds_everything_made(write: Any) -> None:
     again = Write(write.target.path, exclusive=write.exclusive, write_id=write.target.write_id, compression="gzip")
     assert again.layout == write.layout
     assert again.is_stored(1)
-    again.commit_missing()
-    again.finish()
-    again.check()
+    again.complete()
 
 
 def test_what_could_not_be_created_leaves_nothing(target: Path) -> None:
@@ -456,9 +436,7 @@ def _apply_with_fault(path: Any, exclusive: Any, number: Any, monkeypatch: pytes
             write.commit(1)
             failed = False
         monkeypatch.undo()
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()
     return failed
 
 
@@ -496,6 +474,4 @@ def test_between_transactions_the_file_does_not_say_that_it_is_open(target: Path
             with h5py.File(target, "r+") as file:
                 np.testing.assert_array_equal(file["x"][: 4 * buffer + 4], write.data[: 4 * buffer + 4])
             target.unlink()
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()

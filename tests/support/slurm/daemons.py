@@ -129,10 +129,13 @@ def _port() -> int:
 
 
 def _is_idle() -> bool:
-    return call("sinfo", "-h", "-o", "%T") in ("idle", "mixed")
+    # Before the controller answers, sinfo fails.
+    done = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    return done.stdout.strip() in ("idle", "mixed")
 
 
 def call(*command: str) -> str:
-    """What a command of Slurm's prints."""
+    """What a command of Slurm's prints; it has to succeed, as no output is an answer, too."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
     return done.stdout.strip()

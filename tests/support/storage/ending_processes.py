@@ -46,15 +46,11 @@ def forked(folder: Path) -> None:
                     # It would wait for ever for the parent's transaction to end, were it to close what is the parent's.
                     signal.alarm(60)
                     with Write(folder / f"{ending.__name__}{os.getpid()}.h5", exclusive=True) as other:
-                        other.commit_missing()
-                        other.finish()
-                        other.check()
+                        other.complete()
                     ending(0)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
             write.commit(1)
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()
 
 
 # What nobody lets go of before the interpreter ends.

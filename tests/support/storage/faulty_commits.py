@@ -127,9 +127,7 @@ def commit_with_fault(folder: Path, fault: str, number: int, exclusive: bool) ->
         else:
             assert caught is None, f"{caught!r} without any fault"
         assert write.is_stored(0)
-        write.commit_missing()
-        write.finish()
-        write.check()
+        write.complete()
     return at.fired
 
 

@@ -56,9 +56,7 @@ def second_process(path: Path, exclusive: bool) -> None:
     assert write.is_stored(0), "what was committed before is lost"
     if read_redo_record(log) is not None:
         assert write.writer.transactions.journal.find(0, write.chunks(1)) is not None, "what was in the log is lost"
-    write.commit_missing()
-    write.finish()
-    write.check()
+    write.complete()
 
 
 def main() -> None:

@@ -101,6 +101,12 @@ class Write:
     def finish(self) -> Any:
         return finish(self.target, [self.layout], [self.spec], no_lock)
 
+    def complete(self) -> None:
+        """Commit what is missing, finish, and check the file."""
+        self.commit_missing()
+        self.finish()
+        self.check()
+
     def release(self) -> None:
         session.release(self.target.write_id)
 
