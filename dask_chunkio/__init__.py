@@ -11,6 +11,7 @@ from dask_chunkio import config, errors  # noqa: F401, config adds the section "
 
 if TYPE_CHECKING:
     from dask_chunkio.data_chunk import DataChunk
+    from dask_chunkio.drafts import Draft, draft
     from dask_chunkio.events import BufferCommitted, WriteEvent, WriteFailed, WriteFinished, WriteStarted
     from dask_chunkio.geometry.grid import BufferGrid, ChunkGrid
     from dask_chunkio.iterator import GenericDataChunkIterator
@@ -29,6 +30,7 @@ __all__ = [
     "DatasetPlan",
     "DatasetResult",
     "DatasetState",
+    "Draft",
     "GenericDataChunkIterator",
     "RecoveryResult",
     "UnfinishedWrite",
@@ -40,6 +42,7 @@ __all__ = [
     "WriteResult",
     "WriteStarted",
     "discard",
+    "draft",
     "errors",
     "plan",
     "recover",
@@ -57,6 +60,7 @@ _MODULES = {
     "DatasetPlan": "planning.plan",
     "DatasetResult": "results",
     "DatasetState": "storage.inspection.status",
+    "Draft": "drafts",
     "GenericDataChunkIterator": "iterator",
     "RecoveryResult": "storage.recovery",
     "UnfinishedWrite": "storage.inspection.status",
@@ -68,6 +72,7 @@ _MODULES = {
     "WriteResult": "results",
     "WriteStarted": "events",
     "discard": "storage.recovery",
+    "draft": "drafts",
     "plan": "write",
     "recover": "storage.recovery",
     "status": "storage.inspection.status",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
 
-from dask_chunkio.errors import ArgumentTypeError, IteratorArgumentError
+from dask_chunkio.errors import ArgumentError, ArgumentTypeError, IteratorArgumentError
 from dask_chunkio.geometry.grid import Shape
 
-__all__ = ["as_dtype", "as_integer", "as_shape", "check_either", "check_flag", "check_type", "check_within", "typed"]
+__all__ = ["as_dtype", "as_integer", "as_shape", "check_choice", "check_either", "check_flag", "check_type"]
+__all__ += ["check_within", "typed"]
 
 
 def typed(value: Any) -> str:
@@ -42,6 +43,13 @@ def check_flag(name: str, value: Any) -> None:
     """
     is_flag = value is None or isinstance(value, bool | np.bool_) or (isinstance(value, int) and value in (0, 1))
     check_type(name, value, is_flag, "True or False")
+
+
+def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
+    """Raise ArgumentError unless a value is one of `choices`."""
+    if not any(type(value) is type(one) and value == one for one in choices):
+        words = ", ".join(repr(one) for one in choices if one is not None)
+        raise ArgumentError(f"{name}={value!r} is not one of {words}")
 
 
 def check_either(budget_name: str, budget: Any, shape_name: str, shape: Any) -> None:

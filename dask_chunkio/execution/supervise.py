@@ -68,7 +68,8 @@ def add_resume_note(target: Target) -> Iterator[None]:
     try:
         yield
     except (ChunkIOError, KeyboardInterrupt) as error:
-        if _keeps_something(target, error):
+        # A draft says itself how to go on.
+        if not target.fills and _keeps_something(target, error):
             error.add_note(KeptNote(target))
         raise
 

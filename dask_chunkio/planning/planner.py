@@ -270,7 +270,8 @@ def _prepared(
     """Make the decisions that depend on the existing file."""
     scale = Scale(workers, settings())
     new = {one.name: spec_of(one, scale) for one in requests if one.region is None}
-    wanted = {one.name: wanted_of(one, new.get(one.name)) for one in requests if one.may_be_there}
+    asks = [one for one in requests if one.may_be_there or target.fills]
+    wanted = {one.name: wanted_of(one, new.get(one.name), target.fills) for one in asks}
     names = tuple(one.name for one in requests)
     parts = workers.call(resolve_regions, target, names, wanted, touches) if wanted else Parts()
     sources = tuple(one.source for one in requests)
@@ -284,11 +285,14 @@ def _prepared(
     jobs = tuple(_job(one, layout, scale, target.share) for one, layout in zip(requests, layouts, strict=True))
     # An open-ended dataset starts with the length of one buffer.
     specs = tuple(
-        replace(spec, shape=job.layout.shape) if spec.open_ended else spec
-        for spec, job in zip(specs, jobs, strict=True)
+        _of_first_length(spec, job.layout) if spec.open_ended else spec for spec, job in zip(specs, jobs, strict=True)
     )
     blocks = functools.cache(functools.partial(array_blocks, sources, jobs))
     return PreparedWrite(target, workers, sources, specs, jobs, blocks, (), again)
+
+
+def _of_first_length(spec: DatasetSpec, layout: DatasetLayout) -> DatasetSpec:
+    return replace(spec, shape=layout.shape, there=None if spec.there is None else layout)
 
 
 def _require_locks(workers: Workers, target: Target) -> None:
@@ -323,10 +327,11 @@ def _job(request: DatasetRequest, layout: DatasetLayout, scale: Scale, share: Sh
         BufferGrid(layout.chunks, buffer, box)
     except AlignmentError as error:
         raise AlignmentError(f"{request.name}: {error}") from error
-    job = DatasetJob(layout, buffer, source.dtype, read, request.options, box=box)
+    options = {"maxshape": layout.maxshape} if layout.is_filled else request.options
+    job = DatasetJob(layout, buffer, source.dtype, read, options, box=box)
     if not is_open_ended(source):
         return job
-    most = most_rows(request.options)
+    most = most_rows(options)
     rows = buffer[0] if most is None else min(most, buffer[0])
     return replace(job.of_length(rows), open_ended=True, most_rows=most)
 

@@ -23,7 +23,7 @@ from dask_chunkio.storage.regions import of_unknown_length
 from dask_chunkio.storage.tokens import TOKENS
 from dask_chunkio.validation import check_flag
 
-__all__ = ["DatasetRequest", "parse_filename", "parse_requests"]
+__all__ = ["DatasetRequest", "parse_filename", "parse_names", "parse_requests"]
 
 _OWN = frozenset({"append", "attrs", "buffer_shape", "chunks", "dtype", "read", "region"})
 # Keywords of h5py.Group.create_dataset that pass through under their own names.
@@ -133,6 +133,17 @@ def parse_requests(
     values = sorted(((name, value) for name, (value, _) in wrapped.items()), key=lambda item: is_stream(item[1]))
     requests = {name: _request(name, value, asked[name], may_begin_streams) for name, value in values}
     return [requests[name] for name in data]
+
+
+def parse_names(args: tuple[Any, ...]) -> tuple[str, ...]:
+    """Return the absolute names of the datasets of a call.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If the arguments name none.
+    """
+    return tuple(_data(args))
 
 
 def _of_each(encoding: Any) -> dict[str, Mapping[str, Any]]:

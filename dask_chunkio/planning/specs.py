@@ -46,12 +46,15 @@ class Scale:
 _FILTERS = ("compression", "compression_opts", "shuffle", "fletcher32", "scaleoffset")
 
 
-def wanted_of(request: DatasetRequest, spec: DatasetSpec | None) -> Wanted:
-    """Return the dataset to look for in the file; `spec` is the dataset to create if there is none to append to."""
+def wanted_of(request: DatasetRequest, spec: DatasetSpec | None, fills: bool = False) -> Wanted:
+    """Return the dataset to look for in the file.
+
+    `spec` is the dataset to create if there is none to append to, or, if the call `fills` datasets, none to fill.
+    """
     names = {"filters" if name in _FILTERS else name for name in request.given}
     given = names & {"attrs", "chunks", "dtype", "fillvalue", "filters", "maxshape"}
     shape = None if is_open_ended(request.source) else request.source.shape
-    return Wanted(shape, request.region, request.append, spec, tuple(sorted(given)))
+    return Wanted(shape, request.region, request.append, spec, tuple(sorted(given)), fills and not request.may_be_there)
 
 
 def spec_of(request: DatasetRequest, scale: Scale) -> DatasetSpec:
@@ -103,8 +106,8 @@ def most_rows(options: Mapping[str, Any]) -> int | None:
 
 
 def spec_of_part(request: DatasetRequest, layout: DatasetLayout) -> DatasetSpec:
-    """Return the specification of the part of an existing dataset that the request writes."""
+    """Return the specification of the existing dataset, or the part of one, that the request writes."""
     source, form = request.source, layout.form
     check_conversion(source.dtype, form.dtype, request.name)
     spec = DatasetSpec(request.name, source.shape, form.dtype, form.chunk_shape, source_dtype=source.dtype)
-    return replace(spec, there=layout)
+    return replace(spec, there=layout, open_ended=is_open_ended(source))

@@ -181,7 +181,7 @@ def _published(
     made: os.stat_result,
     let_go_of_files: Callable[[], None],
 ) -> Finished | None:
-    names = tuple(layout.name for layout in layouts if layout.region is None)
+    names = tuple(layout.name for layout in layouts if layout.is_new)
     try:
         publish(target, names, folder, made, let_go_of_files)
     except OSError as error:
@@ -199,7 +199,7 @@ def _finished_before(target: Target, layouts: Sequence[DatasetLayout]) -> Finish
     try:
         with h5py.File(target.path, "r") as file:
             datasets = [file[layout.name] for layout in layouts]
-            made = [(one, layout) for one, layout in zip(datasets, layouts, strict=True) if layout.region is None]
+            made = [(one, layout) for one, layout in zip(datasets, layouts, strict=True) if layout.is_new]
             if any(describe(dataset) != layout for dataset, layout in made):
                 raise IntegrityError(f"{target.path} holds other datasets than this write made")
             if any(layout.is_chunked and count_stored(dataset) != len(layout.chunks) for dataset, layout in made):
@@ -296,6 +296,9 @@ def _repair_indices(
         if difference is not None and layout.region is not None:
             # Readers can see this dataset, and other programs may change it between two transactions.
             notes.append(f"{difference}: another program has changed it since")
+        elif difference is not None and layout.is_filled:
+            # Another dataset in its place would leave references to it behind.
+            raise IntegrityError(f"{difference}; discard the draft and start it again")
         elif difference is not None:
             rebuild_dataset(transactions, number, layout, specs[number])
             if (left := _difference(transactions, number, layout)) is not None:
@@ -338,7 +341,7 @@ def _name_datasets(transactions: Transactions, state: OpenTransaction) -> None:
     if created is None or not created.group:
         return
     for number, made in enumerate(created.datasets):
-        if made.region:
+        if not made.is_new:
             continue
         require_replaceable(state.h5, made.name, transactions.target)
         if made.name in state.h5:

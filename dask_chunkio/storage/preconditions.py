@@ -10,8 +10,16 @@ from dataclasses import dataclass
 
 import h5py
 
-from dask_chunkio.errors import IntegrityError, TargetBusyError, TargetChangedError, TargetError, TargetExistsError
+from dask_chunkio.errors import (
+    IntegrityError,
+    TargetBusyError,
+    TargetChangedError,
+    TargetError,
+    TargetExistsError,
+    UnfinishedWriteError,
+)
 from dask_chunkio.storage.completeness import StoredDataset, completed, differs
+from dask_chunkio.storage.draft_paths import DraftPaths
 from dask_chunkio.storage.filesystem.lock_holders import close_it
 from dask_chunkio.storage.filesystem.locks import has_writer
 from dask_chunkio.storage.filesystem.metadata import keeps_metadata
@@ -23,7 +31,7 @@ from dask_chunkio.storage.target import Mode, Target, remedies
 from dask_chunkio.storage.visible_chunks import require_as_planned
 
 __all__ = ["Judgement", "is_complete", "judge", "left_words", "opened_to_look", "require_free", "require_inside"]
-__all__ += ["require_replaceable", "require_writable", "target_problem"]
+__all__ += ["require_replaceable", "require_writable", "require_writable_folder", "target_problem"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +136,22 @@ def is_complete(target: Target, specs: Sequence[DatasetSpec]) -> bool:
         return False
 
 
+def require_no_draft(target: Target) -> None:
+    """Refuse a file of which a draft is made: the one that is complete first would be in the way of the other.
+
+    Raises
+    ------
+    UnfinishedWriteError
+        If there is a draft.
+    """
+    draft = DraftPaths(target.path)
+    if is_left(draft.folder):
+        raise UnfinishedWriteError(
+            f"{draft.folder} holds a draft of {target.path} that is unfinished or being made. Go on with it "
+            f"(dask_chunkio.draft with resume=True), or remove it with dask_chunkio.discard({target.path!r})"
+        )
+
+
 def left_words(target: Target) -> str:
     """Return the message that the folder holds a write, without checking whether it is running."""
     return f"{target.folder} holds a write that is unfinished or running. {remedies(target.path)}"
@@ -137,7 +161,7 @@ def _judged_new(target: Target, specs: Sequence[DatasetSpec]) -> Judgement:
     for spec in specs:
         if spec.there is not None:
             raise TargetChangedError(f"{target.path} was moved away since the write was planned; run the write again")
-    _require_writable_folder(target)
+    require_writable_folder(target)
     return Judgement("new")
 
 
@@ -152,6 +176,7 @@ def _looked(target: Target, look: Callable[[h5py.File], Judgement]) -> Judgement
     parent = os.path.dirname(target.path)
     if not os.path.isdir(parent):
         raise TargetError(f"cannot write {target.path}: there is no folder {parent}; create it first")
+    require_no_draft(target)
     if os.path.isdir(target.path):
         raise TargetError(f"cannot write {target.path}: it is a directory; give the name of a file")
     if not os.path.lexists(target.path):
@@ -206,15 +231,24 @@ def require_writable(target: Target) -> None:
     """
     if not os.access(target.path, os.R_OK | os.W_OK):
         raise _denied(target)
-    _require_writable_folder(target)
+    require_writable_folder(target)
 
 
 def _denied(target: Target) -> TargetError:
     return TargetError(f"cannot write {target.path}: Permission denied; make the file readable and writable first")
 
 
-def _require_writable_folder(target: Target) -> None:
+def require_writable_folder(target: Target) -> None:
+    """Refuse a folder that does not exist, or that this user may not write.
+
+    Raises
+    ------
+    TargetError
+        If there is no such folder, or the user may not write it.
+    """
     parent = os.path.dirname(target.path)
+    if not os.path.isdir(parent):
+        raise TargetError(f"cannot write {target.path}: there is no folder {parent}; create it first")
     if not os.access(parent, os.W_OK | os.X_OK):
         is_read_only = hasattr(os, "statvfs") and os.statvfs(parent).f_flag & os.ST_RDONLY
         why = os.strerror(errno.EROFS if is_read_only else errno.EACCES)

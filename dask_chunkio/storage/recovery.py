@@ -255,7 +255,7 @@ def _recovered(target: Target) -> RecoveryResult:
             for number, layout in enumerate(layouts):
                 if (
                     len(writer.transactions.journal.table(number)) != len(layout.chunks)
-                    and not created.datasets[number].region
+                    and created.datasets[number].is_new
                 ):
                     raise IntegrityError(
                         f"{target.journal} counts {len(writer.transactions.journal.table(number))} chunks of "

@@ -12,11 +12,12 @@ import h5py
 import numpy as np
 
 from dask_chunkio.errors import ArgumentError, TargetChangedError, TargetError, UnfinishedWriteError
+from dask_chunkio.filters.compatibility import is_partial
 from dask_chunkio.geometry.grid import Shape
 from dask_chunkio.storage.begin import held_alone
 from dask_chunkio.storage.completeness import StoredDataset, differs, stored
 from dask_chunkio.storage.filesystem.side_folder import is_left, remove_empty_folder
-from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, describe_region
+from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, describe_filled, describe_region
 from dask_chunkio.storage.journal.journal import Journal
 from dask_chunkio.storage.preconditions import left_words, opened_to_look, require_inside
 from dask_chunkio.storage.target import Target
@@ -43,6 +44,8 @@ class Wanted:
         The dataset that is created if there is none to append to.
     given : tuple of str
         The properties in which an existing dataset must agree with `spec`, as `differs` names them, or ``attrs``.
+    fills : bool
+        Whether an existing dataset is filled with the whole of the source.
     """
 
     shape: Shape | None
@@ -50,6 +53,7 @@ class Wanted:
     append: Any = None
     spec: DatasetSpec | None = None
     given: tuple[str, ...] = ()
+    fills: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,8 @@ def _found_replayed(target: Target, names: Sequence[str], wanted: Mapping[str, W
         contextlib.closing(transactions),
         transactions.transaction(contextlib.nullcontext, anybody=True, patience=_PATIENCE),
     ):
+        made = _made(transactions.journal)
+        wanted = {name: one for name, one in wanted.items() if not (one.fills and name in made)}
         with transactions.opened() as state:
             parts = _parts(state.h5, target, names, wanted, _begun(transactions.journal))
         if parts.complete and transactions.journal.finished:
@@ -136,6 +142,11 @@ def _begun(journal: Journal) -> _Begun:
     if created is None or (journal.finished and created.token is not None):
         return {}
     return {one.name: (one.region[0], one.region[1], one.region[2]) for one in created.datasets if one.region}
+
+
+def _made(journal: Journal) -> set[str]:
+    """Return the datasets that the interrupted write has created itself: the call that resumes it finds them there."""
+    return set() if journal.created is None else {one.name for one in journal.created.datasets if one.is_new}
 
 
 def _found(target: Target, names: Sequence[str], wanted: Mapping[str, Wanted], is_free: bool = False) -> Parts:
@@ -167,7 +178,11 @@ def _layouts(
         if isinstance(dataset, h5py.Dataset):
             require_inside(file, name, target)
             _require_agreement(dataset, one)
-            yield name, describe_region(dataset, one.region, one.append, one.shape or (), begun.get(name))
+            if one.fills:
+                _require_whole_fields(dataset, one)
+                yield name, _filled(dataset, one)
+            else:
+                yield name, describe_region(dataset, one.region, one.append, one.shape or (), begun.get(name))
         elif one.region is not None:
             raise TargetError(f"{target.path} has no dataset {name}, so nothing to write into; leave region= out")
 
@@ -175,7 +190,7 @@ def _layouts(
 def _require_agreement(dataset: h5py.Dataset, wanted: Wanted) -> None:
     """Refuse an append whose keywords describe another dataset than the existing one."""
     name, spec = dataset.name, wanted.spec
-    if wanted.shape is None:
+    if wanted.shape is None and not wanted.fills:
         raise ArgumentError(of_unknown_length(name))
     if spec is None:
         return
@@ -185,6 +200,21 @@ def _require_agreement(dataset: h5py.Dataset, wanted: Wanted) -> None:
     if words is not None:
         raise ArgumentError(
             f"{name} exists, and {words}; leave out the keywords for a new dataset, or give the values of {name}"
+        )
+
+
+def _filled(dataset: h5py.Dataset, wanted: Wanted) -> DatasetLayout:
+    if wanted.shape is not None:
+        return describe_filled(dataset, wanted.shape)
+    return describe_filled(dataset, () if wanted.spec is None else wanted.spec.shape, open_ended=True)
+
+
+def _require_whole_fields(dataset: h5py.Dataset, wanted: Wanted) -> None:
+    """Refuse data for some fields of a dataset that has data: whole chunks are written, without what was there."""
+    source = None if wanted.spec is None else wanted.spec.source_dtype
+    if source is not None and is_partial(source, dataset.dtype) and dataset.id.get_storage_size():
+        raise ArgumentError(
+            f"{dataset.name} has data, and the source has only some of its fields; give all of them, or region=..."
         )
 
 

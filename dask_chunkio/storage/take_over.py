@@ -7,14 +7,14 @@ import logging
 import os
 import time
 from dataclasses import dataclass
+from typing import Protocol
 
 from dask_chunkio.printable import printable
 from dask_chunkio.storage.activity.activity_lock import ActivityLock, opened_activity_lock
 from dask_chunkio.storage.activity.keepalive import scheduler_of, settle
 from dask_chunkio.storage.activity.lease import SeenLease, leases_in, remove_lease
-from dask_chunkio.storage.target import Target
 
-__all__ = ["LastSign", "last_sign", "remove_dead_leases", "take_over"]
+__all__ = ["LastSign", "Lockable", "last_sign", "remove_dead_leases", "take_over"]
 
 logger = logging.getLogger("dask_chunkio")
 
@@ -25,6 +25,26 @@ _GRACE_OF_CLUSTER = 10.0
 _PAUSE = 0.1
 # A lease of another host that is older than so many times its validity is not watched: clocks differ by less.
 _MUCH_OLDER = 10
+
+
+class Lockable(Protocol):
+    """What a process holds with an activity lock and leases: a write, or a draft."""
+
+    @property
+    def path(self) -> str:
+        """The file to write."""
+
+    @property
+    def folder(self) -> str:
+        """The folder of the leases."""
+
+    @property
+    def lock(self) -> str:
+        """The file of the activity lock."""
+
+    @property
+    def write_id(self) -> str:
+        """Identifies the call, or the holder of the draft."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +63,7 @@ class LastSign:
     time: float
 
 
-def last_sign(target: Target) -> LastSign:
+def last_sign(target: Lockable) -> LastSign:
     """Return whether a process works on a write, as far as one check can tell, and when that was last seen."""
     if not os.path.exists(target.lock):
         return LastSign(False, 0.0)
@@ -57,7 +77,7 @@ def last_sign(target: Target) -> LastSign:
     return LastSign(is_alive, max((one.modified for one in leases), default=0.0))
 
 
-def take_over(target: Target, activity_lock: ActivityLock, looks: int, patience: float = _GRACE) -> bool:
+def take_over(target: Lockable, activity_lock: ActivityLock, looks: int, patience: float = _GRACE) -> bool:
     """Take the activity lock of a write exclusively, as soon as no process works on the write any more.
 
     Processes that may work where the locks of this machine do not reach are waited for: until their lease
@@ -65,7 +85,7 @@ def take_over(target: Target, activity_lock: ActivityLock, looks: int, patience:
 
     Parameters
     ----------
-    target : Target
+    target : Lockable
         The write.
     activity_lock : ActivityLock
         The lock to take.
@@ -100,20 +120,20 @@ def take_over(target: Target, activity_lock: ActivityLock, looks: int, patience:
         time.sleep(_PAUSE)
 
 
-def _is_over(since: float, patience: float, target: Target) -> bool:
+def _is_over(since: float, patience: float, target: Lockable) -> bool:
     """Return whether the holders of the lock have had enough time to release it."""
     waited = time.monotonic() - since
     longest = _GRACE_OF_CLUSTER if patience and _is_of_this_cluster(target) else patience
     return waited > longest
 
 
-def _is_of_this_cluster(target: Target) -> bool:
+def _is_of_this_cluster(target: Lockable) -> bool:
     mine = scheduler_of(target.write_id)
     found = (seen.lease for seen in leases_in(target.folder))
     return bool(mine) and any(lease is not None and lease.scheduler == mine for lease in found)
 
 
-def remove_dead_leases(target: Target) -> None:
+def remove_dead_leases(target: Lockable) -> None:
     """Remove the leases of other calls after a take-over.
 
     A process of such a call that was only stopped then finds that its call is over.
@@ -126,7 +146,7 @@ def remove_dead_leases(target: Target) -> None:
 class _Watched:
     """The leases of a write that a call wants to take over."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Lockable) -> None:
         self._target = target
         self._first: dict[str, tuple[bytes, float]] = {}
         self._is_told = False

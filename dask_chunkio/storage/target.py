@@ -60,6 +60,8 @@ class Target(SidePaths):
         The part of the write that this call does; all other parts are done by independent jobs.
     joined_id : str
         ``write_id`` of the job that began the write that this call has joined.
+    fills : bool
+        Whether the file has no readers yet, and its existing datasets are filled; the others are created.
     """
 
     write_id: str
@@ -75,6 +77,7 @@ class Target(SidePaths):
     spans_hosts: bool = False
     share: Share | None = None
     joined_id: str = ""
+    fills: bool = False
 
     @property
     def owner_id(self) -> str:

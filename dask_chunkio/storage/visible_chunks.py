@@ -23,7 +23,8 @@ from dask_chunkio.storage.journal.records import checksum
 from dask_chunkio.storage.open_transaction import OpenTransaction
 from dask_chunkio.storage.transaction import Transactions
 
-__all__ = ["Change", "Part", "extend_dataset", "place_visible", "require_as_planned", "truncate_dataset"]
+__all__ = ["Change", "Part", "extend_dataset", "place_visible", "require_as_planned", "reserve_over"]
+__all__ += ["truncate_dataset"]
 
 Row = tuple[int, int, int, int, int]
 
@@ -67,7 +68,7 @@ class Change:
 
 
 def extend_dataset(file: h5py.File, layout: DatasetLayout) -> DatasetLayout:
-    """Make sure that a dataset is as it was planned, and extend it for an append.
+    """Make sure that a dataset is as it was planned, and extend it for an append, or to the shape that it gets.
 
     Raises
     ------
@@ -77,13 +78,14 @@ def extend_dataset(file: h5py.File, layout: DatasetLayout) -> DatasetLayout:
         If HDF5 cannot extend it.
     """
     require_as_planned(file, layout)
-    region = layout.region
-    if region is not None and region.extent != region.before:
+    dataset = file[layout.name]
+    before, extent = dataset.shape, layout.shape if layout.region is None else layout.region.extent
+    if extent != before:
         try:
-            file[layout.name].resize(region.extent)
+            dataset.resize(extent)
         except (OSError, RuntimeError, ValueError) as error:
             raise TargetError(
-                f"{layout.name}: HDF5 cannot extend the dataset from {region.before} to {region.extent} ({error}); "
+                f"{layout.name}: HDF5 cannot extend the dataset from {before} to {extent} ({error}); "
                 f"nothing was written.  Copy it to a new dataset, and append to that"
             ) from error
     return layout
@@ -98,7 +100,7 @@ def require_as_planned(file: h5py.File, layout: DatasetLayout) -> None:
         If another write or program has changed it.
     """
     found, region = file.get(layout.name), layout.region
-    is_there = region is not None and isinstance(found, h5py.Dataset) and found.shape == region.before
+    is_there = isinstance(found, h5py.Dataset) and (region is None or found.shape == region.before)
     if not is_there or replace(describe(found).form, chunk_shape=layout.form.chunk_shape) != layout.form:
         raise TargetChangedError(
             f"{layout.name} was changed or removed by another program meanwhile; run the write again"
@@ -139,7 +141,7 @@ def place_visible(
     end = os.fstat(transactions.files.file).st_size
     rows, behind = [], []
     for chunk, payload in (*change.payloads, *merged):
-        offset = _reserve(state, dataset, layout.origin(chunk), payload)
+        offset = reserve_over(state, dataset.id, layout.origin(chunk), (payload.nbytes, payload.mask))
         if offset >= end:
             behind.append((offset, payload.data))
         else:
@@ -169,9 +171,26 @@ def _merged(dataset: h5py.Dataset, layout: DatasetLayout, part: Part) -> Array:
     return full
 
 
-def _reserve(state: OpenTransaction, dataset: h5py.Dataset, origin: tuple[int, ...], payload: Payload) -> int:
-    """Reserve space; reserve another length in between if HDF5 would otherwise keep the old mask."""
-    there = state.staged.locate(dataset.id, origin, payload.nbytes)
-    if there is not None and there[1] == payload.nbytes and there[2] != payload.mask:
-        state.staged.reserve(dataset.id, origin, payload.nbytes + 1, payload.mask)
-    return state.staged.reserve(dataset.id, origin, payload.nbytes, payload.mask)
+def reserve_over(
+    state: OpenTransaction, dataset: h5py.h5d.DatasetID, origin: tuple[int, ...], payload: tuple[int, int]
+) -> int:
+    """Reserve space for a chunk that may have a payload already, and return its offset.
+
+    Another length is reserved in between if HDF5 would otherwise keep the old mask.
+
+    Parameters
+    ----------
+    state : OpenTransaction
+        The open file.
+    dataset : h5py.h5d.DatasetID
+        The dataset.
+    origin : tuple of int
+        The first element of the chunk.
+    payload : tuple of int
+        Length and mask of the new payload.
+    """
+    nbytes, mask = payload
+    there = state.staged.locate(dataset, origin, nbytes)
+    if there is not None and there[1] == nbytes and there[2] != mask:
+        state.staged.reserve(dataset, origin, nbytes + 1, mask)
+    return state.staged.reserve(dataset, origin, nbytes, mask)

@@ -18,7 +18,7 @@ from dask_chunkio.storage.journal.payloads import is_placed, read_payload
 from dask_chunkio.storage.journal.records import FILLED, RESERVED, checksum
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.transaction import Lock, Transactions
-from dask_chunkio.storage.visible_chunks import Change, place_visible
+from dask_chunkio.storage.visible_chunks import Change, place_visible, reserve_over
 
 __all__ = ["Lock", "Writer"]
 
@@ -184,7 +184,10 @@ class Writer:
                 for row, origin in zip(new, origins, strict=True):
                     one = encoded[row]
                     nbytes, mask = one.payload.nbytes, one.payload.mask
-                    offsets[row] = state.staged.reserve(dataset, origin, nbytes, mask)
+                    if layout.is_filled:
+                        offsets[row] = reserve_over(state, dataset, origin, (nbytes, mask))
+                    else:
+                        offsets[row] = state.staged.reserve(dataset, origin, nbytes, mask)
                     rows.append((one.chunk, offsets[row], nbytes, one.sum, mask))
                 self.transactions.commit(state, self._record(place, rows))
         for row in changed:

@@ -28,6 +28,7 @@ __all__ = [
     "pwrite_each",
     "read_small_file",
     "rewrite_file",
+    "sync_file",
     "sync_folder",
     "write_whole_file",
 ]
@@ -211,6 +212,15 @@ def memory_nbytes() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return 1 << 62
+
+
+def sync_file(path: str) -> None:
+    """Wait until the content of a file is on the disk."""
+    descriptor = open_to_read(path)
+    try:
+        flush(descriptor)
+    finally:
+        close_descriptor(descriptor)
 
 
 def sync_folder(path: str) -> None:

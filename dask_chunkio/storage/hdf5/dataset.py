@@ -29,6 +29,7 @@ __all__ = [
     "DatasetLayout",
     "DatasetSpec",
     "describe",
+    "describe_filled",
     "describe_made",
     "describe_region",
     "make_dataset",
@@ -63,7 +64,7 @@ class DatasetSpec:
     source_dtype : numpy.dtype, optional
         Type that the source announces; `dtype` by default.
     there : DatasetLayout, optional
-        The part of an existing dataset that is written; then no dataset is created.
+        The existing dataset that is filled, or the part of one that is written; then no dataset is created.
     open_ended : bool
         Whether the length is unknown until the source ends.
     appends : bool
@@ -99,6 +100,8 @@ class DatasetLayout:
         fixed length.
     region : Region, optional
         The region, for a part of an existing dataset.
+    maxshape : tuple of int or None, optional
+        How far an existing dataset that is filled can grow; None for any other dataset.
     """
 
     name: str
@@ -106,6 +109,17 @@ class DatasetLayout:
     form: ChunkFormat
     is_chunked: bool = True
     region: Region | None = None
+    maxshape: tuple[int | None, ...] | None = None
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether the dataset existed before the write, in a file that has no readers yet."""
+        return self.maxshape is not None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the write creates the dataset."""
+        return self.region is None and not self.is_filled
 
     def origins(self, chunks: Sequence[int]) -> list[Shape]:
         """Return the first element of each chunk, as HDF5 addresses it."""
@@ -242,6 +256,7 @@ def describe_made(spec: DatasetSpec, layout: DatasetLayout) -> CreatedDataset:
         layout.is_chunked,
         () if layout.region is None else (layout.region.start, layout.region.stop, layout.region.before),
         spec.open_ended,
+        layout.is_filled,
     )
 
 
@@ -306,6 +321,59 @@ def describe_region(
     ArgumentError
         If there is no such part, or nothing can be written to it.
     """
+    layout = _describe_existing(dataset)
+    shape = layout.shape if begun is None or append is None else begun[2]
+    found = parse_region(dataset.name, region, append, source, (shape, dataset.maxshape, layout.form.chunk_shape))
+    return replace(layout, shape=found.window, region=found)
+
+
+def describe_filled(dataset: h5py.Dataset, source: Shape, open_ended: bool = False) -> DatasetLayout:
+    """Describe an existing dataset that is to be filled with the whole of a source.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+        The dataset.
+    source : tuple of int
+        Shape of the source.
+    open_ended : bool
+        Whether the length of the source is unknown until it ends.
+
+    Returns
+    -------
+    DatasetLayout
+        The dataset, with the shape that it gets.
+
+    Raises
+    ------
+    ArgumentError
+        If the dataset cannot get the shape of the source, or nothing can be written to it.
+    """
+    layout = _describe_existing(dataset)
+    if open_ended and dataset.chunks is None:
+        raise ArgumentError(
+            f"{dataset.name} has no chunks and cannot grow, but the stream for it has no known length; create it with "
+            f"chunks and maxshape=(None, ...)"
+        )
+    shape = (*layout.shape[:1], *source[1:]) if open_ended else source
+    if shape != layout.shape and not _can_become(dataset, shape):
+        raise ArgumentError(
+            f"{dataset.name} has the shape {layout.shape} and maxshape {dataset.maxshape}, so a source of the shape "
+            f"{shape} does not fill it; create it with the shape of the source, or give region="
+        )
+    return replace(layout, shape=shape, maxshape=dataset.maxshape)
+
+
+def _can_become(dataset: h5py.Dataset, shape: Shape) -> bool:
+    most = dataset.maxshape
+    return len(shape) == len(most) and all(
+        old <= new and (bound is None or new <= bound)
+        for new, old, bound in zip(shape, dataset.shape, most, strict=True)
+    )
+
+
+def _describe_existing(dataset: h5py.Dataset) -> DatasetLayout:
+    """Describe an existing dataset; one without chunks is described with chunks of a size that suits buffers."""
     plist = dataset.id.get_create_plist()
     if plist.get_layout() == h5py.h5d.VIRTUAL or plist.get_external_count():
         raise ArgumentError(f"{dataset.name} keeps its data in other files; write to those")
@@ -313,10 +381,7 @@ def describe_region(
         raise ArgumentError(f"{dataset.name} has no elements (an empty dataspace); nothing can be written to it")
     _refuse_hazard(dataset.name, dataset)
     layout = describe(dataset)
-    chunk_shape = layout.form.chunk_shape
-    if dataset.chunks is None and layout.shape:
-        chunk_shape = readable_chunk_shape(layout.shape, dataset.dtype.itemsize, None)
-    shape = layout.shape if begun is None or append is None else begun[2]
-    found = parse_region(dataset.name, region, append, source, (shape, dataset.maxshape, chunk_shape))
-    form = replace(layout.form, chunk_shape=chunk_shape)
-    return replace(layout, shape=found.window, form=form, region=found)
+    if dataset.chunks is not None or not layout.shape:
+        return layout
+    chunk_shape = readable_chunk_shape(layout.shape, dataset.dtype.itemsize, None)
+    return replace(layout, form=replace(layout.form, chunk_shape=chunk_shape))

@@ -34,6 +34,8 @@ class CreatedDataset:
         Start and stop of a part of an existing dataset, and the shape of that dataset before; else empty.
     open_ended : bool
         Whether the length may still change.
+    is_filled : bool
+        As `DatasetLayout.is_filled`.
     """
 
     name: str
@@ -46,6 +48,12 @@ class CreatedDataset:
     is_chunked: bool
     region: tuple[Shape, ...] = ()
     open_ended: bool = False
+    is_filled: bool = False
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the write has created the dataset, which has no readers until it is complete."""
+        return not self.region and not self.is_filled
 
     @property
     def chunk_count(self) -> int:
@@ -128,7 +136,7 @@ class Created:
     def path(self, number: int) -> str:
         """Return the path of dataset `number` in the HDF5 file during the write."""
         made = self.datasets[number]
-        return f"{self.group}/{number}" if self.group and not made.region else made.name
+        return f"{self.group}/{number}" if self.group and made.is_new else made.name
 
 
 _FIELDS = {field.name for field in dataclasses.fields(Created)}
@@ -143,6 +151,7 @@ def _dataset(found: Any) -> CreatedDataset:
         not all(type(n) is int for n in itertools.chain(made.shape, made.chunks, *made.region))
         or type(made.is_chunked) is not bool
         or type(made.open_ended) is not bool
+        or type(made.is_filled) is not bool
     ):
         raise ValueError("a dataset with an invalid shape")
     if not all(type(word) is str for word in (made.name, made.dtype, made.source_dtype, made.filters, made.fillvalue)):

@@ -14,7 +14,7 @@ from dask_chunkio.storage.journal.records import json_object
 
 __all__ = ["Manifest", "read_manifest"]
 
-VERSION = 4
+VERSION = 5
 _MOST = 1 << 20
 _MODES = ("new", "existing")
 _WORDS = ("target", "mode", "started", "folder", "durability", "write_id")

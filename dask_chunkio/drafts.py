@@ -1,0 +1,315 @@
+"""Drafts: any library makes the structure of a file, its datasets are filled in parallel, and it appears at once."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal, Self, Unpack, get_args
+
+from dask_chunkio.config import settings
+from dask_chunkio.errors import ArgumentError, TargetError
+from dask_chunkio.events import Listener
+from dask_chunkio.execution.retries import patiently
+from dask_chunkio.execution.tracebacks import shortens_tracebacks
+from dask_chunkio.keywords import DatasetKeywords
+from dask_chunkio.planning.request import parse_filename, parse_names
+from dask_chunkio.printable import printable
+from dask_chunkio.results import WriteResult, already_complete
+from dask_chunkio.storage.draft_paths import DraftPaths
+from dask_chunkio.storage.drafts.file import describe_datasets, make_empty_file, require_file
+from dask_chunkio.storage.drafts.held_draft import HeldDraft, hold_draft
+from dask_chunkio.storage.drafts.manifest import DraftMode
+from dask_chunkio.storage.drafts.publish import publish_draft
+from dask_chunkio.storage.target import Durability
+from dask_chunkio.validation import check_choice, check_flag
+from dask_chunkio.write import RunArguments, run_write
+
+__all__ = ["Draft", "draft"]
+
+
+def draft(
+    filename: Any,
+    *,
+    mode: Literal["x", "w", "a"] = "x",
+    resume: bool = False,
+    wait: bool | None = None,
+    durability: Durability | None = None,
+) -> Draft:
+    """Make an HDF5 file in three steps: its structure, by any library; its data, in parallel; its name, at the end.
+
+    Parameters
+    ----------
+    filename : str or path-like
+        The file.  It appears under this name, or changes, only when the draft is published.
+    mode : str
+        As in `h5py.File`: ``"x"`` for a new file, ``"w"`` for a new file that replaces an existing one, ``"a"`` for
+        changes of an existing file, which are made to a copy of it.
+    resume : bool
+        Go on with an interrupted draft of this file, if there is one.  If it was cut off while its structure was made,
+        it begins anew.
+    wait : bool, optional
+        If another process holds the draft, wait instead of raising.  By default ``chunkio.wait`` of dask's
+        configuration.
+    durability : str, optional
+        Same as in `to_hdf5`.
+
+    Returns
+    -------
+    Draft
+        To be used in a ``with`` statement.  The end of the block publishes the draft; an exception keeps it.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If an argument cannot be used.
+
+    See Also
+    --------
+    to_hdf5 : makes the structure itself.
+    discard : removes an interrupted draft.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import h5py
+    >>> import numpy as np
+    >>> path = os.path.join(tempfile.mkdtemp(), "out.h5")
+    >>> with draft(path) as new:
+    ...     with h5py.File(new.path, "w") as file:
+    ...         x = file.create_dataset("x", (1000,), "f8", chunks=(100,), compression="gzip")
+    ...         x.attrs["unit"] = "V"
+    ...     result = new.fill("/x", np.arange(1000.0))
+    >>> with h5py.File(path) as file:
+    ...     float(file["x"][999]), file["x"].attrs["unit"]
+    (999.0, 'V')
+    """
+    return Draft(filename, mode=mode, resume=resume, wait=wait, durability=durability)
+
+
+class Draft:
+    """A file that is made in a folder beside its final name; see `draft`.
+
+    Without a ``with`` statement, call `open` first, and `publish` or `keep` at the end.
+
+    Parameters
+    ----------
+    filename, mode, resume, wait, durability
+        Same as in `draft`.
+    """
+
+    def __init__(
+        self,
+        filename: Any,
+        *,
+        mode: DraftMode = "x",
+        resume: bool = False,
+        wait: bool | None = None,
+        durability: Durability | None = None,
+    ) -> None:
+        check_choice("mode", mode, get_args(DraftMode))
+        check_choice("durability", durability, (None, *get_args(Durability)))
+        check_flag("resume", resume)
+        check_flag("wait", wait)
+        self._paths = DraftPaths(parse_filename(filename))
+        self._mode: DraftMode = mode
+        self._resume, self._wait, self._durability = resume, wait, durability
+        self._held: HeldDraft | None = None
+        # Number of the fills of this object, to find those that an earlier one has done.
+        self._fills = 0
+
+    def __repr__(self) -> str:
+        state = "closed" if self._held is None else self._held.manifest.state
+        return f"<Draft of {self.filename}: {state}>"
+
+    @property
+    def filename(self) -> str:
+        """Absolute path of the final name."""
+        return self._paths.path
+
+    @property
+    def path(self) -> str:
+        """Absolute path of the hidden file, which has the same base name; make the structure there, and close it."""
+        return self._paths.file
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the structure is still to be made: True until the first `fill`, or `publish`, of an open draft."""
+        return self._require_open().manifest.state == "structure"
+
+    @shortens_tracebacks
+    def open(self) -> Self:
+        """Begin the draft, or go on with one; nobody else can open it until it is closed.
+
+        Returns
+        -------
+        Draft
+            This object.
+
+        Raises
+        ------
+        TargetError
+            If the name is taken; another process holds the draft, or has the existing file open; there is an
+            interrupted draft, without ``resume=True``, or an unfinished write; or the file cannot be written there.
+        ArgumentError
+            If the interrupted draft has another mode.
+        """
+        if self._held is not None:
+            raise TargetError(f"the draft of {self.filename} is open already")
+        chosen = settings()
+        hold = functools.partial(hold_draft, self.filename, self._mode, self._resume, chosen.lease_seconds)
+        self._held = patiently(hold, chosen.wait if self._wait is None else self._wait)
+        self._fills = 0
+        return self
+
+    @shortens_tracebacks
+    def fill(
+        self,
+        *args: Any,
+        encoding: Mapping[str, DatasetKeywords] | None = None,
+        scheduler: Any = None,
+        memory_limit: int | str | None = None,
+        progress: bool | None = None,
+        callback: Listener | None = None,
+        fuse: bool = True,
+        compute_kwargs: Mapping[str, Any] | None = None,
+        **keywords: Unpack[DatasetKeywords],
+    ) -> WriteResult:
+        """Write datasets in parallel, as `to_hdf5` does.
+
+        A dataset that the structure has keeps its chunks, type, filters, fill value and attributes.  It is extended to
+        the shape of its source if its ``maxshape`` allows.  Other datasets are created with the keywords.  The first
+        call says that the structure is complete.  A resumed script repeats its calls: complete ones write nothing.
+
+        Parameters
+        ----------
+        *args, encoding, scheduler, memory_limit, progress, callback, fuse, compute_kwargs
+            Same as in `to_hdf5`.
+        **keywords
+            Same as in `to_hdf5`, except for ``append``; where a dataset exists, they must agree with it.
+
+        Returns
+        -------
+        WriteResult
+            The result of this call.
+
+        Raises
+        ------
+        ArgumentError, ArgumentTypeError
+            If an argument cannot be used, or a source does not fit its dataset.
+        TargetError
+            If the file is not there or not closed, or cannot be written.
+        SourceError, CastError
+            If a source raises, or returns something other than it announced.
+        """
+        held, names = self._require_open(), parse_names(args)
+        _refuse_append(encoding, keywords)
+        self._complete_structure(makes_file=True)
+        self._fills += 1
+        if self._fills <= len(held.manifest.fills):
+            return _filled_before(held, self._fills, names)
+        run = RunArguments(
+            encoding=encoding,
+            resume=True,
+            wait=self._wait,
+            durability=self._durability,
+            scheduler=scheduler,
+            memory_limit=memory_limit,
+            progress=progress,
+            callback=callback,
+            fuse=fuse,
+            compute_kwargs=compute_kwargs,
+            fills=True,
+        )
+        try:
+            result = run_write(self.path, args, keywords, run)
+        except BaseException:
+            self._fills -= 1
+            raise
+        held.save(replace(held.manifest, fills=(*held.manifest.fills, names)))
+        return replace(result, path=self.filename)
+
+    @shortens_tracebacks
+    def publish(self) -> None:
+        """Give the file its final name, durably, and remove the folder of the draft.
+
+        Raises
+        ------
+        TargetError
+            If there is no file, it is open, a fill is not finished, or another program has created or changed the
+            file of the final name.  The draft stays open.
+        """
+        self._complete_structure()
+        publish_draft(self._require_open())
+        self._held = None
+
+    def keep(self) -> None:
+        """Close the draft without publishing it; a draft whose structure is not complete is removed."""
+        held, self._held = self._held, None
+        if held is not None:
+            (held.remove if held.manifest.state == "structure" else held.let_go)()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            try:
+                self.publish()
+            except BaseException as failed:
+                self._keep_after(failed)
+                raise
+        else:
+            self._keep_after(error)
+
+    def _keep_after(self, error: BaseException) -> None:
+        is_kept = self._held is not None and not self.is_new
+        self.keep()
+        if is_kept:
+            error.add_note(_kept_note(self._paths))
+
+    def _require_open(self) -> HeldDraft:
+        if self._held is None:
+            raise TargetError(
+                f"the draft of {self.filename} is not open; use 'with dask_chunkio.draft(...) as draft:', or open()"
+            )
+        return self._held
+
+    def _complete_structure(self, makes_file: bool = False) -> None:
+        """Record that the structure is complete; `makes_file` gives a draft without a file an empty one."""
+        held = self._require_open()
+        if held.manifest.state != "structure":
+            return
+        if makes_file and not os.path.lexists(self.path):
+            make_empty_file(self._paths)
+        require_file(self._paths)
+        held.save(replace(held.manifest, state="filling"))
+
+
+def _filled_before(held: HeldDraft, number: int, names: tuple[str, ...]) -> WriteResult:
+    """Return the result of a fill that an earlier process has completed."""
+    filename, done = held.paths.path, held.manifest.fills[number - 1]
+    if done != names:
+        raise ArgumentError(
+            f"fill number {number} of the draft of {filename} wrote {', '.join(done)}, not {', '.join(names)}; make "
+            f"the same calls again, or discard the draft with dask_chunkio.discard({filename!r})"
+        )
+    return already_complete(filename, describe_datasets(held.paths, names))
+
+
+def _kept_note(paths: DraftPaths) -> str:
+    return printable(
+        f"{paths.path} was not written. Its draft is kept in {paths.folder}: go on with the same script and "
+        f"draft(..., resume=True), or remove it with dask_chunkio.discard({paths.path!r})."
+    )
+
+
+def _refuse_append(encoding: Mapping[str, DatasetKeywords] | None, keywords: DatasetKeywords) -> None:
+    of_each = encoding.values() if isinstance(encoding, Mapping) else ()
+    given = [one for one in (keywords, *of_each) if isinstance(one, Mapping)]
+    if any(one.get("append") not in (None, False) for one in given):
+        raise ArgumentError(
+            "append= does not go with a draft, in which a call that was interrupted is repeated; extend the dataset "
+            "in the structure, and give region="
+        )

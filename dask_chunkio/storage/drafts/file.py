@@ -1,0 +1,68 @@
+"""The file of a draft: made by any library, whole and closed before it is filled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import h5py
+
+from dask_chunkio.errors import TargetBusyError, TargetError
+from dask_chunkio.storage.completeness import StoredDataset, stored
+from dask_chunkio.storage.draft_paths import DraftPaths
+from dask_chunkio.storage.preconditions import opened_to_look
+from dask_chunkio.storage.target import Target
+
+__all__ = ["describe_datasets", "make_empty_file", "require_file"]
+
+
+def make_empty_file(paths: DraftPaths) -> None:
+    """Make a file without any datasets.
+
+    Raises
+    ------
+    TargetError
+        If it cannot be made.
+    """
+    try:
+        h5py.File(paths.file, "x").close()
+    except OSError as error:
+        raise TargetError(f"cannot write {paths.file}: {error}") from error
+
+
+def describe_datasets(paths: DraftPaths, names: Sequence[str]) -> tuple[StoredDataset, ...]:
+    """Describe datasets that are in the file.
+
+    Raises
+    ------
+    TargetError
+        If one is missing.
+    """
+    with opened_to_look(Target(paths.file, "")) as file:
+        if missing := [name for name in names if not isinstance(file.get(name), h5py.Dataset)]:
+            raise TargetError(f"{paths.file} no longer has {', '.join(missing)}, which an earlier fill has written")
+        return tuple(stored(file[name]) for name in names)
+
+
+def require_file(paths: DraftPaths) -> None:
+    """Make sure that the file of a draft is a whole HDF5 file that no program has open for writing.
+
+    Raises
+    ------
+    TargetBusyError
+        If it is open.
+    TargetError
+        If there is no such file, or it is not HDF5.
+    """
+    if not os.path.isfile(paths.file):
+        raise TargetError(
+            f"the draft of {paths.path} has no file: make it under the name {paths.file} (Draft.path), with any "
+            f"library, or fill the draft"
+        )
+    try:
+        with opened_to_look(Target(paths.file, "")):
+            pass
+    except TargetBusyError as error:
+        raise TargetBusyError(
+            f"{paths.file} is still open: close it before the draft is filled or published ({error})"
+        ) from error

@@ -1,0 +1,274 @@
+"""A draft that this process holds: nobody else works on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+import weakref
+
+from dask_chunkio.errors import (
+    ArgumentError,
+    TargetBusyError,
+    TargetChangedError,
+    TargetError,
+    TargetExistsError,
+    UnfinishedWriteError,
+)
+from dask_chunkio.storage.activity.activity_lock import LOOKS, ActivityLock
+from dask_chunkio.storage.activity.keepalive import Held, Keepalive, let_go
+from dask_chunkio.storage.draft_paths import DraftPaths
+from dask_chunkio.storage.drafts.copy import copy_file
+from dask_chunkio.storage.drafts.manifest import DraftManifest, DraftMode, Original, read_draft
+from dask_chunkio.storage.filesystem.io import is_at, sync_folder
+from dask_chunkio.storage.filesystem.side_folder import Folder, is_left
+from dask_chunkio.storage.journal.manifest import require_real_folder
+from dask_chunkio.storage.preconditions import left_words, opened_to_look, require_writable_folder
+from dask_chunkio.storage.take_over import remove_dead_leases, take_over
+from dask_chunkio.storage.target import Target
+
+__all__ = ["HeldDraft", "hold_draft"]
+
+# The drafts that this process holds, by their identifiers.
+_held: set[str] = set()
+
+
+class HeldDraft:
+    """A draft that this process holds.
+
+    Parameters
+    ----------
+    paths : DraftPaths
+        The draft.
+    folder : Folder
+        Its folder.
+    activity_lock : ActivityLock
+        Its lock, which this process shares from now on.
+    manifest : DraftManifest
+        Its state.
+    lease_seconds : float
+        How long a process that shows no sign of life counts as holding it.
+    """
+
+    def __init__(
+        self,
+        paths: DraftPaths,
+        folder: Folder,
+        activity_lock: ActivityLock,
+        manifest: DraftManifest,
+        lease_seconds: float,
+    ) -> None:
+        self.paths, self.folder, self.manifest = paths, folder, manifest
+        self._activity_lock = activity_lock
+        activity_lock.share()
+        _held.add(paths.write_id)
+        held = Held(paths.folder, paths.lock, paths.write_id, paths.write_id, _held.__contains__, "", lease_seconds)
+        self._keepalive = Keepalive(held)
+        self._keepalive.announce()
+        self._finalizer = weakref.finalize(self, _release, paths.write_id, activity_lock, folder)
+
+    def save(self, manifest: DraftManifest) -> None:
+        """Store a new state of the draft, durably.
+
+        Raises
+        ------
+        TargetError
+            If another process has taken the draft over, or removed it; or the state cannot be stored.
+        """
+        self.require_here()
+        try:
+            manifest.save(self.paths.manifest)
+            sync_folder(self.paths.folder)
+        except OSError as error:
+            raise Target(self.paths.path, "").refused(error, self.paths.manifest) from error
+        self.manifest = manifest
+
+    def require_here(self) -> None:
+        """Make sure that the folder is still the one that this process holds.
+
+        Raises
+        ------
+        TargetError
+            If another process has removed it.
+        """
+        if not self.folder.is_there or not is_at(self._activity_lock.descriptor, self.paths.lock):
+            raise TargetError(f"{self.paths.folder} was removed meanwhile; make the draft again")
+
+    def let_go(self) -> None:
+        """Release the draft; its folder stays.  An object that is no longer referenced does so, too."""
+        self._finalizer()
+
+    def remove(self) -> None:
+        """Remove the folder of the draft, and release it.
+
+        Raises
+        ------
+        TargetError
+            If the folder cannot be removed.
+        """
+        try:
+            remove_folder(self.paths, self.folder, self._activity_lock)
+        finally:
+            self.let_go()
+
+
+def _release(write_id: str, activity_lock: ActivityLock, folder: Folder) -> None:
+    _held.discard(write_id)
+    let_go(write_id)
+    activity_lock.close()
+    folder.close()
+
+
+def remove_folder(paths: DraftPaths, folder: Folder, activity_lock: ActivityLock) -> None:
+    """Remove the folder of a draft that nobody else holds.
+
+    Raises
+    ------
+    TargetError
+        If it cannot be removed.
+    """
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(paths.hidden)
+        if paths.write_id:
+            let_go(paths.write_id)
+        folder.remove(activity_lock.close)
+    except OSError as error:
+        raise TargetError(f"cannot remove {paths.folder}: {error.strerror or error}; remove it by hand") from error
+
+
+def hold_draft(path: str, mode: DraftMode, resume: bool, lease_seconds: float) -> HeldDraft:
+    """Begin a draft, or go on with one, in one attempt.
+
+    Parameters
+    ----------
+    path : str
+        Absolute path of the final name.
+    mode : str
+        As `DraftManifest.mode`.
+    resume : bool
+        Whether to go on with a draft whose structure is complete.
+    lease_seconds : float
+        As `Target.lease_seconds`.
+
+    Raises
+    ------
+    TargetBusyError
+        If another process holds the draft, or another program has the file open.
+    TargetChangedError
+        If a draft was cut off after it had got its name: another attempt finds none.
+    TargetExistsError
+        If the name is taken, and `mode` is ``"x"``.
+    UnfinishedWriteError
+        If there is a draft that was interrupted, and `resume` is not set.
+    ArgumentError
+        If that draft was begun with another mode.
+    TargetError
+        If there can be no draft.
+    """
+    paths = DraftPaths(path, uuid.uuid4().hex)
+    require_writable_folder(Target(path, ""))
+    require_real_folder(paths.folder)
+    if is_left(Target(path, "").folder):
+        raise UnfinishedWriteError(left_words(Target(path, "")))
+    if not is_left(paths.folder):
+        _require_name(path, mode)
+    with contextlib.ExitStack() as stack:
+        folder, activity_lock = _taken(paths, resume, stack)
+        manifest = read_draft(paths.manifest)
+        if manifest is not None and _has_its_name(paths, manifest):
+            remove_folder(paths, folder, activity_lock)
+            raise TargetChangedError(f"{path} was published from a draft, whose folder is removed now")
+        if manifest is None or manifest.state == "structure":
+            _require_name(path, mode)
+            manifest = _begun(paths, mode)
+        else:
+            _require_resumable(paths, manifest, mode, resume)
+        held = HeldDraft(paths, folder, activity_lock, manifest, lease_seconds)
+        stack.pop_all()
+    return held
+
+
+def _taken(paths: DraftPaths, resume: bool, stack: contextlib.ExitStack) -> tuple[Folder, ActivityLock]:
+    """Create or find the folder, and hold its lock exclusively."""
+    with contextlib.suppress(FileExistsError):
+        try:
+            os.mkdir(paths.folder)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise Target(paths.path, "").refused(error, paths.folder) from error
+    try:
+        folder = stack.enter_context(Folder(paths.folder))
+        activity_lock = ActivityLock(paths.lock)
+        stack.callback(activity_lock.close)
+    except OSError as error:
+        if not os.path.isdir(paths.folder):
+            raise TargetBusyError(_is_held(paths)) from error
+        raise Target(paths.path, "").refused(error, paths.lock) from error
+    # A process that is about to end may release it; a draft of this process, or of a live one, is busy at once.
+    if not take_over(paths, activity_lock, LOOKS, **({} if resume else {"patience": 0.0})):
+        raise TargetBusyError(_is_held(paths))
+    if not folder.is_there or not is_at(activity_lock.descriptor, paths.lock):
+        raise TargetBusyError(_is_held(paths))
+    remove_dead_leases(paths)
+    return folder, activity_lock
+
+
+def _is_held(paths: DraftPaths) -> str:
+    return (
+        f"{paths.folder}, a draft of {paths.path}, is held by another process or object; wait until it is closed "
+        f"(wait=True), or choose another name"
+    )
+
+
+def _require_name(path: str, mode: DraftMode) -> None:
+    """Refuse a final name that the draft could not get in the end."""
+    if os.path.isdir(path):
+        raise TargetError(f"cannot write {path}: it is a directory; give the name of a file")
+    if mode == "x" and os.path.lexists(path):
+        raise TargetExistsError(
+            f"{path} exists; give mode='w' to replace it when the draft is complete, mode='a' to work on a copy of it, "
+            f"or another name"
+        )
+
+
+def _has_its_name(paths: DraftPaths, manifest: DraftManifest) -> bool:
+    """Return whether a draft was interrupted between getting its name and the removal of its folder."""
+    if manifest.state != "publishing" or not os.path.exists(paths.path):
+        return False
+    return not os.path.exists(paths.file) or os.path.samefile(paths.file, paths.path)
+
+
+def _begun(paths: DraftPaths, mode: DraftMode) -> DraftManifest:
+    """Begin a draft anew: without any file, or with a copy of the existing one."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(paths.hidden)
+    manifest = DraftManifest(mode, original=Original.of(paths.path))
+    try:
+        os.mkdir(paths.hidden)
+        if mode == "a" and manifest.original is not None:
+            with opened_to_look(Target(paths.path, "")):
+                copy_file(paths.path, paths.file)
+        if Original.of(paths.path) != manifest.original:
+            raise TargetBusyError(f"{paths.path} was changed while it was copied; close it in other programs")
+        manifest.save(paths.manifest)
+    except OSError as error:
+        if isinstance(error, TargetError):
+            raise
+        raise Target(paths.path, "").refused(error, paths.folder) from error
+    return manifest
+
+
+def _require_resumable(paths: DraftPaths, manifest: DraftManifest, mode: DraftMode, resume: bool) -> None:
+    if not resume:
+        raise UnfinishedWriteError(
+            f"{paths.folder} holds an unfinished draft of {paths.path}. Go on with it (resume=True, with the same "
+            f"arguments), or remove it with dask_chunkio.discard({paths.path!r}) or 'dask-chunkio discard {paths.path}'"
+        )
+    if manifest.mode != mode:
+        raise ArgumentError(
+            f"the draft of {paths.path} was begun with mode={manifest.mode!r}, not {mode!r}; give the same mode, or "
+            f"discard the draft with dask_chunkio.discard({paths.path!r})"
+        )

@@ -1,0 +1,121 @@
+"""The manifest of a draft: a small JSON file that says how far the draft is."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from dask_chunkio.errors import IntegrityError, UnfinishedWriteError
+from dask_chunkio.storage.filesystem.io import read_small_file, write_whole_file
+from dask_chunkio.storage.journal.records import json_object
+
+__all__ = ["DraftManifest", "DraftMode", "DraftState", "Original", "read_draft"]
+
+DraftMode = Literal["x", "w", "a"]
+DraftState = Literal["structure", "filling", "publishing"]
+
+_FORMAT, _VERSION = "dask_chunkio draft", 1
+_MOST = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """The file that has the final name while a draft is made, to detect whether another program changes it."""
+
+    device: int
+    inode: int
+    nbytes: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, path: str) -> Original | None:
+        """Return the file of that name; None if there is none."""
+        try:
+            found = os.stat(path)
+        except FileNotFoundError:
+            return None
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class DraftManifest:
+    """How far a draft is.
+
+    Parameters
+    ----------
+    mode : str
+        ``"x"`` for a new file, ``"w"`` for one that replaces an existing file, ``"a"`` for the copy of an existing
+        file.
+    state : str
+        ``"structure"`` while the structure is made, which counts for nothing if it is cut off; then ``"filling"``;
+        ``"publishing"`` from just before the file gets its name.
+    original : Original or None
+        The file that has the final name; None if there is none.
+    fills : tuple of tuple of str
+        For each fill that is complete, in order, the names of its datasets.
+    """
+
+    mode: DraftMode
+    state: DraftState = "structure"
+    original: Original | None = None
+    fills: tuple[tuple[str, ...], ...] = ()
+
+    def save(self, path: str) -> None:
+        """Write the file, complete or not at all."""
+        body = {"format": _FORMAT, "version": _VERSION, **asdict(self)}
+        write_whole_file(path, json.dumps(body, indent=1).encode())
+
+
+def read_draft(path: str) -> DraftManifest | None:
+    """Read the manifest of a draft; return None if the file does not exist.
+
+    Raises
+    ------
+    UnfinishedWriteError
+        If another version of this package wrote it.
+    IntegrityError
+        If it is damaged, or cannot be read.
+    """
+    try:
+        data = read_small_file(path, _MOST)
+    except OSError as error:
+        raise IntegrityError(f"{path} cannot be read: {error.strerror or error}") from error
+    if data is None:
+        return None
+    try:
+        return _manifest(json_object(data), path)
+    except UnfinishedWriteError:
+        raise
+    except (ValueError, TypeError, KeyError) as error:
+        raise IntegrityError(
+            f"{path} is damaged ({error}); remove the folder {os.path.dirname(path)} by hand if nothing in it is needed"
+        ) from error
+
+
+def _manifest(found: Any, path: str) -> DraftManifest:
+    if found["format"] != _FORMAT or found["version"] != _VERSION:
+        raise UnfinishedWriteError(
+            f"{path} was written in version {found['version']!r} of its format, and this dask_chunkio reads version "
+            f"{_VERSION}; go on with the dask_chunkio that began the draft"
+        )
+    if found["mode"] not in get_args(DraftMode) or found["state"] not in get_args(DraftState):
+        raise ValueError("it has no valid mode or state")
+    names = found["fills"]
+    if not isinstance(names, list) or not all(isinstance(one, list) and _are(str, one) for one in names):
+        raise ValueError("it does not say which datasets are filled")
+    return DraftManifest(found["mode"], found["state"], _original(found["original"]), tuple(map(tuple, names)))
+
+
+def _original(found: Any) -> Original | None:
+    if found is None:
+        return None
+    numbers = [found[field.name] for field in fields(Original)]
+    if not _are(int, numbers):
+        raise ValueError("it does not describe the original file")
+    return Original(*numbers)
+
+
+def _are(kind: type, values: list[Any]) -> bool:
+    return all(type(value) is kind for value in values)

@@ -1,0 +1,102 @@
+"""Publication of a draft under its final name."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from dask_chunkio.errors import TargetChangedError, TargetError, TargetExistsError, UnfinishedWriteError
+from dask_chunkio.storage.draft_paths import DraftPaths
+from dask_chunkio.storage.drafts.file import require_file
+from dask_chunkio.storage.drafts.held_draft import HeldDraft
+from dask_chunkio.storage.drafts.manifest import Original
+from dask_chunkio.storage.filesystem.io import sync_file, sync_folder
+from dask_chunkio.storage.filesystem.metadata import copy_metadata
+from dask_chunkio.storage.filesystem.side_folder import is_left, remove_empty_folder
+from dask_chunkio.storage.side_paths import SidePaths
+from dask_chunkio.storage.target import Target
+
+__all__ = ["publish_draft"]
+
+
+def publish_draft(held: HeldDraft) -> None:
+    """Give the file of a draft its final name, and remove the folder of the draft.
+
+    The bytes reach the disk before the name does: after a power failure the name stands for the complete file, or for
+    what it stood for before.
+
+    Raises
+    ------
+    UnfinishedWriteError
+        If a fill is not finished.
+    TargetBusyError
+        If the file is still open.
+    TargetExistsError, TargetChangedError
+        If another program has created or changed the file of that name meanwhile.
+    TargetError
+        If there is no file, or it cannot get its name.
+    """
+    paths = held.paths
+    held.require_here()
+    _require_filled(paths)
+    require_file(paths)
+    _require_nothing_else(paths)
+    try:
+        sync_file(paths.file)
+        held.save(replace(held.manifest, state="publishing"))
+        _give_name(held)
+        sync_folder(os.path.dirname(paths.path))
+    except OSError as error:
+        if isinstance(error, TargetError):
+            raise
+        words = f"all of it is written to {paths.file}, but cannot be given its name"
+        raise Target(paths.path, "").refused(error, words) from error
+    held.remove()
+
+
+def _require_filled(paths: DraftPaths) -> None:
+    side = SidePaths(paths.file)
+    remove_empty_folder(side.folder)
+    if is_left(side.folder):
+        raise UnfinishedWriteError(
+            f"the draft of {paths.path} has a fill that is not finished; make the same calls again with "
+            f"draft(..., resume=True), or remove the draft with dask_chunkio.discard({paths.path!r})"
+        )
+
+
+def _require_nothing_else(paths: DraftPaths) -> None:
+    others = sorted(set(os.listdir(paths.hidden)) - {os.path.basename(paths.file)})
+    if others:
+        raise TargetError(
+            f"{paths.hidden} also holds {', '.join(others)}, which would be lost; move that elsewhere, and publish the "
+            f"draft again (resume=True)"
+        )
+
+
+def _give_name(held: HeldDraft) -> None:
+    paths, manifest = held.paths, held.manifest
+    if manifest.mode == "x" or manifest.original is None:
+        _rename_to_free_name(paths)
+        return
+    if Original.of(paths.path) != manifest.original:
+        raise TargetChangedError(
+            f"{paths.path} was changed by another program since the draft was begun; the new file is whole in "
+            f"{paths.file}: move it where you want it, and discard the draft"
+        )
+    copy_metadata(paths.path, paths.file)
+    os.replace(paths.file, paths.path)
+
+
+def _rename_to_free_name(paths: DraftPaths) -> None:
+    words = (
+        f"{paths.path} was created by another program meanwhile; the new file is whole in {paths.file}: move it where "
+        f"you want it, and discard the draft"
+    )
+    try:
+        os.link(paths.file, paths.path)
+    except FileExistsError:
+        raise TargetExistsError(words) from None
+    except OSError:  # a file system without hard links
+        if os.path.lexists(paths.path):
+            raise TargetExistsError(words) from None
+        os.rename(paths.file, paths.path)
