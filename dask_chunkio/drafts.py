@@ -20,8 +20,8 @@ from dask_chunkio.results import WriteResult, already_complete
 from dask_chunkio.storage.draft_paths import DraftPaths
 from dask_chunkio.storage.drafts.file import describe_datasets, make_empty_file, require_file
 from dask_chunkio.storage.drafts.held_draft import HeldDraft, hold_draft
-from dask_chunkio.storage.drafts.manifest import DraftMode
 from dask_chunkio.storage.drafts.publish import publish_draft
+from dask_chunkio.storage.journal.draft_manifest import DraftMode
 from dask_chunkio.storage.target import Durability
 from dask_chunkio.validation import check_choice, check_flag
 from dask_chunkio.write import RunArguments, run_write
@@ -279,6 +279,7 @@ class Draft:
     def _complete_structure(self, makes_file: bool = False) -> None:
         """Record that the structure is complete; `makes_file` gives a draft without a file an empty one."""
         held = self._require_open()
+        held.require_here()
         if held.manifest.state != "structure":
             return
         if makes_file and not os.path.lexists(self.path):
@@ -308,7 +309,7 @@ def _kept_note(paths: DraftPaths) -> str:
 def _refuse_append(encoding: Mapping[str, DatasetKeywords] | None, keywords: DatasetKeywords) -> None:
     of_each = encoding.values() if isinstance(encoding, Mapping) else ()
     given = [one for one in (keywords, *of_each) if isinstance(one, Mapping)]
-    if any(one.get("append") not in (None, False) for one in given):
+    if any(one.get("append") is not None and one.get("append") is not False for one in given):
         raise ArgumentError(
             "append= does not go with a draft, in which a call that was interrupted is repeated; extend the dataset "
             "in the structure, and give region="

@@ -66,6 +66,7 @@ STORAGE_DOORS = {
     "activity.limits",
     "filesystem.locks",
     "hdf5.dataset",
+    "journal.draft_manifest",
 }
 STANDARD = sys.stdlib_module_names
 # Who may import what is not in Python, and is not numpy.

@@ -20,6 +20,7 @@ from dask_chunkio.storage.inspection.verify import verify as verify_file
 __all__ = ["check", "discard", "recover", "status", "verify"]
 
 _PROBLEMS_SHOWN = 20
+_KINDS = {"new": "a new file", "existing": "datasets added to an existing file", "draft": "a draft"}
 
 
 @click.command(short_help="Show the progress of an unfinished write.")
@@ -34,8 +35,8 @@ def status(file: str) -> None:
 
 def _lines(file: str, found: UnfinishedWrite) -> list[str]:
     state = "running" if found.running else "complete, but its folder remains" if found.finished else "interrupted"
-    kind = "a new file" if found.mode == "new" else "datasets added to an existing file"
-    lines = [f"{found.path}: {kind}; {state}", f"  side files  {found.folder}"]
+    lines = [f"{found.path}: {_KINDS[found.mode]}; {state}", f"  side files  {found.folder}"]
+    lines += _lines_of_draft(found)
     for number, owner in enumerate(found.owners):
         lines.append(f"  {'resumed' if number else 'begun':10s}  {str(owner).removeprefix('started ')}")
     for dataset in found.datasets:
@@ -53,10 +54,19 @@ def _lines(file: str, found: UnfinishedWrite) -> list[str]:
             f"  an interrupted transaction is in the log ({format_bytes(found.log_nbytes)}); the next one completes it"
         )
     if not found.running:
-        again = f"dask-chunkio resume {file}" if found.command else "the same call of to_hdf5 with resume=True"
+        call = "the same script and draft(..., resume=True)" if found.draft else "the same call and resume=True"
+        again = f"dask-chunkio resume {file}" if found.command else call
         first = "run the jobs of the missing parts again, " if found.missing_parts else ""
         lines.append(f"  {first}resume it with {again}, or remove it with dask-chunkio discard {file}")
     return lines
+
+
+def _lines_of_draft(found: UnfinishedWrite) -> list[str]:
+    if found.draft is None:
+        return []
+    if found.draft.state == "structure":
+        return ["  structure   not complete yet; if it was cut off, it is begun anew"]
+    return ["  structure   complete"] + [f"  filled      {', '.join(names)}" for names in found.draft.fills]
 
 
 def _lines_of_parts(found: UnfinishedWrite) -> list[str]:
@@ -101,7 +111,7 @@ def discard(file: str, yes: bool, force: bool) -> None:
 
 
 def _nbytes(folder: str) -> int:
-    return sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(folder) if entry.is_file())
+    return sum(os.lstat(os.path.join(at, name)).st_size for at, _, names in os.walk(folder) for name in names)
 
 
 @click.command(short_help="Check every chunk of a file.")

@@ -17,6 +17,8 @@ from dask_chunkio.paths import local_path
 from dask_chunkio.storage.activity.activity_lock import LOOKS, ActivityLock, opened_activity_lock
 from dask_chunkio.storage.activity.lease import LEASES
 from dask_chunkio.storage.chunk_index import UNREADABLE, list_stored
+from dask_chunkio.storage.draft_paths import DraftPaths
+from dask_chunkio.storage.drafts.removal import move_draft, remove_draft, require_structure
 from dask_chunkio.storage.filesystem.side_folder import Folder, is_held_open, is_left, remove_empty_folder
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, describe
 from dask_chunkio.storage.journal.journal import HELD
@@ -52,7 +54,7 @@ class RecoveryResult:
 
 
 def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
-    """Remove everything that an interrupted write has left; nothing that existed before it is touched.
+    """Remove everything that an interrupted write, or a draft, has left; nothing that existed before is touched.
 
     Chunks that a region has committed stay, because their old elements are gone.  A dataset that was appended to
     is shrunk to its previous length.
@@ -85,6 +87,11 @@ def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
     True
     """
     target = _target(path)
+    draft = DraftPaths(target.path)
+    if is_left(draft.folder):
+        remove_draft(draft)
+        return draft.folder
+    remove_empty_folder(draft.folder)
     if leftovers(path) is None:
         remove_empty_folder(target.folder)
         return None
@@ -115,7 +122,7 @@ def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
 
 
 def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> RecoveryResult:
-    """Make the file of an unfinished write readable, without its sources.
+    """Make the file of an unfinished write, or of a draft, readable, without its sources.
 
     An interrupted transaction is applied or dropped; chunks that are not in place read as the
     fill value.  The write can still be resumed, which writes these chunks.
@@ -149,6 +156,8 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
     dask_chunkio.errors.TargetError: there is no unfinished write of no-such-file.h5
     """
     target = _target(path)
+    if is_left(DraftPaths(target.path).folder):
+        return _recovered_draft(DraftPaths(target.path), output)
     if not is_left(target.folder):
         raise TargetError(f"there is no unfinished write of {os.fspath(path)}")
     _require_ours(target)
@@ -177,9 +186,21 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
 
 
 def leftovers(path: str | os.PathLike[str]) -> str | None:
-    """Return the folder that an unfinished write of a file has left; None if there is none."""
-    folder = _target(path).folder
-    return folder if is_left(folder) else None
+    """Return the folder that an unfinished write, or a draft, of a file has left; None if there is none."""
+    target = _target(path)
+    return next((one for one in (DraftPaths(target.path).folder, target.folder) if is_left(one)), None)
+
+
+def _recovered_draft(draft: DraftPaths, output: str | os.PathLike[str] | None) -> RecoveryResult:
+    require_structure(draft)
+    recovered = RecoveryResult(draft.file, {}, 0, 0)
+    if is_left(_target(draft.file).folder):
+        recovered = recover(draft.file)
+    if output is not None:
+        moved = os.path.abspath(local_path("output", output))
+        move_draft(draft, moved)
+        recovered = replace(recovered, path=moved)
+    return recovered
 
 
 def _target(path: str | os.PathLike[str]) -> Target:

@@ -7,6 +7,7 @@ import os
 import shutil
 import uuid
 import weakref
+from dataclasses import replace
 
 from dask_chunkio.errors import (
     ArgumentError,
@@ -16,13 +17,13 @@ from dask_chunkio.errors import (
     TargetExistsError,
     UnfinishedWriteError,
 )
-from dask_chunkio.storage.activity.activity_lock import LOOKS, ActivityLock
+from dask_chunkio.storage.activity.activity_lock import ActivityLock
 from dask_chunkio.storage.activity.keepalive import Held, Keepalive, let_go
 from dask_chunkio.storage.draft_paths import DraftPaths
-from dask_chunkio.storage.drafts.copy import copy_file
-from dask_chunkio.storage.drafts.manifest import DraftManifest, DraftMode, Original, read_draft
+from dask_chunkio.storage.filesystem.copies import copy_file
 from dask_chunkio.storage.filesystem.io import is_at, sync_folder
 from dask_chunkio.storage.filesystem.side_folder import Folder, is_left
+from dask_chunkio.storage.journal.draft_manifest import DraftManifest, DraftMode, Original, read_draft
 from dask_chunkio.storage.journal.manifest import require_real_folder
 from dask_chunkio.storage.preconditions import left_words, opened_to_look, require_writable_folder
 from dask_chunkio.storage.take_over import remove_dead_leases, take_over
@@ -44,7 +45,7 @@ class HeldDraft:
     folder : Folder
         Its folder.
     activity_lock : ActivityLock
-        Its lock, which this process shares from now on.
+        Its lock, which this process shares.
     manifest : DraftManifest
         Its state.
     lease_seconds : float
@@ -61,7 +62,6 @@ class HeldDraft:
     ) -> None:
         self.paths, self.folder, self.manifest = paths, folder, manifest
         self._activity_lock = activity_lock
-        activity_lock.share()
         _held.add(paths.write_id)
         held = Held(paths.folder, paths.lock, paths.write_id, paths.write_id, _held.__contains__, "", lease_seconds)
         self._keepalive = Keepalive(held)
@@ -77,11 +77,7 @@ class HeldDraft:
             If another process has taken the draft over, or removed it; or the state cannot be stored.
         """
         self.require_here()
-        try:
-            manifest.save(self.paths.manifest)
-            sync_folder(self.paths.folder)
-        except OSError as error:
-            raise Target(self.paths.path, "").refused(error, self.paths.manifest) from error
+        _save(self.paths, manifest)
         self.manifest = manifest
 
     def require_here(self) -> None:
@@ -185,6 +181,9 @@ def hold_draft(path: str, mode: DraftMode, resume: bool, lease_seconds: float) -
             manifest = _begun(paths, mode)
         else:
             _require_resumable(paths, manifest, mode, resume)
+            manifest = replace(manifest, holder=paths.write_id)
+            _save(paths, manifest)
+        _share(paths, activity_lock)
         held = HeldDraft(paths, folder, activity_lock, manifest, lease_seconds)
         stack.pop_all()
     return held
@@ -207,8 +206,8 @@ def _taken(paths: DraftPaths, resume: bool, stack: contextlib.ExitStack) -> tupl
         if not os.path.isdir(paths.folder):
             raise TargetBusyError(_is_held(paths)) from error
         raise Target(paths.path, "").refused(error, paths.lock) from error
-    # A process that is about to end may release it; a draft of this process, or of a live one, is busy at once.
-    if not take_over(paths, activity_lock, LOOKS, **({} if resume else {"patience": 0.0})):
+    # One look is enough: whoever holds a draft shares the lock all the time.
+    if not take_over(paths, activity_lock, 1, **({} if resume else {"patience": 0.0})):
         raise TargetBusyError(_is_held(paths))
     if not folder.is_there or not is_at(activity_lock.descriptor, paths.lock):
         raise TargetBusyError(_is_held(paths))
@@ -245,7 +244,7 @@ def _begun(paths: DraftPaths, mode: DraftMode) -> DraftManifest:
     """Begin a draft anew: without any file, or with a copy of the existing one."""
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(paths.hidden)
-    manifest = DraftManifest(mode, original=Original.of(paths.path))
+    manifest = DraftManifest(paths.write_id, mode, original=Original.of(paths.path))
     try:
         os.mkdir(paths.hidden)
         if mode == "a" and manifest.original is not None:
@@ -253,12 +252,28 @@ def _begun(paths: DraftPaths, mode: DraftMode) -> DraftManifest:
                 copy_file(paths.path, paths.file)
         if Original.of(paths.path) != manifest.original:
             raise TargetBusyError(f"{paths.path} was changed while it was copied; close it in other programs")
-        manifest.save(paths.manifest)
     except OSError as error:
         if isinstance(error, TargetError):
             raise
         raise Target(paths.path, "").refused(error, paths.folder) from error
+    _save(paths, manifest)
     return manifest
+
+
+def _save(paths: DraftPaths, manifest: DraftManifest) -> None:
+    try:
+        manifest.save(paths.manifest)
+        sync_folder(paths.folder)
+    except OSError as error:
+        raise Target(paths.path, "").refused(error, paths.manifest) from error
+
+
+def _share(paths: DraftPaths, activity_lock: ActivityLock) -> None:
+    """Share the activity lock; for an instant, another process may take it exclusively, and the draft with it."""
+    activity_lock.share()
+    manifest = read_draft(paths.manifest)
+    if manifest is None or manifest.holder != paths.write_id:
+        raise TargetBusyError(_is_held(paths))
 
 
 def _require_resumable(paths: DraftPaths, manifest: DraftManifest, mode: DraftMode, resume: bool) -> None:

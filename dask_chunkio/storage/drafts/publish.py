@@ -9,10 +9,10 @@ from dask_chunkio.errors import TargetChangedError, TargetError, TargetExistsErr
 from dask_chunkio.storage.draft_paths import DraftPaths
 from dask_chunkio.storage.drafts.file import require_file
 from dask_chunkio.storage.drafts.held_draft import HeldDraft
-from dask_chunkio.storage.drafts.manifest import Original
 from dask_chunkio.storage.filesystem.io import sync_file, sync_folder
 from dask_chunkio.storage.filesystem.metadata import copy_metadata
 from dask_chunkio.storage.filesystem.side_folder import is_left, remove_empty_folder
+from dask_chunkio.storage.journal.draft_manifest import Original
 from dask_chunkio.storage.side_paths import SidePaths
 from dask_chunkio.storage.target import Target
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from dask_chunkio.errors import ChunkIOError
 from dask_chunkio.paths import local_path
+from dask_chunkio.storage.draft_paths import DraftPaths
 from dask_chunkio.storage.filesystem.side_folder import is_left
+from dask_chunkio.storage.journal.draft_manifest import DraftManifest, read_draft
 from dask_chunkio.storage.journal.journal import HELD, Journal, read_journal
 from dask_chunkio.storage.journal.manifest import read_manifest, require_real_folder
 from dask_chunkio.storage.journal.owner import Owner
@@ -57,7 +59,8 @@ class UnfinishedWrite:
     folder : str
         The folder of the side files.
     mode : str
-        ``"new"`` for a file that is being created, ``"existing"`` for datasets that are being added to a file.
+        ``"new"`` for a file that is being created, ``"existing"`` for datasets that are being added to a file,
+        ``"draft"`` for a draft.
     running : bool
         Whether the file is being written now, on any host: a process holds the graph of the write, though it may be
         busy upstream of the write.
@@ -81,6 +84,8 @@ class UnfinishedWrite:
         Number of the parts among which independent jobs divide the write; 0 for a write of one call.
     parts : tuple of PartState
         The parts that jobs have begun, in the order of their numbers.
+    draft : DraftManifest or None
+        How far a draft is; the other fields describe the fill that is not finished.
     """
 
     path: str
@@ -97,6 +102,7 @@ class UnfinishedWrite:
     last_alive: datetime | None = None
     part_count: int = 0
     parts: tuple[PartState, ...] = ()
+    draft: DraftManifest | None = None
 
     @property
     def missing_parts(self) -> tuple[int, ...]:
@@ -130,6 +136,8 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
     True
     """
     target = Target(os.path.realpath(local_path("path", path)), "")
+    if is_left(DraftPaths(target.path).folder):
+        return _status_of_draft(DraftPaths(target.path))
     if not os.path.lexists(target.folder) or (os.path.isdir(target.folder) and not is_left(target.folder)):
         return None
     # A write that was interrupted while it began may have no manifest yet.
@@ -154,6 +162,16 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
             manifest.parts if manifest else 0,
             tuple(part for _, part in sorted(journal.parts.items())),
         )
+
+
+def _status_of_draft(draft: DraftPaths) -> UnfinishedWrite:
+    sign, fill = last_sign(draft), status(draft.file)
+    found = UnfinishedWrite(draft.path, draft.folder, "draft", sign.is_alive, (), (), None, 0, False)
+    if fill is not None:
+        is_alive, owners = sign.is_alive or fill.running, fill.owners
+        found = replace(fill, path=draft.path, folder=draft.folder, mode="draft", running=is_alive, owners=owners)
+    manifest = read_draft(draft.manifest)
+    return replace(found, draft=manifest or DraftManifest("", "x"), finished=False, last_alive=_moment(sign.time))
 
 
 def _states(journal: Journal) -> Iterator[DatasetState]:

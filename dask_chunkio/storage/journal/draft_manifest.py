@@ -45,6 +45,8 @@ class DraftManifest:
 
     Parameters
     ----------
+    holder : str
+        ``DraftPaths.write_id`` of the process that holds the draft, or held it last.
     mode : str
         ``"x"`` for a new file, ``"w"`` for one that replaces an existing file, ``"a"`` for the copy of an existing
         file.
@@ -57,6 +59,7 @@ class DraftManifest:
         For each fill that is complete, in order, the names of its datasets.
     """
 
+    holder: str
     mode: DraftMode
     state: DraftState = "structure"
     original: Original | None = None
@@ -102,10 +105,13 @@ def _manifest(found: Any, path: str) -> DraftManifest:
         )
     if found["mode"] not in get_args(DraftMode) or found["state"] not in get_args(DraftState):
         raise ValueError("it has no valid mode or state")
+    if type(found["holder"]) is not str:
+        raise ValueError("it does not say who holds the draft")
     names = found["fills"]
     if not isinstance(names, list) or not all(isinstance(one, list) and _are(str, one) for one in names):
         raise ValueError("it does not say which datasets are filled")
-    return DraftManifest(found["mode"], found["state"], _original(found["original"]), tuple(map(tuple, names)))
+    holder, mode, state = found["holder"], found["mode"], found["state"]
+    return DraftManifest(holder, mode, state, _original(found["original"]), tuple(map(tuple, names)))
 
 
 def _original(found: Any) -> Original | None:

@@ -1,0 +1,97 @@
+"""Removal and recovery of a draft whose process is dead."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from dask_chunkio.errors import TargetBusyError, TargetError
+from dask_chunkio.storage.activity.activity_lock import LOOKS, ActivityLock, opened_activity_lock
+from dask_chunkio.storage.activity.lease import LEASES
+from dask_chunkio.storage.draft_paths import DRAFT_FILES, DraftPaths
+from dask_chunkio.storage.drafts.held_draft import remove_folder
+from dask_chunkio.storage.filesystem.side_folder import Folder, is_held_open, is_left, remove_empty_folder
+from dask_chunkio.storage.journal.draft_manifest import read_draft
+from dask_chunkio.storage.side_paths import SidePaths
+from dask_chunkio.storage.take_over import Lockable, take_over
+from dask_chunkio.storage.target import Target
+
+__all__ = ["move_draft", "remove_draft", "require_structure"]
+
+
+def remove_draft(paths: DraftPaths) -> None:
+    """Remove a draft, with everything that it holds.
+
+    Raises
+    ------
+    TargetBusyError
+        If a process holds it, or workers still fill it.
+    TargetError
+        If its folder holds files of others, or cannot be removed.
+    """
+    with _alone(paths) as (folder, activity_lock):
+        remove_folder(paths, folder, activity_lock)
+
+
+def move_draft(paths: DraftPaths, output: str) -> None:
+    """Move the file of a draft to another name, and remove the rest of the draft.
+
+    Raises
+    ------
+    TargetBusyError
+        If a process holds the draft, or workers still fill it.
+    TargetError
+        If the file cannot be moved.
+    """
+    if os.path.lexists(output):
+        raise TargetError(f"{output} exists; give another name to recover to")
+    with _alone(paths) as (folder, activity_lock):
+        try:
+            os.rename(paths.file, output)
+        except OSError as error:
+            raise TargetError(f"cannot move {paths.file} to {output}: {error}") from error
+        remove_folder(paths, folder, activity_lock)
+
+
+def require_structure(paths: DraftPaths) -> None:
+    """Refuse to recover a draft that was cut off before its structure was complete.
+
+    Raises
+    ------
+    TargetError
+        If it was.
+    """
+    manifest = read_draft(paths.manifest)
+    if manifest is None or manifest.state == "structure" or not os.path.exists(paths.file):
+        raise TargetError(
+            f"the draft of {paths.path} was cut off before its structure was complete, or after it was published; "
+            f"discard it"
+        )
+
+
+@contextlib.contextmanager
+def _alone(paths: DraftPaths) -> Iterator[tuple[Folder, ActivityLock]]:
+    strange = {name for name in os.listdir(paths.folder) if not _is_ours(name)}
+    if strange or os.path.islink(paths.folder):
+        raise TargetError(f"{paths.folder} holds {sorted(strange)}, which no draft creates; inspect it yourself")
+    fill = Target(paths.file, "")
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(Folder(paths.folder))
+        activity_lock = _taken(paths, stack)
+        if is_left(SidePaths(paths.file).folder):
+            _taken(fill, stack)
+        else:
+            remove_empty_folder(fill.folder)
+        yield folder, activity_lock
+
+
+def _taken(paths: Lockable, stack: contextlib.ExitStack) -> ActivityLock:
+    activity_lock = stack.enter_context(opened_activity_lock(paths.lock))
+    if not take_over(paths, activity_lock, LOOKS):
+        raise TargetBusyError(f"{paths.path} is being written now; stop that write, or wait until it has ended")
+    return activity_lock
+
+
+def _is_ours(name: str) -> bool:
+    return name in DRAFT_FILES or is_held_open(name) or name.startswith(("draft.json.", LEASES))

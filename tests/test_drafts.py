@@ -1,0 +1,663 @@
+"""Drafts: structure by any library, data in parallel, the name at the end."""
+
+# An error ends the block of a draft, with what was done in it before.
+# ruff: noqa: PT012
+
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from distributed import Client
+from hdmf.data_utils import DataChunkIterator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dask_chunkio as dcio
+from dask_chunkio import errors
+from dask_chunkio.storage.filesystem import copies
+from tests.support.drafts.structures import make_reference, make_structure, require_alike, sources
+from tests.support.files import digest
+from tests.support.iterators import FromArray
+from tests.support.processes import run_python
+
+needs_tools = pytest.mark.skipif(shutil.which("h5diff") is None, reason="HDF5's tools are not installed")
+DATA = np.arange(2000.0).reshape(200, 10)
+
+
+def make_x(path: str, **keywords: Any) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", **{"shape": (200, 10), "dtype": "f8", "chunks": (20, 10), **keywords})
+        file["x"].attrs["unit"] = "V"
+
+
+class Failing(FromArray):
+    """Fails once it has been read for a while."""
+
+    def _get_data(self, selection: Any) -> Any:
+        if selection[0].start >= 100:
+            raise RuntimeError("the disk of the source is gone")
+        return super()._get_data(selection)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out.h5"
+
+
+def interrupt(out: Path, mode: Any = "x") -> None:
+    """Leave a draft with a complete structure and half of a fill."""
+    with pytest.raises(errors.SourceError), dcio.draft(out, mode=mode) as draft:
+        make_x(draft.path)
+        draft.fill("/x", Failing(DATA, chunk_shape=(20, 10), buffer_shape=(20, 10)), scheduler="synchronous")
+
+
+# Equality
+
+
+@needs_tools
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
+def test_a_structure_of_all_kinds_is_as_h5py_alone_makes_it(out: Path, tmp_path: Path, scheduler: str) -> None:
+    make_reference(tmp_path / "reference.h5")
+    with dcio.draft(out) as draft:
+        make_structure(draft.path)
+        draft.fill(sources(), scheduler=scheduler)
+    require_alike(out, tmp_path / "reference.h5")
+    assert set(os.listdir(tmp_path)) == {"reference.h5", "out.h5"}
+
+
+@needs_tools
+def test_a_cluster_fills_a_structure(out: Path, tmp_path: Path, process_client: Client) -> None:
+    make_reference(tmp_path / "reference.h5")
+    with dcio.draft(out) as draft:
+        make_structure(draft.path)
+        draft.fill(sources(), scheduler=process_client)
+    require_alike(out, tmp_path / "reference.h5")
+    assert dcio.verify(out).ok
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    shape=st.lists(st.integers(0, 30), min_size=1, max_size=3).map(tuple),
+    draw=st.data(),
+    dtype=st.sampled_from(["<i2", ">f4", "u1", "<c8", "S3", "?"]),
+    written=st.booleans(),
+)
+def test_any_dataset_of_the_structure_is_filled_as_h5py_fills_it(
+    tmp_path_factory: pytest.TempPathFactory, shape: tuple[int, ...], draw: st.DataObject, dtype: str, written: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    chunks = draw.draw(st.none() | st.tuples(*(st.integers(1, n) for n in shape)) if all(shape) else st.none())
+    keywords: dict[str, Any] = {} if chunks is None else {
+        "chunks": chunks,
+        "maxshape": draw.draw(st.sampled_from([None, shape, (None, *shape[1:])])),
+        "shuffle": draw.draw(st.booleans()),
+        "fletcher32": draw.draw(st.booleans()),
+        "compression": draw.draw(st.sampled_from([None, "gzip", "lzf"])),
+    }  # fmt: skip
+    data = np.random.default_rng(0).integers(0, 90, shape).astype(dtype)
+
+    def make(path: str | Path) -> None:
+        with h5py.File(path, "w", libver=draw.draw(st.sampled_from(["earliest", "latest"]))) as file:
+            made = file.create_dataset("x", shape, dtype, **keywords)
+            if written and data.size:
+                made[...] = np.ones(shape).astype(dtype)
+
+    with dcio.draft(folder / "out.h5") as draft:
+        make(draft.path)
+        draft.fill("/x", data, scheduler="synchronous")
+    with h5py.File(folder / "out.h5") as file:
+        found = file["x"]
+        assert found.dtype == data.dtype
+        assert found[...].tobytes() == data.tobytes()
+        assert (found.chunks, found.compression) == (chunks, keywords.get("compression"))
+    shutil.rmtree(folder)
+
+
+def test_a_chunk_whose_filter_was_skipped_does_not_keep_its_mask(out: Path) -> None:
+    data = np.random.default_rng(0).integers(0, 1 << 62, (40, 10))
+    with dcio.draft(out) as draft:
+        make_x(draft.path, shape=(40, 10), dtype="i8", chunks=(20, 10), compression="gzip")
+        with h5py.File(draft.path, "r+") as file:
+            # As many bytes as the new payload will have, but not compressed.
+            nbytes = encoded_nbytes(data[:20])
+            file["x"].id.write_direct_chunk((0, 0), bytes(nbytes), filter_mask=1)
+        draft.fill("/x", data)
+    with h5py.File(out) as file:
+        assert file["x"].id.read_direct_chunk((0, 0))[0] == 0
+        assert np.array_equal(file["x"], data)
+
+
+def encoded_nbytes(data: Any) -> int:
+    """How many bytes our encoder makes of a chunk."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "one.h5")
+        dcio.to_hdf5(path, "/x", data, chunks=data.shape, compression="gzip")
+        with h5py.File(path) as file:
+            return int(file["x"].id.get_chunk_info(0).size)
+
+
+# What is filled
+
+
+def test_a_dataset_grows_to_the_shape_of_its_source(out: Path) -> None:
+    with dcio.draft(out) as draft:
+        make_x(draft.path, shape=(3, 10), maxshape=(None, 10))
+        draft.fill("/x", DATA)
+    with h5py.File(out) as file:
+        assert np.array_equal(file["x"], DATA)
+
+
+@pytest.mark.parametrize("first", [0, 1, 35])
+def test_a_stream_of_unknown_length_fills_a_dataset_that_can_grow(out: Path, first: int) -> None:
+    with dcio.draft(out) as draft:
+        make_x(draft.path, shape=(first, 10), maxshape=(None, 10), compression="gzip")
+        draft.fill("/x", DataChunkIterator(data=iter(DATA), buffer_size=7))
+    with h5py.File(out) as file:
+        assert np.array_equal(file["x"], DATA)
+
+
+def test_a_stream_for_a_dataset_without_chunks_is_refused(out: Path) -> None:
+    with pytest.raises(errors.ArgumentError, match="has no chunks and cannot grow"), dcio.draft(out) as draft:
+        make_x(draft.path, chunks=None)
+        draft.fill("/x", DataChunkIterator(data=iter(DATA), buffer_size=7))
+
+
+@pytest.mark.parametrize("shape", [(100, 10), (200, 9), (300, 10)])
+def test_a_source_of_another_shape_is_refused(out: Path, shape: tuple[int, ...]) -> None:
+    with pytest.raises(errors.ArgumentError, match=r"does not fill it"), dcio.draft(out) as draft:
+        make_x(draft.path)
+        draft.fill("/x", np.zeros(shape))
+    assert not out.exists()
+
+
+def test_values_are_converted_to_the_type_of_the_dataset_or_refused(out: Path) -> None:
+    with dcio.draft(out) as draft:
+        make_x(draft.path, dtype=">i2")
+        draft.fill("/x", DATA.astype("i4"))
+        with pytest.raises(errors.CastError):
+            draft.fill("/x", DATA.astype("S4"))
+        draft.fill({"/x": DATA.astype("i8")})
+    with h5py.File(out) as file:
+        assert file["x"].dtype == np.dtype(">i2")
+        assert np.array_equal(file["x"], DATA)
+
+
+def test_keywords_are_for_datasets_that_the_structure_does_not_have(out: Path) -> None:
+    with dcio.draft(out) as draft:
+        make_x(draft.path)
+        with pytest.raises(errors.ArgumentError, match="would have the filters"):
+            draft.fill("/x", DATA, compression="gzip")
+        draft.fill(
+            {"/x": DATA, "/group/new": DATA}, encoding={"/group/new": {"compression": "gzip", "attrs": {"n": 1}}}
+        )
+    with h5py.File(out) as file:
+        assert file["x"].compression is None
+        assert (file["group/new"].compression, file["group/new"].attrs["n"]) == ("gzip", 1)
+        assert np.array_equal(file["group/new"], DATA)
+
+
+def test_a_region_of_a_dataset(out: Path) -> None:
+    with dcio.draft(out) as draft:
+        make_x(draft.path, fillvalue=-1.0)
+        draft.fill("/x", DATA[:50], region=np.s_[30:80])
+    with h5py.File(out) as file:
+        assert np.array_equal(file["x"][30:80], DATA[:50])
+        assert (file["x"][:30] == -1).all()
+
+
+def test_an_append_is_refused(out: Path) -> None:
+    with dcio.draft(out) as draft:
+        make_x(draft.path, maxshape=(None, 10))
+        with pytest.raises(errors.ArgumentError, match="give region="):
+            draft.fill("/x", DATA, append=True)
+        with pytest.raises(errors.ArgumentError, match="give region="):
+            draft.fill("/x", DATA, encoding={"/x": {"append": 0}})
+
+
+def test_some_fields_of_a_dataset_that_has_data_are_refused(out: Path) -> None:
+    kind = np.dtype([("a", "i4"), ("b", "f8")])
+    with dcio.draft(out) as draft:
+        make_x(draft.path, shape=(40,), dtype=kind, chunks=(10,))
+        draft.fill("/x", np.ones(40, [("a", "i4")]))
+        with pytest.raises(errors.ArgumentError, match="only some of its fields"):
+            draft.fill("/x", np.ones(40, [("b", "f8")]))
+
+
+def test_a_dataset_in_another_file_is_refused(out: Path, tmp_path: Path) -> None:
+    make_x(str(tmp_path / "other.h5"))
+    with dcio.draft(out) as draft:
+        with h5py.File(draft.path, "w") as file:
+            file["linked"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/x")
+        with pytest.raises(errors.TargetError, match="link into another file"):
+            draft.fill("/linked", DATA)
+
+
+def test_a_draft_without_a_structure(out: Path) -> None:
+    with dcio.draft(out) as draft:
+        draft.fill("/x", DATA, compression="gzip")
+        draft.fill("/y", DATA)
+    with h5py.File(out) as file:
+        assert np.array_equal(file["x"], DATA)
+        assert np.array_equal(file["y"], DATA)
+
+
+def test_the_result_names_the_file(out: Path) -> None:
+    with dcio.draft(out) as draft:
+        result = draft.fill("/x", DATA)
+    assert result.path == str(out)
+    assert result.nbytes == DATA.nbytes
+
+
+# Begin, keep, resume
+
+
+def test_nothing_has_the_name_before_the_end(out: Path, tmp_path: Path) -> None:
+    with dcio.draft(out) as draft:
+        assert draft.is_new
+        make_x(draft.path)
+        draft.fill("/x", DATA)
+        assert not draft.is_new
+        assert os.listdir(tmp_path) == ["out.h5.draft"]
+        assert os.path.basename(draft.path) == "out.h5"
+    assert os.listdir(tmp_path) == ["out.h5"]
+    with pytest.raises(errors.TargetError, match="is not open"):
+        draft.fill("/x", DATA)
+
+
+def test_an_interrupted_draft_is_kept_named_and_resumed(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(errors.SourceError) as caught, dcio.draft(out) as draft:
+        make_x(draft.path)
+        draft.fill("/x", Failing(DATA, chunk_shape=(20, 10), buffer_shape=(20, 10)), scheduler="synchronous")
+    (note,) = caught.value.__notes__
+    assert f"{out}.draft" in note
+    assert "resume=True" in note
+    assert os.listdir(tmp_path) == ["out.h5.draft"]
+    with pytest.raises(errors.UnfinishedWriteError, match="resume=True"):
+        dcio.draft(out).open()
+    with pytest.raises(errors.UnfinishedWriteError, match="holds a draft"):
+        dcio.to_hdf5(out, "/x", DATA)
+    assert "holds a draft" in dcio.plan(out, "/x", DATA).target_problem
+    with dcio.draft(out, resume=True) as draft:
+        assert not draft.is_new
+        result = draft.fill("/x", FromArray(DATA, chunk_shape=(20, 10), buffer_shape=(20, 10)))
+    with h5py.File(out) as file:
+        assert np.array_equal(file["x"], DATA)
+    assert result.nbytes == DATA.nbytes
+
+
+def test_a_structure_that_was_cut_off_is_begun_anew(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError) as caught, dcio.draft(out) as draft:
+        make_x(draft.path)
+        1 / 0  # noqa: B018
+    assert not hasattr(caught.value, "__notes__")
+    assert os.listdir(tmp_path) == []
+    # A process that dies leaves it.
+    script = (
+        f"import os, dask_chunkio as d, h5py; h5py.File(d.draft({str(out)!r}).open().path, 'w')['old'] = 1; os._exit(0)"
+    )
+    run_python("-c", script, check=True)
+    assert os.listdir(tmp_path) == ["out.h5.draft"]
+    with dcio.draft(out) as draft:
+        assert draft.is_new
+        assert not os.path.exists(draft.path)
+        make_x(draft.path)
+    with h5py.File(out) as file:
+        assert list(file) == ["x"]
+
+
+def test_fills_that_are_complete_are_not_repeated(out: Path) -> None:
+    interrupts = [True]
+    for _ in range(2):
+        try:
+            with dcio.draft(out, resume=True) as draft:
+                if draft.is_new:
+                    make_x(draft.path)
+                first = draft.fill("/x", DATA)
+                if interrupts.pop():
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            interrupts = [False]
+    assert first.already_complete
+    assert first.datasets[0].shape == (200, 10)
+
+
+def test_other_fills_than_those_of_the_interrupted_draft_are_refused(out: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), dcio.draft(out) as draft:
+        draft.fill({"/x": DATA})
+        raise KeyboardInterrupt
+    with (
+        dcio.draft(out, resume=True) as draft,
+        pytest.raises(errors.ArgumentError, match=r"number 1 .* wrote /x, not /y"),
+    ):
+        draft.fill("/y", DATA)
+
+
+def test_a_draft_that_has_lost_a_dataset_is_refused(out: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), dcio.draft(out) as draft:
+        draft.fill("/x", DATA)
+        raise KeyboardInterrupt
+    with h5py.File(draft.path, "r+") as file:
+        del file["x"]
+    with pytest.raises(errors.TargetError, match="no longer has /x"), dcio.draft(out, resume=True) as draft:
+        draft.fill("/x", DATA)
+
+
+def test_a_fill_that_was_refused_may_be_repeated(out: Path) -> None:
+    with dcio.draft(out) as draft:
+        make_x(draft.path)
+        with pytest.raises(errors.ArgumentError):
+            draft.fill("/x", np.zeros(3))
+        draft.fill("/x", DATA)
+    with h5py.File(out) as file:
+        assert np.array_equal(file["x"], DATA)
+
+
+def test_a_draft_is_held_by_one_object(out: Path) -> None:
+    with dcio.draft(out) as draft:
+        make_x(draft.path)
+        with pytest.raises(errors.TargetBusyError, match="held by another"):
+            dcio.draft(out, resume=True).open()
+        with pytest.raises(errors.TargetError, match="open already"):
+            draft.open()
+        with pytest.raises(errors.TargetBusyError):
+            dcio.discard(out)
+        script = f"import dask_chunkio as d; d.draft({str(out)!r}, resume=True).open()"
+        assert "TargetBusyError" in run_python("-c", script).stderr
+
+
+def test_a_draft_that_is_dropped_is_let_go(out: Path) -> None:
+    draft = dcio.draft(out).open()
+    make_x(draft.path)
+    del draft
+    with dcio.draft(out) as again:
+        make_x(again.path)
+    assert out.exists()
+
+
+def test_a_draft_waits_for_the_one_that_holds_it(out: Path) -> None:
+    held = dcio.draft(out).open()
+    waiting = threading.Event()
+
+    def second() -> None:
+        waiting.set()
+        with dcio.draft(out, mode="w", resume=True, wait=True) as draft:
+            draft.fill("/y", DATA)
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    waiting.wait()
+    make_x(held.path)
+    held.publish()
+    thread.join()
+    with h5py.File(out) as file:
+        assert list(file) == ["y"]
+
+
+def test_without_a_with_block(out: Path) -> None:
+    draft = dcio.draft(out)
+    assert "closed" in repr(draft)
+    draft.keep()
+    with pytest.raises(errors.TargetError, match="is not open"):
+        draft.publish()
+    draft.open()
+    assert "structure" in repr(draft)
+    draft.fill("/x", DATA)
+    draft.keep()
+    assert not out.exists()
+    dcio.draft(out, resume=True).open().publish()
+    assert out.exists()
+
+
+# Modes
+
+
+def test_an_existing_file_is_replaced_at_the_end(out: Path) -> None:
+    make_x(str(out))
+    os.chmod(out, 0o640)
+    before = digest(out)
+    with pytest.raises(errors.TargetExistsError, match="mode='w'"):
+        dcio.draft(out).open()
+    with dcio.draft(out, mode="w") as draft:
+        draft.fill("/y", DATA)
+        assert digest(out) == before
+    with h5py.File(out) as file:
+        assert list(file) == ["y"]
+    assert os.stat(out).st_mode & 0o777 == 0o640
+
+
+def test_changes_of_an_existing_file_are_made_to_a_copy(out: Path) -> None:
+    make_x(str(out), maxshape=(None, 10))
+    before = digest(out)
+    with dcio.draft(out, mode="a") as draft:
+        with h5py.File(draft.path, "r+") as file:
+            file["x"].attrs["unit"] = "mV"
+        draft.fill({"/x": DATA, "/y": DATA}, encoding={"/y": {"compression": "gzip"}})
+        assert digest(out) == before
+    with h5py.File(out) as file:
+        assert file["x"].attrs["unit"] == "mV"
+        assert np.array_equal(file["x"], DATA)
+        assert np.array_equal(file["y"], DATA)
+
+
+def test_the_copy_is_a_copy_where_blocks_cannot_be_shared(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_x(str(out))
+    with dcio.draft(out, mode="a") as draft:
+        assert digest(draft.path) == digest(out)
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr(copies, "_is_cloned", lambda *_: False)
+    monkeypatch.setattr(shutil, "copyfile", lambda *_: (_ for _ in ()).throw(full))
+    with pytest.raises(errors.TargetError, match="No space left"):
+        dcio.draft(out, mode="a").open()
+
+
+@pytest.mark.parametrize("mode", ["a", "w"])
+def test_a_file_that_does_not_exist_yet(out: Path, mode: Any) -> None:
+    with dcio.draft(out, mode=mode) as draft:
+        draft.fill("/x", DATA)
+    assert out.exists()
+
+
+@pytest.mark.parametrize("mode", ["a", "w"])
+def test_a_file_that_another_program_changes_meanwhile_is_not_replaced(out: Path, mode: Any) -> None:
+    make_x(str(out))
+    with pytest.raises(errors.TargetChangedError, match="was changed by another program") as caught:  # noqa: SIM117
+        with dcio.draft(out, mode=mode) as draft:
+            draft.fill("/y", DATA)
+            with h5py.File(out, "r+") as file:
+                file["other"] = 1
+    with h5py.File(out) as file:
+        assert "other" in file
+    assert draft.path in str(caught.value)
+    with h5py.File(draft.path) as file:
+        assert np.array_equal(file["y"], DATA)
+
+
+@pytest.mark.parametrize("mode", ["x", "a", "w"])
+def test_a_file_that_another_program_creates_meanwhile_is_not_replaced(out: Path, mode: Any) -> None:
+    with pytest.raises(errors.TargetExistsError, match="was created by another program"):  # noqa: SIM117
+        with dcio.draft(out, mode=mode) as draft:
+            draft.fill("/y", DATA)
+            out.write_text("mine")
+    assert out.read_text() == "mine"
+
+
+def test_without_hard_links_a_file_is_renamed(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object, **__: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", no_links)
+    with dcio.draft(out) as draft:
+        draft.fill("/y", DATA)
+    assert out.exists()
+    with pytest.raises(errors.TargetExistsError), dcio.draft(out.with_name("b.h5")) as draft:
+        draft.fill("/y", DATA)
+        out.with_name("b.h5").write_text("mine")
+
+
+def test_a_draft_of_another_mode_is_not_resumed(out: Path) -> None:
+    interrupt(out)
+    with pytest.raises(errors.ArgumentError, match="begun with mode='x', not 'w'"):
+        dcio.draft(out, mode="w", resume=True).open()
+
+
+# Refusals
+
+
+def test_mistakes(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(errors.ArgumentError, match="mode='r' is not one of 'x', 'w', 'a'"):
+        dcio.draft(out, mode="r")  # type: ignore[arg-type]
+    with pytest.raises(errors.ArgumentError, match="durability='disk'"):
+        dcio.draft(out, durability="disk")  # type: ignore[arg-type]
+    with pytest.raises(errors.ArgumentTypeError, match="resume"):
+        dcio.draft(out, resume="yes")  # type: ignore[arg-type]
+    with pytest.raises(errors.TargetError, match="there is no folder"):
+        dcio.draft(tmp_path / "no" / "out.h5").open()
+    with pytest.raises(errors.TargetError, match="it is a directory"):
+        dcio.draft(tmp_path, mode="w").open()
+    (tmp_path / "text").write_text("text")
+    with pytest.raises(errors.TargetExistsError, match="not an HDF5 file"):
+        dcio.draft(tmp_path / "text", mode="a").open()
+    assert set(os.listdir(tmp_path)) <= {"text", "text.draft"}
+
+
+def test_a_file_that_is_open_is_refused(out: Path) -> None:
+    with dcio.draft(out) as draft:
+        with h5py.File(draft.path, "w"):
+            with pytest.raises(errors.TargetBusyError, match="is still open"):
+                draft.fill("/x", DATA)
+            with pytest.raises(errors.TargetBusyError, match="is still open"):
+                draft.publish()
+        draft.fill("/x", DATA)
+    assert out.exists()
+
+
+def test_a_draft_without_a_file_is_not_published(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(errors.TargetError, match="has no file"), dcio.draft(out):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_lies_beside_the_hidden_file_is_not_lost(out: Path) -> None:
+    with pytest.raises(errors.TargetError, match=r"also holds notes.txt"), dcio.draft(out) as draft:
+        draft.fill("/x", DATA)
+        Path(draft.path).with_name("notes.txt").write_text("mine")
+    Path(draft.path).with_name("notes.txt").unlink()
+    with dcio.draft(out, resume=True) as draft:
+        pass
+    assert out.exists()
+
+
+def test_a_draft_whose_fill_is_not_finished_is_not_published(out: Path) -> None:
+    interrupt(out)
+    with pytest.raises(errors.UnfinishedWriteError, match="fill that is not finished"):
+        dcio.draft(out, resume=True).open().publish()
+
+
+def test_an_unfinished_write_of_the_file_is_in_the_way(out: Path) -> None:
+    with pytest.raises(errors.SourceError):
+        dcio.to_hdf5(out, "/x", Failing(DATA, chunk_shape=(20, 10), buffer_shape=(20, 10)), scheduler="synchronous")
+    with pytest.raises(errors.UnfinishedWriteError, match="holds a write"):
+        dcio.draft(out).open()
+
+
+def test_a_damaged_draft_is_named(out: Path) -> None:
+    interrupt(out)
+    manifest = Path(f"{out}.draft") / "draft.json"
+    manifest.write_text(manifest.read_text().replace("filling", "feeling"))
+    with pytest.raises(errors.IntegrityError, match=r"draft\.json is damaged"):
+        dcio.draft(out, resume=True).open()
+    assert dcio.discard(out) == f"{out}.draft"
+
+
+def test_a_draft_that_was_removed_meanwhile_is_named(out: Path) -> None:
+    with pytest.raises(errors.TargetError, match="was removed meanwhile"), dcio.draft(out) as draft:
+        make_x(draft.path)
+        shutil.rmtree(f"{out}.draft")
+        draft.publish()
+
+
+# Kills
+
+
+@pytest.mark.parametrize("mode", ["x", "w"])
+def test_a_draft_that_was_cut_off_after_it_got_its_name(out: Path, mode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    if mode == "w":
+        make_x(str(out))
+    draft = dcio.draft(out, mode=mode).open()
+    draft.fill("/y", DATA)
+    with monkeypatch.context() as patch:
+        patch.setattr("dask_chunkio.storage.drafts.held_draft.remove_folder", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            draft.publish()
+    del draft
+    assert out.exists()
+    assert os.path.exists(f"{out}.draft")
+    with pytest.raises(errors.TargetExistsError):
+        dcio.draft(out, resume=True).open()
+    assert not os.path.exists(f"{out}.draft")
+    with h5py.File(out) as file:
+        assert np.array_equal(file["y"], DATA)
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(1200)
+def test_drafts_that_are_killed_are_made_again() -> None:
+    done = run_python("-m", "tests.support.kills.drafts", "--kills", 60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# Maintenance
+
+
+def test_status_recover_and_discard(out: Path, tmp_path: Path) -> None:
+    interrupt(out)
+    found = dcio.status(out)
+    assert found is not None
+    assert (found.mode, found.running, found.folder) == ("draft", False, f"{out}.draft")
+    assert [(one.name, one.committed) for one in found.datasets] == [("/x", 5)]
+    told = subprocess.run(["dask-chunkio", "status", str(out)], capture_output=True, text=True, check=True).stdout
+    assert "a draft; interrupted" in told
+    assert "draft(..., resume=True)" in told
+    recovered = dcio.recover(out)
+    assert (recovered.committed, recovered.chunks) == (5, 10)
+    with h5py.File(recovered.path) as file:
+        assert np.array_equal(file["x"][:100], DATA[:100])
+    with pytest.raises(errors.TargetError, match="exists; give another name"):
+        dcio.recover(out, recovered.path)
+    moved = dcio.recover(out, tmp_path / "moved.h5")
+    assert moved.path == str(tmp_path / "moved.h5")
+    assert os.listdir(tmp_path) == ["moved.h5"]
+
+
+def test_status_of_a_draft_that_is_made_or_filled(out: Path) -> None:
+    with dcio.draft(out) as draft:
+        found = dcio.status(out)
+        assert found is not None and found.running and found.draft is not None  # noqa: PT018
+        assert found.draft.state == "structure"
+        told = subprocess.run(["dask-chunkio", "status", str(out)], capture_output=True, text=True, check=True).stdout
+        assert "not complete yet" in told
+        draft.fill("/x", DATA)
+        told = subprocess.run(["dask-chunkio", "status", str(out)], capture_output=True, text=True, check=True).stdout
+        assert "filled      /x" in told
+        assert "running" in told
+
+
+def test_a_draft_that_has_nothing_yet_is_discarded_not_recovered(out: Path, tmp_path: Path) -> None:
+    script = f"import os, dask_chunkio as d; draft = d.draft({str(out)!r}).open(); os._exit(0)"
+    run_python("-c", script, check=True)
+    with pytest.raises(errors.TargetError, match="cut off before its structure was complete"):
+        dcio.recover(out)
+    (tmp_path / "out.h5.draft" / "mine").write_text("mine")
+    with pytest.raises(errors.TargetError, match="which no draft creates"):
+        dcio.discard(out)
+    (tmp_path / "out.h5.draft" / "mine").unlink()
+    done = subprocess.run(["dask-chunkio", "discard", "--yes", str(out)], capture_output=True, text=True, check=True)
+    assert "Removed" in done.stdout
+    assert os.listdir(tmp_path) == []
