@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, Self, Unpack, get_args
@@ -15,12 +14,13 @@ from dask_chunkio.execution.retries import patiently
 from dask_chunkio.execution.tracebacks import shortens_tracebacks
 from dask_chunkio.keywords import DatasetKeywords
 from dask_chunkio.planning.request import parse_filename, parse_names
+from dask_chunkio.planning.share import parse_part
 from dask_chunkio.printable import printable
 from dask_chunkio.results import WriteResult, already_complete
 from dask_chunkio.storage.draft_paths import DraftPaths
-from dask_chunkio.storage.drafts.file import describe_datasets, make_empty_file, require_file
+from dask_chunkio.storage.drafts.file import complete_structure, describe_datasets
 from dask_chunkio.storage.drafts.held_draft import HeldDraft, hold_draft
-from dask_chunkio.storage.drafts.publish import publish_draft
+from dask_chunkio.storage.drafts.publish import is_recorded_whole, publish_draft, record_fill
 from dask_chunkio.storage.journal.draft_manifest import DraftMode
 from dask_chunkio.storage.target import Durability
 from dask_chunkio.validation import check_choice, check_flag
@@ -34,6 +34,7 @@ def draft(
     *,
     mode: Literal["x", "w", "a"] = "x",
     resume: bool = False,
+    part: tuple[int, int] | Literal["slurm"] | None = None,
     wait: bool | None = None,
     durability: Durability | None = None,
 ) -> Draft:
@@ -49,9 +50,13 @@ def draft(
     resume : bool
         Go on with an interrupted draft of this file, if there is one.  If it was cut off while its structure was made,
         it begins anew.
+    part : tuple of int, optional
+        ``(number, count)``, or ``"slurm"``, as in `to_hdf5`: independent jobs run the same script with different
+        numbers.  The first one makes the structure, each one fills its part in one call of `Draft.fill`, and the last
+        one to leave publishes.  A job that was interrupted is run again.
     wait : bool, optional
         If another process holds the draft, wait instead of raising.  By default ``chunkio.wait`` of dask's
-        configuration.
+        configuration, and True with `part`.
     durability : str, optional
         Same as in `to_hdf5`.
 
@@ -85,7 +90,7 @@ def draft(
     ...     float(file["x"][999]), file["x"].attrs["unit"]
     (999.0, 'V')
     """
-    return Draft(filename, mode=mode, resume=resume, wait=wait, durability=durability)
+    return Draft(filename, mode=mode, resume=resume, part=part, wait=wait, durability=durability)
 
 
 class Draft:
@@ -95,7 +100,7 @@ class Draft:
 
     Parameters
     ----------
-    filename, mode, resume, wait, durability
+    filename, mode, resume, part, wait, durability
         Same as in `draft`.
     """
 
@@ -105,6 +110,7 @@ class Draft:
         *,
         mode: DraftMode = "x",
         resume: bool = False,
+        part: Any = None,
         wait: bool | None = None,
         durability: Durability | None = None,
     ) -> None:
@@ -114,7 +120,10 @@ class Draft:
         check_flag("wait", wait)
         self._paths = DraftPaths(parse_filename(filename))
         self._mode: DraftMode = mode
-        self._resume, self._wait, self._durability = resume, wait, durability
+        self._share, self._durability = parse_part(part), durability
+        # A job that is run again goes on with its part, and waits for the one that makes the structure.
+        self._resume = resume or part is not None
+        self._wait = True if wait is None and part is not None else wait
         self._held: HeldDraft | None = None
         # Number of the fills of this object, to find those that an earlier one has done.
         self._fills = 0
@@ -158,7 +167,8 @@ class Draft:
         if self._held is not None:
             raise TargetError(f"the draft of {self.filename} is open already")
         chosen = settings()
-        hold = functools.partial(hold_draft, self.filename, self._mode, self._resume, chosen.lease_seconds)
+        parts = 0 if self._share is None else self._share.count
+        hold = functools.partial(hold_draft, self.filename, self._mode, self._resume, chosen.lease_seconds, parts)
         self._held = patiently(hold, chosen.wait if self._wait is None else self._wait)
         self._fills = 0
         return self
@@ -178,9 +188,9 @@ class Draft:
     ) -> WriteResult:
         """Write datasets in parallel, as `to_hdf5` does.
 
-        A dataset that the structure has keeps its chunks, type, filters, fill value and attributes.  It is extended to
-        the shape of its source if its ``maxshape`` allows.  Other datasets are created with the keywords.  The first
-        call says that the structure is complete.  A resumed script repeats its calls: complete ones write nothing.
+        A dataset of the structure keeps its chunks, type, filters, fill value and attributes.  If its ``maxshape``
+        allows, it is extended to the shape of its source.  Other datasets are created.  The first call says that the
+        structure is complete.  A resumed script repeats its calls: complete ones write nothing.
 
         Parameters
         ----------
@@ -205,13 +215,16 @@ class Draft:
         """
         held, names = self._require_open(), parse_names(args)
         _refuse_append(encoding, keywords)
-        self._complete_structure(makes_file=True)
-        self._fills += 1
-        if self._fills <= len(held.manifest.fills):
-            return _filled_before(held, self._fills, names)
+        complete_structure(held, makes_file=True)
+        if self._fills < len(held.manifest.fills):
+            self._fills += 1
+            return _filled_before(held, self._fills - 1, names)
+        if self._fills and self._share is not None:
+            raise ArgumentError("part= needs all datasets in one call of fill: other jobs may not run yet")
         run = RunArguments(
             encoding=encoding,
             resume=True,
+            part=self._share,
             wait=self._wait,
             durability=self._durability,
             scheduler=scheduler,
@@ -220,19 +233,19 @@ class Draft:
             callback=callback,
             fuse=fuse,
             compute_kwargs=compute_kwargs,
-            fills=True,
+            fill=self._fills,
         )
-        try:
-            result = run_write(self.path, args, keywords, run)
-        except BaseException:
-            self._fills -= 1
-            raise
-        held.save(replace(held.manifest, fills=(*held.manifest.fills, names)))
+        result = run_write(self.path, args, keywords, run)
+        if result.is_whole:
+            record_fill(held, self._fills, names)
+        self._fills += 1
         return replace(result, path=self.filename)
 
     @shortens_tracebacks
     def publish(self) -> None:
         """Give the file its final name, durably, and remove the folder of the draft.
+
+        Of several jobs, the last one to leave a draft that is whole does so.
 
         Raises
         ------
@@ -240,8 +253,11 @@ class Draft:
             If there is no file, it is open, a fill is not finished, or another program has created or changed the
             file of the final name.  The draft stays open.
         """
-        self._complete_structure()
-        publish_draft(self._require_open())
+        held = self._require_open()
+        complete_structure(held)
+        if self._share is None or (is_recorded_whole(held) and held.take_alone()):
+            publish_draft(held)
+        held.let_go()
         self._held = None
 
     def keep(self) -> None:
@@ -276,25 +292,14 @@ class Draft:
             )
         return self._held
 
-    def _complete_structure(self, makes_file: bool = False) -> None:
-        """Record that the structure is complete; `makes_file` gives a draft without a file an empty one."""
-        held = self._require_open()
-        held.require_here()
-        if held.manifest.state != "structure":
-            return
-        if makes_file and not os.path.lexists(self.path):
-            make_empty_file(self._paths)
-        require_file(self._paths)
-        held.save(replace(held.manifest, state="filling"))
-
 
 def _filled_before(held: HeldDraft, number: int, names: tuple[str, ...]) -> WriteResult:
     """Return the result of a fill that an earlier process has completed."""
-    filename, done = held.paths.path, held.manifest.fills[number - 1]
+    filename, done = held.paths.path, held.manifest.fills[number]
     if done != names:
         raise ArgumentError(
-            f"fill number {number} of the draft of {filename} wrote {', '.join(done)}, not {', '.join(names)}; make "
-            f"the same calls again, or discard the draft with dask_chunkio.discard({filename!r})"
+            f"fill number {number + 1} of the draft of {filename} wrote {', '.join(done)}, not {', '.join(names)}; "
+            f"make the same calls again, or discard the draft with dask_chunkio.discard({filename!r})"
         )
     return already_complete(filename, describe_datasets(held.paths, names))
 

@@ -60,8 +60,8 @@ class RunArguments:
     command : tuple of str
         The arguments of the command line.  The write stores them beside the file, so that `dask-chunkio resume` can
         resume it.
-    fills : bool
-        Same as `Target.fills`.
+    fill : int or None
+        Same as `Target.fill`.
     """
 
     encoding: Mapping[str, DatasetKeywords] | None = None
@@ -79,7 +79,7 @@ class RunArguments:
     fuse: bool = True
     compute_kwargs: Mapping[str, Any] | None = None
     command: tuple[str, ...] = ()
-    fills: bool = False
+    fill: int | None = None
 
 
 @overload
@@ -472,5 +472,5 @@ def _target(filename: Any, run: RunArguments) -> Target:
         token=run.token,
         share=share,
         lease_seconds=chosen.lease_seconds,
-        fills=run.fills,
+        fill=run.fill,
     )

@@ -583,6 +583,166 @@ def test_a_draft_that_was_removed_meanwhile_is_named(out: Path) -> None:
         draft.publish()
 
 
+# Parts
+
+
+class Counting(FromArray):
+    """Counts what is read."""
+
+    reads = 0
+
+    def _get_data(self, selection: Any) -> Any:
+        Counting.reads += 1
+        return super()._get_data(selection)
+
+
+def fill_part(draft: dcio.Draft) -> dcio.WriteResult:
+    """Make the structure if this is the first job, and fill its part."""
+    if draft.is_new:
+        make_x(draft.path, compression="gzip")
+    source = Counting(DATA, chunk_shape=(20, 10), buffer_shape=(20, 10))
+    return draft.fill({"/x": source, "/new": source}, scheduler="synchronous")
+
+
+def require_whole(out: Path) -> None:
+    assert os.listdir(out.parent) == [out.name]
+    with h5py.File(out) as file:
+        assert np.array_equal(file["x"], DATA)
+        assert np.array_equal(file["new"], DATA)
+        assert sorted(file) == ["new", "x"]
+
+
+def test_jobs_fill_their_parts_one_after_the_other(out: Path) -> None:
+    for number in (2, 0, 1):
+        assert not out.exists()
+        with dcio.draft(out, part=(number, 3)) as draft:
+            result = fill_part(draft)
+        assert result.missing_parts == {2: (0, 1), 0: (1,), 1: ()}[number]
+    require_whole(out)
+
+
+def test_the_last_job_to_leave_publishes(out: Path) -> None:
+    with dcio.draft(out, part=(0, 2)) as first:
+        assert not fill_part(first).is_whole
+        with dcio.draft(out, part=(1, 2)) as second:
+            assert not second.is_new
+            assert fill_part(second).is_whole
+        assert not out.exists()
+        found = dcio.status(out)
+        assert found is not None
+        assert found.draft is not None
+        assert found.draft.fills == (("/x", "/new"),)
+    require_whole(out)
+
+
+def test_jobs_wait_for_the_structure_and_then_work_together(out: Path) -> None:
+    first = dcio.draft(out, part=(0, 2)).open()
+    begun = threading.Event()
+
+    def job() -> None:
+        begun.set()
+        with dcio.draft(out, part=(1, 2)) as second:
+            fill_part(second)
+
+    thread = threading.Thread(target=job)
+    thread.start()
+    begun.wait()
+    fill_part(first)
+    thread.join()
+    assert not out.exists()
+    first.publish()
+    require_whole(out)
+
+
+def test_a_job_that_failed_is_run_again(out: Path) -> None:
+    with pytest.raises(errors.SourceError), dcio.draft(out, part=(1, 2)) as draft:
+        make_x(draft.path, compression="gzip")
+        failing = Failing(DATA, chunk_shape=(20, 10), buffer_shape=(20, 10))
+        draft.fill({"/x": failing, "/new": failing}, scheduler="synchronous")
+    for number in (0, 1):
+        with dcio.draft(out, part=(number, 2)) as draft:
+            fill_part(draft)
+    require_whole(out)
+
+
+def test_a_job_that_was_cut_off_before_the_draft_recorded_that_it_is_whole(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with dcio.draft(out, part=(0, 2)) as draft:
+        fill_part(draft)
+    with monkeypatch.context() as patch:
+        patch.setattr("dask_chunkio.drafts.record_fill", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError), dcio.draft(out, part=(1, 2)) as draft:
+            fill_part(draft)
+    Counting.reads = 0
+    with dcio.draft(out, part=(1, 2)) as draft:
+        assert fill_part(draft).is_whole
+    assert Counting.reads == 0
+    require_whole(out)
+
+
+def test_a_fill_that_was_cut_off_before_the_draft_recorded_it_is_not_repeated(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("dask_chunkio.drafts.record_fill", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError), dcio.draft(out) as draft:
+            fill_part(draft)
+    Counting.reads = 0
+    with dcio.draft(out, resume=True) as draft:
+        fill_part(draft)
+    assert Counting.reads == 0
+    require_whole(out)
+
+
+def test_a_job_that_looks_too_late_begins_no_second_fill(out: Path) -> None:
+    late = dcio.draft(out, part=(0, 2)).open()
+    fill_part(late)
+    late.keep()
+    late.open()
+    with dcio.draft(out, part=(1, 2)) as draft:
+        fill_part(draft)
+    # Its manifest is of before the last part was recorded.
+    assert late._held is not None
+    assert late._held.manifest.fills == ()
+    assert fill_part(late).already_complete
+    late.publish()
+    require_whole(out)
+
+
+def test_all_that_is_missing_is_filled_without_parts(out: Path) -> None:
+    with dcio.draft(out, part=(0, 3)) as draft:
+        fill_part(draft)
+    with dcio.draft(out, resume=True) as draft:
+        fill_part(draft)
+    require_whole(out)
+
+
+def test_a_job_of_other_parts_is_refused(out: Path) -> None:
+    with dcio.draft(out, part=(0, 3)) as draft:
+        fill_part(draft)
+        with pytest.raises(errors.ArgumentError, match="divide it into 3 parts, and this job into 4"):
+            dcio.draft(out, part=(0, 4)).open()
+    with pytest.raises(errors.ArgumentError, match="divide it into 3 parts, and this job into 4"):
+        dcio.draft(out, part=(0, 4)).open()
+    with pytest.raises(errors.ArgumentError, match="begun with mode='x'"):
+        dcio.draft(out, part=(0, 3), mode="w").open()
+    with pytest.raises(errors.ArgumentError, match=r"there can be|numbers 0 to"):
+        dcio.draft(out, part=(3, 3))
+
+
+def test_jobs_do_not_join_the_draft_of_a_single_script(out: Path) -> None:
+    interrupt(out)
+    with pytest.raises(errors.ArgumentError, match="do not divide it into parts"):
+        dcio.draft(out, part=(0, 2)).open()
+
+
+def test_a_job_fills_all_datasets_in_one_call(out: Path) -> None:
+    with pytest.raises(errors.ArgumentError, match="in one call of fill"), dcio.draft(out, part=(0, 2)) as draft:
+        fill_part(draft)
+        draft.fill("/y", DATA)
+
+
 # Kills
 
 

@@ -11,7 +11,9 @@ import numpy as np
 
 from dask_chunkio.filters.compatibility import exact_words
 from dask_chunkio.geometry.grid import Shape
+from dask_chunkio.storage.draft_paths import DraftPaths
 from dask_chunkio.storage.hdf5.dataset import DatasetSpec, describe, previewed
+from dask_chunkio.storage.journal.draft_manifest import read_draft
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.tokens import is_applied
 
@@ -50,8 +52,8 @@ def stored(dataset: h5py.Dataset) -> StoredDataset:
 def completed(file: h5py.File, target: Target, specs: Sequence[DatasetSpec]) -> tuple[StoredDataset, ...]:
     """Return the datasets of a call that is complete; an empty tuple if it is not.
 
-    A token decides, whatever shape the datasets have.  Without a token, a call that resumes its own write is
-    complete if the existing datasets are those that it would create.
+    A token decides, whatever shape the datasets have; of a fill, the record of its draft.  Without a token, a call that
+    resumes its own write is complete if the existing datasets are those that it would create.
 
     Raises
     ------
@@ -59,9 +61,17 @@ def completed(file: h5py.File, target: Target, specs: Sequence[DatasetSpec]) -> 
         If the call's token is applied to some of its datasets.
     """
     names = [spec.name for spec in specs]
+    if target.fills:
+        return tuple(stored(file[name]) for name in names) if _is_recorded(target) else ()
     if not is_applied(file, names, target.token) and not _is_made(file, target, specs):
         return ()
     return tuple(stored(file[name]) for name in names)
+
+
+def _is_recorded(target: Target) -> bool:
+    """Return whether the draft has recorded that this fill is complete, before it has removed its side folder."""
+    manifest = read_draft(DraftPaths.of_file(target.path).manifest)
+    return manifest is not None and target.fill is not None and len(manifest.fills) > target.fill
 
 
 def _is_made(file: h5py.File, target: Target, specs: Sequence[DatasetSpec]) -> bool:

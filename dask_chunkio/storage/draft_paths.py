@@ -28,6 +28,11 @@ class DraftPaths:
     path: str
     write_id: str = ""
 
+    @classmethod
+    def of_file(cls, file: str) -> DraftPaths:
+        """Return the draft to which a hidden file belongs."""
+        return cls(os.path.dirname(os.path.dirname(file)).removesuffix(_SUFFIX))
+
     @property
     def folder(self) -> str:
         """The folder that holds everything of the draft."""

@@ -55,7 +55,11 @@ def publish(
             if not _is_file(target.path, made):
                 raise
         sync_folder(os.path.dirname(target.path))
-    folder.remove(let_go)
+    if target.fills:
+        # The draft removes the folder when it has recorded that the fill is complete.
+        let_go()
+    else:
+        folder.remove(let_go)
 
 
 def _is_file(path: str, made: os.stat_result) -> bool:

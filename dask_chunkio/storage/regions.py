@@ -18,7 +18,7 @@ from dask_chunkio.storage.begin import held_alone
 from dask_chunkio.storage.completeness import StoredDataset, differs, stored
 from dask_chunkio.storage.filesystem.side_folder import is_left, remove_empty_folder
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, describe_filled, describe_region
-from dask_chunkio.storage.journal.journal import Journal
+from dask_chunkio.storage.journal.journal import Journal, read_journal
 from dask_chunkio.storage.preconditions import left_words, opened_to_look, require_inside
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.tokens import is_applied
@@ -108,18 +108,36 @@ def resolve_regions(target: Target, names: Sequence[str], wanted: Mapping[str, W
         return _found(target, names, wanted, is_free=True)
     if not touches:
         raise UnfinishedWriteError(left_words(target))
+    if target.share is not None and _has_begun(target):
+        return _found_beside_others(target, names, wanted)
     with held_alone(target) as owners:
         parts = _found(target, names, wanted) if owners is None else _found_replayed(target, names, wanted)
     remove_empty_folder(target.folder)
     return parts
 
 
-def _found_replayed(target: Target, names: Sequence[str], wanted: Mapping[str, Wanted]) -> Parts:
+def _has_begun(target: Target) -> bool:
+    """Return whether other jobs have created the datasets, so that this job can look at them while they work."""
+    with read_journal(target.journal) as journal:
+        return journal.created is not None
+
+
+def _found_beside_others(target: Target, names: Sequence[str], wanted: Mapping[str, Wanted]) -> Parts:
+    """Look at the datasets in a transaction, while other jobs may work on the same write."""
+    try:
+        return _found_replayed(target, names, wanted, is_alone=False)
+    except TargetError as error:
+        if is_left(target.folder):
+            raise
+        raise TargetChangedError(f"the write of {target.path} has just ended; run it again") from error
+
+
+def _found_replayed(target: Target, names: Sequence[str], wanted: Mapping[str, Wanted], is_alone: bool = True) -> Parts:
     found = target.found()
     if found is None or found.mode == "new" or not found.is_begun:
         return _found(target, names, wanted)
     try:
-        transactions = Transactions(found, exclusive=False, holds_activity_lock=True)
+        transactions = Transactions(found, exclusive=False, holds_activity_lock=is_alone)
     except OSError as error:
         raise target.refused(error, error.filename or "") from error
     with (
@@ -130,7 +148,7 @@ def _found_replayed(target: Target, names: Sequence[str], wanted: Mapping[str, W
         wanted = {name: one for name, one in wanted.items() if not (one.fills and name in made)}
         with transactions.opened() as state:
             parts = _parts(state.h5, target, names, wanted, _begun(transactions.journal))
-        if parts.complete and transactions.journal.finished:
+        if is_alone and parts.complete and transactions.journal.finished:
             transactions.files.folder.empty()
         return parts
 

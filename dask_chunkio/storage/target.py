@@ -60,8 +60,8 @@ class Target(SidePaths):
         The part of the write that this call does; all other parts are done by independent jobs.
     joined_id : str
         ``write_id`` of the job that began the write that this call has joined.
-    fills : bool
-        Whether the file has no readers yet, and its existing datasets are filled; the others are created.
+    fill : int or None
+        Number of the fill of a draft, from 0; None for any other write.
     """
 
     write_id: str
@@ -77,7 +77,12 @@ class Target(SidePaths):
     spans_hosts: bool = False
     share: Share | None = None
     joined_id: str = ""
-    fills: bool = False
+    fill: int | None = None
+
+    @property
+    def fills(self) -> bool:
+        """Whether the file has no readers yet, and its existing datasets are filled; the others are created."""
+        return self.fill is not None
 
     @property
     def owner_id(self) -> str:

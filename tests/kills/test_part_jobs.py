@@ -11,7 +11,8 @@ SCRIPT = "tests.support.kills.part_jobs"
 
 @pytest.mark.heavy
 @pytest.mark.timeout(900)
-def test_a_hundred_jobs() -> None:
+@pytest.mark.parametrize("options", [["--jobs", 100, "--at-once", 20], ["--jobs", 30, "--at-once", 10, "--draft"]])
+def test_many_jobs(options: list[object]) -> None:
     seed = os.environ.get("DASK_CHUNKIO_SEED", "1")
-    done = run_python("-m", SCRIPT, "--jobs", 100, "--at-once", 20, "--seed", seed)
+    done = run_python("-m", SCRIPT, *options, "--seed", seed)
     assert done.returncode == 0, done.stdout + done.stderr

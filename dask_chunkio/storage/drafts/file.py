@@ -4,26 +4,45 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 import h5py
 
 from dask_chunkio.errors import TargetBusyError, TargetError
 from dask_chunkio.storage.completeness import StoredDataset, stored
 from dask_chunkio.storage.draft_paths import DraftPaths
+from dask_chunkio.storage.drafts.held_draft import HeldDraft
 from dask_chunkio.storage.preconditions import opened_to_look
 from dask_chunkio.storage.target import Target
 
-__all__ = ["describe_datasets", "make_empty_file", "require_file"]
+__all__ = ["complete_structure", "describe_datasets", "require_file"]
 
 
-def make_empty_file(paths: DraftPaths) -> None:
-    """Make a file without any datasets.
+def complete_structure(held: HeldDraft, makes_file: bool = False) -> None:
+    """Record that the structure of a draft is complete.
+
+    Parameters
+    ----------
+    held : HeldDraft
+        The draft.
+    makes_file : bool
+        Whether a draft without a file gets an empty one.
 
     Raises
     ------
     TargetError
-        If it cannot be made.
+        If there is no file, or it is not closed.
     """
+    held.require_here()
+    if held.manifest.state != "structure":
+        return
+    if makes_file and not os.path.lexists(held.paths.file):
+        _make_empty_file(held.paths)
+    require_file(held.paths)
+    held.save(replace(held.manifest, state="filling"))
+
+
+def _make_empty_file(paths: DraftPaths) -> None:
     try:
         h5py.File(paths.file, "x").close()
     except OSError as error:

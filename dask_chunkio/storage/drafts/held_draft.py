@@ -91,6 +91,18 @@ class HeldDraft:
         if not self.folder.is_there or not is_at(self._activity_lock.descriptor, self.paths.lock):
             raise TargetError(f"{self.paths.folder} was removed meanwhile; make the draft again")
 
+    def take_alone(self) -> bool:
+        """Exclude the other jobs of the draft; return False if some still work, of which the last one can do that.
+
+        If it returns False, this process no longer holds the draft.
+        """
+        let_go(self.paths.write_id)
+        is_alone = take_over(self.paths, self._activity_lock, 1)
+        if not is_alone or not self.folder.is_there:
+            self.let_go()
+            return False
+        return True
+
     def let_go(self) -> None:
         """Release the draft; its folder stays.  An object that is no longer referenced does so, too."""
         self._finalizer()
@@ -134,7 +146,7 @@ def remove_folder(paths: DraftPaths, folder: Folder, activity_lock: ActivityLock
         raise TargetError(f"cannot remove {paths.folder}: {error.strerror or error}; remove it by hand") from error
 
 
-def hold_draft(path: str, mode: DraftMode, resume: bool, lease_seconds: float) -> HeldDraft:
+def hold_draft(path: str, mode: DraftMode, resume: bool, lease_seconds: float, parts: int = 0) -> HeldDraft:
     """Begin a draft, or go on with one, in one attempt.
 
     Parameters
@@ -147,6 +159,8 @@ def hold_draft(path: str, mode: DraftMode, resume: bool, lease_seconds: float) -
         Whether to go on with a draft whose structure is complete.
     lease_seconds : float
         As `Target.lease_seconds`.
+    parts : int
+        As `DraftManifest.parts`.  If it is not 0, jobs hold the draft together once its structure is complete.
 
     Raises
     ------
@@ -171,16 +185,21 @@ def hold_draft(path: str, mode: DraftMode, resume: bool, lease_seconds: float) -
     if not is_left(paths.folder):
         _require_name(path, mode)
     with contextlib.ExitStack() as stack:
-        folder, activity_lock = _taken(paths, resume, stack)
+        folder, activity_lock = _opened(paths, stack)
+        if parts and (joined := _joined(paths, activity_lock, mode, parts)) is not None:
+            stack.pop_all()
+            return HeldDraft(paths, folder, activity_lock, joined, lease_seconds)
+        _take(paths, folder, activity_lock, resume)
         manifest = read_draft(paths.manifest)
         if manifest is not None and _has_its_name(paths, manifest):
             remove_folder(paths, folder, activity_lock)
             raise TargetChangedError(f"{path} was published from a draft, whose folder is removed now")
         if manifest is None or manifest.state == "structure":
             _require_name(path, mode)
-            manifest = _begun(paths, mode)
+            manifest = _begun(paths, mode, parts)
         else:
             _require_resumable(paths, manifest, mode, resume)
+            _require_parts(paths, manifest, parts)
             manifest = replace(manifest, holder=paths.write_id)
             _save(paths, manifest)
         _share(paths, activity_lock)
@@ -189,8 +208,8 @@ def hold_draft(path: str, mode: DraftMode, resume: bool, lease_seconds: float) -
     return held
 
 
-def _taken(paths: DraftPaths, resume: bool, stack: contextlib.ExitStack) -> tuple[Folder, ActivityLock]:
-    """Create or find the folder, and hold its lock exclusively."""
+def _opened(paths: DraftPaths, stack: contextlib.ExitStack) -> tuple[Folder, ActivityLock]:
+    """Create or find the folder and its lock."""
     with contextlib.suppress(FileExistsError):
         try:
             os.mkdir(paths.folder)
@@ -206,13 +225,33 @@ def _taken(paths: DraftPaths, resume: bool, stack: contextlib.ExitStack) -> tupl
         if not os.path.isdir(paths.folder):
             raise TargetBusyError(_is_held(paths)) from error
         raise Target(paths.path, "").refused(error, paths.lock) from error
+    return folder, activity_lock
+
+
+def _joined(paths: DraftPaths, activity_lock: ActivityLock, mode: DraftMode, parts: int) -> DraftManifest | None:
+    """Share the lock with the other jobs of a draft whose structure is complete; None if there are none.
+
+    A job that has published the draft meanwhile had the lock exclusively.
+    """
+    if not activity_lock.try_share():
+        return None
+    manifest = read_draft(paths.manifest)
+    if manifest is None or manifest.state != "filling" or not is_at(activity_lock.descriptor, paths.lock):
+        activity_lock.release()
+        return None
+    _require_resumable(paths, manifest, mode, resume=True)
+    _require_parts(paths, manifest, parts)
+    return manifest
+
+
+def _take(paths: DraftPaths, folder: Folder, activity_lock: ActivityLock, resume: bool) -> None:
+    """Hold the lock exclusively."""
     # One look is enough: whoever holds a draft shares the lock all the time.
     if not take_over(paths, activity_lock, 1, **({} if resume else {"patience": 0.0})):
         raise TargetBusyError(_is_held(paths))
     if not folder.is_there or not is_at(activity_lock.descriptor, paths.lock):
         raise TargetBusyError(_is_held(paths))
     remove_dead_leases(paths)
-    return folder, activity_lock
 
 
 def _is_held(paths: DraftPaths) -> str:
@@ -240,11 +279,11 @@ def _has_its_name(paths: DraftPaths, manifest: DraftManifest) -> bool:
     return not os.path.exists(paths.file) or os.path.samefile(paths.file, paths.path)
 
 
-def _begun(paths: DraftPaths, mode: DraftMode) -> DraftManifest:
+def _begun(paths: DraftPaths, mode: DraftMode, parts: int) -> DraftManifest:
     """Begin a draft anew: without any file, or with a copy of the existing one."""
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(paths.hidden)
-    manifest = DraftManifest(paths.write_id, mode, original=Original.of(paths.path))
+    manifest = DraftManifest(paths.write_id, mode, original=Original.of(paths.path), parts=parts)
     try:
         os.mkdir(paths.hidden)
         if mode == "a" and manifest.original is not None:
@@ -286,4 +325,14 @@ def _require_resumable(paths: DraftPaths, manifest: DraftManifest, mode: DraftMo
         raise ArgumentError(
             f"the draft of {paths.path} was begun with mode={manifest.mode!r}, not {mode!r}; give the same mode, or "
             f"discard the draft with dask_chunkio.discard({paths.path!r})"
+        )
+
+
+def _require_parts(paths: DraftPaths, manifest: DraftManifest, parts: int) -> None:
+    """Refuse a job that divides the draft otherwise; a call without parts may do all that is missing."""
+    if parts and manifest.parts != parts:
+        others = f"divide it into {manifest.parts} parts" if manifest.parts else "do not divide it into parts"
+        raise ArgumentError(
+            f"those who make the draft of {paths.path} {others}, and this job into {parts}; give all jobs the same "
+            f"number, or discard the draft with dask_chunkio.discard({paths.path!r})"
         )

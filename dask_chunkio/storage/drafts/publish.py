@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 
@@ -11,12 +12,67 @@ from dask_chunkio.storage.drafts.file import require_file
 from dask_chunkio.storage.drafts.held_draft import HeldDraft
 from dask_chunkio.storage.filesystem.io import sync_file, sync_folder
 from dask_chunkio.storage.filesystem.metadata import copy_metadata
-from dask_chunkio.storage.filesystem.side_folder import is_left, remove_empty_folder
-from dask_chunkio.storage.journal.draft_manifest import Original
+from dask_chunkio.storage.filesystem.side_folder import Folder, is_left, remove_empty_folder
+from dask_chunkio.storage.journal.draft_manifest import Original, read_draft
+from dask_chunkio.storage.journal.journal import read_journal
 from dask_chunkio.storage.side_paths import SidePaths
 from dask_chunkio.storage.target import Target
 
-__all__ = ["publish_draft"]
+__all__ = ["is_recorded_whole", "publish_draft", "record_fill"]
+
+
+def record_fill(held: HeldDraft, number: int, names: tuple[str, ...]) -> None:
+    """Record that a fill is complete, and remove its side folder; several jobs may do so.
+
+    Parameters
+    ----------
+    held : HeldDraft
+        The draft.
+    number : int
+        Number of the fill, from 0.
+    names : tuple of str
+        Names of its datasets.
+
+    Raises
+    ------
+    TargetError
+        If it cannot be recorded, or the folder cannot be removed.
+    """
+    if len(held.manifest.fills) == number:
+        held.save(replace(held.manifest, fills=(*held.manifest.fills, names)))
+    _remove_finished_fill(held.paths)
+
+
+def is_recorded_whole(held: HeldDraft) -> bool:
+    """Return whether a job has recorded that all parts of a draft are complete."""
+    manifest = read_draft(held.paths.manifest)
+    return manifest is not None and bool(manifest.fills)
+
+
+def _remove_finished_fill(paths: DraftPaths) -> None:
+    """Remove the side folder of a fill that is finished.
+
+    It stays until the draft has recorded the fill: a fill that is repeated before that finds that it is finished.
+
+    Raises
+    ------
+    TargetError
+        If it cannot be removed.
+    """
+    side = SidePaths(paths.file)
+    remove_empty_folder(side.folder)
+    if not is_left(side.folder):
+        return
+    with read_journal(side.journal) as journal:
+        if not journal.finished:
+            return
+    try:
+        with contextlib.suppress(FileNotFoundError), Folder(side.folder) as folder:
+            folder.remove()
+    except OSError as error:
+        raise TargetError(
+            f"cannot remove {side.folder}: {error.strerror or error}; make the same call again"
+        ) from error
 
 
 def publish_draft(held: HeldDraft) -> None:
@@ -55,9 +111,8 @@ def publish_draft(held: HeldDraft) -> None:
 
 
 def _require_filled(paths: DraftPaths) -> None:
-    side = SidePaths(paths.file)
-    remove_empty_folder(side.folder)
-    if is_left(side.folder):
+    _remove_finished_fill(paths)
+    if is_left(SidePaths(paths.file).folder):
         raise UnfinishedWriteError(
             f"the draft of {paths.path} has a fill that is not finished; make the same calls again with "
             f"draft(..., resume=True), or remove the draft with dask_chunkio.discard({paths.path!r})"

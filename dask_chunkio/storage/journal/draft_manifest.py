@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from dask_chunkio.errors import IntegrityError, UnfinishedWriteError
+from dask_chunkio.geometry.share import MOST_PARTS
 from dask_chunkio.storage.filesystem.io import read_small_file, write_whole_file
 from dask_chunkio.storage.journal.records import json_object
 
@@ -57,6 +58,8 @@ class DraftManifest:
         The file that has the final name; None if there is none.
     fills : tuple of tuple of str
         For each fill that is complete, in order, the names of its datasets.
+    parts : int
+        Number of the parts among which independent jobs divide the only fill; 0 for a draft of one process.
     """
 
     holder: str
@@ -64,6 +67,7 @@ class DraftManifest:
     state: DraftState = "structure"
     original: Original | None = None
     fills: tuple[tuple[str, ...], ...] = ()
+    parts: int = 0
 
     def save(self, path: str) -> None:
         """Write the file, complete or not at all."""
@@ -110,8 +114,10 @@ def _manifest(found: Any, path: str) -> DraftManifest:
     names = found["fills"]
     if not isinstance(names, list) or not all(isinstance(one, list) and _are(str, one) for one in names):
         raise ValueError("it does not say which datasets are filled")
+    if type(found["parts"]) is not int or not 0 <= found["parts"] <= MOST_PARTS:
+        raise ValueError(f"it names {found['parts']!r} parts")
     holder, mode, state = found["holder"], found["mode"], found["state"]
-    return DraftManifest(holder, mode, state, _original(found["original"]), tuple(map(tuple, names)))
+    return DraftManifest(holder, mode, state, _original(found["original"]), tuple(map(tuple, names)), found["parts"])
 
 
 def _original(found: Any) -> Original | None:

@@ -1,9 +1,10 @@
 """Independent jobs that write one file in parts, a third of them killed once.
 
-Usage: python -m tests.support.kills.part_jobs [--jobs N] [--at-once N] [--seed S] [--folder DIR]
+Usage: python -m tests.support.kills.part_jobs [--jobs N] [--at-once N] [--seed S] [--folder DIR] [--draft]
 
 Each job is a program of its own, and knows only its number.  They start in random order; a job that was killed is run
-again later.  In the end the file is the one that h5py writes, and one job says that it has finished it.
+again later.  In the end the file is the one that h5py writes, and one job says that it has finished it.  With
+``--draft``, the job that comes first makes a structure, and each job fills its part of it.
 """
 
 import argparse
@@ -50,18 +51,34 @@ class Paused(FromArray):
         return super()._get_data(selection)
 
 
-def run_job(folder: Path, number: int, count: int) -> None:
+def run_job(folder: Path, number: int, count: int, is_draft: bool) -> None:
     """Write one part, and say how that ended."""
     (folder / f"begun-{number}").touch()
     source = Paused(data(), buffer_shape=BUFFER, chunk_shape=CHUNKS)
-    done = dcio.to_hdf5(
-        folder / FILE, "/x", source, part=(number, count), compression="gzip", shuffle=True, progress=False,
-        scheduler="synchronous",
-    )  # fmt: skip
+    done = (_fill if is_draft else _write)(folder / FILE, source, (number, count))
     said = {"whole": done.is_whole, "missing": len(done.missing_parts), "complete": done.already_complete}
     said["nbytes"] = 0 if done.already_complete else done.nbytes
     (folder / f"said-{number}.part").write_text(json.dumps(said))
     os.replace(folder / f"said-{number}.part", folder / f"said-{number}")
+
+
+def _write(path: Path, source: Paused, part: tuple[int, int]) -> dcio.WriteResult:
+    return dcio.to_hdf5(
+        path, "/x", source, part=part, compression="gzip", shuffle=True, progress=False, scheduler="synchronous"
+    )
+
+
+def _fill(path: Path, source: Paused, part: tuple[int, int]) -> dcio.WriteResult:
+    if path.exists():
+        # The job was killed after another one had published the file.
+        return dcio.WriteResult(str(path), (), 0.0, already_complete=True)
+    with dcio.draft(path, part=part) as draft:
+        if draft.is_new:
+            with h5py.File(draft.path, "w") as file:
+                made = file.create_dataset("x", SHAPE, "i4", chunks=CHUNKS, compression="gzip", shuffle=True)
+                file["soft"] = h5py.SoftLink("/x")
+                made.attrs["unit"] = "mV"
+        return draft.fill({"/x": source, "/new": source}, scheduler="synchronous", progress=False)
 
 
 @dataclass
@@ -85,10 +102,13 @@ class Jobs:
         How many jobs there are, and run at once.
     draw : random.Random
         Chooses.
+    is_draft : bool
+        Whether they fill a draft.
     """
 
-    def __init__(self, folder: Path, count: int, at_once: int, draw: random.Random) -> None:
+    def __init__(self, folder: Path, count: int, at_once: int, draw: random.Random, is_draft: bool = False) -> None:
         self.folder, self.count, self.at_once, self.draw = folder, count, at_once, draw
+        self.options = ["--draft"] if is_draft else []
         self.waiting = draw.sample(range(count), count)
         self.to_kill = set(draw.sample(range(count), round(count * KILLED)))
         self.running: list[Running] = []
@@ -104,7 +124,7 @@ class Jobs:
 
     def _start(self, number: int) -> None:
         words = python("-m", "tests.support.kills.part_jobs", "--job", number, "--jobs", self.count)
-        process = subprocess.Popen([*words, "--folder", str(self.folder)], env=environment())
+        process = subprocess.Popen([*words, "--folder", str(self.folder), *self.options], env=environment())
         delay = self.draw.random() * self.draw.choice([0.02, 0.1, 0.3]) if number in self.to_kill else None
         self.running.append(Running(number, process, delay))
 
@@ -124,16 +144,20 @@ class Jobs:
             self.waiting.insert(self.draw.randint(0, len(self.waiting)), one.number)
 
 
-def judge(folder: Path, count: int) -> Counter[str]:
+def judge(folder: Path, count: int, is_draft: bool) -> Counter[str]:
     """One file, equal, finished once."""
-    require(not (folder / f"{FILE}.writing").exists(), "the folder is left")
+    require(not any((folder / f"{FILE}{end}").exists() for end in (".writing", ".draft")), "the folder is left")
     with h5py.File(folder / FILE, "r") as file:
         require(np.array_equal(file["x"][...], data()), "the file holds other values")
         require(file["x"].chunks == CHUNKS and file["x"].compression == "gzip", "the dataset is another one")
+        if is_draft:
+            require(np.array_equal(file["new"][...], data()), "a new dataset holds other values")
+            require(sorted(file) == ["new", "soft", "x"] and file["soft"].attrs["unit"] == "mV", "another structure")
     said = [json.loads((folder / f"said-{number}").read_text()) for number in range(count)]
     whole = sum(one["whole"] and not one["complete"] for one in said)
     # A job may be killed when it has finished the file, before it can say so.
-    is_finished_once = whole == 1 or (whole == 0 and any(one["complete"] for one in said))
+    # Several jobs may find that a draft is whole; the last of them publishes it.
+    is_finished_once = whole == 1 or (is_draft and whole > 0) or (whole == 0 and any(one["complete"] for one in said))
     require(is_finished_once, f"{whole} jobs say that they have finished the file")
     return Counter(whole=whole, complete=sum(one["complete"] for one in said))
 
@@ -144,16 +168,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--at-once", type=int, default=20)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--draft", action="store_true", help="fill the structure of a draft")
     parser.add_argument("--job", type=int, help="run this job, and nothing else")
     options = parser.parse_args(arguments)
     if options.job is not None:
-        run_job(options.folder, options.job, options.jobs)
+        run_job(options.folder, options.job, options.jobs, options.draft)
         return 0
     folder, started = Path(tempfile.mkdtemp(dir=options.folder or MEMORY, prefix="parts-")), time.monotonic()
-    jobs = Jobs(folder, options.jobs, options.at_once, random.Random(options.seed))
+    jobs = Jobs(folder, options.jobs, options.at_once, random.Random(options.seed), options.draft)
     try:
         jobs.run()
-        tally = jobs.tally + judge(folder, options.jobs)
+        tally = jobs.tally + judge(folder, options.jobs, options.draft)
     finally:
         for one in jobs.running:
             one.process.kill()
