@@ -168,7 +168,7 @@ def test_a_write_of_a_script_is_not_resumed_from_here(run: Run) -> None:
 
     with pytest.raises(dask_chunkio.errors.SourceError):
         dask_chunkio.to_hdf5("out.h5", "/x", Broken(), scheduler="synchronous")
-    assert "resume it with the same call and resume=True" in run("status", "out.h5").stdout
+    assert "resume it with the same call of to_hdf5 with resume=True" in run("status", "out.h5").stdout
     assert "was begun by a script; run that again with resume=True" in run("resume", "out.h5", code=1).stderr
 
 
