@@ -54,10 +54,9 @@ def _lines(file: str, found: UnfinishedWrite) -> list[str]:
             f"  an interrupted transaction is in the log ({format_bytes(found.log_nbytes)}); the next one completes it"
         )
     if not found.running:
-        is_draft = found.draft is not None
-        call = (
-            "the same script with draft(..., resume=True)" if is_draft else "the same call of to_hdf5 with resume=True"
-        )
+        call = "the same call of to_hdf5 with resume=True"
+        if found.draft is not None:
+            call = "the same script with draft(..., resume=True)"
         again = f"dask-chunkio resume {file}" if found.command else call
         first = "run the jobs of the missing parts again, " if found.missing_parts else ""
         lines.append(f"  {first}resume it with {again}, or remove it with dask-chunkio discard {file}")
