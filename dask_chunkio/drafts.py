@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, Self, Unpack, get_args
@@ -13,13 +14,14 @@ from dask_chunkio.events import Listener
 from dask_chunkio.execution.retries import patiently
 from dask_chunkio.execution.tracebacks import shortens_tracebacks
 from dask_chunkio.keywords import DatasetKeywords
-from dask_chunkio.planning.request import parse_filename, parse_names
+from dask_chunkio.planning.request import describe_fill, parse_filename, parse_names
 from dask_chunkio.planning.share import parse_part
 from dask_chunkio.printable import printable
 from dask_chunkio.results import WriteResult, already_complete
 from dask_chunkio.storage.draft_paths import DraftPaths
-from dask_chunkio.storage.drafts.file import complete_structure, describe_datasets
-from dask_chunkio.storage.drafts.held_draft import HeldDraft, hold_draft
+from dask_chunkio.storage.drafts.begin import hold_draft
+from dask_chunkio.storage.drafts.file import complete_structure, describe_datasets, reopen_structure
+from dask_chunkio.storage.drafts.held_draft import HeldDraft
 from dask_chunkio.storage.drafts.publish import is_recorded_whole, publish_draft, record_fill
 from dask_chunkio.storage.journal.draft_manifest import DraftMode
 from dask_chunkio.storage.target import Durability
@@ -125,8 +127,7 @@ class Draft:
         self._resume = resume or part is not None
         self._wait = True if wait is None and part is not None else wait
         self._held: HeldDraft | None = None
-        # Number of the fills of this object, to find those that an earlier one has done.
-        self._fills = 0
+        self._fills, self._filling = 0, threading.Lock()
 
     def __repr__(self) -> str:
         state = "closed" if self._held is None else self._held.manifest.state
@@ -213,14 +214,7 @@ class Draft:
         SourceError, CastError
             If a source raises, or returns something other than it announced.
         """
-        held, names = self._require_open(), parse_names(args)
         _refuse_append(encoding, keywords)
-        complete_structure(held, makes_file=True)
-        if self._fills < len(held.manifest.fills):
-            self._fills += 1
-            return _filled_before(held, self._fills - 1, names)
-        if self._fills and self._share is not None:
-            raise ArgumentError("part= needs all datasets in one call of fill: other jobs may not run yet")
         run = RunArguments(
             encoding=encoding,
             resume=True,
@@ -233,12 +227,11 @@ class Draft:
             callback=callback,
             fuse=fuse,
             compute_kwargs=compute_kwargs,
-            fill=self._fills,
         )
-        result = run_write(self.path, args, keywords, run)
-        if result.is_whole:
-            record_fill(held, self._fills, names)
-        self._fills += 1
+        # Fills are numbered: a resumed script makes the same ones, in the same order.
+        with self._filling:
+            result = _filled(self._require_open(), self._fills, args, keywords, run)
+            self._fills += 1
         return replace(result, path=self.filename)
 
     @shortens_tracebacks
@@ -280,7 +273,7 @@ class Draft:
             self._keep_after(error)
 
     def _keep_after(self, error: BaseException) -> None:
-        is_kept = self._held is not None and not self.is_new
+        is_kept = self._held is not None and not self._held.is_published and not self.is_new
         self.keep()
         if is_kept:
             error.add_note(_kept_note(self._paths))
@@ -293,15 +286,40 @@ class Draft:
         return self._held
 
 
-def _filled_before(held: HeldDraft, number: int, names: tuple[str, ...]) -> WriteResult:
+def _filled(
+    held: HeldDraft, number: int, args: tuple[Any, ...], keywords: DatasetKeywords, run: RunArguments
+) -> WriteResult:
+    """Fill datasets, unless an earlier process has done it."""
+    words = describe_fill(args, run.encoding, keywords)
+    complete_structure(held, makes_file=True)
+    if number < len(held.manifest.fills):
+        return _filled_before(held, number, words, parse_names(args))
+    if held.is_published:
+        raise ArgumentError(
+            f"{held.paths.path} was published by an earlier run of this script, which made {number} fills; make the "
+            f"same calls, or a new draft without resume=True"
+        )
+    if number and run.part is not None:
+        raise ArgumentError("part= needs all datasets in one call of fill: other jobs may not run yet")
+    try:
+        result = run_write(held.paths.file, args, keywords, replace(run, fill=number))
+    except BaseException:
+        reopen_structure(held)
+        raise
+    if result.is_whole:
+        record_fill(held, number, words)
+    return result
+
+
+def _filled_before(held: HeldDraft, number: int, words: tuple[str, ...], names: tuple[str, ...]) -> WriteResult:
     """Return the result of a fill that an earlier process has completed."""
     filename, done = held.paths.path, held.manifest.fills[number]
-    if done != names:
+    if done != words:
         raise ArgumentError(
-            f"fill number {number + 1} of the draft of {filename} wrote {', '.join(done)}, not {', '.join(names)}; "
+            f"fill number {number + 1} of the draft of {filename} wrote {', '.join(done)}, not {', '.join(words)}; "
             f"make the same calls again, or discard the draft with dask_chunkio.discard({filename!r})"
         )
-    return already_complete(filename, describe_datasets(held.paths, names))
+    return already_complete(filename, describe_datasets(held.file, names))
 
 
 def _kept_note(paths: DraftPaths) -> str:

@@ -3,11 +3,14 @@
 # An error ends the block of a draft, with what was done in it before.
 # ruff: noqa: PT012
 
+import contextlib
 import os
+import pickle
 import shutil
 import subprocess
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +24,17 @@ from hypothesis import strategies as st
 
 import dask_chunkio as dcio
 from dask_chunkio import errors
+from dask_chunkio.storage.drafts import publish
 from dask_chunkio.storage.filesystem import copies
+from dask_chunkio.storage.take_over import take_over
 from tests.support.drafts.structures import make_reference, make_structure, require_alike, sources
 from tests.support.files import digest
 from tests.support.iterators import FromArray
-from tests.support.processes import run_python
+from tests.support.processes import in_child, run_python
 
 needs_tools = pytest.mark.skipif(shutil.which("h5diff") is None, reason="HDF5's tools are not installed")
+TAKE_OVER = "dask_chunkio.storage.drafts.draft_folder.take_over"
+NOBODY = 65534
 DATA = np.arange(2000.0).reshape(200, 10)
 
 
@@ -332,11 +339,13 @@ def test_other_fills_than_those_of_the_interrupted_draft_are_refused(out: Path) 
     with pytest.raises(KeyboardInterrupt), dcio.draft(out) as draft:
         draft.fill({"/x": DATA})
         raise KeyboardInterrupt
-    with (
-        dcio.draft(out, resume=True) as draft,
-        pytest.raises(errors.ArgumentError, match=r"number 1 .* wrote /x, not /y"),
-    ):
-        draft.fill("/y", DATA)
+    with dcio.draft(out, resume=True) as draft:
+        for other in ({"/y": DATA}, {"/x": DATA[:5]}, {"/x": DATA.astype("f4")}):
+            with pytest.raises(errors.ArgumentError, match=r"fill number 1 .* wrote /x \(200, 10\) float64, not /"):
+                draft.fill(other)
+        with pytest.raises(errors.ArgumentError, match="into slice"):
+            draft.fill("/x", DATA, region=np.s_[:200])
+        assert draft.fill("/x", DATA).already_complete
 
 
 def test_a_draft_that_has_lost_a_dataset_is_refused(out: Path) -> None:
@@ -357,6 +366,24 @@ def test_a_fill_that_was_refused_may_be_repeated(out: Path) -> None:
         draft.fill("/x", DATA)
     with h5py.File(out) as file:
         assert np.array_equal(file["x"], DATA)
+
+
+def test_a_first_fill_that_was_refused_leaves_the_structure_open(out: Path) -> None:
+    with dcio.draft(out) as draft:
+        make_x(draft.path)
+        with pytest.raises(errors.ArgumentError):
+            draft.fill("/x", np.zeros(3))
+        assert draft.is_new
+        with h5py.File(draft.path, "r+") as file:
+            file["x"].attrs["late"] = 1
+        draft.fill("/x", DATA)
+        with pytest.raises(errors.ArgumentError):
+            draft.fill("/x", np.zeros(3))
+        assert not draft.is_new
+    with pytest.raises(errors.ArgumentError), dcio.draft(out.with_name("b.h5")) as draft:
+        make_x(draft.path)
+        draft.fill("/x", np.zeros(3))
+    assert os.listdir(out.parent) == [out.name]
 
 
 def test_a_draft_is_held_by_one_object(out: Path) -> None:
@@ -415,6 +442,156 @@ def test_without_a_with_block(out: Path) -> None:
     assert out.exists()
 
 
+# Other drafts of the same name
+
+
+def test_a_holder_whose_folder_was_removed_touches_no_later_draft(out: Path) -> None:
+    late = dcio.draft(out).open()
+    make_x(late.path)
+    other = dcio.draft(out.with_name("moved.h5"))
+    os.rename(f"{out}.draft", f"{out}.old")
+    with dcio.draft(out) as draft:
+        make_x(draft.path)
+        with pytest.raises(errors.TargetError, match="not held by this process"):
+            late.publish()
+        late.keep()
+        assert os.path.exists(draft.path)
+        assert not out.exists()
+        draft.fill("/x", DATA)
+    assert out.exists()
+    assert "closed" in repr(other)
+
+
+def test_a_holder_that_was_stopped_before_it_gives_the_name_publishes_no_later_draft(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = dcio.draft(out).open()
+    late.fill("/x", DATA)
+    given = publish._give_name
+
+    def stopped(held: Any) -> None:
+        os.rename(f"{out}.draft", f"{out}.old")
+        draft = dcio.draft(out).open()
+        make_x(draft.path)
+        given(held)
+        assert os.path.exists(draft.path)
+        draft.keep()
+
+    monkeypatch.setattr(publish, "_give_name", stopped)
+    late.publish()
+    with h5py.File(out) as file:
+        assert np.array_equal(file["x"], DATA)
+
+
+def test_discard_that_comes_late_removes_no_later_draft(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt(out)
+    begun = []
+
+    def late(*arguments: Any, **keywords: Any) -> bool:
+        monkeypatch.setattr(TAKE_OVER, take_over)
+        shutil.rmtree(f"{out}.draft")
+        begun.append(dcio.draft(out).open())
+        return take_over(*arguments, **keywords)
+
+    monkeypatch.setattr(TAKE_OVER, late)
+    with pytest.raises(errors.TargetBusyError):
+        dcio.discard(out)
+    make_x(begun[0].path)
+    begun[0].publish()
+    assert out.exists()
+
+
+def test_a_forked_child_touches_nothing(out: Path) -> None:
+    with dcio.draft(out) as draft:
+        make_x(draft.path)
+
+        def child() -> None:
+            with pytest.raises(errors.TargetError, match="forked child"):
+                draft.publish()
+            draft.keep()
+
+        assert in_child(child) == 0
+        assert os.path.exists(draft.path)
+        draft.fill("/x", DATA)
+    with h5py.File(out) as file:
+        assert np.array_equal(file["x"], DATA)
+
+
+def test_a_draft_does_not_travel_to_other_processes(out: Path) -> None:
+    with dcio.draft(out) as draft:
+        with pytest.raises(errors.PicklingError, match=r"give Draft\.path"):
+            pickle.dumps(draft)
+        draft.fill("/x", DATA)
+
+
+def test_fills_from_threads_are_made_one_after_the_other(out: Path) -> None:
+    with dcio.draft(out) as draft, ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda name: draft.fill(name, DATA), ["/a", "/b", "/c", "/d"]))
+    assert [one.nbytes for one in results] == [DATA.nbytes] * 4
+    with h5py.File(out) as file:
+        assert all(np.array_equal(file[name], DATA) for name in "abcd")
+
+
+def test_changes_by_others_between_two_buffers_are_kept(out: Path) -> None:
+    class Editing(FromArray):
+        def _get_data(self, selection: Any) -> Any:
+            if selection[0].start == 100:
+                with h5py.File(draft.path, "r+") as file:
+                    file["g"].attrs["late"] = "yes"
+                    file["g/added"] = 5
+            return super()._get_data(selection)
+
+    with dcio.draft(out) as draft:
+        with h5py.File(draft.path, "w") as file:
+            file.create_group("g").attrs["early"] = 1
+        draft.fill("/x", Editing(DATA, chunk_shape=(20, 10), buffer_shape=(20, 10)), scheduler="synchronous")
+    with h5py.File(out) as file:
+        assert (file["g"].attrs["late"], file["g/added"][()]) == ("yes", 5)
+        assert np.array_equal(file["x"], DATA)
+
+
+# What would be lost
+
+
+@pytest.mark.parametrize("link", ["hard", "soft", "group"])
+def test_two_names_of_one_dataset_are_refused(out: Path, link: str) -> None:
+    with dcio.draft(out) as draft:
+        with h5py.File(draft.path, "w") as file:
+            file.create_dataset("g/x", (200, 10), "f8", chunks=(20, 10))
+            file["y"] = {"hard": file["g/x"], "soft": h5py.SoftLink("/g/x"), "group": h5py.SoftLink("/g")}[link]
+        other = "/y/x" if link == "group" else "/y"
+        with pytest.raises(errors.ArgumentError, match=f"/g/x and {other} are one dataset"):
+            draft.fill({"/g/x": DATA, other: -DATA})
+        draft.fill({other: DATA})
+    with h5py.File(out) as file:
+        assert np.array_equal(file["g/x"], DATA)
+
+
+def test_a_stream_does_not_cut_off_rows_that_are_there(out: Path) -> None:
+    with dcio.draft(out) as draft:
+        make_x(draft.path, maxshape=(None, 10))
+        draft.fill("/x", DATA)
+        with pytest.raises(errors.ArgumentError, match="rows could be lost"):
+            draft.fill("/x", DataChunkIterator(data=iter(DATA[:20]), buffer_size=7))
+    with h5py.File(out) as file:
+        assert np.array_equal(file["x"], DATA)
+
+
+def test_a_stream_that_was_interrupted_is_resumed(out: Path) -> None:
+    def rows(count: int) -> Any:
+        yield from DATA[:count]
+        if count < len(DATA):
+            raise RuntimeError("the camera is gone")
+
+    for count in (150, 200):
+        with contextlib.suppress(errors.SourceError), dcio.draft(out, resume=True) as draft:
+            if draft.is_new:
+                make_x(draft.path, shape=(0, 10), maxshape=(None, 10))
+            draft.fill("/x", DataChunkIterator(data=rows(count), buffer_size=7))
+    with h5py.File(out) as file:
+        assert np.array_equal(file["x"], DATA)
+
+
 # Modes
 
 
@@ -453,8 +630,9 @@ def test_the_copy_is_a_copy_where_blocks_cannot_be_shared(out: Path, monkeypatch
     full = OSError(28, "No space left on device")
     monkeypatch.setattr(copies, "_is_cloned", lambda *_: False)
     monkeypatch.setattr(shutil, "copyfile", lambda *_: (_ for _ in ()).throw(full))
-    with pytest.raises(errors.TargetError, match="No space left"):
+    with pytest.raises(errors.TargetError, match=r"^cannot write .*No space left.*make space"):
         dcio.draft(out, mode="a").open()
+    assert os.listdir(out.parent) == [out.name]
 
 
 @pytest.mark.parametrize("mode", ["a", "w"])
@@ -507,6 +685,45 @@ def test_a_draft_of_another_mode_is_not_resumed(out: Path) -> None:
         dcio.draft(out, mode="w", resume=True).open()
 
 
+def test_files_that_a_new_one_cannot_replace_are_refused_at_once(out: Path, tmp_path: Path) -> None:
+    make_x(str(out))
+    os.link(out, tmp_path / "other name.h5")
+    for mode in ("w", "a"):
+        with pytest.raises(errors.TargetError, match="has other names"):
+            dcio.draft(out, mode=mode).open()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(errors.TargetExistsError, match="not a regular file"):
+        dcio.draft(tmp_path / "pipe", mode="w").open()
+    assert {one.name for one in tmp_path.iterdir()} == {"out.h5", "other name.h5", "pipe"}
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="another user is needed")
+def test_a_file_that_may_not_be_written_is_not_replaced() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out.h5"
+        make_x(str(out))
+        os.chmod(out, 0o444)
+        for path in (folder, out):
+            os.chown(path, NOBODY, NOBODY)
+
+        def child() -> None:
+            os.setuid(NOBODY)
+            for mode in ("w", "a"):
+                with pytest.raises(errors.TargetError, match="Permission denied"):
+                    dcio.draft(out, mode=mode).open()
+
+        assert in_child(child) == 0
+        assert os.listdir(folder) == ["out.h5"]
+
+
+def test_the_copy_of_a_private_file_is_private(out: Path) -> None:
+    make_x(str(out))
+    os.chmod(out, 0o600)
+    with dcio.draft(out, mode="a") as draft:
+        assert os.stat(draft.path).st_mode & 0o777 == 0o600
+    assert os.stat(out).st_mode & 0o777 == 0o600
+
+
 # Refusals
 
 
@@ -524,7 +741,21 @@ def test_mistakes(out: Path, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("text")
     with pytest.raises(errors.TargetExistsError, match="not an HDF5 file"):
         dcio.draft(tmp_path / "text", mode="a").open()
-    assert set(os.listdir(tmp_path)) <= {"text", "text.draft"}
+    with pytest.raises(errors.TargetError, match="too long"):
+        dcio.draft(tmp_path / f"{'n' * 246}.h5").open()
+    with h5py.File(tmp_path / "open.h5", "w"), pytest.raises(errors.TargetBusyError, match="open for writing"):
+        dcio.draft(tmp_path / "open.h5", mode="a").open()
+    assert set(os.listdir(tmp_path)) == {"text", "open.h5"}
+
+
+def test_a_link_instead_of_a_file_is_refused(out: Path, tmp_path: Path) -> None:
+    make_x(str(tmp_path / "template.h5"))
+    before = digest(tmp_path / "template.h5")
+    for make in (os.symlink, os.link):
+        with pytest.raises(errors.TargetError, match="is a link"), dcio.draft(out) as draft:
+            make(tmp_path / "template.h5", draft.path)
+            draft.fill("/x", DATA)
+    assert digest(tmp_path / "template.h5") == before
 
 
 def test_a_file_that_is_open_is_refused(out: Path) -> None:
@@ -577,7 +808,7 @@ def test_a_damaged_draft_is_named(out: Path) -> None:
 
 
 def test_a_draft_that_was_removed_meanwhile_is_named(out: Path) -> None:
-    with pytest.raises(errors.TargetError, match="was removed meanwhile"), dcio.draft(out) as draft:
+    with pytest.raises(errors.TargetError, match="it was removed meanwhile"), dcio.draft(out) as draft:
         make_x(draft.path)
         shutil.rmtree(f"{out}.draft")
         draft.publish()
@@ -631,7 +862,7 @@ def test_the_last_job_to_leave_publishes(out: Path) -> None:
         found = dcio.status(out)
         assert found is not None
         assert found.draft is not None
-        assert found.draft.fills == (("/x", "/new"),)
+        assert found.draft.fills == (("/x float64", "/new float64"),)
     require_whole(out)
 
 
@@ -746,24 +977,63 @@ def test_a_job_fills_all_datasets_in_one_call(out: Path) -> None:
 # Kills
 
 
-@pytest.mark.parametrize("mode", ["x", "w"])
-def test_a_draft_that_was_cut_off_after_it_got_its_name(out: Path, mode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    if mode == "w":
+@pytest.mark.parametrize("mode", ["x", "w", "a"])
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_draft_that_was_cut_off_after_it_got_its_name(
+    out: Path, mode: Any, resume: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if mode != "x":
         make_x(str(out))
-    draft = dcio.draft(out, mode=mode).open()
+    with monkeypatch.context() as patch:
+        patch.setattr("dask_chunkio.storage.drafts.draft_folder.DraftFolder.remove", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError) as caught, dcio.draft(out, mode=mode) as draft:
+            draft.fill("/y", DATA)
+    assert not hasattr(caught.value, "__notes__")
+    published = digest(out)
+    assert os.path.exists(f"{out}.draft")
+    if resume:
+        with dcio.draft(out, mode=mode, resume=True) as draft:
+            assert not draft.is_new
+            assert draft.fill("/y", DATA).already_complete
+            with pytest.raises(errors.ArgumentError, match="was published by an earlier run"):
+                draft.fill("/z", DATA)
+    else:
+        next_mode: Any = "w" if mode == "x" else mode
+        with pytest.raises(ZeroDivisionError), dcio.draft(out, mode=next_mode) as draft:
+            assert draft.is_new
+            1 / 0  # noqa: B018
+    assert digest(out) == published
+    assert os.listdir(out.parent) == [out.name]
+
+
+def test_a_folder_that_cannot_be_removed_does_not_make_the_file_incomplete(
+    out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    draft = dcio.draft(out).open()
     draft.fill("/y", DATA)
     with monkeypatch.context() as patch:
-        patch.setattr("dask_chunkio.storage.drafts.held_draft.remove_folder", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            draft.publish()
-    del draft
+        patch.setattr(os, "rename", refuse)
+        draft.publish()
+    assert "is complete, but cannot remove" in caplog.text
+    assert dcio.discard(out) == f"{out}.draft"
     assert out.exists()
-    assert os.path.exists(f"{out}.draft")
-    with pytest.raises(errors.TargetExistsError):
-        dcio.draft(out, resume=True).open()
-    assert not os.path.exists(f"{out}.draft")
-    with h5py.File(out) as file:
-        assert np.array_equal(file["y"], DATA)
+
+
+def test_a_draft_that_was_cut_off_as_it_was_removed_leaves_nothing(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt(out)
+    with monkeypatch.context() as patch:
+        patch.setattr("dask_chunkio.storage.drafts.draft_folder.sweep", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            dcio.discard(out)
+        # The folder has lost its name already, or could not be opened: nothing is half removed.
+    dcio.discard(out)
+    with dcio.draft(out) as draft:
+        assert draft.is_new
+        draft.fill("/x", DATA)
+    assert os.listdir(out.parent) == [out.name]
 
 
 @pytest.mark.heavy
@@ -805,7 +1075,7 @@ def test_status_of_a_draft_that_is_made_or_filled(out: Path) -> None:
         assert "not complete yet" in told
         draft.fill("/x", DATA)
         told = subprocess.run(["dask-chunkio", "status", str(out)], capture_output=True, text=True, check=True).stdout
-        assert "filled      /x" in told
+        assert "filled      /x (200, 10) float64" in told
         assert "running" in told
 
 

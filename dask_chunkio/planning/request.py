@@ -23,7 +23,7 @@ from dask_chunkio.storage.regions import of_unknown_length
 from dask_chunkio.storage.tokens import TOKENS
 from dask_chunkio.validation import check_flag
 
-__all__ = ["DatasetRequest", "parse_filename", "parse_names", "parse_requests"]
+__all__ = ["DatasetRequest", "describe_fill", "parse_filename", "parse_names", "parse_requests"]
 
 _OWN = frozenset({"append", "attrs", "buffer_shape", "chunks", "dtype", "read", "region"})
 # Keywords of h5py.Group.create_dataset that pass through under their own names.
@@ -144,6 +144,29 @@ def parse_names(args: tuple[Any, ...]) -> tuple[str, ...]:
         If the arguments name none.
     """
     return tuple(_data(args))
+
+
+def describe_fill(args: tuple[Any, ...], encoding: Any, keywords: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return in words what a call writes, to recognize it when it is made again.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If the arguments name no datasets.
+
+    Examples
+    --------
+    >>> describe_fill(("x", np.zeros((3, 2), "i4")), None, {"region": np.s_[:3]})
+    ('/x (3, 2) int32 into slice(None, 3, None)',)
+    """
+    of_each = _of_each(encoding)
+    described = []
+    for name, value in _data(args).items():
+        region = {**keywords, **of_each.get(name, {})}.get("region")
+        shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+        words = [name] + [str(one) for one in (shape, dtype) if one is not None]
+        described.append(" ".join(words if region is None else [*words, "into", repr(region)]))
+    return tuple(described)
 
 
 def _of_each(encoding: Any) -> dict[str, Mapping[str, Any]]:

@@ -154,12 +154,15 @@ def _found_replayed(target: Target, names: Sequence[str], wanted: Mapping[str, W
 
 
 def _begun(journal: Journal) -> _Begun:
-    """Return the regions of the interrupted write: a dataset that it appends to has grown already."""
+    """Return the regions of the interrupted write, and what it fills: a dataset may have grown already."""
     created = journal.created
     # A finished write can be this call only if it had no token: else the token of this call would be on the dataset.
     if created is None or (journal.finished and created.token is not None):
         return {}
-    return {one.name: (one.region[0], one.region[1], one.region[2]) for one in created.datasets if one.region}
+    regions = {one.name: (one.region[0], one.region[1], one.region[2]) for one in created.datasets if one.region}
+    # A region of the whole: the dataset is filled.
+    filled = {one.name: ((), (), one.shape) for one in created.datasets if one.is_filled}
+    return {**regions, **filled}
 
 
 def _made(journal: Journal) -> set[str]:
@@ -191,13 +194,16 @@ def _parts(file: h5py.File, target: Target, names: Sequence[str], wanted: Mappin
 def _layouts(
     file: h5py.File, target: Target, wanted: Mapping[str, Wanted], begun: _Begun
 ) -> Iterator[tuple[str, DatasetLayout]]:
+    names: dict[tuple[int, int], str] = {}
     for name, one in wanted.items():
         dataset = file.get(name)
         if isinstance(dataset, h5py.Dataset):
             require_inside(file, name, target)
             _require_agreement(dataset, one)
+            if target.fills:
+                _require_own_name(dataset, name, names)
             if one.fills:
-                _require_whole_fields(dataset, one)
+                _require_fillable(dataset, one, is_resumed=name in begun)
                 yield name, _filled(dataset, one)
             else:
                 yield name, describe_region(dataset, one.region, one.append, one.shape or (), begun.get(name))
@@ -227,12 +233,26 @@ def _filled(dataset: h5py.Dataset, wanted: Wanted) -> DatasetLayout:
     return describe_filled(dataset, () if wanted.spec is None else wanted.spec.shape, open_ended=True)
 
 
-def _require_whole_fields(dataset: h5py.Dataset, wanted: Wanted) -> None:
-    """Refuse data for some fields of a dataset that has data: whole chunks are written, without what was there."""
+def _require_own_name(dataset: h5py.Dataset, name: str, names: dict[tuple[int, int], str]) -> None:
+    """Refuse two sources for one dataset, which links give several names; `names` has those that were seen."""
+    found = h5py.h5o.get_info(dataset.id)
+    if (other := names.setdefault((found.fileno, found.addr), name)) != name:
+        raise ArgumentError(f"{other} and {name} are one dataset, to which links lead; give one source for it")
+
+
+def _require_fillable(dataset: h5py.Dataset, wanted: Wanted, is_resumed: bool) -> None:
+    """Refuse what would lose data that the dataset has: whole chunks are written, and a stream decides the length."""
     source = None if wanted.spec is None else wanted.spec.source_dtype
-    if source is not None and is_partial(source, dataset.dtype) and dataset.id.get_storage_size():
+    if not dataset.id.get_storage_size() or is_resumed:
+        return
+    if source is not None and is_partial(source, dataset.dtype):
         raise ArgumentError(
             f"{dataset.name} has data, and the source has only some of its fields; give all of them, or region=..."
+        )
+    if wanted.shape is None:
+        raise ArgumentError(
+            f"{dataset.name} has data, and the stream for it has no known length, so that rows could be lost; give an "
+            f"array or an iterator of known length, or region="
         )
 
 

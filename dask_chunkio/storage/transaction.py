@@ -216,10 +216,10 @@ class Transactions:
     # Steps of a transaction
 
     def _stays_open(self) -> bool:
-        # Other programs may write an existing file between transactions, so only a file that has no readers yet stays
+        # Other programs may write an existing file between transactions, also that of a draft, so only a new file stays
         # open.  HDF5 marks as open only files that it can lock: a staged file is never marked, and can be opened again
         # if this process dies.
-        return self.exclusive and (self.target.mode == "new" or self.target.fills)
+        return self.exclusive and self.target.mode == "new"
 
     def _durability_before(self) -> Durability:
         """Return the durability that the last owner promised."""

@@ -12,10 +12,12 @@ from dask_chunkio.errors import TargetBusyError, TargetError
 from dask_chunkio.storage.completeness import StoredDataset, stored
 from dask_chunkio.storage.draft_paths import DraftPaths
 from dask_chunkio.storage.drafts.held_draft import HeldDraft
+from dask_chunkio.storage.filesystem.side_folder import is_left
 from dask_chunkio.storage.preconditions import opened_to_look
+from dask_chunkio.storage.side_paths import SidePaths
 from dask_chunkio.storage.target import Target
 
-__all__ = ["complete_structure", "describe_datasets", "require_file"]
+__all__ = ["complete_structure", "describe_datasets", "reopen_structure", "require_file"]
 
 
 def complete_structure(held: HeldDraft, makes_file: bool = False) -> None:
@@ -42,6 +44,14 @@ def complete_structure(held: HeldDraft, makes_file: bool = False) -> None:
     held.save(replace(held.manifest, state="filling"))
 
 
+def reopen_structure(held: HeldDraft) -> None:
+    """Record that the structure may still change, if the first fill was refused before it had begun."""
+    manifest = held.manifest
+    is_untouched = manifest.state == "filling" and not manifest.fills and not manifest.parts
+    if is_untouched and held.folder.is_here and not is_left(SidePaths(held.paths.file).folder):
+        held.save(replace(manifest, state="structure"))
+
+
 def _make_empty_file(paths: DraftPaths) -> None:
     try:
         h5py.File(paths.file, "x").close()
@@ -49,17 +59,17 @@ def _make_empty_file(paths: DraftPaths) -> None:
         raise TargetError(f"cannot write {paths.file}: {error}") from error
 
 
-def describe_datasets(paths: DraftPaths, names: Sequence[str]) -> tuple[StoredDataset, ...]:
-    """Describe datasets that are in the file.
+def describe_datasets(path: str, names: Sequence[str]) -> tuple[StoredDataset, ...]:
+    """Describe datasets that an earlier fill has written to the file of a draft.
 
     Raises
     ------
     TargetError
         If one is missing.
     """
-    with opened_to_look(Target(paths.file, "")) as file:
+    with opened_to_look(Target(path, "")) as file:
         if missing := [name for name in names if not isinstance(file.get(name), h5py.Dataset)]:
-            raise TargetError(f"{paths.file} no longer has {', '.join(missing)}, which an earlier fill has written")
+            raise TargetError(f"{path} no longer has {', '.join(missing)}, which an earlier fill has written")
         return tuple(stored(file[name]) for name in names)
 
 
@@ -78,6 +88,8 @@ def require_file(paths: DraftPaths) -> None:
             f"the draft of {paths.path} has no file: make it under the name {paths.file} (Draft.path), with any "
             f"library, or fill the draft"
         )
+    if os.path.islink(paths.file) or os.stat(paths.file).st_nlink > 1:
+        raise TargetError(f"{paths.file} is a link, so that another file would be changed; copy the file there instead")
     try:
         with opened_to_look(Target(paths.file, "")):
             pass

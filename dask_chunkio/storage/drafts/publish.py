@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from dataclasses import replace
 
 from dask_chunkio.errors import TargetChangedError, TargetError, TargetExistsError, UnfinishedWriteError
+from dask_chunkio.printable import printable
 from dask_chunkio.storage.draft_paths import DraftPaths
 from dask_chunkio.storage.drafts.file import require_file
 from dask_chunkio.storage.drafts.held_draft import HeldDraft
@@ -20,8 +22,10 @@ from dask_chunkio.storage.target import Target
 
 __all__ = ["is_recorded_whole", "publish_draft", "record_fill"]
 
+logger = logging.getLogger("dask_chunkio")
 
-def record_fill(held: HeldDraft, number: int, names: tuple[str, ...]) -> None:
+
+def record_fill(held: HeldDraft, number: int, words: tuple[str, ...]) -> None:
     """Record that a fill is complete, and remove its side folder; several jobs may do so.
 
     Parameters
@@ -30,8 +34,8 @@ def record_fill(held: HeldDraft, number: int, names: tuple[str, ...]) -> None:
         The draft.
     number : int
         Number of the fill, from 0.
-    names : tuple of str
-        Names of its datasets.
+    words : tuple of str
+        What it has written, as `describe_fill` says it.
 
     Raises
     ------
@@ -39,7 +43,7 @@ def record_fill(held: HeldDraft, number: int, names: tuple[str, ...]) -> None:
         If it cannot be recorded, or the folder cannot be removed.
     """
     if len(held.manifest.fills) == number:
-        held.save(replace(held.manifest, fills=(*held.manifest.fills, names)))
+        held.save(replace(held.manifest, fills=(*held.manifest.fills, words)))
     _remove_finished_fill(held.paths)
 
 
@@ -94,20 +98,30 @@ def publish_draft(held: HeldDraft) -> None:
     """
     paths = held.paths
     held.require_here()
-    _require_filled(paths)
-    require_file(paths)
-    _require_nothing_else(paths)
+    if not held.is_published:
+        _require_filled(paths)
+        require_file(paths)
+        _require_nothing_else(paths)
+        try:
+            _give_name_durably(held)
+        except OSError as error:
+            if isinstance(error, TargetError):
+                raise
+            words = f"all of it is written to {paths.file}, but cannot be given its name"
+            raise Target(paths.path, "").refused(error, words) from error
     try:
-        sync_file(paths.file)
-        held.save(replace(held.manifest, state="publishing"))
-        _give_name(held)
-        sync_folder(os.path.dirname(paths.path))
-    except OSError as error:
-        if isinstance(error, TargetError):
-            raise
-        words = f"all of it is written to {paths.file}, but cannot be given its name"
-        raise Target(paths.path, "").refused(error, words) from error
-    held.remove()
+        held.remove()
+    except TargetError as error:
+        # The file is complete and has its name: the next draft, or discard, removes the rest.
+        logger.warning("%s", printable(f"{paths.path} is complete, but {error}"))
+
+
+def _give_name_durably(held: HeldDraft) -> None:
+    sync_file(held.paths.file)
+    held.save(replace(held.manifest, state="publishing"))
+    _give_name(held)
+    held.is_published = True
+    sync_folder(os.path.dirname(held.paths.path))
 
 
 def _require_filled(paths: DraftPaths) -> None:
@@ -131,7 +145,7 @@ def _require_nothing_else(paths: DraftPaths) -> None:
 def _give_name(held: HeldDraft) -> None:
     paths, manifest = held.paths, held.manifest
     if manifest.mode == "x" or manifest.original is None:
-        _rename_to_free_name(paths)
+        _rename_to_free_name(held)
         return
     if Original.of(paths.path) != manifest.original:
         raise TargetChangedError(
@@ -139,19 +153,20 @@ def _give_name(held: HeldDraft) -> None:
             f"{paths.file}: move it where you want it, and discard the draft"
         )
     copy_metadata(paths.path, paths.file)
-    os.replace(paths.file, paths.path)
+    held.hidden.move(os.path.basename(paths.file), paths.path)
 
 
-def _rename_to_free_name(paths: DraftPaths) -> None:
+def _rename_to_free_name(held: HeldDraft) -> None:
+    paths, name = held.paths, os.path.basename(held.paths.file)
     words = (
         f"{paths.path} was created by another program meanwhile; the new file is whole in {paths.file}: move it where "
         f"you want it, and discard the draft"
     )
     try:
-        os.link(paths.file, paths.path)
+        held.hidden.link(name, paths.path)
     except FileExistsError:
         raise TargetExistsError(words) from None
     except OSError:  # a file system without hard links
         if os.path.lexists(paths.path):
             raise TargetExistsError(words) from None
-        os.rename(paths.file, paths.path)
+        held.hidden.move(name, paths.path)

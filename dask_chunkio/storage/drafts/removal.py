@@ -7,14 +7,13 @@ import os
 from collections.abc import Iterator
 
 from dask_chunkio.errors import TargetBusyError, TargetError
-from dask_chunkio.storage.activity.activity_lock import LOOKS, ActivityLock, opened_activity_lock
+from dask_chunkio.storage.activity.activity_lock import LOOKS, opened_activity_lock
 from dask_chunkio.storage.activity.lease import LEASES
 from dask_chunkio.storage.draft_paths import DRAFT_FILES, DraftPaths
-from dask_chunkio.storage.drafts.held_draft import remove_folder
-from dask_chunkio.storage.filesystem.side_folder import Folder, is_held_open, is_left, remove_empty_folder
+from dask_chunkio.storage.drafts.draft_folder import DraftFolder
+from dask_chunkio.storage.filesystem.side_folder import is_held_open, is_left
 from dask_chunkio.storage.journal.draft_manifest import read_draft
-from dask_chunkio.storage.side_paths import SidePaths
-from dask_chunkio.storage.take_over import Lockable, take_over
+from dask_chunkio.storage.take_over import take_over
 from dask_chunkio.storage.target import Target
 
 __all__ = ["move_draft", "remove_draft", "require_structure"]
@@ -30,8 +29,8 @@ def remove_draft(paths: DraftPaths) -> None:
     TargetError
         If its folder holds files of others, or cannot be removed.
     """
-    with _alone(paths) as (folder, activity_lock):
-        remove_folder(paths, folder, activity_lock)
+    with _alone(paths) as folder:
+        folder.remove(lambda: None)
 
 
 def move_draft(paths: DraftPaths, output: str) -> None:
@@ -46,12 +45,12 @@ def move_draft(paths: DraftPaths, output: str) -> None:
     """
     if os.path.lexists(output):
         raise TargetError(f"{output} exists; give another name to recover to")
-    with _alone(paths) as (folder, activity_lock):
+    with _alone(paths) as folder:
         try:
             os.rename(paths.file, output)
         except OSError as error:
             raise TargetError(f"cannot move {paths.file} to {output}: {error}") from error
-        remove_folder(paths, folder, activity_lock)
+        folder.remove(lambda: None)
 
 
 def require_structure(paths: DraftPaths) -> None:
@@ -71,26 +70,20 @@ def require_structure(paths: DraftPaths) -> None:
 
 
 @contextlib.contextmanager
-def _alone(paths: DraftPaths) -> Iterator[tuple[Folder, ActivityLock]]:
+def _alone(paths: DraftPaths) -> Iterator[DraftFolder]:
     strange = {name for name in os.listdir(paths.folder) if not _is_ours(name)}
     if strange or os.path.islink(paths.folder):
         raise TargetError(f"{paths.folder} holds {sorted(strange)}, which no draft creates; inspect it yourself")
     fill = Target(paths.file, "")
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(Folder(paths.folder))
-        activity_lock = _taken(paths, stack)
-        if is_left(SidePaths(paths.file).folder):
-            _taken(fill, stack)
-        else:
-            remove_empty_folder(fill.folder)
-        yield folder, activity_lock
-
-
-def _taken(paths: Lockable, stack: contextlib.ExitStack) -> ActivityLock:
-    activity_lock = stack.enter_context(opened_activity_lock(paths.lock))
-    if not take_over(paths, activity_lock, LOOKS):
-        raise TargetBusyError(f"{paths.path} is being written now; stop that write, or wait until it has ended")
-    return activity_lock
+        folder = stack.enter_context(DraftFolder(paths, makes=False))
+        folder.take()
+        if is_left(fill.folder):
+            activity_lock = stack.enter_context(opened_activity_lock(fill.lock))
+            # Workers of the fill share its lock only while they run a task.
+            if not take_over(fill, activity_lock, LOOKS):
+                raise TargetBusyError(f"{fill.path} is being filled now; stop that, or wait until it has ended")
+        yield folder
 
 
 def _is_ours(name: str) -> bool:

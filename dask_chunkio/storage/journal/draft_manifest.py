@@ -57,7 +57,7 @@ class DraftManifest:
     original : Original or None
         The file that has the final name; None if there is none.
     fills : tuple of tuple of str
-        For each fill that is complete, in order, the names of its datasets.
+        For each fill that is complete, in order, what it has written: names, shapes, dtypes, regions.
     parts : int
         Number of the parts among which independent jobs divide the only fill; 0 for a draft of one process.
     """
