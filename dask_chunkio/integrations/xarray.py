@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Literal, Unpack, get_args, overload
 
 import xarray
 from dask.delayed import Delayed
@@ -33,26 +33,27 @@ from dask_chunkio.validation import check_flag, check_type, typed
 __all__ = ["Accessor", "to_netcdf"]
 
 Data = xarray.Dataset | xarray.DataArray | xarray.DataTree
-_MODES = ("w", "a", "x")
+Mode = Literal["w", "a", "x"]
+_MODES = get_args(Mode)
 _FORMATS = (None, "NETCDF4", "NETCDF4_CLASSIC")
 
 
 @overload
 def to_netcdf(
-    data: Data, path: Any, mode: str = "w", *, compute: Literal[True] = True, **keywords: Unpack[NetcdfKeywords]
+    data: Data, path: Any, mode: Mode = "w", *, compute: Literal[True] = True, **keywords: Unpack[NetcdfKeywords]
 ) -> WriteResult: ...
 
 
 @overload
 def to_netcdf(
-    data: Data, path: Any, mode: str = "w", *, compute: Literal[False], **keywords: Unpack[NetcdfKeywords]
+    data: Data, path: Any, mode: Mode = "w", *, compute: Literal[False], **keywords: Unpack[NetcdfKeywords]
 ) -> Delayed: ...
 
 
 def to_netcdf(
     data: Data,
     path: Any,
-    mode: str = "w",
+    mode: Mode = "w",
     *,
     group: str | None = None,
     encoding: Mapping[Any, Any] | None = None,
@@ -219,6 +220,6 @@ class Accessor:
     def __init__(self, data: Any) -> None:
         self._data = data
 
-    def to_netcdf(self, path: Any, mode: str = "w", **keywords: Any) -> Any:
+    def to_netcdf(self, path: Any, mode: Mode = "w", **keywords: Any) -> Any:
         """Write the object to a netCDF4 file, in parallel; see `dask_chunkio.integrations.xarray.to_netcdf`."""
         return to_netcdf(self._data, path, mode, **keywords)

@@ -7,6 +7,7 @@ have no public names.  This module imports them, and says which versions have th
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -79,11 +80,11 @@ class FoundStore(H5NetCDFStore):  # type: ignore[misc, unused-ignore]
 
 
 @contextlib.contextmanager
-def open_store(path: str, mode: str, *, form: str | None, invalid_netcdf: bool) -> Iterator[Any]:
-    """Open the structure of a file with h5netcdf; with the mode ``"r"`` nothing is changed."""
+def open_store(place: str | io.BytesIO, mode: str, *, form: str | None, invalid_netcdf: bool) -> Iterator[Any]:
+    """Open the structure of a file, or of memory, with h5netcdf; with the mode ``"r"`` nothing is changed."""
     kind = FoundStore if mode == "r" else H5NetCDFStore
     # xarray's own lock would ask a scheduler of dask's.
-    store = kind.open(path, mode=mode, format=form, invalid_netcdf=invalid_netcdf, lock=HDF5_LOCK)
+    store = kind.open(place, mode=mode, format=form, invalid_netcdf=invalid_netcdf, lock=HDF5_LOCK)
     try:
         yield store
     finally:

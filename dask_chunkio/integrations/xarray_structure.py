@@ -7,6 +7,7 @@ attributes, and writes the variables that are small.
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -138,27 +139,32 @@ def _is_large(source: Any) -> bool:
     return isinstance(source, np.ndarray) and source.nbytes >= _LEAST_NBYTES
 
 
-def make_structure(path: str, mode: str, nodes: Sequence[Node], form: Form) -> list[Part]:
+def make_structure(path: str, nodes: Sequence[Node], form: Form, *, adds: bool, is_complete: bool) -> list[Part]:
     """Make the structure of a file, and return what is left to fill.
 
     Parameters
     ----------
     path : str
         The file.
-    mode : str
-        ``"w"`` for a new file, ``"a"`` to add to one, ``"r"`` if the structure is complete: then nothing is changed.
     nodes : sequence of Node
         What is written to which group.
     form : Form
         How the file is made.
+    adds : bool
+        Whether to add to a file that exists; otherwise it is replaced.
+    is_complete : bool
+        Whether the file has its structure already: then it is not changed.
 
     Returns
     -------
     list of Part
         In the order of the variables.
     """
-    parts = Parts(mode != "r", form.format == "NETCDF4_CLASSIC")
-    with open_store(path, mode, form=form.format, invalid_netcdf=form.invalid_netcdf) as store:
+    parts = Parts(not is_complete, form.format == "NETCDF4_CLASSIC")
+    # A new file need not be read to know its structure: it is made again, in memory.
+    place = io.BytesIO() if is_complete and not adds else path
+    mode = "w" if not adds else "r" if is_complete else "a"
+    with open_store(place, mode, form=form.format, invalid_netcdf=form.invalid_netcdf) as store:
         for node in nodes:
             child = store if node.group is None else store.get_child_store(node.group)
             _add_node(child, node, form, parts)

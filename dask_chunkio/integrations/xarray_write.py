@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict
 
+import h5py
 from dask.delayed import Delayed, delayed
 
 import dask_chunkio
 from dask_chunkio.dask_compat import distributed, is_loaded
-from dask_chunkio.errors import ArgumentTypeError
+from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 from dask_chunkio.events import Listener
-from dask_chunkio.integrations.xarray_structure import Form, Node, make_structure
+from dask_chunkio.integrations.xarray_structure import Form, Node, Part, make_structure
 from dask_chunkio.keywords import DatasetKeywords
 from dask_chunkio.results import WriteResult
 from dask_chunkio.validation import check_type
@@ -67,7 +68,7 @@ class NetcdfWrite:
     """
 
     path: str
-    mode: str
+    mode: Literal["x", "w", "a"]
     nodes: tuple[Node, ...]
     form: Form
     keywords: RunKeywords
@@ -84,15 +85,19 @@ class NetcdfWrite:
         drafting: dict[str, Any] = {name: one for name, one in self.keywords.items() if name in _OF_DRAFTS}
         filling: dict[str, Any] = {name: one for name, one in self.keywords.items() if name not in _OF_DRAFTS}
         with dask_chunkio.draft(self.path, mode=self.mode, **drafting) as draft:
-            made = self.mode.replace("x", "w") if draft.is_new else "r"
-            parts = make_structure(draft.path, made, self.nodes, self.form)
+            is_new, adds = draft.is_new, self.mode == "a"
+            parts = make_structure(draft.path, self.nodes, self.form, adds=adds, is_complete=not is_new)
             if not parts:
                 return WriteResult(self.path, (), 0.0)
-            regions: dict[str, DatasetKeywords] = {
-                one.name: {"region": one.region} for one in parts if one.region is not None
-            }
-            result: WriteResult = draft.fill({one.name: one.source for one in parts}, encoding=regions, **filling)
-        return replace(result, path=self.path)
+            encoding = {one.name: _keywords(one) for one in parts}
+            try:
+                return draft.fill({one.name: one.source for one in parts}, encoding=encoding, **filling)
+            except (ArgumentError, ArgumentTypeError):
+                if is_new:
+                    # Nothing was written yet: the next call need not resume this one.
+                    draft.keep()
+                    dask_chunkio.discard(self.path)
+                raise
 
     def delayed(self) -> Delayed:
         """Return a task that writes the file where it runs, with the workers of its cluster if it has one."""
@@ -108,6 +113,16 @@ class NetcdfWrite:
             return self.run()
         with distributed().worker_client() as client:
             return replace(self, keywords={**self.keywords, "scheduler": client}).run()
+
+
+def _keywords(part: Part) -> DatasetKeywords:
+    found: DatasetKeywords = {}
+    if part.region is not None:
+        found["region"] = part.region
+    elif part.source.dtype.kind == "U":
+        # numpy's own strings have no type in HDF5.
+        found["dtype"] = h5py.string_dtype()
+    return found
 
 
 def _is_on_worker() -> bool:
