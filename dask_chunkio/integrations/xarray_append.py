@@ -43,13 +43,10 @@ def append(store: Any, dataset: xarray.Dataset, encoding: Mapping[Any, Any], dim
         If the file or the dataset lacks a variable along the dimension, or if the values cannot be stored as those of
         the file.
     """
-    if dim not in dataset.dims:
-        raise ArgumentError(
-            f"append_dim={dim!r} is no dimension of the dataset; it has {', '.join(map(str, dataset.dims))}"
-        )
     found = {name: one for name, one in store.get_variables().items() if dim in one.dims}
     along = {name for name, one in dataset.variables.items() if dim in one.dims}
     _check_names(dim, along, found, encoding)
+    start = grow_dimension(store, dim, dataset.sizes[dim])
     encoded: Variables = {}
 
     def encoder(variables: Variables, attrs: dict[str, Any]) -> tuple[Variables, dict[str, Any]]:
@@ -60,7 +57,6 @@ def append(store: Any, dataset: xarray.Dataset, encoding: Mapping[Any, Any], dim
     dump(dataset, store, writer, encoder=encoder, encoding=encoding, unlimited_dims=None)
     for name, variable in encoded.items():
         _check(name, variable, found[name], dim)
-    start = grow_dimension(store, dim, dataset.sizes[dim])
     new = slice(start, start + dataset.sizes[dim])
     for name, variable in encoded.items():
         region = tuple(new if one == dim else slice(0, length) for one, length in variable.sizes.items())

@@ -7,29 +7,15 @@ have no public names.  This module imports them, and says which versions have th
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import xarray
+from xarray.backends import H5NetCDFStore
 
 from dask_chunkio.errors import ArgumentError
-
-try:
-    from xarray.backends.api import DATAARRAY_NAME, DATAARRAY_VARIABLE
-    from xarray.backends.h5netcdf_ import H5NetCDFArrayWrapper, H5NetCDFStore, _extract_h5nc_encoding
-    from xarray.backends.locks import HDF5_LOCK
-    from xarray.backends.writers import (
-        _sanitize_unlimited_dims,
-        _validate_attrs,
-        _validate_dataset_names,
-        dump_to_store,
-    )
-except ImportError as error:
-    raise ImportError(
-        f"dask_chunkio.integrations.xarray was made with xarray 2026.9 and needs 2025.11 or newer, and a function of "
-        f"xarray {xarray.__version__} is missing ({error}); install another version of xarray, or a newer dask_chunkio"
-    ) from error
 
 __all__ = [
     "Adder",
@@ -46,6 +32,28 @@ __all__ = [
     "target_of",
 ]
 
+
+def _private(module: str, name: str) -> Any:
+    """Return a function, class or constant of a module of xarray that has no public name."""
+    try:
+        return getattr(importlib.import_module(f"xarray.backends.{module}"), name)
+    except (ImportError, AttributeError) as error:
+        raise ImportError(
+            f"dask_chunkio.integrations.xarray was made with xarray 2026.9, and xarray {xarray.__version__} lacks "
+            f"{name} ({error}); install another version of xarray (2025.11 or newer), or a newer dask_chunkio"
+        ) from error
+
+
+_DATAARRAY_NAME = _private("api", "DATAARRAY_NAME")
+_DATAARRAY_VARIABLE = _private("api", "DATAARRAY_VARIABLE")
+_ArrayWrapper = _private("h5netcdf_", "H5NetCDFArrayWrapper")
+_extract_encoding = _private("h5netcdf_", "_extract_h5nc_encoding")
+_HDF5_LOCK = _private("locks", "HDF5_LOCK")
+_dump_to_store = _private("writers", "dump_to_store")
+_sanitize_unlimited_dims = _private("writers", "_sanitize_unlimited_dims")
+_validate_attrs = _private("writers", "_validate_attrs")
+_validate_dataset_names = _private("writers", "_validate_dataset_names")
+
 Variables = dict[Any, xarray.Variable]
 Encoder = Callable[[Variables, dict[str, Any]], tuple[Variables, dict[str, Any]]]
 
@@ -57,7 +65,7 @@ class Adder(Protocol):
         """Take the data of one variable, and what writes them."""
 
 
-class FoundStore(H5NetCDFStore):  # type: ignore[misc, unused-ignore]
+class FoundStore(H5NetCDFStore):
     """Store of a file whose structure is complete: it encodes variables, and changes nothing."""
 
     __slots__ = ()
@@ -76,7 +84,7 @@ class FoundStore(H5NetCDFStore):  # type: ignore[misc, unused-ignore]
         unlimited_dims: Any = None,  # noqa: ARG002
     ) -> tuple[Any, Any]:
         """Return the variable of the file and the encoded data."""
-        return H5NetCDFArrayWrapper(name, self), variable.data
+        return _ArrayWrapper(name, self), variable.data
 
 
 @contextlib.contextmanager
@@ -84,7 +92,7 @@ def open_store(place: str | io.BytesIO, mode: str, *, form: str | None, invalid_
     """Open the structure of a file, or of memory, with h5netcdf; with the mode ``"r"`` nothing is changed."""
     kind = FoundStore if mode == "r" else H5NetCDFStore
     # xarray's own lock would ask a scheduler of dask's.
-    store = kind.open(place, mode=mode, format=form, invalid_netcdf=invalid_netcdf, lock=HDF5_LOCK)
+    store = kind.open(place, mode=mode, format=form, invalid_netcdf=invalid_netcdf, lock=_HDF5_LOCK)
     try:
         yield store
     finally:
@@ -114,13 +122,13 @@ def dump(
     if unknown := set(encoding or {}) - set(dataset.variables):
         raise ArgumentError(f"encoding= names {sorted(map(str, unknown))}, which the dataset does not have")
     # xarray takes keys out of the encodings.
-    copies = {name: dict(one) for name, one in (encoding or {}).items()}
-    dump_to_store(dataset, store, writer, encoder=encoder, encoding=copies, unlimited_dims=unlimited_dims)
+    copies = {name: dict(one) if isinstance(one, Mapping) else one for name, one in (encoding or {}).items()}
+    _dump_to_store(dataset, store, writer, encoder=encoder, encoding=copies, unlimited_dims=unlimited_dims)
 
 
 def target_of(store: Any, name: str) -> Any:
     """Return what writes a variable of an open store."""
-    return H5NetCDFArrayWrapper(name, store)
+    return _ArrayWrapper(name, store)
 
 
 def dataset_name(target: Any) -> str:
@@ -133,7 +141,7 @@ def remaining_chunks(variable: xarray.Variable, is_given: bool) -> Any:
     """Return the chunk shape that xarray would use: it drops one that is not given and does not fit any more."""
     if is_given:
         return variable.encoding.get("chunksizes")
-    return _extract_h5nc_encoding(variable, raise_on_invalid=False).get("chunksizes")
+    return _extract_encoding(variable, raise_on_invalid=False).get("chunksizes")
 
 
 def grow_dimension(store: Any, name: Any, count: int) -> int:
@@ -158,7 +166,7 @@ def as_dataset(array: xarray.DataArray) -> xarray.Dataset:
     """Return the dataset that xarray writes for a DataArray."""
     if array.name is not None and array.name not in array.coords and array.name not in array.dims:
         return array.to_dataset()
-    dataset = array.to_dataset(name=DATAARRAY_VARIABLE)
+    dataset = array.to_dataset(name=_DATAARRAY_VARIABLE)
     if array.name is not None:
-        dataset.attrs[DATAARRAY_NAME] = array.name
+        dataset.attrs[_DATAARRAY_NAME] = array.name
     return dataset

@@ -18,7 +18,7 @@ import numpy as np
 import xarray
 
 from dask_chunkio.config import settings
-from dask_chunkio.errors import ArgumentTypeError
+from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 from dask_chunkio.geometry.grid import Shape
 from dask_chunkio.geometry.sizing import readable_chunk_shape
 from dask_chunkio.integrations.xarray_append import append
@@ -174,12 +174,19 @@ def make_structure(path: str, nodes: Sequence[Node], form: Form, *, adds: bool, 
 def _add_node(store: Any, node: Node, form: Form, parts: Parts) -> None:
     unlimited = check_dataset(node.dataset, node.unlimited_dims, form.invalid_netcdf)
     if form.append_dim is not None:
+        _require_dimension(node.dataset, form.append_dim)
         if form.append_dim in store.get_dimensions() or form.append_dim in store.get_parent_dimensions():
             append(store, node.dataset, node.encoding, form.append_dim, parts)
             return
         unlimited = (unlimited or set()) | {form.append_dim}
     encoder = functools.partial(_with_chunk_shapes, given=node.encoding, unlimited=unlimited or set())
     dump(node.dataset, store, parts, encoder=encoder, encoding=node.encoding, unlimited_dims=unlimited)
+
+
+def _require_dimension(dataset: xarray.Dataset, dim: Any) -> None:
+    if dim not in dataset.dims:
+        names = ", ".join(map(str, dataset.dims))
+        raise ArgumentError(f"append_dim={dim!r} is no dimension of the dataset; it has {names}")
 
 
 def _with_chunk_shapes(
