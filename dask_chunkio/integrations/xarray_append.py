@@ -102,12 +102,22 @@ def _check(name: Any, encoded: xarray.Variable, found: xarray.Variable, dim: Any
             f"{name}: its dimensions are {dict(encoded.sizes)}, and {dict(found.sizes)} in the file; only the "
             f"length of {dim!r} may differ"
         )
-    for key in (*_TIME, *_MEANING):
+    for key in _MEANING if _moments(encoded) == _moments(found) else (*_TIME, *_MEANING):
         if key in found.attrs and not _is_same(encoded.attrs.get(key), found.attrs[key]):
             raise ArgumentError(
                 f"{name}: its values cannot be stored with {key} = {found.attrs[key]!r} as in the file: xarray would "
                 f"use {encoded.attrs.get(key)!r}; round or convert them"
             )
+
+
+def _moments(variable: xarray.Variable) -> Any:
+    """Return what the numbers 0 and 1 mean in the units of a variable: these can be written in several ways."""
+    attrs = {name: variable.attrs[name] for name in _TIME if name in variable.attrs}
+    try:
+        found = xarray.decode_cf(xarray.Dataset({"times": ("n", [0, 1], attrs)}), decode_timedelta=True)
+    except ValueError:
+        return attrs
+    return found["times"].values.tolist()
 
 
 def _is_same(one: Any, other: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.util
 import math
 import re
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cftime
 import dask
 import dask.array as da
 import dask.base
@@ -340,6 +342,38 @@ def test_a_file_of_netcdf4_is_appended_to(tmp_path: Path) -> None:
     for engine in ("h5netcdf", "netcdf4"):
         expected = xr.concat([weather(30), weather(30, 1)], "time").compute()
         xr.testing.assert_identical(opened(path, engine, group="g"), expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("time", {}),  # xarray's own units have the time of the day, those that it writes again have none
+        ("time", {"units": "days since 2000-1-1 0:0:0", "dtype": "f8"}),
+        ("calendar", {}),
+        ("delay", {}),
+        ("missing", PACKED),
+        ("bool", {}),
+        ("bytes", {}),
+        ("text", {}),
+        ("complex", {}),
+    ],
+)
+def test_all_kinds_of_values_are_appended(tmp_path: Path, kind: str, more: dict[str, Any]) -> None:
+    values = cftimes if kind == "calendar" else VALUES[kind]
+    parts = [xr.Dataset({"v": ("t", values(np.arange(24) + start))}) for start in (0, 24, 48)]
+    for chunks in (None, 10):
+        (tmp_path / "out.nc").unlink(missing_ok=True)
+        for number, part in enumerate(parts):
+            encoding = {"v": more} if number == 0 else None
+            lazy = part if chunks is None or part["v"].dtype == object else part.chunk(chunks)
+            to_netcdf(lazy, tmp_path / "out.nc", "a", append_dim="t", encoding=encoding)
+        xr.testing.assert_identical(opened(tmp_path / "out.nc", decode_timedelta=True), xr.concat(parts, "t"))
+
+
+def cftimes(numbers: np.ndarray[Any, Any]) -> Any:
+    """Times of a calendar whose months have 30 days."""
+    start = cftime.Datetime360Day(2000, 2, 30)
+    return np.array([start + datetime.timedelta(hours=int(number)) for number in numbers])
 
 
 # When it runs, and how it ends
