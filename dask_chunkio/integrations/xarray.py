@@ -59,6 +59,7 @@ def to_netcdf(
     encoding: Mapping[Any, Any] | None = None,
     unlimited_dims: Any = None,
     append_dim: Any = None,
+    token: str | None = None,
     compute: bool = True,
     format: str | None = None,  # noqa: A002, the name in xarray
     engine: str | None = None,
@@ -93,6 +94,10 @@ def to_netcdf(
         With ``mode="a"``: the variables along this dimension are appended to those of the file, with the encodings
         of the file.  Other variables are written as without it.  If the file does not have the dimension yet, it is
         made, without a limit.
+    token : str, optional
+        Any string that distinguishes this append from all others to the group, for example the day.  The group keeps
+        it in the attribute ``dask_chunkio_tokens``.  A call whose token is there changes nothing, so that it can be
+        repeated.  An append with ``resume=True`` needs one.
     compute : bool
         If False, return a `Delayed`.  Nothing is written until it is computed.
     format : str, optional
@@ -131,12 +136,13 @@ def to_netcdf(
     for name, flag in {"compute": compute, "invalid_netcdf": invalid_netcdf}.items():
         check_flag(name, flag)
     _check_choices(mode, format, engine, append_dim)
+    _check_token(token, append_dim, keywords.get("resume"))
     if isinstance(data, xarray.DataTree):
         _refuse_of_a_tree(group=group, append_dim=append_dim)
         nodes = _nodes(data, encoding or {}, unlimited_dims or {}, write_inherited_coords)
     else:
         nodes = (Node(_group(group), _dataset(data), encoding or {}, unlimited_dims),)
-    form = Form(format, invalid_netcdf, append_dim)
+    form = Form(format, invalid_netcdf, append_dim, token)
     write = NetcdfWrite(_filename(path), mode, nodes, form, keywords)
     return write.run() if compute else write.delayed()
 
@@ -150,6 +156,17 @@ def _check_choices(mode: Any, form: Any, engine: Any, append_dim: Any) -> None:
         raise ArgumentError(f"engine={engine!r}: the structure is always made by h5netcdf; leave engine= out")
     if append_dim is not None and mode != "a":
         raise ArgumentError(f"append_dim={append_dim!r} needs mode='a', not mode={mode!r}, which begins a new file")
+
+
+def _check_token(token: Any, append_dim: Any, resume: Any) -> None:
+    is_token = token is None or (isinstance(token, str) and bool(token))
+    check_type("token", token, is_token, "a string with at least one character")
+    if token is not None and append_dim is None:
+        raise ArgumentError(f"token={token!r} needs append_dim=: any other call may be repeated without one")
+    if resume and append_dim is not None and token is None:
+        raise ArgumentError(
+            "resume=True with append_dim needs token=: without it, an append that is in the file would be made again"
+        )
 
 
 def _refuse_of_a_tree(**arguments: Any) -> None:

@@ -5,7 +5,7 @@ The encodings of the file rule: new values are encoded with its dtypes, units, s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ def append(store: Any, dataset: xarray.Dataset, encoding: Mapping[Any, Any], dim
         the file.
     """
     found = {name: one for name, one in store.get_variables().items() if dim in one.dims}
-    along = {name for name, one in dataset.variables.items() if dim in one.dims}
+    along = {name: one for name, one in dataset.variables.items() if dim in one.dims}
     _check_names(dim, along, found, encoding)
     start = grow_dimension(store, dim, dataset.sizes[dim])
     encoded: Variables = {}
@@ -63,18 +63,18 @@ def append(store: Any, dataset: xarray.Dataset, encoding: Mapping[Any, Any], dim
         writer.add(variable.data, target_of(store, name), region)
 
 
-def _check_names(dim: Any, along: set[Any], found: Iterable[Any], encoding: Mapping[Any, Any]) -> None:
-    if missing := sorted(map(str, set(found) - along)):
+def _check_names(dim: Any, along: Mapping[Any, Any], found: Mapping[Any, Any], encoding: Mapping[Any, Any]) -> None:
+    if missing := sorted(map(str, found.keys() - along.keys())):
         raise ArgumentError(
             f"append_dim={dim!r}: the dataset lacks {', '.join(missing)}, which the file has along this dimension; "
             f"append all variables at once"
         )
-    if new := sorted(map(str, along - set(found))):
+    if new := sorted(map(str, along.keys() - found.keys())):
         raise ArgumentError(
             f"append_dim={dim!r}: the file lacks {', '.join(new)}, which the dataset has along this dimension; "
             f"drop them, or add them to the file first, with mode='a' and without append_dim"
         )
-    if given := sorted(map(str, along & set(encoding))):
+    if given := sorted(map(str, along.keys() & encoding.keys())):
         raise ArgumentError(f"encoding= names {', '.join(given)}, which the file has already; its encoding is used")
 
 

@@ -30,8 +30,9 @@ from dask_chunkio.integrations.xarray_compat import (
     open_store,
     remaining_chunks,
 )
+from dask_chunkio.storage.tokens import add_token, read_tokens
 
-__all__ = ["Form", "Node", "Part", "make_structure"]
+__all__ = ["AppliedError", "Form", "Node", "Part", "make_structure"]
 
 # Smaller numpy arrays are written with the structure.
 _LEAST_NBYTES = 1 << 20
@@ -72,11 +73,18 @@ class Form:
         Whether types are allowed that netCDF does not have.
     append_dim : hashable, optional
         Dimension along which variables of the file grow.
+    token : str, optional
+        Name of the append, which the group of the file keeps.
     """
 
     format: str | None = None
     invalid_netcdf: bool = False
     append_dim: Any = None
+    token: str | None = None
+
+
+class AppliedError(Exception):
+    """The file has what is to be appended: it knows the token of the append."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +167,11 @@ def make_structure(path: str, nodes: Sequence[Node], form: Form, *, adds: bool, 
     -------
     list of Part
         In the order of the variables.
+
+    Raises
+    ------
+    AppliedError
+        If the file has the token already.
     """
     parts = Parts(not is_complete, form.format == "NETCDF4_CLASSIC")
     # A new file need not be read to know its structure: it is made again, in memory.
@@ -173,13 +186,23 @@ def make_structure(path: str, nodes: Sequence[Node], form: Form, *, adds: bool, 
 
 def _add_node(store: Any, node: Node, form: Form, parts: Parts) -> None:
     unlimited = check_dataset(node.dataset, node.unlimited_dims, form.invalid_netcdf)
-    if form.append_dim is not None:
-        _require_dimension(node.dataset, form.append_dim)
-        if form.append_dim in store.get_dimensions() or form.append_dim in store.get_parent_dimensions():
-            append(store, node.dataset, node.encoding, form.append_dim, parts)
-            return
-        unlimited = (unlimited or set()) | {form.append_dim}
-    encoder = functools.partial(_with_chunk_shapes, given=node.encoding, unlimited=unlimited or set())
+    dim = form.append_dim
+    if parts.writes and form.token is not None and form.token in read_tokens(store.ds):
+        raise AppliedError
+    if dim is None:
+        _dump(store, node, unlimited or set(), parts)
+        return
+    _require_dimension(node.dataset, dim)
+    if dim in store.get_dimensions() or dim in store.get_parent_dimensions():
+        append(store, node.dataset, node.encoding, dim, parts)
+    else:
+        _dump(store, node, (unlimited or set()) | {dim}, parts)
+    if parts.writes and form.token is not None:
+        add_token(store.ds, form.token)
+
+
+def _dump(store: Any, node: Node, unlimited: set[Any], parts: Parts) -> None:
+    encoder = functools.partial(_with_chunk_shapes, given=node.encoding, unlimited=unlimited)
     dump(node.dataset, store, parts, encoder=encoder, encoding=node.encoding, unlimited_dims=unlimited)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict
@@ -13,9 +14,9 @@ import dask_chunkio
 from dask_chunkio.dask_compat import distributed, is_loaded
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 from dask_chunkio.events import Listener
-from dask_chunkio.integrations.xarray_structure import Form, Node, Part, make_structure
+from dask_chunkio.integrations.xarray_structure import AppliedError, Form, Node, Part, make_structure
 from dask_chunkio.keywords import DatasetKeywords
-from dask_chunkio.results import WriteResult
+from dask_chunkio.results import WriteResult, already_complete
 from dask_chunkio.validation import check_type
 
 __all__ = ["NetcdfKeywords", "NetcdfWrite", "RunKeywords"]
@@ -43,6 +44,7 @@ class NetcdfKeywords(RunKeywords, total=False):
     encoding: Mapping[Any, Any] | None
     unlimited_dims: Iterable[Any] | Mapping[Any, Any] | None
     append_dim: Any
+    token: str | None
     format: str | None
     engine: str | None
     invalid_netcdf: bool
@@ -84,7 +86,7 @@ class NetcdfWrite:
         """Write the file."""
         drafting: dict[str, Any] = {name: one for name, one in self.keywords.items() if name in _OF_DRAFTS}
         filling: dict[str, Any] = {name: one for name, one in self.keywords.items() if name not in _OF_DRAFTS}
-        with dask_chunkio.draft(self.path, mode=self.mode, **drafting) as draft:
+        with contextlib.suppress(AppliedError), dask_chunkio.draft(self.path, mode=self.mode, **drafting) as draft:
             is_new, adds = draft.is_new, self.mode == "a"
             parts = make_structure(draft.path, self.nodes, self.form, adds=adds, is_complete=not is_new)
             if not parts:
@@ -98,6 +100,7 @@ class NetcdfWrite:
                     draft.keep()
                     dask_chunkio.discard(self.path)
                 raise
+        return already_complete(self.path, ())
 
     def delayed(self) -> Delayed:
         """Return a task that writes the file where it runs, with the workers of its cluster if it has one."""

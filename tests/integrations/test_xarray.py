@@ -395,9 +395,10 @@ def failing(dataset: xr.Dataset, *, fails: bool) -> xr.Dataset:
 @pytest.mark.parametrize("mode", ["w", "a"])
 def test_an_interrupted_write_is_resumed(tmp_path: Path, mode: Any) -> None:
     path = tmp_path / "days.nc"
-    keywords: Any = {"append_dim": "time"} if mode == "a" else {"encoding": ENCODING, "unlimited_dims": ["time"]}
+    keywords: Any = {"encoding": ENCODING, "unlimited_dims": ["time"]}
     if mode == "a":
-        to_netcdf(weather(30), path, "a", encoding=ENCODING, **keywords)
+        to_netcdf(weather(30), path, **keywords)
+        keywords = {"append_dim": "time", "token": "day 1"}
     before = path.read_bytes() if path.exists() else None
     with pytest.raises((SourceError, ZeroDivisionError)):
         to_netcdf(failing(weather(30, 1), fails=True), path, mode, **keywords)
@@ -405,7 +406,11 @@ def test_an_interrupted_write_is_resumed(tmp_path: Path, mode: Any) -> None:
     with pytest.raises(UnfinishedWriteError):
         to_netcdf(failing(weather(30, 1), fails=False), path, mode, **keywords)
     to_netcdf(failing(weather(30, 1), fails=False), path, mode, resume=True, **keywords)
+    if mode == "a":
+        assert to_netcdf(weather(30, 1), path, mode, resume=True, **keywords).already_complete
+        assert to_netcdf(weather(30, 1), path, mode, **keywords).already_complete
     expected = xr.concat([weather(30), weather(30, 1)], "time") if mode == "a" else weather(30, 1)
+    expected.attrs.update({"dask_chunkio_tokens": '["day 1"]'} if mode == "a" else {})
     xr.testing.assert_identical(opened(path, "netcdf4"), expected.compute())
     assert [one.name for one in tmp_path.iterdir()] == ["days.nc"]
 
@@ -467,6 +472,9 @@ class Chunked(np.ndarray[Any, Any]):
         ({"format": "NETCDF3_CLASSIC"}, ArgumentError, "format='NETCDF3_CLASSIC'"),
         ({"mode": "r+"}, ArgumentError, "mode='r\\+'"),
         ({"append_dim": "time"}, ArgumentError, "needs mode='a'"),
+        ({"mode": "a", "append_dim": "time", "resume": True}, ArgumentError, "needs token="),
+        ({"token": "day 1"}, ArgumentError, "needs append_dim="),
+        ({"mode": "a", "append_dim": "time", "token": ""}, ArgumentTypeError, "token is ''"),
         ({"group": 3}, ArgumentTypeError, "group is 3"),
         ({"path": None}, ArgumentTypeError, "path is None"),
         ({"path": "s3://bucket/out.nc"}, ArgumentError, "s3://bucket"),
