@@ -440,8 +440,9 @@ def test_a_cluster_writes_it_now_or_later(tmp_path: Path) -> None:
     """Even a cluster of one thread: the task that makes the structure gives its thread up."""
     from distributed import Client
 
-    with Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as client:
-        to_netcdf(weather(24), tmp_path / "now.nc", encoding=ENCODING)
+    one: Any = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    with Client(**one, set_as_default=False) as client:
+        to_netcdf(weather(24), tmp_path / "now.nc", encoding=ENCODING, scheduler=client)
         delayed = to_netcdf(weather(24), tmp_path / "later.nc", encoding=ENCODING, compute=False)
         client.compute(delayed).result(timeout=60)
     for name in ("now.nc", "later.nc"):
