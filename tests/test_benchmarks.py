@@ -237,6 +237,13 @@ def test_schedulers() -> None:
 
 
 @pytest.mark.heavy
+def test_netcdf() -> None:
+    cells = first_cells(run("netcdf"))[2:]
+    assert len(cells) == 8
+    assert {"threads, to_netcdf, netcdf4", "processes, dask_chunkio"} <= set(cells)
+
+
+@pytest.mark.heavy
 def test_many_chunks() -> None:
     text = run("many_chunks")
     assert first_cells(text)[2:] == ["100", "1000"]
