@@ -1,0 +1,164 @@
+"""The file that an ``HDF5IO`` writes: a draft, and what is to be filled into it."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from typing import Any, cast
+
+import h5py
+
+from dask_chunkio.drafts import draft
+from dask_chunkio.errors import ArgumentError
+from dask_chunkio.integrations.hdmf.compat import set_dataset
+from dask_chunkio.integrations.hdmf.named_file import NamedFile
+from dask_chunkio.integrations.hdmf.options import WriteOptions
+from dask_chunkio.integrations.hdmf.rows import Rows
+from dask_chunkio.integrations.hdmf.selection import Pending
+from dask_chunkio.printable import printable
+
+__all__ = ["WriteTarget"]
+
+_DRAFT_MODES = {"w": "w", "w-": "x", "x": "x", "a": "a", "r+": "a"}
+
+
+class WriteTarget:
+    """The draft of one ``HDF5IO``, from its constructor to its ``close``.
+
+    hdmf writes the structure into the file of the draft.  `settle` closes that file, fills in what is pending, and opens
+    it again.
+
+    Parameters
+    ----------
+    filename : str
+        The final name.
+    mode : str
+        hdmf's mode: ``"w"``, ``"w-"``, ``"x"``, ``"a"`` or ``"r+"``.
+    options : WriteOptions
+        How the draft is made and filled.
+
+    Attributes
+    ----------
+    file : h5py.File
+        The open file.
+    collects : bool
+        Whether hdmf is writing a container, so that large data are noted instead of written.
+    takes_streams : bool
+        Whether streams are noted too.
+    is_broken : bool
+        Whether a write has failed, so that the file must not get its name.
+    """
+
+    def __init__(self, filename: str, mode: str, options: WriteOptions, **h5py_options: Any) -> None:
+        self.options = options
+        self.collects, self.takes_streams, self.is_broken = False, True, False
+        self._filename, self._mode, self._h5py_options = filename, mode, h5py_options
+        self._pending: list[Pending] = []
+        self._placeholders: list[tuple[Any, str]] = []
+        self._draft = draft(filename, mode=cast(Any, _DRAFT_MODES[mode]), **options.of_draft()).open()
+        try:
+            # An earlier run has made the structure: hdmf repeats it in a file that is thrown away.
+            self._rehearses = not self._draft.is_new
+            self._require_new_copy()
+            self.file = self._opened()
+        except BaseException:
+            self._draft.keep()
+            raise
+
+    def _require_new_copy(self) -> None:
+        if self._rehearses and self._mode in ("a", "r+"):
+            raise ArgumentError(
+                f"{self._filename}: mode {self._mode!r} cannot go on with an interrupted write, since the structure that "
+                f"hdmf has to read is not that of the write; remove its draft with "
+                f"dask_chunkio.discard({self._filename!r}), and run the script again without resume=True"
+            )
+
+    def _opened(self) -> h5py.File:
+        if self._rehearses:
+            raw = cast(io.FileIO, tempfile.TemporaryFile(buffering=0))
+        else:
+            # A new draft has no file yet; one of an existing file has a copy.
+            raw = open(self._draft.path, "r+b" if os.path.exists(self._draft.path) else "w+b", buffering=0)
+        self._named = NamedFile(raw, self._filename)
+        try:
+            return self._named.open(**self._h5py_options)
+        except BaseException:
+            raw.close()
+            raise
+
+    # What hdmf hands over
+
+    def note(self, pending: Pending) -> None:
+        """Remember data that are filled in later."""
+        if not any(one.source is pending.source and isinstance(one.source, Rows) for one in self._pending):
+            self._pending.append(pending)
+
+    def note_placeholder(self, wrapper: Any, name: str) -> None:
+        """Remember an ``H5DataIO`` without data, whose ``dataset`` the user may fill."""
+        self._placeholders.append((wrapper, name))
+
+    # What is done with it
+
+    def settle(self) -> bool:
+        """Fill in all that is pending, and return whether `file` is another object now."""
+        if not self._pending and not self._rehearses:
+            return False
+        self.close_file()
+        self._require_structure()
+        for group in self._groups():
+            encoding = {one.name: self._encoding(one) for one in group}
+            self._draft.fill({one.name: one.source for one in group}, encoding=encoding, **self.options.of_fill())
+        self._pending, self._rehearses = [], False
+        self.file = self._opened()
+        for wrapper, name in self._placeholders:
+            set_dataset(wrapper, self.file[name])
+        return True
+
+    def close_file(self) -> None:
+        """Close the file, and make sure that all of it has been written."""
+        self.file.close()
+        self._named.close()
+
+    def publish(self) -> None:
+        """Give the file its final name."""
+        self._draft.publish()
+
+    def keep(self) -> None:
+        """Let go of the draft; it is removed if its structure is not complete, and kept otherwise."""
+        self._draft.keep()
+
+    def words_of_failure(self) -> str:
+        """Return what the failure of a write leaves behind, and how to go on."""
+        name = self._filename
+        if self._draft.is_new:
+            return printable(f"{name} was not written; what stood there before is as it was. Run the script again.")
+        is_appended = os.path.exists(name) and self._mode in ("a", "r+")
+        go_on = "" if is_appended else "run the same script with resume=True to go on, or "
+        return printable(
+            f"{name} was not written. Its draft is kept in {self._draft.path}: {go_on}remove it with "
+            f"dask_chunkio.discard({name!r})."
+        )
+
+    def _groups(self) -> list[list[Pending]]:
+        """Return what is filled in at the same time: all that may be, and then the rest, one by one."""
+        together = [one for one in self._pending if one.is_concurrent or self.options.read == "concurrent"]
+        alone = [[one] for one in self._pending if one not in together]
+        return [*([together] if together else []), *alone]
+
+    def _encoding(self, one: Pending) -> dict[str, Any]:
+        """Return the keywords of one dataset."""
+        reads_anywhere = hasattr(one.source, "_get_data")
+        return {"read": self.options.read} if reads_anywhere and self.options.read is not None else {}
+
+    def _require_structure(self) -> None:
+        """Make sure that the draft of an earlier run has the datasets that this run would fill."""
+        if not self._rehearses:
+            return
+        with h5py.File(self._draft.path, "r") as file:
+            missing = [one.name for one in self._pending if not isinstance(file.get(one.name), h5py.Dataset)]
+        if missing:
+            raise ArgumentError(
+                f"{self._filename}: the interrupted write has no {', '.join(missing)}; run the same script with the "
+                f"same objects, or discard the draft with dask_chunkio.discard({self._filename!r})"
+            )
