@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import pynwb
 
 from dask_chunkio.integrations.hdmf import HDF5IO
@@ -17,3 +20,7 @@ class NWBHDF5IO(HDF5IO, pynwb.NWBHDF5IO):  # type: ignore[misc]
     *args, **kwargs
         Those of PyNWB's class, and the parameters of `dask_chunkio.integrations.hdmf.WriteOptions`.
     """
+
+    @functools.wraps(pynwb.NWBHDF5IO.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)

@@ -1,21 +1,24 @@
-"""What is private in hdmf: the only module that uses it, and refuses versions of hdmf that lack it."""
+"""What is private in hdmf and h5py: the only module that uses it, and refuses versions of hdmf that lack it."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import h5py
+import h5py._hl.base as h5py_base
 import hdmf
 from hdmf.data_utils import DataChunkIterator
 
 from dask_chunkio.errors import ArgumentError
 
-__all__ = ["check_version", "has_been_begun", "set_dataset", "set_file", "set_queue", "unfinished_queue"]
+__all__ = ["Handles", "check_version", "following_links", "has_been_begun", "set_file", "set_queue"]
 
 _OLDEST = (6, 2)
 # Found in hdmf 6.2: what `HDF5IO` has after its construction.
 _FILE, _QUEUE = "_HDF5IO__file", "_HDF5IO__dci_queue"
-_DATASET = "_H5DataIO__dataset"
+_BUILT, _READ = "_HDF5IO__built", "_HDF5IO__read"
 _NEXT_CHUNK = "_DataChunkIterator__next_chunk"
 
 
@@ -33,7 +36,7 @@ def check_version(io: Any) -> None:
         If the version is too old, or `io` lacks a name.
     """
     found = tuple(int(part) if part.isdigit() else 0 for part in hdmf.__version__.split(".")[:2])
-    missing = [name for name in (_FILE, _QUEUE) if not hasattr(io, name)]
+    missing = [name for name in (_FILE, _QUEUE, _BUILT, _READ) if not hasattr(io, name)]
     if found < _OLDEST or missing:
         raise ArgumentError(
             f"hdmf {hdmf.__version__} cannot be written through"
@@ -52,14 +55,61 @@ def set_queue(io: Any, queue: Any) -> None:
     setattr(io, _QUEUE, queue)
 
 
-def unfinished_queue(io: Any) -> Any:
-    """Return the queue of the iterators of an ``HDF5IO``."""
-    return getattr(io, _QUEUE)
+class Handles:
+    """The objects of h5py that belong to an ``HDF5IO``, while its file is closed and opened again.
+
+    Whoever holds them, such as containers that were read and users, can go on using them.
+
+    Parameters
+    ----------
+    io : hdmf.backends.hdf5.HDF5IO
+        Its file is open.
+    others : iterable of h5py.Dataset
+        Further datasets.
+    """
+
+    def __init__(self, io: Any, others: Any = ()) -> None:
+        self._io, self._file = io, getattr(io, _FILE)
+        built = getattr(io, _BUILT).get(self._file.filename, {})
+        self._built = [(h5py.h5i.get_name(identifier), builder) for identifier, builder in built.items()]
+        found = [_dataset(getattr(builder, "data", None)) for builder in built.values()]
+        mine = (one for one in (*found, *others) if one is not None and one and one.file == self._file)
+        self._datasets = {id(one): (one, one.name) for one in mine}
+        self._is_read = self._file in getattr(io, _READ)
+        self._root = getattr(io, _READ).pop(self._file, None)
+
+    def rebind(self, file: h5py.File) -> None:
+        """Make all objects those of a file that is the same one, opened again."""
+        h5py.File.__init__(self._file, file.id)
+        for dataset, name in self._datasets.values():
+            h5py.Dataset.__init__(dataset, file[name].id)
+        getattr(self._io, _BUILT)[file.filename] = {file[name].id: builder for name, builder in self._built}
+        if self._is_read:
+            getattr(self._io, _READ)[self._file] = self._root
 
 
-def set_dataset(wrapper: Any, dataset: h5py.Dataset) -> None:
-    """Replace ``H5DataIO.dataset``, which can be set only once."""
-    setattr(wrapper, _DATASET, dataset)
+def _dataset(data: Any) -> h5py.Dataset | None:
+    """Return the dataset in what a builder holds."""
+    found = data if isinstance(data, h5py.Dataset) else getattr(data, "dataset", None)
+    return found if isinstance(found, h5py.Dataset) else None
+
+
+@contextlib.contextmanager
+def following_links() -> Iterator[None]:
+    """Let h5py open the files of external links with HDF5's default driver; other threads wait.
+
+    By default HDF5 opens them with the driver of the file that has the link, which is `NamedFile` here.
+    """
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    links = h5py.h5p.create(h5py.h5p.LINK_ACCESS)
+    links.set_elink_fapl(access)
+    with h5py_base.phil:
+        before, h5py_base.dlapl = h5py_base.dlapl, links
+        try:
+            yield
+        finally:
+            h5py_base.dlapl = before
 
 
 def has_been_begun(iterator: DataChunkIterator) -> bool:

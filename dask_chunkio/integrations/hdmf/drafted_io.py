@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
-import logging
 import os
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -17,16 +15,13 @@ from hdmf.backends.hdf5 import HDF5IO as HdmfIO
 from hdmf.backends.hdf5.h5tools import RDCC_NBYTES
 
 from dask_chunkio.errors import ArgumentError
-from dask_chunkio.integrations.hdmf.compat import check_version, set_file, set_queue
+from dask_chunkio.integrations.hdmf.compat import Handles, check_version, following_links, set_file, set_queue
 from dask_chunkio.integrations.hdmf.options import WriteOptions
 from dask_chunkio.integrations.hdmf.queue import IteratorQueue, ShapeOnly, UnwrittenGroup
 from dask_chunkio.integrations.hdmf.selection import is_large_array, pending_array
 from dask_chunkio.integrations.hdmf.target import WriteTarget
-from dask_chunkio.printable import printable
 
 __all__ = ["HDF5IO"]
-
-_logger = logging.getLogger("dask_chunkio")
 
 
 class HDF5IO(HdmfIO):  # type: ignore[misc]
@@ -49,10 +44,12 @@ class HDF5IO(HdmfIO):  # type: ignore[misc]
 
     write_options: ClassVar[WriteOptions] = WriteOptions()
 
+    @functools.wraps(HdmfIO.__init__)
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         own = {name: kwargs.pop(name) for name in WriteOptions.names() & kwargs.keys()}
         self._options = self.write_options.replaced(own)
         self._target: WriteTarget | None = None
+        self._placeholders: list[h5py.Dataset] = []
         try:
             super().__init__(*args, **kwargs)
             check_version(self)
@@ -69,7 +66,6 @@ class HDF5IO(HdmfIO):  # type: ignore[misc]
             return
         self._target = WriteTarget(self.source, self.mode, self._options, rdcc_nbytes=RDCC_NBYTES)
         set_file(self, self._target.file)
-        _open.add(self)
 
     @functools.wraps(HdmfIO.write)
     def write(self, *args: Any, **kwargs: Any) -> None:
@@ -86,6 +82,13 @@ class HDF5IO(HdmfIO):  # type: ignore[misc]
         with self._writes(kwargs):
             super().write_builder(*args, **kwargs)
 
+    @functools.wraps(HdmfIO.read_builder)
+    def read_builder(self, *args: Any, **kwargs: Any) -> Any:
+        if self._target is None:
+            return super().read_builder(*args, **kwargs)
+        with following_links():
+            return super().read_builder(*args, **kwargs)
+
     @classmethod
     def export_io(cls, path: Any, comm: Any = None, **kwargs: Any) -> None:
         """Export from another object to a new file; see hdmf's method."""
@@ -97,9 +100,9 @@ class HDF5IO(HdmfIO):  # type: ignore[misc]
         builder = kwargs["builder"] if "builder" in kwargs else args[1]
         self._refuse_own_name(builder.data, kwargs)
         made = super().write_dataset(*args, **kwargs)
-        wrapper = builder.data
-        if self._target is not None and isinstance(wrapper, H5DataIO) and wrapper.dataset is not None:
-            self._target.note_placeholder(wrapper, wrapper.dataset.name)
+        if isinstance(builder.data, H5DataIO) and builder.data.dataset is not None:
+            # An H5DataIO without data, which the user fills.
+            self._placeholders.append(builder.data.dataset)
         return made
 
     def __list_fill__(self, parent: Any, name: str, data: Any, options: Any = None) -> Any:
@@ -117,7 +120,7 @@ class HDF5IO(HdmfIO):  # type: ignore[misc]
     def close(self, close_links: bool = True) -> None:
         """Close the file, and give it its name, unless a write has failed."""
         super().close(close_links=close_links)
-        self._end(is_whole=self._target is not None and not self._target.is_broken)
+        self._end(is_whole=True)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is not None:
@@ -143,8 +146,10 @@ class HDF5IO(HdmfIO):  # type: ignore[misc]
                 yield
             finally:
                 target.collects, target.takes_streams = False, True
-            if target.settle():
-                set_file(self, target.file)
+            if not target.is_settled:
+                handles = Handles(self, self._placeholders)
+                target.settle()
+                handles.rebind(target.file)
         except BaseException as error:
             self._break(error)
             raise
@@ -157,15 +162,8 @@ class HDF5IO(HdmfIO):  # type: ignore[misc]
 
     def _end(self, is_whole: bool) -> None:
         target, self._target = self._target, None
-        if target is None:
-            return
-        _open.discard(self)
-        try:
-            target.close_file()
-            if is_whole:
-                target.publish()
-        finally:
-            target.keep()
+        if target is not None:
+            target.end(is_whole)
 
     def _refuse_own_name(self, data: Any, keywords: Any) -> None:
         """Refuse a link to a dataset of the file that this one replaces."""
@@ -180,20 +178,3 @@ class HDF5IO(HdmfIO):  # type: ignore[misc]
                 f"{self.source}: {wrapped.name} is a dataset of the file that this write replaces, so that no link to "
                 f"it can be made; copy it with H5DataIO(data, link_data=False), or write to another name"
             )
-
-
-# Objects that are not closed yet.
-_open: set[HDF5IO] = set()
-
-
-def _close_forgotten() -> None:
-    """Close what a script has left open at its end; it is published only if nothing failed."""
-    for io in list(_open):
-        try:
-            io.close()
-        except Exception as error:
-            _logger.warning("%s", printable(f"{io.source} was not closed, and did not get its name: {error}"))
-
-
-# It runs before hdmf's own function, which was registered before this one.
-atexit.register(_close_forgotten)

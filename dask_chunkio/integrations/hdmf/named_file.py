@@ -14,6 +14,9 @@ from dask_chunkio.errors import TargetError
 
 __all__ = ["NamedFile"]
 
+# HDF5 looks for so many bytes at the beginning of a file, when it opens it and never again.
+_SIGNATURE_LENGTH = 8
+
 Callback = TypeVar("Callback", bound=Callable[..., Any])
 
 
@@ -38,7 +41,8 @@ class NamedFile:
     """A binary file for h5py's driver ``fileobj``, which gives an HDF5 file any name.
 
     What hdmf and HDF5 derive from the name of a file is then right for its final name: the sources of builders, the
-    relative paths of external links, and the folder in which HDF5 looks for the files of external links.
+    relative paths of external links, and the folder in which HDF5 looks for the files of external links.  Such links
+    can be followed inside `compat.following_links` only; elsewhere they look broken.
 
     Parameters
     ----------
@@ -58,13 +62,16 @@ class NamedFile:
     def __init__(self, raw: io.FileIO, name: str) -> None:
         self._raw, self._name = raw, name
         self._position = 0
+        self._is_open = False
         self.was_changed = False
         self.error: BaseException | None = None
 
     def open(self, **options: Any) -> h5py.File:
         """Return the file as h5py opens it for reading and writing; one without any bytes becomes a new HDF5 file."""
         mode = "r+" if os.fstat(self._raw.fileno()).st_size else "w"
-        return h5py.File(self._name, mode, driver="fileobj", fileobj=self, **options)
+        file = h5py.File(self._name, mode, driver="fileobj", fileobj=self, **options)
+        self._is_open = True
+        return file
 
     def close(self) -> None:
         """Close the file on the disk, after h5py has closed it.
@@ -97,8 +104,15 @@ class NamedFile:
 
     @_never_raises
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer, with zeros beyond the end of the file."""
+        """Fill the buffer, with zeros beyond the end of the file.
+
+        HDF5 opens the file of an external link with the driver of the file that has the link: with this object.  It
+        reads the signature of HDF5 for that, and must not find it here.
+        """
         view, done = memoryview(buffer).cast("B"), 0
+        if self._is_open and self._position == 0 and len(view) <= _SIGNATURE_LENGTH:
+            view[:] = bytes(len(view))
+            return len(view)
         self._raw.seek(self._position)
         while done < len(view) and (count := self._raw.readinto(view[done:])):
             done += count

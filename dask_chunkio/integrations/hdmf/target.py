@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import io
+import logging
 import os
 import tempfile
 from typing import Any, cast
@@ -11,7 +13,6 @@ import h5py
 
 from dask_chunkio.drafts import draft
 from dask_chunkio.errors import ArgumentError
-from dask_chunkio.integrations.hdmf.compat import set_dataset
 from dask_chunkio.integrations.hdmf.named_file import NamedFile
 from dask_chunkio.integrations.hdmf.options import WriteOptions
 from dask_chunkio.integrations.hdmf.rows import Rows
@@ -19,6 +20,8 @@ from dask_chunkio.integrations.hdmf.selection import Pending
 from dask_chunkio.printable import printable
 
 __all__ = ["WriteTarget"]
+
+_logger = logging.getLogger("dask_chunkio")
 
 _DRAFT_MODES = {"w": "w", "w-": "x", "x": "x", "a": "a", "r+": "a"}
 
@@ -55,15 +58,15 @@ class WriteTarget:
         self.collects, self.takes_streams, self.is_broken = False, True, False
         self._filename, self._mode, self._h5py_options = filename, mode, h5py_options
         self._pending: list[Pending] = []
-        self._placeholders: list[tuple[Any, str]] = []
         self._draft = draft(filename, mode=cast(Any, _DRAFT_MODES[mode]), **options.of_draft()).open()
+        _open.add(self)
         try:
             # An earlier run has made the structure: hdmf repeats it in a file that is thrown away.
             self._rehearses = not self._draft.is_new
             self._require_new_copy()
             self.file = self._opened()
         except BaseException:
-            self._draft.keep()
+            self.end(is_whole=False)
             raise
 
     def _require_new_copy(self) -> None:
@@ -94,16 +97,15 @@ class WriteTarget:
         if not any(one.source is pending.source and isinstance(one.source, Rows) for one in self._pending):
             self._pending.append(pending)
 
-    def note_placeholder(self, wrapper: Any, name: str) -> None:
-        """Remember an ``H5DataIO`` without data, whose ``dataset`` the user may fill."""
-        self._placeholders.append((wrapper, name))
-
     # What is done with it
 
-    def settle(self) -> bool:
-        """Fill in all that is pending, and return whether `file` is another object now."""
-        if not self._pending and not self._rehearses:
-            return False
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is pending."""
+        return not self._pending and not self._rehearses
+
+    def settle(self) -> None:
+        """Fill in all that is pending, and open the file again."""
         self.close_file()
         self._require_structure()
         for group in self._groups():
@@ -111,22 +113,22 @@ class WriteTarget:
             self._draft.fill({one.name: one.source for one in group}, encoding=encoding, **self.options.of_fill())
         self._pending, self._rehearses = [], False
         self.file = self._opened()
-        for wrapper, name in self._placeholders:
-            set_dataset(wrapper, self.file[name])
-        return True
 
     def close_file(self) -> None:
         """Close the file, and make sure that all of it has been written."""
         self.file.close()
         self._named.close()
 
-    def publish(self) -> None:
-        """Give the file its final name."""
-        self._draft.publish()
-
-    def keep(self) -> None:
-        """Let go of the draft; it is removed if its structure is not complete, and kept otherwise."""
-        self._draft.keep()
+    def end(self, is_whole: bool) -> None:
+        """Close the file, and give it its name if `is_whole`; otherwise keep the draft, if its structure is complete."""
+        _open.discard(self)
+        try:
+            if hasattr(self, "file"):
+                self.close_file()
+            if is_whole and not self.is_broken:
+                self._draft.publish()
+        finally:
+            self._draft.keep()
 
     def words_of_failure(self) -> str:
         """Return what the failure of a write leaves behind, and how to go on."""
@@ -162,3 +164,20 @@ class WriteTarget:
                 f"{self._filename}: the interrupted write has no {', '.join(missing)}; run the same script with the "
                 f"same objects, or discard the draft with dask_chunkio.discard({self._filename!r})"
             )
+
+
+# Targets whose file has no name yet, with their drafts.
+_open: set[WriteTarget] = set()
+
+
+def _end_forgotten() -> None:
+    """End what a script has left open, as hdmf does at the end of the interpreter."""
+    for target in list(_open):
+        try:
+            target.end(is_whole=target.is_settled)
+        except Exception as error:
+            _logger.warning("%s", printable(f"a file was not closed, and did not get its name: {error}"))
+
+
+# It runs before hdmf's own function, which was registered earlier.
+atexit.register(_end_forgotten)
