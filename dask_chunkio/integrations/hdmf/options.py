@@ -9,7 +9,7 @@ from typing import Any
 
 from dask.utils import parse_bytes
 
-from dask_chunkio.errors import ArgumentError
+from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 
 __all__ = ["WriteOptions"]
 
@@ -73,7 +73,15 @@ class WriteOptions:
         return nbytes
 
     def replaced(self, given: Mapping[str, Any]) -> WriteOptions:
-        """Return these options with the `given` ones in their place."""
+        """Return these options with the `given` ones in their place.
+
+        Raises
+        ------
+        ArgumentTypeError
+            If there is no such option.
+        """
+        if unknown := sorted(given.keys() - self.names()):
+            raise ArgumentTypeError(f"no option is called {', '.join(unknown)}; there are {', '.join(sorted(self.names()))}")
         return dataclasses.replace(self, **given)
 
     def of_draft(self) -> dict[str, Any]:

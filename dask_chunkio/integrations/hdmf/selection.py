@@ -44,6 +44,11 @@ class Pending:
     source: Any
     is_concurrent: bool
 
+    @property
+    def is_iterator(self) -> bool:
+        """Whether the source is an iterator that reads any selection."""
+        return hasattr(self.source, "_get_data")
+
 
 def is_large_array(data: Any, settings: Any, threshold: int) -> bool:
     """Return whether an array is filled in parallel.

@@ -59,7 +59,8 @@ class WriteTarget:
         self._filename, self._mode, self._h5py_options = filename, mode, h5py_options
         self._pending: list[Pending] = []
         self._draft = draft(filename, mode=cast(Any, _DRAFT_MODES[mode]), **options.of_draft()).open()
-        _open.add(self)
+        # At the end of the interpreter, this runs before what ends the draft, and before hdmf's own function.
+        atexit.register(self._end_forgotten)
         try:
             # An earlier run has made the structure: hdmf repeats it in a file that is thrown away.
             self._rehearses = not self._draft.is_new
@@ -121,7 +122,7 @@ class WriteTarget:
 
     def end(self, is_whole: bool) -> None:
         """Close the file, and give it its name if `is_whole`; otherwise keep the draft, if its structure is complete."""
-        _open.discard(self)
+        atexit.unregister(self._end_forgotten)
         try:
             if hasattr(self, "file"):
                 self.close_file()
@@ -144,14 +145,18 @@ class WriteTarget:
 
     def _groups(self) -> list[list[Pending]]:
         """Return what is filled in at the same time: all that may be, and then the rest, one by one."""
-        together = [one for one in self._pending if one.is_concurrent or self.options.read == "concurrent"]
+        together = [one for one in self._pending if self._is_concurrent(one)]
         alone = [[one] for one in self._pending if one not in together]
         return [*([together] if together else []), *alone]
 
+    def _is_concurrent(self, one: Pending) -> bool:
+        """Return whether a source may be read at the same time as others; the user knows that of iterators."""
+        read = self.options.read if one.is_iterator else None
+        return one.is_concurrent if read is None else read == "concurrent"
+
     def _encoding(self, one: Pending) -> dict[str, Any]:
         """Return the keywords of one dataset."""
-        reads_anywhere = hasattr(one.source, "_get_data")
-        return {"read": self.options.read} if reads_anywhere and self.options.read is not None else {}
+        return {"read": self.options.read} if one.is_iterator and self.options.read is not None else {}
 
     def _require_structure(self) -> None:
         """Make sure that the draft of an earlier run has the datasets that this run would fill."""
@@ -165,19 +170,9 @@ class WriteTarget:
                 f"same objects, or discard the draft with dask_chunkio.discard({self._filename!r})"
             )
 
-
-# Targets whose file has no name yet, with their drafts.
-_open: set[WriteTarget] = set()
-
-
-def _end_forgotten() -> None:
-    """End what a script has left open, as hdmf does at the end of the interpreter."""
-    for target in list(_open):
+    def _end_forgotten(self) -> None:
+        """End what a script has left open, as hdmf does at the end of the interpreter."""
         try:
-            target.end(is_whole=target.is_settled)
+            self.end(is_whole=self.is_settled)
         except Exception as error:
-            _logger.warning("%s", printable(f"a file was not closed, and did not get its name: {error}"))
-
-
-# It runs before hdmf's own function, which was registered earlier.
-atexit.register(_end_forgotten)
+            _logger.warning("%s", printable(f"{self._filename} was not closed, and did not get its name: {error}"))
