@@ -69,9 +69,26 @@ STORAGE_DOORS = {
     "journal.draft_manifest",
 }
 STANDARD = sys.stdlib_module_names
+HDMF = {
+    "integrations.hdmf",
+    *(
+        f"integrations.hdmf.{name}"
+        for name in (
+            "compat",
+            "dask_iterator",
+            "drafted_io",
+            "named_file",
+            "options",
+            "queue",
+            "rows",
+            "selection",
+            "target",
+        )
+    ),
+}
 # Who may import what is not in Python, and is not numpy.
 GUESTS = {
-    "h5py": {"storage.", "filters.", "sources.array", "cli.demo", "cli.inputs", "cli.main"},
+    "h5py": {"storage.", "filters.", "sources.array", "cli.demo", "cli.inputs", "cli.main", *HDMF},
     "dask": {
         "config",
         "dask_compat",
@@ -84,9 +101,12 @@ GUESTS = {
         "planning.resources",
         "execution.",
         "cli.",
+        *HDMF,
     },
     "hdf5plugin": {"filters.plugin", "filters.names"},
-    "hdmf": {"integrations.hdmf"},
+    "hdmf": HDMF,
+    "pynwb": {"integrations.pynwb", "integrations.neuroconv"},
+    "neuroconv": {"integrations.neuroconv"},
     "isal": {"filters.deflate"},
     "deflate": {"filters.deflate"},
     "xxhash": {"storage.journal.records"},

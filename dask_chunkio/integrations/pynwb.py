@@ -7,7 +7,7 @@ from typing import Any
 
 import pynwb
 
-from dask_chunkio.integrations.hdmf import HDF5IO
+from dask_chunkio.integrations.hdmf.drafted_io import HDF5IO
 
 __all__ = ["NWBHDF5IO"]
 
@@ -21,6 +21,9 @@ class NWBHDF5IO(HDF5IO, pynwb.NWBHDF5IO):  # type: ignore[misc]
         Those of PyNWB's class, and the parameters of `dask_chunkio.integrations.hdmf.WriteOptions`.
     """
 
-    @functools.wraps(pynwb.NWBHDF5IO.__init__)
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+
+
+# hdmf finds the arguments of a method in its attributes.
+functools.update_wrapper(NWBHDF5IO.__init__, pynwb.NWBHDF5IO.__init__, assigned=())

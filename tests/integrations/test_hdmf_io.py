@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
-import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,9 +14,9 @@ import h5py
 import numpy as np
 import pytest
 import zarr
+from hdmf.backends import hdf5
 from hdmf.backends.errors import UnsupportedOperation
 from hdmf.backends.hdf5 import H5DataIO
-from hdmf.backends.hdf5 import HDF5IO as TheirIO
 from hdmf.build import BuildManager, DatasetBuilder, GroupBuilder, LinkBuilder, TypeMap
 from hdmf.common import DynamicTable, VectorData, get_manager
 from hdmf.data_utils import AbstractDataChunkIterator, DataChunk, DataChunkIterator
@@ -33,13 +31,14 @@ from dask_chunkio.errors import (
     TargetError,
     UnfinishedWriteError,
 )
-from dask_chunkio.integrations.hdmf import DaskIterator, HDF5IO
+from dask_chunkio.integrations.hdmf import HDF5IO, DaskIterator
 from dask_chunkio.integrations.hdmf.named_file import NamedFile
 from tests.support.files import content
 from tests.support.hdmf_iterators import FromArrayOfHdmf
 from tests.support.iterators import FromArray
 from tests.support.processes import run_python
 
+TheirIO = hdf5.HDF5IO
 NUMBERS = np.arange(60 * 8, dtype="i4").reshape(60, 8)
 SIZES = {"chunk_shape": (10, 8), "buffer_shape": (20, 8)}
 
@@ -251,7 +250,13 @@ def test_iterators_of_hdmf_are_read_one_after_the_other(tmp_path: Path, filled: 
     many = np.zeros((4000, 8), "i4")
     shapes = {"chunk_shape": (100, 8), "buffer_shape": (100, 8)}
     with HDF5IO(str(tmp_path / "x.h5"), manager=manager(), mode="w", parallel_threshold=0) as io:
-        wrote(io, a=Alone(many, **shapes), b=FromArray(many, **shapes), c=Alone(many, **shapes), d=H5DataIO(many, chunks=True))
+        wrote(
+            io,
+            a=Alone(many, **shapes),
+            b=FromArray(many, **shapes),
+            c=Alone(many, **shapes),
+            d=H5DataIO(many, chunks=True),
+        )
     assert filled == [("/b", "/d"), ("/a",), ("/c",)]
 
 
@@ -277,12 +282,16 @@ def test_a_stream_does_not_leave_its_process(tmp_path: Path) -> None:
 # Ends that are not normal
 
 
+def interrupted(io: Any) -> None:
+    wrote(io, x=NUMBERS)
+    raise ZeroDivisionError
+
+
 def test_an_exception_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     path.write_bytes(b"old")
     with pytest.raises(ZeroDivisionError) as found, HDF5IO(str(path), manager=manager(), mode="w") as io:
-        wrote(io, x=NUMBERS)
-        raise ZeroDivisionError
+        interrupted(io)
     assert "was not written" in found.value.__notes__[0]
     assert os.listdir(tmp_path) == ["x.h5"]
     assert path.read_bytes() == b"old"
@@ -410,7 +419,7 @@ def test_a_full_disk_is_an_error_of_ours(tmp_path: Path) -> None:
     class Full:
         fileno, seek, close, readinto = raw.fileno, raw.seek, raw.close, raw.readinto
 
-        def write(self, data: Any) -> int:
+        def write(self, _: Any) -> int:
             raise OSError(28, "No space left on device")
 
     named._raw = Full()  # type: ignore[assignment]

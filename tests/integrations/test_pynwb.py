@@ -130,7 +130,9 @@ def properties(dataset: h5py.Dataset) -> Any:
     """What two files must share of a dataset."""
     opaque = dataset.dtype.hasobject or dataset.dtype.kind == "V"
     data = None if opaque else dataset[...].tobytes()
-    return data, *(getattr(dataset, name) for name in ("shape", "dtype", "maxshape", "chunks", "compression", "shuffle"))
+    return data, *(
+        getattr(dataset, name) for name in ("shape", "dtype", "maxshape", "chunks", "compression", "shuffle")
+    )
 
 
 def differences(one: Path, other: Path) -> str:

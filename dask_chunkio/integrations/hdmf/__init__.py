@@ -28,9 +28,10 @@ from dask_chunkio.integrations.hdmf.drafted_io import HDF5IO
 from dask_chunkio.integrations.hdmf.options import WriteOptions
 from dask_chunkio.iterator import GenericDataChunkIterator
 
-__all__ = ["AbstractDataChunkIterator", "DaskIterator", "HDF5IO", "WriteOptions"]
+__all__ = ["HDF5IO", "AbstractDataChunkIterator", "DaskIterator", "WriteOptions"]
 
 AbstractDataChunkIterator.register(GenericDataChunkIterator)
+
 
 def __getattr__(name: str) -> Any:
     if name == "NWBHDF5IO":

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import h5py
 import numpy as np
+from hdmf.backends import hdf5
 from hdmf.backends.hdf5 import H5DataIO
-from hdmf.backends.hdf5 import HDF5IO as HdmfIO
 from hdmf.backends.hdf5.h5tools import RDCC_NBYTES
 
 from dask_chunkio.errors import ArgumentError
@@ -24,7 +24,11 @@ from dask_chunkio.integrations.hdmf.target import WriteTarget
 __all__ = ["HDF5IO"]
 
 
-class HDF5IO(HdmfIO):  # type: ignore[misc]
+# hdmf finds the arguments of a method in its attributes; the docstring stays ours.
+_with_arguments = functools.partial(functools.wraps, assigned=())
+
+
+class HDF5IO(hdf5.HDF5IO):  # type: ignore[misc]
     """hdmf's ``HDF5IO``, which fills large datasets in parallel.
 
     The modes ``"w"``, ``"w-"``, ``"x"``, ``"a"`` and ``"r+"`` write a draft, which gets its name when the object is
@@ -44,7 +48,6 @@ class HDF5IO(HdmfIO):  # type: ignore[misc]
 
     write_options: ClassVar[WriteOptions] = WriteOptions()
 
-    @functools.wraps(HdmfIO.__init__)
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         own = {name: kwargs.pop(name) for name in WriteOptions.names() & kwargs.keys()}
         self._options = self.write_options.replaced(own)
@@ -67,23 +70,27 @@ class HDF5IO(HdmfIO):  # type: ignore[misc]
         self._target = WriteTarget(self.source, self.mode, self._options, rdcc_nbytes=RDCC_NBYTES)
         set_file(self, self._target.file)
 
-    @functools.wraps(HdmfIO.write)
+    @_with_arguments(hdf5.HDF5IO.write)
     def write(self, *args: Any, **kwargs: Any) -> None:
+        """Write a container; see hdmf's method."""
         with self._writes(kwargs):
             super().write(*args, **kwargs)
 
-    @functools.wraps(HdmfIO.export)
+    @_with_arguments(hdf5.HDF5IO.export)
     def export(self, *args: Any, **kwargs: Any) -> None:
+        """Export from another object to this file; see hdmf's method."""
         with self._writes(kwargs.get("write_args") or {}):
             super().export(*args, **kwargs)
 
-    @functools.wraps(HdmfIO.write_builder)
+    @_with_arguments(hdf5.HDF5IO.write_builder)
     def write_builder(self, *args: Any, **kwargs: Any) -> None:
+        """Write a builder; see hdmf's method."""
         with self._writes(kwargs):
             super().write_builder(*args, **kwargs)
 
-    @functools.wraps(HdmfIO.read_builder)
+    @_with_arguments(hdf5.HDF5IO.read_builder)
     def read_builder(self, *args: Any, **kwargs: Any) -> Any:
+        """Read the file as a builder; see hdmf's method."""
         if self._target is None:
             return super().read_builder(*args, **kwargs)
         with following_links():
@@ -95,8 +102,9 @@ class HDF5IO(HdmfIO):  # type: ignore[misc]
         with cls(path=path, comm=comm, mode="w") as io:
             io.export(**kwargs)
 
-    @functools.wraps(HdmfIO.write_dataset)
+    @_with_arguments(hdf5.HDF5IO.write_dataset)
     def write_dataset(self, *args: Any, **kwargs: Any) -> Any:
+        """Write a dataset; see hdmf's method."""
         builder = kwargs["builder"] if "builder" in kwargs else args[1]
         self._refuse_own_name(builder.data, kwargs)
         made = super().write_dataset(*args, **kwargs)
@@ -122,7 +130,7 @@ class HDF5IO(HdmfIO):  # type: ignore[misc]
         super().close(close_links=close_links)
         self._end(is_whole=True)
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
             self._break(error)
         super().__exit__(kind, error, trace)
@@ -167,14 +175,18 @@ class HDF5IO(HdmfIO):  # type: ignore[misc]
 
     def _refuse_own_name(self, data: Any, keywords: Any) -> None:
         """Refuse a link to a dataset of the file that this one replaces."""
-        wrapped = data.data if isinstance(data, H5DataIO) else data
         links = data.link_data if isinstance(data, H5DataIO) else keywords.get("link_data", True)
-        if not links or self._target is None or not isinstance(wrapped, h5py.Dataset) or not wrapped:
+        wrapped = data.data if isinstance(data, H5DataIO) else data
+        # An export copies such datasets.
+        if not links or self._target is None or keywords.get("export_source") is not None:
             return
-        if os.path.abspath(wrapped.file.filename) == self.source and wrapped.file != self._file:
-            if keywords.get("export_source") is not None:
-                return
+        if not isinstance(wrapped, h5py.Dataset) or not wrapped or wrapped.file == self._file:
+            return
+        if os.path.abspath(wrapped.file.filename) == self.source:
             raise ArgumentError(
                 f"{self.source}: {wrapped.name} is a dataset of the file that this write replaces, so that no link to "
                 f"it can be made; copy it with H5DataIO(data, link_data=False), or write to another name"
             )
+
+
+functools.update_wrapper(HDF5IO.__init__, hdf5.HDF5IO.__init__, assigned=())

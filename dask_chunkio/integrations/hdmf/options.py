@@ -81,7 +81,9 @@ class WriteOptions:
             If there is no such option.
         """
         if unknown := sorted(given.keys() - self.names()):
-            raise ArgumentTypeError(f"no option is called {', '.join(unknown)}; there are {', '.join(sorted(self.names()))}")
+            raise ArgumentTypeError(
+                f"no option is called {', '.join(unknown)}; there are {', '.join(sorted(self.names()))}"
+            )
         return dataclasses.replace(self, **given)
 
     def of_draft(self) -> dict[str, Any]:

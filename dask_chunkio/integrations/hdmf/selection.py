@@ -97,16 +97,20 @@ def pending_iterator(data: Any, dataset: h5py.Dataset, threshold: int, takes_str
     if not dataset.shape or dtype.kind not in "biufc" or refusal(np.dtype(data.dtype), dtype) is not None:
         return None
     if _reads_anywhere(data):
-        if _nbytes(data.maxshape, dtype) < threshold or tuple(data.maxshape) != dataset.shape:
-            return None
-        if isinstance(data, DaskIterator):
-            return Pending(dataset.name, data.array, is_concurrent=True)
-        return Pending(dataset.name, data, as_source(data, dataset.name).read_mode == "concurrent")
+        return _pending_at_once(data, dataset, threshold)
     if type(data) is not DataChunkIterator or data.iter_axis != 0:
         return None
     if (array := _whole_array(data)) is not None and array.shape == dataset.shape:
         return Pending(dataset.name, array, is_concurrent=True) if _nbytes(array.shape, dtype) >= threshold else None
     return _pending_stream(data, dataset, threshold) if takes_streams else None
+
+
+def _pending_at_once(data: Any, dataset: h5py.Dataset, threshold: int) -> Pending | None:
+    if _nbytes(data.maxshape, dataset.dtype) < threshold or tuple(data.maxshape) != dataset.shape:
+        return None
+    if isinstance(data, DaskIterator):
+        return Pending(dataset.name, data.array, is_concurrent=True)
+    return Pending(dataset.name, data, as_source(data, dataset.name).read_mode == "concurrent")
 
 
 def _pending_stream(data: DataChunkIterator, dataset: h5py.Dataset, threshold: int) -> Pending | None:

@@ -17,6 +17,7 @@ from dask_chunkio.integrations.hdmf.named_file import NamedFile
 from dask_chunkio.integrations.hdmf.options import WriteOptions
 from dask_chunkio.integrations.hdmf.rows import Rows
 from dask_chunkio.integrations.hdmf.selection import Pending
+from dask_chunkio.keywords import DatasetKeywords
 from dask_chunkio.printable import printable
 
 __all__ = ["WriteTarget"]
@@ -29,8 +30,8 @@ _DRAFT_MODES = {"w": "w", "w-": "x", "x": "x", "a": "a", "r+": "a"}
 class WriteTarget:
     """The draft of one ``HDF5IO``, from its constructor to its ``close``.
 
-    hdmf writes the structure into the file of the draft.  `settle` closes that file, fills in what is pending, and opens
-    it again.
+    hdmf writes the structure into the file of the draft.  `settle` closes that file, fills in what is pending, and
+    opens it again.
 
     Parameters
     ----------
@@ -73,17 +74,18 @@ class WriteTarget:
     def _require_new_copy(self) -> None:
         if self._rehearses and self._mode in ("a", "r+"):
             raise ArgumentError(
-                f"{self._filename}: mode {self._mode!r} cannot go on with an interrupted write, since the structure that "
-                f"hdmf has to read is not that of the write; remove its draft with "
-                f"dask_chunkio.discard({self._filename!r}), and run the script again without resume=True"
+                f"{self._filename}: mode {self._mode!r} cannot go on with an interrupted write, in which hdmf would "
+                f"find what it has to add; remove its draft with dask_chunkio.discard({self._filename!r}), and run "
+                f"the script again without resume=True"
             )
 
     def _opened(self) -> h5py.File:
         if self._rehearses:
-            raw = cast(io.FileIO, tempfile.TemporaryFile(buffering=0))
+            raw = cast(io.FileIO, tempfile.TemporaryFile(buffering=0))  # noqa: SIM115
         else:
             # A new draft has no file yet; one of an existing file has a copy.
-            raw = open(self._draft.path, "r+b" if os.path.exists(self._draft.path) else "w+b", buffering=0)
+            mode = "r+b" if os.path.exists(self._draft.path) else "w+b"
+            raw = cast(io.FileIO, open(self._draft.path, mode, buffering=0))  # noqa: SIM115
         self._named = NamedFile(raw, self._filename)
         try:
             return self._named.open(**self._h5py_options)
@@ -110,7 +112,7 @@ class WriteTarget:
         self.close_file()
         self._require_structure()
         for group in self._groups():
-            encoding = {one.name: self._encoding(one) for one in group}
+            encoding = {one.name: cast(DatasetKeywords, self._encoding(one)) for one in group}
             self._draft.fill({one.name: one.source for one in group}, encoding=encoding, **self.options.of_fill())
         self._pending, self._rehearses = [], False
         self.file = self._opened()
@@ -121,7 +123,7 @@ class WriteTarget:
         self._named.close()
 
     def end(self, is_whole: bool) -> None:
-        """Close the file, and give it its name if `is_whole`; otherwise keep the draft, if its structure is complete."""
+        """Close the file, and give it its name if `is_whole`; otherwise keep a draft whose structure is complete."""
         atexit.unregister(self._end_forgotten)
         try:
             if hasattr(self, "file"):
