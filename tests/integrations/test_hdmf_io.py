@@ -417,7 +417,7 @@ def test_a_full_disk_is_an_error_of_ours(tmp_path: Path) -> None:
     file = named.open()
 
     class Full:
-        fileno, seek, close, readinto = raw.fileno, raw.seek, raw.close, raw.readinto
+        fileno, seek, close, readinto, read = raw.fileno, raw.seek, raw.close, raw.readinto, raw.read
 
         def write(self, _: Any) -> int:
             raise OSError(28, "No space left on device")
@@ -440,6 +440,21 @@ def test_a_file_that_is_written_anew_is_there_until_the_end(tmp_path: Path) -> N
         wrote(io, y=FromArray(NUMBERS, **SIZES))
         assert content(path) == before
     assert list(content(path)) == ["/y", "/"]
+
+
+@pytest.mark.parametrize("mode", ["a", "r+"])
+def test_a_file_that_is_only_read_stays(mode: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    written(TheirIO, path, NUMBERS)
+    before = path.stat().st_ino
+    with HDF5IO(path, manager=manager(), mode=mode) as io:
+        assert np.array_equal(io.read_builder()["g"]["x"].data, NUMBERS)
+    assert path.stat().st_ino == before
+    with HDF5IO(path, manager=manager(), mode=mode) as io:
+        io._file["g/x"].attrs["unit"] = "A"
+    with h5py.File(path) as file:
+        assert file["g/x"].attrs["unit"] == "A"
+    assert os.listdir(tmp_path) == ["x.h5"]
 
 
 @pytest.mark.parametrize("mode", ["w-", "x"])

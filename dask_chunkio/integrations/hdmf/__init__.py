@@ -8,7 +8,8 @@ Examples
 >>> from hdmf.common import DynamicTable, VectorData, get_manager
 >>> path = os.path.join(tempfile.mkdtemp(), "table.h5")
 >>> data = H5DataIO(np.arange(10_000_000), compression="gzip", chunks=(1_000_000,))
->>> table = DynamicTable("table", "Numbers", columns=[VectorData("numbers", "From 0 on", data=data)], id=[])
+>>> column = VectorData(name="numbers", description="From 0 on", data=data)
+>>> table = DynamicTable(name="table", description="Numbers", columns=[column])
 >>> with HDF5IO(path, manager=get_manager(), mode="w") as io:
 ...     io.write(table)
 >>> import h5py

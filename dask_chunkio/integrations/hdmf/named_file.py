@@ -54,7 +54,7 @@ class NamedFile:
     Attributes
     ----------
     was_changed : bool
-        Whether anything was written.
+        Whether anything else was written than was there.
     error : BaseException or None
         The first error of the file system.
     """
@@ -130,12 +130,17 @@ class NamedFile:
     def write(self, buffer: Any) -> int:
         """Write the whole buffer."""
         view, done = memoryview(buffer).cast("B"), 0
-        self.was_changed = True
+        # HDF5 writes its superblock again, also if nothing has changed.
+        self.was_changed = self.was_changed or not self._holds(view)
         self._raw.seek(self._position)
         while done < len(view):
             done += self._raw.write(view[done:])
         self._position += len(view)
         return len(view)
+
+    def _holds(self, view: memoryview) -> bool:
+        self._raw.seek(self._position)
+        return self._raw.read(len(view)) == view
 
     @_never_raises
     def truncate(self, size: int | None = None) -> int:

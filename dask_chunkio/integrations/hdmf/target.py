@@ -59,6 +59,7 @@ class WriteTarget:
         self.collects, self.takes_streams, self.is_broken = False, True, False
         self._filename, self._mode, self._h5py_options = filename, mode, h5py_options
         self._pending: list[Pending] = []
+        self._was_changed = False
         self._draft = draft(filename, mode=cast(Any, _DRAFT_MODES[mode]), **options.of_draft()).open()
         # At the end of the interpreter, this runs before what ends the draft, and before hdmf's own function.
         atexit.register(self._end_forgotten)
@@ -81,7 +82,7 @@ class WriteTarget:
 
     def _opened(self) -> h5py.File:
         if self._rehearses:
-            raw = cast(io.FileIO, tempfile.TemporaryFile(buffering=0))  # noqa: SIM115
+            raw: io.FileIO = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         else:
             # A new draft has no file yet; one of an existing file has a copy.
             mode = "r+b" if os.path.exists(self._draft.path) else "w+b"
@@ -120,6 +121,7 @@ class WriteTarget:
     def close_file(self) -> None:
         """Close the file, and make sure that all of it has been written."""
         self.file.close()
+        self._was_changed |= self._named.was_changed
         self._named.close()
 
     def end(self, is_whole: bool) -> None:
@@ -128,10 +130,19 @@ class WriteTarget:
         try:
             if hasattr(self, "file"):
                 self.close_file()
-            if is_whole and not self.is_broken:
+            if is_whole and not self.is_broken and not self._is_untouched_copy():
                 self._draft.publish()
         finally:
             self._draft.keep()
+
+    def _is_untouched_copy(self) -> bool:
+        """Return whether an existing file was only read; then it stays as it is."""
+        return (
+            self._mode in ("a", "r+")
+            and not self._was_changed
+            and self._draft.is_new
+            and os.path.exists(self._filename)
+        )
 
     def words_of_failure(self) -> str:
         """Return what the failure of a write leaves behind, and how to go on."""
