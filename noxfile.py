@@ -53,6 +53,13 @@ def tests(session: nox.Session) -> None:
     run_pytest(session, *IN_TWO_PROCESSES)
 
 
+@nox.session
+def neuroconv(session: nox.Session) -> None:
+    """Run the tests with NeuroConv, whose dependencies do not go with those of the other tests."""
+    session.install("-e", ".[neuroconv]", "hypothesis", "dask-jobqueue", "pytest", "pytest-timeout")
+    run_pytest(session, "tests/integrations/test_neuroconv.py", "-p", "no:cacheprovider")
+
+
 @nox.session(python=PYTHONS[0])
 def oldest(session: nox.Session) -> None:
     """Run the default tests with the oldest supported series of each dependency, on the oldest Python."""

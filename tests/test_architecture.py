@@ -69,17 +69,39 @@ STORAGE_DOORS = {
     "journal.draft_manifest",
 }
 STANDARD = sys.stdlib_module_names
+HDMF = {
+    "integrations.hdmf",
+    *(
+        f"integrations.hdmf.{name}"
+        for name in (
+            "compat",
+            "dask_iterator",
+            "drafted_io",
+            "named_file",
+            "options",
+            "queue",
+            "rows",
+            "selection",
+            "target",
+        )
+    ),
+}
+XARRAY = {
+    "integrations.xarray",
+    *(f"integrations.xarray.{name}" for name in ("append", "compat", "structure", "write")),
+}
 # Who may import what is not in Python, and is not numpy.
 GUESTS = {
     "h5py": {
         "storage.",
         "filters.",
         "sources.array",
-        "integrations.xarray_structure",
-        "integrations.xarray_write",
+        "integrations.xarray.structure",
+        "integrations.xarray.write",
         "cli.demo",
         "cli.inputs",
         "cli.main",
+        *HDMF,
     },
     "dask": {
         "config",
@@ -92,19 +114,15 @@ GUESTS = {
         "planning.planner",
         "planning.resources",
         "execution.",
-        "integrations.xarray_structure",
-        "integrations.xarray_write",
-        "integrations.xarray",
         "cli.",
+        *XARRAY,
+        *HDMF,
     },
     "hdf5plugin": {"filters.plugin", "filters.names"},
-    "hdmf": {"integrations.hdmf"},
-    "xarray": {
-        "integrations.xarray",
-        "integrations.xarray_append",
-        "integrations.xarray_compat",
-        "integrations.xarray_structure",
-    },
+    "hdmf": HDMF,
+    "pynwb": {"integrations.pynwb", "integrations.neuroconv"},
+    "neuroconv": {"integrations.neuroconv"},
+    "xarray": XARRAY,
     "isal": {"filters.deflate"},
     "deflate": {"filters.deflate"},
     "xxhash": {"storage.journal.records"},

@@ -19,7 +19,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(dask_chunkio.__path__, "dask_chunkio.")
-    if module.name not in ("dask_chunkio.__main__", "dask_chunkio.integrations.hdmf")
+    if module.name not in ("dask_chunkio.__main__", "dask_chunkio.integrations.neuroconv")
 ]
 
 

@@ -26,8 +26,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, SourceError, TargetExistsError, UnfinishedWriteError
-from dask_chunkio.integrations import xarray_compat, xarray_structure
-from dask_chunkio.integrations.xarray import to_netcdf
+from dask_chunkio.integrations.xarray import compat, structure, to_netcdf
 
 H5NETCDF: Any = {"engine": "h5netcdf"}
 # A write takes a tenth of a second or more.
@@ -501,12 +500,12 @@ def test_chunked_arrays_of_others_are_refused() -> None:
             return types.SimpleNamespace(dtype=np.dtype("f8"), _h5path="/x")
 
     with pytest.raises(ArgumentTypeError, match="/x: its chunked array is a Chunked"):
-        xarray_structure.Parts(True, False).add(np.zeros((2, 3)).view(Chunked), Target())
+        structure.Parts(True, False).add(np.zeros((2, 3)).view(Chunked), Target())
 
 
 def test_a_version_of_xarray_that_lacks_a_function_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("xarray.backends.writers.dump_to_store")
-    spec = importlib.util.spec_from_file_location("compat_again", xarray_compat.__file__)
+    spec = importlib.util.spec_from_file_location("compat_again", compat.__file__)
     assert spec is not None
     assert spec.loader is not None
     with pytest.raises(ImportError, match=r"xarray .* lacks dump_to_store .* install another version"):

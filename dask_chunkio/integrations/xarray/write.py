@@ -14,7 +14,7 @@ import dask_chunkio
 from dask_chunkio.dask_compat import distributed, is_loaded
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 from dask_chunkio.events import Listener
-from dask_chunkio.integrations.xarray_structure import AppliedError, Form, Node, Part, make_structure
+from dask_chunkio.integrations.xarray.structure import AppliedError, Form, Node, Part, make_structure
 from dask_chunkio.keywords import DatasetKeywords
 from dask_chunkio.results import WriteResult, already_complete
 from dask_chunkio.validation import check_type

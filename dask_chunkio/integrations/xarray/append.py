@@ -12,7 +12,7 @@ import numpy as np
 import xarray
 
 from dask_chunkio.errors import ArgumentError
-from dask_chunkio.integrations.xarray_compat import Adder, Variables, dump, grow_dimension, target_of
+from dask_chunkio.integrations.xarray.compat import Adder, Variables, dump, grow_dimension, target_of
 
 __all__ = ["append"]
 

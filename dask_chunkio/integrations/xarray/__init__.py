@@ -24,9 +24,9 @@ import xarray
 from dask.delayed import Delayed
 
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError
-from dask_chunkio.integrations.xarray_compat import as_dataset
-from dask_chunkio.integrations.xarray_structure import Form, Node
-from dask_chunkio.integrations.xarray_write import NetcdfKeywords, NetcdfWrite, RunKeywords
+from dask_chunkio.integrations.xarray.compat import as_dataset
+from dask_chunkio.integrations.xarray.structure import Form, Node
+from dask_chunkio.integrations.xarray.write import NetcdfKeywords, NetcdfWrite, RunKeywords
 from dask_chunkio.results import WriteResult
 from dask_chunkio.validation import check_flag, check_type, typed
 

@@ -21,8 +21,8 @@ from dask_chunkio.config import settings
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 from dask_chunkio.geometry.grid import Shape
 from dask_chunkio.geometry.sizing import readable_chunk_shape
-from dask_chunkio.integrations.xarray_append import append
-from dask_chunkio.integrations.xarray_compat import (
+from dask_chunkio.integrations.xarray.append import append
+from dask_chunkio.integrations.xarray.compat import (
     Variables,
     check_dataset,
     dataset_name,
