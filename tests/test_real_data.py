@@ -88,8 +88,7 @@ def test_a_part_of_real_data(target: Path, name: str) -> None:
 @needs_tools
 @pytest.mark.heavy
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("where", ["threads", "process_client"])
-@pytest.mark.parametrize("name", ["ecg", "mri"])
+@pytest.mark.parametrize(("name", "where"), [("mri", "threads"), ("ecg", "process_client")])
 def test_real_data_beyond_a_gigabyte(target: Path, name: str, where: str, request: pytest.FixtureRequest) -> None:
     scheduler = where if where == "threads" else request.getfixturevalue(where)
     source = write(target, name, GIGABYTE, scheduler)
