@@ -40,15 +40,15 @@ def packed(tmp_path: Path) -> Path:
     return path
 
 
-def plain_environment() -> dict[str, str]:
-    """Without the plugins of netCDF4, which its import adds to the environment of the process."""
-    return {name: value for name, value in os.environ.items() if name != "HDF5_PLUGIN_PATH"}
+def ended(*words: object) -> subprocess.CompletedProcess[str]:
+    """Run Python without the plugins of netCDF4, which its import adds to the environment of the process."""
+    environment = {name: value for name, value in os.environ.items() if name != "HDF5_PLUGIN_PATH"}
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 def run(script: str, *arguments: object) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=False, env=plain_environment()
-    )
+    done = ended("-c", script, *arguments)
     assert not done.returncode, done.stderr
     return done.stdout
 
@@ -68,7 +68,7 @@ def test_a_missing_plugin_is_not_damage(packed: Path) -> None:
 
 def test_the_command_line_says_by_its_status_that_a_plugin_is_missing(packed: Path) -> None:
     script = BLOCKED + "from dask_chunkio.cli.main import main; main(['verify', sys.argv[1]])"
-    done = subprocess.run([sys.executable, "-c", script, str(packed)], capture_output=True, text=True, check=False, env=plain_environment())
+    done = ended("-c", script, packed)
     assert done.returncode == 3, done.stderr
     assert "no problems" in done.stdout
     assert "not checked: /x: cannot decode: plugin zstd (32015) is missing" in done.stdout
@@ -90,9 +90,7 @@ def test_a_source_loads_the_plugins_that_are_installed(packed: Path, tmp_path: P
     script = tmp_path / "write.py"
     script.write_text(WRITE)
     output = tmp_path / "out.h5"
-    done = subprocess.run(
-        [sys.executable, script, packed, output, scheduler], capture_output=True, text=True, check=False, env=plain_environment()
-    )
+    done = ended(script, packed, output, scheduler)
     assert not done.returncode, done.stderr
     with h5py.File(output) as file:
         np.testing.assert_array_equal(file["y"][...], DATA)
