@@ -141,7 +141,8 @@ class Draft:
     @property
     def path(self) -> str:
         """Absolute path of the hidden file, which has the same base name; make the structure there, and close it."""
-        return self._paths.file
+        # A draft that was cut off just after it was published has its file under the final name.
+        return self._paths.file if self._held is None else self._held.file
 
     @property
     def is_new(self) -> bool:

@@ -994,6 +994,7 @@ def test_a_draft_that_was_cut_off_after_it_got_its_name(
     if resume:
         with dcio.draft(out, mode=mode, resume=True) as draft:
             assert not draft.is_new
+            assert digest(draft.path) == published
             assert draft.fill("/y", DATA).already_complete
             with pytest.raises(errors.ArgumentError, match="was published by an earlier run"):
                 draft.fill("/z", DATA)

@@ -389,6 +389,7 @@ if "close" in sys.argv:
 """
 
 
+@pytest.mark.heavy
 def test_a_killed_script_is_run_again(tmp_path: Path) -> None:
     path, script = tmp_path / "x.h5", tmp_path / "script.py"
     script.write_text(SCRIPT)

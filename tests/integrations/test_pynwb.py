@@ -148,7 +148,14 @@ def differences(one: Path, other: Path) -> str:
 REFERENCES = (".specloc", "table", "target", "region", "timeseries")
 
 
-@pytest.mark.parametrize("options", [EVERYTHING, {"parallel_threshold": 40_000}, {}], ids=["all", "some", "none"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(EVERYTHING, id="all"),
+        pytest.param({"parallel_threshold": 40_000}, id="some", marks=pytest.mark.heavy),
+        pytest.param({}, id="none", marks=pytest.mark.heavy),
+    ],
+)
 def test_the_file_is_that_of_pynwb(options: dict[str, Any], tmp_path: Path, same_ids: Any) -> None:
     theirs, ours = tmp_path / "theirs.nwb", tmp_path / "ours.nwb"
     for path, kind, own in ((theirs, pynwb.NWBHDF5IO, {}), (ours, NWBHDF5IO, options)):
