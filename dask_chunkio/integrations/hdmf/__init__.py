@@ -7,15 +7,15 @@ Examples
 >>> from hdmf.backends.hdf5 import H5DataIO
 >>> from hdmf.common import DynamicTable, VectorData, get_manager
 >>> path = os.path.join(tempfile.mkdtemp(), "table.h5")
->>> data = H5DataIO(np.arange(10_000_000), compression="gzip", chunks=(1_000_000,))
+>>> data = H5DataIO(np.arange(20_000), compression="gzip", chunks=(5_000,))
 >>> column = VectorData(name="numbers", description="From 0 on", data=data)
 >>> table = DynamicTable(name="table", description="Numbers", columns=[column])
->>> with HDF5IO(path, manager=get_manager(), mode="w") as io:
+>>> with HDF5IO(path, manager=get_manager(), mode="w", parallel_threshold="100 kB") as io:
 ...     io.write(table)
 >>> import h5py
 >>> with h5py.File(path) as file:
 ...     int(file["numbers"][-1])
-9999999
+19999
 """
 
 from __future__ import annotations
