@@ -362,7 +362,7 @@ def test_a_token_is_applied_once_wherever_the_removal_of_the_folder_is_cut_off(
     }
     if kind != "new":
         write(place, maxshape=(None, 8), chunks=(4, 8))
-    unlink = Folder._unlink
+    unlink = Folder.unlink
     for number in itertools.count():
         steps = itertools.count()
 
@@ -374,7 +374,7 @@ def test_a_token_is_applied_once_wherever_the_removal_of_the_folder_is_cut_off(
         name = f"/x{number}" if kind == "new" else "/x"
         call: dict[str, Any] = {"name": name, "token": f"{number}", "resume": True, **keywords.get(kind, {})}
         with monkeypatch.context() as patch:
-            patch.setattr(Folder, "_unlink", cut)
+            patch.setattr(Folder, "unlink", cut)
             try:
                 write(place, **call)
                 break

@@ -36,7 +36,7 @@ class Cut(Exception):  # noqa: N818
 
 def cut_before(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Have the removal of a folder end before step `number`."""
-    steps, unlink, rmdir = itertools.count(), Folder._unlink, os.rmdir
+    steps, unlink, rmdir = itertools.count(), Folder.unlink, os.rmdir
 
     def before(act: Callable[..., Any]) -> Callable[..., Any]:
         def acting(*arguments: Any, **keywords: Any) -> Any:
@@ -47,7 +47,7 @@ def cut_before(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
         return acting
 
-    monkeypatch.setattr(Folder, "_unlink", before(unlink))
+    monkeypatch.setattr(Folder, "unlink", before(unlink))
     monkeypatch.setattr(os, "rmdir", before(rmdir))
 
 
@@ -149,7 +149,7 @@ def test_a_folder_that_cannot_be_removed_is_named_and_stays(
     folder.mkdir()
     (folder / "lock").touch()
     with monkeypatch.context() as patch:
-        patch.setattr(Folder, "_unlink", refuse(errno.EPERM))
+        patch.setattr(Folder, "unlink", refuse(errno.EPERM))
         with pytest.raises(TargetError, match=f"cannot remove {folder}: Operation not permitted"):
             call(target)
     assert os.listdir(folder) == ["lock"]
@@ -213,7 +213,7 @@ def test_a_folder_that_holds_open_files_for_long_is_set_aside_unless_it_is_anoth
         rename(old, new)
 
     monkeypatch.setattr(side_folder, "_PATIENCE", 0)
-    monkeypatch.setattr(Folder, "_unlink", refuse(errno.EBUSY))
+    monkeypatch.setattr(Folder, "unlink", refuse(errno.EBUSY))
     if is_replaced:
         monkeypatch.setattr(os, "rename", replaced_first)
     remove_empty_folder(str(path))

@@ -170,3 +170,7 @@ def _rename_to_free_name(held: HeldDraft) -> None:
         if os.path.lexists(paths.path):
             raise TargetExistsError(words) from None
         held.hidden.move(name, paths.path)
+    else:
+        # A file with two names could not be replaced by the next draft.
+        with contextlib.suppress(OSError):
+            held.hidden.unlink(name)

@@ -125,14 +125,14 @@ class Folder:
         names = {name for name in self._names() if not is_held_open(name)}
         for name in (*first, *sorted(names - {*first, *last}), *last):
             with contextlib.suppress(FileNotFoundError):
-                self._unlink(name)
+                self.unlink(name)
         self.remove_again()
 
     def remove_again(self) -> None:
         """Remove the files that stayed because a process had them open; those of dead hosts stay."""
         for name in filter(is_held_open, self._names()):
             with contextlib.suppress(OSError):
-                self._unlink(name)
+                self.unlink(name)
 
     def _names(self) -> list[str]:
         try:
@@ -149,7 +149,8 @@ class Folder:
             return os.stat(name, dir_fd=self.descriptor).st_size > 0
         return False
 
-    def _unlink(self, name: str) -> None:
+    def unlink(self, name: str) -> None:
+        """Remove a file."""
         if self.descriptor is None:
             os.unlink(os.path.join(self.path, name))
         else:
