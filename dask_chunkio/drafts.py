@@ -20,7 +20,7 @@ from dask_chunkio.printable import printable
 from dask_chunkio.results import WriteResult, already_complete
 from dask_chunkio.storage.draft_paths import DraftPaths
 from dask_chunkio.storage.drafts.begin import hold_draft
-from dask_chunkio.storage.drafts.file import complete_structure, describe_datasets, reopen_structure
+from dask_chunkio.storage.drafts.file import complete_structure, describe_datasets
 from dask_chunkio.storage.drafts.held_draft import HeldDraft
 from dask_chunkio.storage.drafts.publish import is_recorded_whole, publish_draft, record_fill
 from dask_chunkio.storage.journal.draft_manifest import DraftMode
@@ -302,11 +302,7 @@ def _filled(
         )
     if number and run.part is not None:
         raise ArgumentError("part= needs all datasets in one call of fill: other jobs may not run yet")
-    try:
-        result = run_write(held.paths.file, args, keywords, replace(run, fill=number))
-    except BaseException:
-        reopen_structure(held)
-        raise
+    result = run_write(held.paths.file, args, keywords, replace(run, fill=number))
     if result.is_whole:
         record_fill(held, number, words)
     return result

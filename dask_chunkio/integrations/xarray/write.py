@@ -12,7 +12,7 @@ from dask.delayed import Delayed, delayed
 
 import dask_chunkio
 from dask_chunkio.dask_compat import distributed, is_loaded
-from dask_chunkio.errors import ArgumentTypeError
+from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 from dask_chunkio.events import Listener
 from dask_chunkio.integrations.xarray.structure import AppliedError, Form, Node, Part, make_structure
 from dask_chunkio.keywords import DatasetKeywords
@@ -87,12 +87,19 @@ class NetcdfWrite:
         drafting: dict[str, Any] = {name: one for name, one in self.keywords.items() if name in _OF_DRAFTS}
         filling: dict[str, Any] = {name: one for name, one in self.keywords.items() if name not in _OF_DRAFTS}
         with contextlib.suppress(AppliedError), dask_chunkio.draft(self.path, mode=self.mode, **drafting) as draft:
-            is_complete, adds = not draft.is_new, self.mode == "a"
-            parts = make_structure(draft.path, self.nodes, self.form, adds=adds, is_complete=is_complete)
+            is_new, adds = draft.is_new, self.mode == "a"
+            parts = make_structure(draft.path, self.nodes, self.form, adds=adds, is_complete=not is_new)
             if not parts:
                 return WriteResult(self.path, (), 0.0)
             encoding = {one.name: _keywords(one) for one in parts}
-            return draft.fill({one.name: one.source for one in parts}, encoding=encoding, **filling)
+            try:
+                return draft.fill({one.name: one.source for one in parts}, encoding=encoding, **filling)
+            except (ArgumentError, ArgumentTypeError):
+                if is_new:
+                    # The structure is made again in no time: the next call need not resume this one.
+                    draft.keep()
+                    dask_chunkio.discard(self.path)
+                raise
         return already_complete(self.path, ())
 
     def delayed(self) -> Delayed:

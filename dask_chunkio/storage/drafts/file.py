@@ -12,12 +12,10 @@ from dask_chunkio.errors import TargetBusyError, TargetError
 from dask_chunkio.storage.completeness import StoredDataset, stored
 from dask_chunkio.storage.draft_paths import DraftPaths
 from dask_chunkio.storage.drafts.held_draft import HeldDraft
-from dask_chunkio.storage.filesystem.side_folder import is_left
 from dask_chunkio.storage.preconditions import opened_to_look
-from dask_chunkio.storage.side_paths import SidePaths
 from dask_chunkio.storage.target import Target
 
-__all__ = ["complete_structure", "describe_datasets", "reopen_structure", "require_file"]
+__all__ = ["complete_structure", "describe_datasets", "require_file"]
 
 
 def complete_structure(held: HeldDraft, makes_file: bool = False) -> None:
@@ -42,14 +40,6 @@ def complete_structure(held: HeldDraft, makes_file: bool = False) -> None:
         _make_empty_file(held.paths)
     require_file(held.paths)
     held.save(replace(held.manifest, state="filling"))
-
-
-def reopen_structure(held: HeldDraft) -> None:
-    """Record that the structure may still change, if the first fill was refused before it had begun."""
-    manifest = held.manifest
-    is_untouched = manifest.state == "filling" and not manifest.fills and not manifest.parts
-    if is_untouched and held.folder.is_here and not is_left(SidePaths(held.paths.file).folder):
-        held.save(replace(manifest, state="structure"))
 
 
 def _make_empty_file(paths: DraftPaths) -> None:
