@@ -28,6 +28,10 @@ WATCHED_SELDOM = {
 }
 
 
+# netCDF4 adds plugins of its own to the environment as it is imported, and children would load them.
+PLUGIN_PATH = os.environ.get("HDF5_PLUGIN_PATH")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the files of the default tests in memory, unless ``TMPDIR`` is set; the heavy ones use the disk."""
     if config.option.markexpr == "not heavy" and "TMPDIR" not in os.environ and _serves(MEMORY):
@@ -44,6 +48,21 @@ def _serves(folder: Path) -> bool:
         except OSError:
             return False
     return True
+
+
+def _restore_plugin_path() -> None:
+    if PLUGIN_PATH is None:
+        os.environ.pop("HDF5_PLUGIN_PATH", None)
+    else:
+        os.environ["HDF5_PLUGIN_PATH"] = PLUGIN_PATH
+
+
+@pytest.fixture(autouse=True)
+def own_plugins() -> Iterator[None]:
+    """Keep the plugins of netCDF4 from the children of a test, whenever it is imported."""
+    _restore_plugin_path()
+    yield
+    _restore_plugin_path()
 
 
 @pytest.fixture(scope="session", autouse=True)
