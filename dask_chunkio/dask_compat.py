@@ -23,6 +23,7 @@ __all__ = [
     "ReportListener",
     "cluster_errors",
     "distributed",
+    "in_worker",
     "is_client",
     "is_connection_lost",
     "is_held",
@@ -102,7 +103,7 @@ def transaction_lock(write_id: str) -> Callable[[], AbstractContextManager[objec
     do not reach other hosts.  It has a lease, so that two processes can hold it at the same time:
     the write therefore also takes `flock` on the file.  Call this function in the thread of a task.
     """
-    if not _in_worker():
+    if not in_worker():
         return contextlib.nullcontext
     lock = distributed().Lock(f"dask_chunkio-{write_id}")
     return lambda: lock
@@ -138,7 +139,7 @@ def _running_frames() -> Iterator[FrameType]:
 
 def scheduler_address() -> str:
     """Return the address of the scheduler whose worker runs this task; empty outside of a worker."""
-    return str(distributed().get_worker().scheduler.address) if _in_worker() else ""
+    return str(distributed().get_worker().scheduler.address) if in_worker() else ""
 
 
 def spans_hosts() -> bool:
@@ -146,7 +147,7 @@ def spans_hosts() -> bool:
 
     If the worker accepts connections from this host only, there are no workers on other hosts.
     """
-    if not _in_worker():
+    if not in_worker():
         return False
     scheme, _, place = str(distributed().get_worker().address).partition("://")
     host = place.rpartition(":")[0].strip("[]")
@@ -155,7 +156,7 @@ def spans_hosts() -> bool:
 
 def worker_threads(otherwise: int) -> int:
     """Return the number of threads of the worker that runs this task; `otherwise` outside of a worker."""
-    return int(distributed().get_worker().state.nthreads) if _in_worker() else otherwise
+    return int(distributed().get_worker().state.nthreads) if in_worker() else otherwise
 
 
 def leave_threads() -> bool:
@@ -163,7 +164,7 @@ def leave_threads() -> bool:
 
     Outside of a worker a task must not wait: it may occupy the thread that the awaited task needs.
     """
-    if not _in_worker():
+    if not in_worker():
         return False
     distributed().secede()
     return True
@@ -197,11 +198,12 @@ def report(write_id: str, word: ProgressReport) -> None:
     listener = _listeners.get(write_id)
     if listener is not None:
         listener(word)
-    elif _in_worker():
+    elif in_worker():
         distributed().get_worker().log_event(progress_topic(write_id), word)
 
 
-def _in_worker() -> bool:
+def in_worker() -> bool:
+    """Return whether this thread runs a task of a worker of a cluster."""
     if not is_loaded():
         return False
     try:

@@ -292,7 +292,8 @@ def _filled(
 ) -> WriteResult:
     """Fill datasets, unless an earlier process has done it."""
     words = describe_fill(args, run.encoding, keywords)
-    complete_structure(held, makes_file=True)
+    durability = settings().durability if run.durability is None else run.durability
+    complete_structure(held, makes_file=True, is_durable=durability == "power")
     if number < len(held.manifest.fills):
         return _filled_before(held, number, words, parse_names(args))
     if held.is_published:

@@ -6,11 +6,13 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dask
 import pytest
 from distributed import Client, LocalCluster
 
+import dask_chunkio
 from dask_chunkio.storage.activity import activity_lock
 
 # A shell that starts this in the background has Ctrl-C ignored, in all processes that are started from here too.
@@ -111,3 +113,17 @@ def thread_client() -> Iterator[Client]:
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
     return tmp_path / "out.h5"
+
+
+@pytest.fixture
+def filled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """The names that each fill of a draft wrote."""
+    calls: list[tuple[str, ...]] = []
+    fill = dask_chunkio.Draft.fill
+
+    def noting(self: Any, sources: Any, **keywords: Any) -> Any:
+        calls.append(tuple(sources))
+        return fill(self, sources, **keywords)
+
+    monkeypatch.setattr(dask_chunkio.Draft, "fill", noting)
+    return calls

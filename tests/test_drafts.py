@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 import dask_chunkio as dcio
 from dask_chunkio import errors
+from dask_chunkio.storage.drafts import file as draft_file
 from dask_chunkio.storage.drafts import publish
 from dask_chunkio.storage.filesystem import copies
 from dask_chunkio.storage.take_over import take_over
@@ -148,6 +149,19 @@ def encoded_nbytes(data: Any) -> int:
         dcio.to_hdf5(path, "/x", data, chunks=data.shape, compression="gzip")
         with h5py.File(path) as file:
             return int(file["x"].id.get_chunk_info(0).size)
+
+
+@pytest.mark.parametrize(("durability", "count"), [("power", 4), ("process", 0)])
+def test_a_structure_is_on_the_disk_before_a_fill_that_is_to_survive_power_failures(
+    out: Path, durability: Any, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    for name in ("sync_file", "sync_folder"):
+        monkeypatch.setattr(draft_file, name, lambda path: seen.append(os.path.basename(path)))
+    with dcio.draft(out, durability=durability) as draft:
+        make_x(draft.path)
+        draft.fill("/x", DATA)
+    assert seen == ["out.h5", "hidden", "out.h5.draft", out.parent.name][:count]
 
 
 # What is filled

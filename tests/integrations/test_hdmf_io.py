@@ -64,20 +64,6 @@ def properties(dataset: h5py.Dataset) -> Any:
     return data, *(getattr(dataset, name) for name in names)
 
 
-@pytest.fixture
-def filled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """The names that each fill wrote."""
-    calls: list[tuple[str, ...]] = []
-    fill = dcio.Draft.fill
-
-    def noting(self: Any, sources: Any, **keywords: Any) -> Any:
-        calls.append(tuple(sources))
-        return fill(self, sources, **keywords)
-
-    monkeypatch.setattr(dcio.Draft, "fill", noting)
-    return calls
-
-
 class Sparse(AbstractDataChunkIterator):  # type: ignore[misc]
     """Writes parts of a dataset, in an order of its own."""
 

@@ -12,7 +12,6 @@ import pynwb
 import pytest
 from pynwb import NWBFile, TimeSeries
 
-import dask_chunkio as dcio
 from tests.integrations.test_pynwb import session
 from tests.support.files import content
 from tests.support.hdmf_iterators import FromArrayOfHdmf
@@ -32,20 +31,6 @@ def recording() -> NWBFile:
     shapes = {"chunk_shape": (500, 16), "buffer_shape": (1000, 16)}
     file.add_acquisition(TimeSeries(name="x", data=FromArrayOfHdmf(VOLTAGES, **shapes), unit="V", rate=1.0))
     return file
-
-
-@pytest.fixture
-def filled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """The names that each fill wrote."""
-    calls: list[tuple[str, ...]] = []
-    fill = dcio.Draft.fill
-
-    def noting(self: Any, sources: Any, **keywords: Any) -> Any:
-        calls.append(tuple(sources))
-        return fill(self, sources, **keywords)
-
-    monkeypatch.setattr(dcio.Draft, "fill", noting)
-    return calls
 
 
 def properties(dataset: h5py.Dataset) -> Any:

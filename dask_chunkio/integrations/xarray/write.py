@@ -11,7 +11,7 @@ import h5py
 from dask.delayed import Delayed, delayed
 
 import dask_chunkio
-from dask_chunkio.dask_compat import distributed, is_loaded
+from dask_chunkio.dask_compat import distributed, in_worker
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 from dask_chunkio.events import Listener
 from dask_chunkio.integrations.xarray.structure import AppliedError, Form, Node, Part, make_structure
@@ -112,7 +112,7 @@ class NetcdfWrite:
 
     def run_in_task(self) -> WriteResult:
         """Write the file from a task: a worker gives its thread up and lets its cluster write."""
-        if self.keywords.get("scheduler") is not None or not _is_on_worker():
+        if self.keywords.get("scheduler") is not None or not in_worker():
             return self.run()
         with distributed().worker_client() as client:
             return replace(self, keywords={**self.keywords, "scheduler": client}).run()
@@ -126,13 +126,3 @@ def _keywords(part: Part) -> DatasetKeywords:
         # numpy's own strings have no type in HDF5.
         found["dtype"] = h5py.string_dtype()
     return found
-
-
-def _is_on_worker() -> bool:
-    if not is_loaded():
-        return False
-    try:
-        distributed().get_worker()
-    except ValueError:
-        return False
-    return True

@@ -12,13 +12,14 @@ from dask_chunkio.errors import TargetBusyError, TargetError
 from dask_chunkio.storage.completeness import StoredDataset, stored
 from dask_chunkio.storage.draft_paths import DraftPaths
 from dask_chunkio.storage.drafts.held_draft import HeldDraft
+from dask_chunkio.storage.filesystem.io import sync_file, sync_folder
 from dask_chunkio.storage.preconditions import opened_to_look
 from dask_chunkio.storage.target import Target
 
 __all__ = ["complete_structure", "describe_datasets", "require_file"]
 
 
-def complete_structure(held: HeldDraft, makes_file: bool = False) -> None:
+def complete_structure(held: HeldDraft, makes_file: bool = False, is_durable: bool = False) -> None:
     """Record that the structure of a draft is complete.
 
     Parameters
@@ -27,11 +28,13 @@ def complete_structure(held: HeldDraft, makes_file: bool = False) -> None:
         The draft.
     makes_file : bool
         Whether a draft without a file gets an empty one.
+    is_durable : bool
+        Whether the structure survives a failure of the machine from here on.
 
     Raises
     ------
     TargetError
-        If there is no file, or it is not closed.
+        If there is no file, it is not closed, or the disk refuses it.
     """
     held.require_here()
     if held.manifest.state != "structure":
@@ -39,7 +42,19 @@ def complete_structure(held: HeldDraft, makes_file: bool = False) -> None:
     if makes_file and not os.path.lexists(held.paths.file):
         _make_empty_file(held.paths)
     require_file(held.paths)
+    if is_durable:
+        _sync(held.paths)
     held.save(replace(held.manifest, state="filling"))
+
+
+def _sync(paths: DraftPaths) -> None:
+    """Wait until the file is on the disk, and the names of all folders that lead to it."""
+    try:
+        sync_file(paths.file)
+        for folder in (paths.hidden, paths.folder, os.path.dirname(paths.path)):
+            sync_folder(folder)
+    except OSError as error:
+        raise Target(paths.path, "").refused(error, paths.file) from error
 
 
 def _make_empty_file(paths: DraftPaths) -> None:

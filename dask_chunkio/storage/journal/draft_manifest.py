@@ -7,10 +7,10 @@ import os
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from dask_chunkio.errors import IntegrityError, UnfinishedWriteError
+from dask_chunkio.errors import UnfinishedWriteError
 from dask_chunkio.geometry.share import MOST_PARTS
-from dask_chunkio.storage.filesystem.io import read_small_file, write_whole_file
-from dask_chunkio.storage.journal.records import json_object
+from dask_chunkio.storage.filesystem.io import write_whole_file
+from dask_chunkio.storage.journal.manifest import read_description
 
 __all__ = ["DraftManifest", "DraftMode", "DraftState", "Original", "read_draft"]
 
@@ -85,20 +85,7 @@ def read_draft(path: str) -> DraftManifest | None:
     IntegrityError
         If it is damaged, or cannot be read.
     """
-    try:
-        data = read_small_file(path, _MOST)
-    except OSError as error:
-        raise IntegrityError(f"{path} cannot be read: {error.strerror or error}") from error
-    if data is None:
-        return None
-    try:
-        return _manifest(json_object(data), path)
-    except UnfinishedWriteError:
-        raise
-    except (ValueError, TypeError, KeyError) as error:
-        raise IntegrityError(
-            f"{path} is damaged ({error}); remove the folder {os.path.dirname(path)} by hand if nothing in it is needed"
-        ) from error
+    return read_description(path, _MOST, _manifest)
 
 
 def _manifest(found: Any, path: str) -> DraftManifest:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from dask_chunkio.errors import IntegrityError, UnfinishedWriteError
 from dask_chunkio.geometry.share import MOST_PARTS
 from dask_chunkio.storage.filesystem.io import read_small_file, write_whole_file
 from dask_chunkio.storage.journal.records import json_object
 
-__all__ = ["Manifest", "read_manifest"]
+__all__ = ["Manifest", "read_description", "read_manifest"]
+
+Description = TypeVar("Description")
 
 VERSION = 5
 _MOST = 1 << 20
@@ -81,14 +84,37 @@ def read_manifest(path: str) -> Manifest | None:
     IntegrityError
         If it is damaged, or cannot be read.
     """
+    return read_description(path, _MOST, _manifest)
+
+
+def read_description(path: str, most: int, described: Callable[[Any, str], Description]) -> Description | None:
+    """Read a JSON file that describes a folder; return None if the file does not exist.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    most : int
+        Its largest size in bytes.
+    described : callable
+        Takes the object in the file and `path`; returns the description, or raises UnfinishedWriteError for another
+        version, ValueError, TypeError or KeyError for a damaged file.
+
+    Raises
+    ------
+    UnfinishedWriteError
+        If another version of this package wrote it.
+    IntegrityError
+        If it is damaged, or cannot be read.
+    """
     try:
-        data = read_small_file(path, _MOST)
+        data = read_small_file(path, most)
     except OSError as error:
         raise IntegrityError(f"{path} cannot be read: {error.strerror or error}") from error
     if data is None:
         return None
     try:
-        return _manifest(json_object(data), path)
+        return described(json_object(data), path)
     except UnfinishedWriteError:
         raise
     except (ValueError, TypeError, KeyError) as error:
