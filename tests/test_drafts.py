@@ -4,6 +4,7 @@
 # ruff: noqa: PT012
 
 import contextlib
+import json
 import os
 import pickle
 import shutil
@@ -24,9 +25,11 @@ from hypothesis import strategies as st
 
 import dask_chunkio as dcio
 from dask_chunkio import errors
+from dask_chunkio.storage.activity.activity_lock import ActivityLock, opened_activity_lock
 from dask_chunkio.storage.drafts import file as draft_file
 from dask_chunkio.storage.drafts import publish
 from dask_chunkio.storage.filesystem import copies
+from dask_chunkio.storage.side_paths import SidePaths
 from dask_chunkio.storage.take_over import take_over
 from tests.support.drafts.structures import make_reference, make_structure, require_alike, sources
 from tests.support.files import digest
@@ -240,6 +243,15 @@ def test_an_append_is_refused(out: Path) -> None:
             draft.fill("/x", DATA, append=True)
         with pytest.raises(errors.ArgumentError, match="give region="):
             draft.fill("/x", DATA, encoding={"/x": {"append": 0}})
+
+
+def test_an_index_that_differs_is_not_made_again(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another dataset in its place would leave references to it behind."""
+    monkeypatch.setattr("dask_chunkio.storage.finish._difference", lambda *_: "/x: the index differs")
+    with pytest.raises(errors.IntegrityError, match=r"the index differs; discard the draft"), dcio.draft(out) as draft:
+        make_x(draft.path)
+        draft.fill("/x", DATA)
+    assert not out.exists()
 
 
 def test_some_fields_of_a_dataset_that_has_data_are_refused(out: Path) -> None:
@@ -506,6 +518,50 @@ def test_discard_that_comes_late_removes_no_later_draft(out: Path, monkeypatch: 
     make_x(begun[0].path)
     begun[0].publish()
     assert out.exists()
+
+
+def test_discard_of_a_folder_that_another_draft_has_just_made_is_refused(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(out)
+
+    def late(*arguments: Any, **keywords: Any) -> bool:
+        monkeypatch.setattr(TAKE_OVER, take_over)
+        os.rename(f"{out}.draft", f"{out}.old")
+        # It has no lease yet.
+        os.makedirs(f"{out}.draft/hidden")
+        return take_over(*arguments, **keywords)
+
+    monkeypatch.setattr(TAKE_OVER, late)
+    with pytest.raises(errors.TargetBusyError):
+        dcio.discard(out)
+    assert os.path.exists(f"{out}.draft/hidden")
+
+
+def test_a_draft_whose_workers_still_fill_it_is_not_discarded(out: Path) -> None:
+    interrupt(out)
+    with opened_activity_lock(SidePaths(dcio.draft(out).path).lock) as worker:
+        worker.share()
+        with pytest.raises(errors.TargetBusyError, match="is being filled now"):
+            dcio.discard(out)
+    assert dcio.discard(out) == f"{out}.draft"
+
+
+def test_a_draft_that_another_process_takes_between_two_locks_is_busy(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share = ActivityLock.share
+
+    def taken(self: ActivityLock) -> None:
+        manifest = Path(f"{out}.draft/draft.json")
+        found = json.loads(manifest.read_text())
+        manifest.write_text(json.dumps({**found, "holder": "another process"}))
+        share(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ActivityLock, "share", taken)
+        with pytest.raises(errors.TargetBusyError, match="held by another"):
+            dcio.draft(out).open()
 
 
 def test_a_forked_child_touches_nothing(out: Path) -> None:
@@ -967,6 +1023,18 @@ def test_a_job_of_other_parts_is_refused(out: Path) -> None:
         dcio.draft(out, part=(0, 3), mode="w").open()
     with pytest.raises(errors.ArgumentError, match=r"there can be|numbers 0 to"):
         dcio.draft(out, part=(3, 3))
+
+
+def test_a_job_of_other_parts_does_not_publish(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "_give_name", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError), dcio.draft(out, part=(0, 1)) as draft:
+            fill_part(draft)
+    with pytest.raises(errors.ArgumentError, match="divide it into 1 parts, and this job into 2"):
+        dcio.draft(out, part=(0, 2)).open()
+    with dcio.draft(out, part=(0, 1)) as draft:
+        fill_part(draft)
+    require_whole(out)
 
 
 def test_jobs_do_not_join_the_draft_of_a_single_script(out: Path) -> None:

@@ -97,7 +97,6 @@ def publish_draft(held: HeldDraft) -> None:
         If there is no file, or it cannot get its name.
     """
     paths = held.paths
-    held.require_here()
     if not held.is_published:
         _require_filled(paths)
         require_file(paths)
