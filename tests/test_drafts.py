@@ -8,7 +8,6 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -1128,7 +1127,7 @@ def test_status_recover_and_discard(out: Path, tmp_path: Path) -> None:
     assert found is not None
     assert (found.mode, found.running, found.folder) == ("draft", False, f"{out}.draft")
     assert [(one.name, one.committed) for one in found.datasets] == [("/x", 5)]
-    told = subprocess.run(["dask-chunkio", "status", str(out)], capture_output=True, text=True, check=True).stdout
+    told = run_python("-m", "dask_chunkio", "status", out, check=True).stdout
     assert "a draft; interrupted" in told
     assert "draft(..., resume=True)" in told
     recovered = dcio.recover(out)
@@ -1147,10 +1146,10 @@ def test_status_of_a_draft_that_is_made_or_filled(out: Path) -> None:
         found = dcio.status(out)
         assert found is not None and found.running and found.draft is not None  # noqa: PT018
         assert found.draft.state == "structure"
-        told = subprocess.run(["dask-chunkio", "status", str(out)], capture_output=True, text=True, check=True).stdout
+        told = run_python("-m", "dask_chunkio", "status", out, check=True).stdout
         assert "not complete yet" in told
         draft.fill("/x", DATA)
-        told = subprocess.run(["dask-chunkio", "status", str(out)], capture_output=True, text=True, check=True).stdout
+        told = run_python("-m", "dask_chunkio", "status", out, check=True).stdout
         assert "filled      /x (200, 10) float64" in told
         assert "running" in told
 
@@ -1164,6 +1163,6 @@ def test_a_draft_that_has_nothing_yet_is_discarded_not_recovered(out: Path, tmp_
     with pytest.raises(errors.TargetError, match="which no draft creates"):
         dcio.discard(out)
     (tmp_path / "out.h5.draft" / "mine").unlink()
-    done = subprocess.run(["dask-chunkio", "discard", "--yes", str(out)], capture_output=True, text=True, check=True)
+    done = run_python("-m", "dask_chunkio", "discard", "--yes", out, check=True)
     assert "Removed" in done.stdout
     assert os.listdir(tmp_path) == []
