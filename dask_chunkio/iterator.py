@@ -100,7 +100,7 @@ class GenericDataChunkIterator(_SeenByHdmf, ABC):
     progress_bar_options : dict
         As given, without ``total``.
     progress_bar : object or None
-        The bar that ``next(it)`` updates, if one is shown at present.
+        The bar that ``next(it)`` updates; None without `display_progress`, and after the last buffer.
 
     Raises
     ------
@@ -135,7 +135,7 @@ class GenericDataChunkIterator(_SeenByHdmf, ABC):
     array([64, 81])
     """
 
-    progress_bar: Any = None
+    __progress_bar: Any = None
 
     def __init__(  # noqa: PLR0917  # hdmf's order
         self,
@@ -222,6 +222,17 @@ class GenericDataChunkIterator(_SeenByHdmf, ABC):
         return self._dtype
 
     @property
+    def progress_bar(self) -> Any:
+        """The bar that ``next(it)`` updates; the first use shows it.
+
+        A parallel write shows a bar of its own instead, and a loop one for each run.
+        """
+        cursor = self.buffer_selection_generator
+        if self.__progress_bar is None and self.display_progress and cursor.position < len(cursor):
+            self.__begin_progress(done=cursor.position)
+        return self.__progress_bar
+
+    @property
     def buffer_shape_is_explicit(self) -> bool:
         """Whether the user or the subclass chose `buffer_shape`, so that a writer must not change it."""
         inferred = type(self)._get_default_buffer_shape is GenericDataChunkIterator._get_default_buffer_shape
@@ -265,18 +276,17 @@ class GenericDataChunkIterator(_SeenByHdmf, ABC):
         cursor = self.buffer_selection_generator
         if cursor.position >= len(cursor):
             raise StopIteration
-        if self.progress_bar is None:
-            self._begin_progress(cursor.position)
+        bar = self.progress_bar
         try:
             chunk = self._read(cursor.position)
         except BaseException:
-            self._end_progress()
+            self.__end_progress()
             raise
         next(cursor)
-        if self.progress_bar is not None:
-            self.progress_bar.update(n=1)
+        if bar is not None:
+            bar.update(n=1)
         if cursor.position >= len(cursor):
-            self._end_progress()
+            self.__end_progress()
         return chunk
 
     def _read(self, number: int) -> DataChunk:
@@ -307,17 +317,16 @@ class GenericDataChunkIterator(_SeenByHdmf, ABC):
 
         return (self.progress_bar_class or tqdm)(total=self.num_buffers, **self.progress_bar_options)
 
-    def _begin_progress(self, done: int) -> None:
-        self.progress_bar = bar = self._new_progress_bar()
-        if bar is not None:
-            # The caller of next() may stop at any time: the bar is then closed together with this object.
-            self.__close_progress_bar = weakref.finalize(self, _close, bar)
-            if done:
-                bar.update(n=done)
+    def __begin_progress(self, done: int) -> None:
+        self.__progress_bar = bar = self._new_progress_bar()
+        # The caller of next() may stop at any time: the bar is then closed together with this object.
+        self.__close_progress_bar = weakref.finalize(self, _close, bar)
+        if done:
+            bar.update(n=done)
 
-    def _end_progress(self) -> None:
-        if self.progress_bar is not None:
-            self.progress_bar = None
+    def __end_progress(self) -> None:
+        if self.__progress_bar is not None:
+            self.__progress_bar = None
             self.__close_progress_bar()
 
     def _to_dict(self) -> dict[str, Any]:
@@ -339,7 +348,7 @@ class GenericDataChunkIterator(_SeenByHdmf, ABC):
         # If a subclass has slots, the state is a pair of dicts.
         state = super().__getstate__()
         attributes, *slots = state if isinstance(state, tuple) else (state,)
-        left_out = ("progress_bar", "_GenericDataChunkIterator__close_progress_bar")
+        left_out = ("_GenericDataChunkIterator__progress_bar", "_GenericDataChunkIterator__close_progress_bar")
         kept = {name: value for name, value in attributes.items() if name not in left_out}
         # A shallow copy must have its own position in the buffers.
         kept["buffer_selection_generator"] = copy.copy(self.buffer_selection_generator)

@@ -48,6 +48,17 @@ def test_a_loop_has_a_bar_from_its_first_buffer_to_its_end(bars: list[Bar]) -> N
     assert [(bar.n, bar.closed) for bar in bars] == [(4, 1), (4, 1)]
 
 
+def test_the_bar_of_next_is_there_after_construction(bars: list[Bar]) -> None:
+    it = quarters(display_progress=True, progress_bar_class=Bar)
+    # A parallel write never calls next: nothing is shown before it is used.
+    assert bars == []
+    bar = it.progress_bar
+    assert bars == [bar]
+    next(it)
+    assert (bar.n, it.progress_bar) == (1, bar)
+    assert quarters().progress_bar is None
+
+
 def test_next_has_a_bar_that_is_closed_with_the_last_buffer(bars: list[Bar]) -> None:
     it = quarters(display_progress=True, progress_bar_class=Bar)
     for _ in range(3):
@@ -135,7 +146,6 @@ def test_a_copy_leaves_the_running_bar_behind(bars: list[Bar], duplicate: Callab
     it = quarters(display_progress=True, progress_bar_class=Bar)
     next(it)
     other = duplicate(it)
-    assert other.progress_bar is None
     del other
     assert [(bar.n, bar.closed) for bar in bars] == [(1, 0)]
     it.progress_bar.lock = threading.Lock()
