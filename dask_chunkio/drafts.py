@@ -55,7 +55,8 @@ def draft(
     part : tuple of int, optional
         ``(number, count)``, or ``"slurm"``, as in `to_hdf5`: independent jobs run the same script with different
         numbers.  The first one makes the structure, each one fills its part in one call of `Draft.fill`, and the last
-        one to leave publishes.  A job that was interrupted is run again.
+        one to leave publishes.  A job that was interrupted is run again.  Jobs that have data of their own also give
+        ``region`` to `Draft.fill`.
     wait : bool, optional
         If another process holds the draft, wait instead of raising.  By default ``chunkio.wait`` of dask's
         configuration, and True with `part`.
@@ -199,7 +200,8 @@ class Draft:
         *args, encoding, scheduler, memory_limit, progress, callback, fuse, compute_kwargs
             Same as in `to_hdf5`.
         **keywords
-            Same as in `to_hdf5`, except for ``append``; where a dataset exists, they must agree with it.
+            Same as in `to_hdf5`, except for ``append``; where a dataset exists, they must agree with it.  With ``part``,
+            ``region`` says that the source is only the region of this job, which consists of whole chunks.
 
         Returns
         -------
@@ -291,7 +293,7 @@ def _filled(
     held: HeldDraft, number: int, args: tuple[Any, ...], keywords: DatasetKeywords, run: RunArguments
 ) -> WriteResult:
     """Fill datasets, unless an earlier process has done it."""
-    words = describe_fill(args, run.encoding, keywords)
+    words = describe_fill(args, run.encoding, keywords, run.part is not None)
     durability = settings().durability if run.durability is None else run.durability
     complete_structure(held, makes_file=True, is_durable=durability == "power")
     if number < len(held.manifest.fills):

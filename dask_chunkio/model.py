@@ -41,6 +41,8 @@ class DatasetJob:
         The maximum length of an open-ended dataset.
     box : tuple of tuple of int, optional
         Start and stop along each axis of the part that this call writes; by default the whole dataset.
+    has_own_data : bool
+        Whether the source has only that part.
     """
 
     layout: DatasetLayout
@@ -51,6 +53,7 @@ class DatasetJob:
     open_ended: bool = False
     most_rows: int | None = None
     box: Box | None = None
+    has_own_data: bool = False
 
     @property
     def label(self) -> str:
@@ -82,6 +85,9 @@ class DatasetJob:
     def selection(self, buffer: int) -> Selection:
         """Return the selection of a buffer, relative to the source."""
         found, region = self.buffers[buffer], self.layout.region
+        if self.box is not None and self.has_own_data:
+            pairs = zip(found, self.box, strict=True)
+            return tuple(slice(along.start - start, along.stop - start) for along, (start, _) in pairs)
         return found if region is None else region.of_source(found)
 
     def chunks_of(self, buffer: int) -> list[int]:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import h5py
 import numpy as np
 import pytest
@@ -1040,6 +1041,108 @@ def test_jobs_do_not_join_the_draft_of_a_single_script(out: Path) -> None:
     interrupt(out)
     with pytest.raises(errors.ArgumentError, match="do not divide it into parts"):
         dcio.draft(out, part=(0, 2)).open()
+
+
+def fill_rows(out: Path, part: tuple[int, int], rows: slice, source: Any = None) -> dcio.WriteResult:
+    """Fill rows with data that only this job has."""
+    with dcio.draft(out, part=part) as draft:
+        if draft.is_new:
+            make_x(draft.path, compression="gzip")
+        source = DATA[rows] if source is None else source
+        return draft.fill("/x", source, region=rows, scheduler="synchronous")
+
+
+@pytest.mark.parametrize("kind", ["array", "dask", "iterator"])
+def test_each_job_fills_a_region_with_data_of_its_own(out: Path, kind: str) -> None:
+    for number, (start, stop) in {2: (120, 200), 0: (0, 20), 1: (20, 120)}.items():
+        mine = DATA[start:stop]
+        sources = {
+            "array": mine,
+            "dask": da.from_array(mine, chunks=(7, 3)),
+            "iterator": FromArray(mine, chunk_shape=(20, 10), buffer_shape=(20, 10)),
+        }
+        result = fill_rows(out, (number, 3), np.s_[start:stop], sources[kind])
+        assert result.missing_parts == {2: (0, 1), 0: (1,), 1: ()}[number]
+        assert result.nbytes == mine.nbytes
+    with h5py.File(out) as file:
+        assert np.array_equal(file["x"], DATA)
+        assert file["x"].compression == "gzip"
+
+
+def test_regions_of_jobs_in_all_axes_and_on_processes(out: Path) -> None:
+    corners = {0: np.s_[:100, :5], 1: np.s_[100:, :5], 2: np.s_[:100, 5:], 3: np.s_[100:, 5:]}
+    for number, corner in corners.items():
+        with dcio.draft(out, part=(number, 4)) as draft:
+            if draft.is_new:
+                with h5py.File(draft.path, "w") as file:
+                    file.create_dataset("x", DATA.shape, DATA.dtype, chunks=(20, 5), shuffle=True)
+                    file.create_dataset("y", DATA.shape, DATA.dtype, chunks=(20, 10))
+            encoding: Any = {"/x": {"region": corner}}
+            draft.fill({"/x": DATA[corner], "/y": DATA}, encoding=encoding, scheduler="processes")
+    with h5py.File(out) as file:
+        assert np.array_equal(file["x"], DATA)
+        assert np.array_equal(file["y"], DATA)
+
+
+def test_a_job_whose_region_failed_is_run_again(out: Path) -> None:
+    fill_rows(out, (0, 2), np.s_[0:20])
+    failing = Failing(DATA[20:], chunk_shape=(20, 10), buffer_shape=(20, 10))
+    with pytest.raises(errors.SourceError):
+        fill_rows(out, (1, 2), np.s_[20:200], failing)
+    assert fill_rows(out, (1, 2), np.s_[20:200]).is_whole
+    with h5py.File(out) as file:
+        assert np.array_equal(file["x"], DATA)
+
+
+@pytest.mark.parametrize(
+    ("number", "start", "stop", "words"),
+    [
+        (
+            1,
+            90,
+            200,
+            r"region 90:200 along axis 0 shares chunks of 20 with other jobs; give this job the region 80:200",
+        ),
+        (1, 100, 130, r"give this job the region 100:140"),
+        (1, 80, 200, r"part 1 \[80:200, 0:10\] overlaps part 0 \[0:100, 0:10\]"),
+        (0, 0, 60, r"part 0 \[0:60, 0:10\] was begun as part 0 \[0:100, 0:10\]"),
+        (1, 100, 300, "region ends at 300"),
+    ],
+)
+def test_regions_that_jobs_cannot_have(out: Path, number: int, start: int, stop: int, words: str) -> None:
+    fill_rows(out, (0, 2), np.s_[0:100])
+    with pytest.raises(errors.ArgumentError, match=words):
+        fill_rows(out, (number, 2), np.s_[start:stop], np.zeros((stop - start, 10)))
+    assert fill_rows(out, (1, 2), np.s_[100:200]).is_whole
+
+
+def test_some_jobs_with_a_region_and_others_without_are_refused(out: Path) -> None:
+    fill_rows(out, (0, 2), np.s_[0:100])
+    with (
+        pytest.raises(errors.ArgumentError, match="some jobs give region= and others do not"),
+        dcio.draft(out, part=(1, 2)) as draft,
+    ):
+        draft.fill("/x", DATA)
+
+
+def test_regions_of_jobs_that_leave_a_gap_are_not_published(out: Path) -> None:
+    fill_rows(out, (0, 2), np.s_[0:100])
+    with pytest.raises(errors.IntegrityError, match="4 of 10 chunks are in no region of a job"):
+        fill_rows(out, (1, 2), np.s_[180:200])
+    assert not out.exists()
+    with dcio.draft(out, resume=True) as draft:
+        draft.fill("/x", DATA)
+    with h5py.File(out) as file:
+        assert np.array_equal(file["x"], DATA)
+
+
+def test_a_region_of_a_job_needs_a_dataset_with_chunks(out: Path) -> None:
+    with pytest.raises(errors.ArgumentError, match="only a dataset with chunks"), dcio.draft(out, part=(0, 2)) as draft:
+        with h5py.File(draft.path, "w") as file:
+            file.create_dataset("x", DATA.shape, DATA.dtype)
+        draft.fill("/x", DATA[:100], region=np.s_[:100])
+    with pytest.raises(errors.TargetError, match="has no dataset /none"), dcio.draft(out, part=(0, 2)) as draft:
+        draft.fill("/none", DATA[:100], region=np.s_[:100])
 
 
 def test_a_job_fills_all_datasets_in_one_call(out: Path) -> None:

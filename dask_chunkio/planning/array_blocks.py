@@ -223,7 +223,7 @@ def aligned_array(array: Any, job: DatasetJob) -> Any:
     The array is always rechunked with the method "tasks".  With a client, dask would choose a shuffle, which fails on
     any other scheduler, and which computes the whole array again if a worker is lost.
     """
-    if job.box is not None:
+    if job.box is not None and not job.has_own_data:
         array = array[tuple(slice(start, stop) for start, stop in job.box)]
     cells = [ChunkGrid((end,), (length,)) for length, end in zip(job.buffer_shape, job.buffers.shape, strict=True)]
     region = job.layout.region

@@ -271,7 +271,8 @@ def _prepared(
     scale = Scale(workers, settings())
     new = {one.name: spec_of(one, scale) for one in requests if one.region is None}
     asks = [one for one in requests if one.may_be_there or target.fills]
-    wanted = {one.name: wanted_of(one, new.get(one.name), target.fills) for one in asks}
+    in_parts = target.fills and target.share is not None
+    wanted = {one.name: wanted_of(one, new.get(one.name), target.fills, in_parts) for one in asks}
     names = tuple(one.name for one in requests)
     parts = workers.call(resolve_regions, target, names, wanted, touches) if wanted else Parts()
     sources = tuple(one.source for one in requests)
@@ -282,7 +283,8 @@ def _prepared(
     there = parts.layouts
     specs = tuple(spec_of_part(one, there[one.name]) if one.name in there else new[one.name] for one in requests)
     layouts = preview(specs, target.libver)
-    jobs = tuple(_job(one, layout, scale, target.share) for one, layout in zip(requests, layouts, strict=True))
+    boxes = (spec.box or _box_of(target.share, layout) for spec, layout in zip(specs, layouts, strict=True))
+    jobs = tuple(_job(*one, scale) for one in zip(requests, specs, layouts, boxes, strict=True))
     # An open-ended dataset starts with the length of one buffer.
     specs = tuple(
         _of_first_length(spec, job.layout) if spec.open_ended else spec for spec, job in zip(specs, jobs, strict=True)
@@ -316,10 +318,15 @@ def _require_token(target: Target, requests: Sequence[DatasetRequest]) -> None:
         )
 
 
-def _job(request: DatasetRequest, layout: DatasetLayout, scale: Scale, share: Share | None) -> DatasetJob:
+def _box_of(share: Share | None, layout: DatasetLayout) -> Box | None:
+    return None if share is None else share.box(layout.chunks)
+
+
+def _job(
+    request: DatasetRequest, spec: DatasetSpec, layout: DatasetLayout, box: Box | None, scale: Scale
+) -> DatasetJob:
     source = request.source
     read = _read_mode(request)
-    box = None if share is None else share.box(layout.chunks)
     buffer = _buffer_shape(request, layout, scale, box)
     if isinstance(source, StreamSource):
         buffer = (*buffer[:1], *(max(n, 1) for n in source.shape[1:]))
@@ -328,7 +335,7 @@ def _job(request: DatasetRequest, layout: DatasetLayout, scale: Scale, share: Sh
     except AlignmentError as error:
         raise AlignmentError(f"{request.name}: {error}") from error
     options = {"maxshape": layout.maxshape} if layout.is_filled else request.options
-    job = DatasetJob(layout, buffer, source.dtype, read, options, box=box)
+    job = DatasetJob(layout, buffer, source.dtype, read, options, box=box, has_own_data=spec.box is not None)
     if not is_open_ended(source):
         return job
     most = most_rows(options)

@@ -146,8 +146,12 @@ def parse_names(args: tuple[Any, ...]) -> tuple[str, ...]:
     return tuple(_data(args))
 
 
-def describe_fill(args: tuple[Any, ...], encoding: Any, keywords: Mapping[str, Any]) -> tuple[str, ...]:
+def describe_fill(
+    args: tuple[Any, ...], encoding: Any, keywords: Mapping[str, Any], in_parts: bool = False
+) -> tuple[str, ...]:
     """Return in words what a call writes, to recognize it when it is made again.
+
+    `in_parts` says that several jobs make it together, each with a region of its own.
 
     Raises
     ------
@@ -165,7 +169,9 @@ def describe_fill(args: tuple[Any, ...], encoding: Any, keywords: Mapping[str, A
         region = {**keywords, **of_each.get(name, {})}.get("region")
         shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
         words = [name] + [str(one) for one in (shape, dtype) if one is not None]
-        described.append(" ".join(words if region is None else [*words, "into", repr(region)]))
+        if region is not None:
+            words = [name, str(dtype), "in regions"] if in_parts else [*words, "into", repr(region)]
+        described.append(" ".join(words))
     return tuple(described)
 
 

@@ -74,7 +74,7 @@ def require_shareable(target: Target, requests: Sequence[DatasetRequest]) -> Non
     if target.share is None:
         return
     for one in requests:
-        if one.may_be_there:
+        if one.may_be_there and not (target.fills and one.append is None):
             raise ArgumentError(f"{one.name}: part= is for new datasets; region= and append= write existing ones")
         is_ordered = "ordered" in (one.read, one.source.read_mode)
         if isinstance(one.source, StreamSource) or is_ordered:

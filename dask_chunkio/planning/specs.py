@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from dask_chunkio.config import Settings
-from dask_chunkio.errors import ArgumentError
-from dask_chunkio.filters.compatibility import check_conversion
-from dask_chunkio.geometry.grid import Shape
-from dask_chunkio.geometry.region import growing_axis
+from dask_chunkio.errors import AlignmentError, ArgumentError
+from dask_chunkio.filters.compatibility import check_conversion, is_partial
+from dask_chunkio.geometry.grid import Box, Shape
+from dask_chunkio.geometry.region import growing_axis, parse_region
 from dask_chunkio.geometry.sizing import buffer_budget, readable_chunk_shape
 from dask_chunkio.planning.request import DatasetRequest
 from dask_chunkio.planning.resources import Workers
@@ -46,15 +46,18 @@ class Scale:
 _FILTERS = ("compression", "compression_opts", "shuffle", "fletcher32", "scaleoffset")
 
 
-def wanted_of(request: DatasetRequest, spec: DatasetSpec | None, fills: bool = False) -> Wanted:
+def wanted_of(request: DatasetRequest, spec: DatasetSpec | None, fills: bool = False, in_parts: bool = False) -> Wanted:
     """Return the dataset to look for in the file.
 
     `spec` is the dataset to create if there is none to append to, or, if the call `fills` datasets, none to fill.
+    `in_parts` says that several jobs fill them.
     """
     names = {"filters" if name in _FILTERS else name for name in request.given}
     given = names & {"attrs", "chunks", "dtype", "fillvalue", "filters", "maxshape"}
     shape = None if is_open_ended(request.source) else request.source.shape
-    return Wanted(shape, request.region, request.append, spec, tuple(sorted(given)), fills and not request.may_be_there)
+    fills = in_parts or (fills and not request.may_be_there)
+    keeps_shape = in_parts and request.region is not None
+    return Wanted(shape, request.region, request.append, spec, tuple(sorted(given)), fills, keeps_shape)
 
 
 def spec_of(request: DatasetRequest, scale: Scale) -> DatasetSpec:
@@ -110,4 +113,30 @@ def spec_of_part(request: DatasetRequest, layout: DatasetLayout) -> DatasetSpec:
     source, form = request.source, layout.form
     check_conversion(source.dtype, form.dtype, request.name)
     spec = DatasetSpec(request.name, source.shape, form.dtype, form.chunk_shape, source_dtype=source.dtype)
-    return replace(spec, there=layout, open_ended=is_open_ended(source))
+    box = _own_box(request, layout) if request.region is not None and layout.is_filled else None
+    return replace(spec, there=layout, open_ended=is_open_ended(source), box=box)
+
+
+def _own_box(request: DatasetRequest, layout: DatasetLayout) -> Box:
+    """Return the bounds of the region that this job, one of several, has the data for.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, AlignmentError
+        If there is no such region, or if it shares a chunk with those of other jobs.
+    """
+    name, chunks = request.name, layout.form.chunk_shape
+    if not layout.is_chunked:
+        raise ArgumentError(f"{name}: only a dataset with chunks can be filled by several jobs; give it chunks")
+    if is_partial(request.source.dtype, layout.form.dtype):
+        raise ArgumentError(f"{name}: the source has only some of its fields; give all of them")
+    region = parse_region(name, request.region, None, request.source.shape, (layout.shape, layout.shape, chunks))
+    bounds = tuple(zip(region.start, region.stop, strict=True))
+    for axis, ((start, stop), chunk, end) in enumerate(zip(bounds, chunks, layout.shape, strict=True)):
+        if start < stop and (start % chunk or (stop % chunk and stop != end)):
+            first, last = start // chunk * chunk, min(-(-stop // chunk) * chunk, end)
+            raise AlignmentError(
+                f"{name}: the region {start}:{stop} along axis {axis} shares chunks of {chunk} with other jobs; give "
+                f"this job the region {first}:{last}"
+            )
+    return bounds

@@ -13,7 +13,7 @@ from dask_chunkio.storage.completeness import StoredDataset, completed
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, describe, describe_made, make_dataset, preview
 from dask_chunkio.storage.journal.created import Created, CreatedDataset
 from dask_chunkio.storage.journal.owner import Owner
-from dask_chunkio.storage.journal.part import PartState, enter_part
+from dask_chunkio.storage.journal.part import PartState, conflict, enter_part
 from dask_chunkio.storage.preconditions import opened_to_look, require_replaceable
 from dask_chunkio.storage.take_over import remove_dead_leases
 from dask_chunkio.storage.target import Target, cannot_join, cannot_resume
@@ -84,7 +84,7 @@ def create_datasets(
         with transactions.transaction(lock, anybody=True, patience=PATIENCE if is_begun else _FIRST_PATIENCE):
             if journal.may_be_of(target.owner_id):
                 made = _make_datasets(transactions, specs)
-                _note_part(transactions)
+                _note_part(transactions, specs)
                 return made
             made = _take_over_datasets(transactions, specs, judged)
         remove_dead_leases(target)
@@ -117,12 +117,18 @@ def _make_datasets(transactions: Transactions, specs: Sequence[DatasetSpec]) -> 
     return Made(layouts)
 
 
-def _note_part(transactions: Transactions) -> None:
+def _note_part(transactions: Transactions, specs: Sequence[DatasetSpec]) -> None:
     """Record who writes this part, inside a transaction."""
     target, journal = transactions.target, transactions.journal
     if target.share is None or journal.finished:
         return
-    part = PartState.here(target.share, target.write_id)
+    boxes = tuple(spec.box or () for spec in specs)
+    part = PartState.here(target.share, target.write_id, boxes)
+    if (words := conflict(part, journal.parts.values(), [spec.name for spec in specs])) is not None:
+        raise ArgumentError(
+            f"{words}; give each job a region of its own, or discard the write with "
+            f"dask_chunkio.discard({target.path!r})"
+        )
     try:
         enter_part(dict(journal.parts), part)
     except ValueError as error:

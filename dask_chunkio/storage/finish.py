@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import h5py
 
 from dask_chunkio.errors import IntegrityError, TargetError
-from dask_chunkio.geometry.share import Share
+from dask_chunkio.geometry.grid import Box
 from dask_chunkio.storage import session
 from dask_chunkio.storage.activity.keepalive import close_files
 from dask_chunkio.storage.chunk_index import count_stored, index_differs
@@ -82,7 +82,7 @@ def finish_part(target: Target, layouts: Sequence[DatasetLayout], specs: Sequenc
     if is_left(target.folder):
         session.require_going(target)
         try:
-            recorded = _part_recorded(target, layouts, lock)
+            recorded = _part_recorded(target, layouts, specs, lock)
         except TargetError:
             # All parts were committed before this job came, and another job has finished the write meanwhile.
             if not session.is_finished(target):
@@ -94,7 +94,9 @@ def finish_part(target: Target, layouts: Sequence[DatasetLayout], specs: Sequenc
     return Finished(recorded.stored or finished.stored, finished.notes)
 
 
-def _part_recorded(target: Target, layouts: Sequence[DatasetLayout], lock: Lock) -> Finished:
+def _part_recorded(
+    target: Target, layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec], lock: Lock
+) -> Finished:
     with contextlib.ExitStack() as use:
         transactions = session.used_writer(target, False, use).transactions
         if transactions.payloads.is_durable:
@@ -104,7 +106,7 @@ def _part_recorded(target: Target, layouts: Sequence[DatasetLayout], lock: Lock)
         while True:
             with transactions.transaction(lock if is_alone else lambda: transactions.barrier.exclusive(lock)):
                 if not is_alone or _is_alone(transactions):
-                    return _recorded(transactions, layouts)
+                    return _recorded(transactions, layouts, specs)
             # Another copy of this job has begun meanwhile.
             is_alone = False
 
@@ -115,25 +117,27 @@ def _is_alone(transactions: Transactions) -> bool:
     return part is None or part.is_alone
 
 
-def _recorded(transactions: Transactions, layouts: Sequence[DatasetLayout]) -> Finished:
+def _recorded(transactions: Transactions, layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec]) -> Finished:
     """Record that a part is committed, inside a transaction; while no payload is placed if it has several copies."""
     journal, share = transactions.journal, transactions.target.share
     if share is None or journal.finished:
         return Finished(())
     part = journal.parts[share.number]
+    boxes = [spec.box or share.box(layout.chunks) for spec, layout in zip(specs, layouts, strict=True)]
     if not part.is_committed:
         # Each copy knows only that its own payloads were placed.
         if not part.is_alone:
-            _require_in_place(transactions, layouts, share)
+            _require_in_place(transactions, layouts, boxes)
         transactions.record(part.done(transactions.payloads.is_durable).pack())
-    stored = tuple(_stored_of_part(journal, n, layout, share) for n, layout in enumerate(layouts))
+    stored = tuple(_stored_of_part(journal, n, layout, boxes[n]) for n, layout in enumerate(layouts))
     return Finished(stored, (), missing_parts(journal.parts, share.count))
 
 
-def _require_in_place(transactions: Transactions, layouts: Sequence[DatasetLayout], share: Share) -> None:
+def _require_in_place(transactions: Transactions, layouts: Sequence[DatasetLayout], boxes: Sequence[Box]) -> None:
+    share = transactions.target.share
     for number, layout in enumerate(layouts):
         if layout.is_chunked:
-            rows = transactions.journal.rows(number, layout.chunks.numbers_in(share.box(layout.chunks)))
+            rows = transactions.journal.rows(number, layout.chunks.numbers_in(boxes[number]))
             missing = sum(row["state"] != HELD or not is_placed(transactions.files.file, row) for row in rows)
             if missing:
                 raise TargetError(
@@ -142,8 +146,8 @@ def _require_in_place(transactions: Transactions, layouts: Sequence[DatasetLayou
                 )
 
 
-def _stored_of_part(journal: Journal, number: int, layout: DatasetLayout, share: Share) -> int:
-    numbers = layout.chunks.numbers_in(share.box(layout.chunks))
+def _stored_of_part(journal: Journal, number: int, layout: DatasetLayout, box: Box) -> int:
+    numbers = layout.chunks.numbers_in(box)
     if not layout.is_chunked:
         return layout.nbytes if len(numbers) else 0
     return int(journal.rows(number, numbers)["nbytes"].sum())
@@ -261,6 +265,11 @@ def _require_all(transactions: Transactions, layouts: Sequence[DatasetLayout]) -
     for number, layout in enumerate(layouts):
         if missing := transactions.journal.missing(number):
             total = len(transactions.journal.table(number))
+            if any(part.boxes and part.boxes[number] for part in transactions.journal.parts.values()):
+                raise IntegrityError(
+                    f"{layout.name}: {missing} of {total} chunks are in no region of a job; fill them with a script "
+                    f"that has all of the data, with resume=True and without part="
+                )
             raise IntegrityError(
                 f"{layout.name}: {total - missing} of {total} chunks are committed; go on with resume=True"
             )

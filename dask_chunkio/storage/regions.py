@@ -45,7 +45,9 @@ class Wanted:
     given : tuple of str
         The properties in which an existing dataset must agree with `spec`, as `differs` names them, or ``attrs``.
     fills : bool
-        Whether an existing dataset is filled with the whole of the source.
+        Whether an existing dataset is filled with the whole of the source, or by several jobs.
+    keeps_shape : bool
+        Whether the source is only the `region` that one of several jobs fills.
     """
 
     shape: Shape | None
@@ -54,6 +56,7 @@ class Wanted:
     spec: DatasetSpec | None = None
     given: tuple[str, ...] = ()
     fills: bool = False
+    keeps_shape: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +231,8 @@ def _require_agreement(dataset: h5py.Dataset, wanted: Wanted) -> None:
 
 
 def _filled(dataset: h5py.Dataset, wanted: Wanted) -> DatasetLayout:
+    if wanted.keeps_shape:
+        return describe_filled(dataset, dataset.shape)
     if wanted.shape is not None:
         return describe_filled(dataset, wanted.shape)
     return describe_filled(dataset, () if wanted.spec is None else wanted.spec.shape, open_ended=True)

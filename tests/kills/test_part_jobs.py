@@ -11,8 +11,8 @@ SCRIPT = "tests.support.kills.part_jobs"
 
 @pytest.mark.heavy
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("options", [["--jobs", 100, "--at-once", 20], ["--jobs", 30, "--at-once", 10, "--draft"]])
-def test_many_jobs(options: list[object]) -> None:
+@pytest.mark.parametrize(("way", "jobs", "at_once"), [("write", 100, 20), ("draft", 30, 10), ("regions", 20, 5)])
+def test_many_jobs(way: str, jobs: int, at_once: int) -> None:
     seed = os.environ.get("DASK_CHUNKIO_SEED", "1")
-    done = run_python("-m", SCRIPT, *options, "--seed", seed)
+    done = run_python("-m", SCRIPT, "--way", way, "--jobs", jobs, "--at-once", at_once, "--seed", seed)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -19,7 +19,7 @@ from dask_chunkio.filters.conversion import convert
 from dask_chunkio.filters.hazards import hazard
 from dask_chunkio.filters.hdf5_encoder import read_filters, require_filter
 from dask_chunkio.filters.padding import is_padded, without_padding
-from dask_chunkio.geometry.grid import ChunkGrid, Shape, chunk_grid
+from dask_chunkio.geometry.grid import Box, ChunkGrid, Shape, chunk_grid
 from dask_chunkio.geometry.region import Region, parse_region
 from dask_chunkio.geometry.sizing import readable_chunk_shape
 from dask_chunkio.storage.hdf5.h5py_compat import keeps_partial_chunks_unfiltered
@@ -69,6 +69,9 @@ class DatasetSpec:
         Whether the length is unknown until the source ends.
     appends : bool
         Whether the dataset is created because there is no existing one to append to.
+    box : tuple of tuple of int, optional
+        Start and stop along each axis of the part for which this job has the data, where several jobs have data of
+        their own.
     """
 
     name: str
@@ -81,6 +84,7 @@ class DatasetSpec:
     there: DatasetLayout | None = None
     open_ended: bool = False
     appends: bool = False
+    box: Box | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ __all__ = ["Manifest", "read_description", "read_manifest"]
 
 Description = TypeVar("Description")
 
-VERSION = 5
+VERSION = 6
 _MOST = 1 << 20
 _MODES = ("new", "existing")
 _WORDS = ("target", "mode", "started", "folder", "durability", "write_id")

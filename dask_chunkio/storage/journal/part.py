@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
+from dask_chunkio.geometry.grid import Box
 from dask_chunkio.geometry.share import Share
 from dask_chunkio.printable import TIME_FORM, local_time
 from dask_chunkio.storage.filesystem.boot import boot_id
 from dask_chunkio.storage.journal.owner import moment_of, user_name
 from dask_chunkio.storage.journal.records import PART, json_object, pack_json
 
-__all__ = ["PartState", "enter_part", "missing_parts"]
+__all__ = ["PartState", "conflict", "enter_part", "missing_parts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,9 @@ class PartState:
         Whether the part was on the disk by then.
     job : str
         Identifier of the call.
+    boxes : tuple of box
+        For each dataset, start and stop along each axis of the region for which the job has data of its own; empty for
+        a dataset that is divided by the numbers of the parts.
     is_alone : bool
         Whether no other call has begun the same part; not recorded.
     """
@@ -52,13 +57,14 @@ class PartState:
     boot: str = ""
     is_durable: bool = False
     job: str = ""
+    boxes: tuple[Box, ...] = ()
     is_alone: bool = True
 
     @classmethod
-    def here(cls, share: Share, job: str) -> PartState:
+    def here(cls, share: Share, job: str, boxes: tuple[Box, ...] = ()) -> PartState:
         """Return a part that a call begins in this process."""
         host, pid, user = socket.gethostname(), os.getpid(), user_name()
-        return cls(share.number, share.count, host, pid, user, _now(), boot=boot_id(), job=job)
+        return cls(share.number, share.count, host, pid, user, _now(), boot=boot_id(), job=job, boxes=boxes)
 
     def __str__(self) -> str:
         where = f"by {self.user} on {self.host} (process {self.pid})"
@@ -98,7 +104,8 @@ class PartState:
         """
         found = json_object(body)
         finished = moment_of(found["finished"]) if found["finished"] else None
-        part = cls(**{**found, "started": moment_of(found["started"]), "finished": finished})
+        read = {"started": moment_of(found["started"]), "finished": finished, "boxes": _boxes(found["boxes"])}
+        part = cls(**{**found, **read})
         if not all(type(number) is int for number in (part.number, part.count, part.pid)):
             raise ValueError(f"a part with the numbers {part.number!r}, {part.count!r} and {part.pid!r}")
         if not all(type(word) is str for word in (part.host, part.user, part.boot, part.job)):
@@ -130,6 +137,45 @@ def enter_part(parts: dict[int, PartState], part: PartState) -> None:
 def missing_parts(parts: Mapping[int, PartState], count: int) -> tuple[int, ...]:
     """Return the numbers of the parts that are not committed."""
     return tuple(number for number in range(count) if number not in parts or not parts[number].is_committed)
+
+
+def conflict(mine: PartState, others: Iterable[PartState], names: Sequence[str]) -> str | None:
+    """Return in words why a job cannot write the regions that it has; None if it can.
+
+    Parameters
+    ----------
+    mine : PartState
+        The part of the job.
+    others : iterable of PartState
+        The parts that jobs have begun; one of them may be an earlier run of this job.
+    names : sequence of str
+        Names of the datasets.
+    """
+    for other in others:
+        for name, my_box, other_box in zip(names, mine.boxes, other.boxes, strict=True):
+            their, my = f"part {other.number} [{_ranges(other_box)}]", f"part {mine.number} [{_ranges(my_box)}]"
+            if bool(my_box) != bool(other_box):
+                return f"{name}: some jobs give region= and others do not; all have to, or none"
+            if other.number == mine.number and my_box != other_box:
+                return f"{name}: {my} was begun as {their}"
+            if other.number != mine.number and my_box and _overlap(my_box, other_box):
+                return f"{name}: {my} overlaps {their}"
+    return None
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return all(max(a, b) < min(c, d) for (a, c), (b, d) in zip(one, other, strict=True))
+
+
+def _ranges(box: Box) -> str:
+    return ", ".join(f"{start}:{stop}" for start, stop in box)
+
+
+def _boxes(found: Any) -> tuple[Box, ...]:
+    boxes = tuple(tuple((start, stop) for start, stop in box) for box in found)
+    if not all(type(at) is int and at >= 0 for box in boxes for bounds in box for at in bounds):
+        raise ValueError(f"a part with the boxes {boxes!r}")
+    return boxes
 
 
 def _now() -> datetime:

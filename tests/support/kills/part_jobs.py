@@ -1,10 +1,11 @@
 """Independent jobs that write one file in parts, a third of them killed once.
 
-Usage: python -m tests.support.kills.part_jobs [--jobs N] [--at-once N] [--seed S] [--folder DIR] [--draft]
+Usage: python -m tests.support.kills.part_jobs [--jobs N] [--at-once N] [--seed S] [--folder DIR] [--way WAY]
 
 Each job is a program of its own, and knows only its number.  They start in random order; a job that was killed is run
 again later.  In the end the file is the one that h5py writes, and one job says that it has finished it.  With
-``--draft``, the job that comes first makes a structure, and each job fills its part of it.
+``--way draft``, the job that comes first makes a structure, and each job fills its part of it; with ``--way regions``,
+each job has only the data of its own part.
 """
 
 import argparse
@@ -51,24 +52,38 @@ class Paused(FromArray):
         return super()._get_data(selection)
 
 
-def run_job(folder: Path, number: int, count: int, is_draft: bool) -> None:
+def run_job(folder: Path, number: int, count: int, way: str) -> None:
     """Write one part, and say how that ended."""
     (folder / f"begun-{number}").touch()
-    source = Paused(data(), buffer_shape=BUFFER, chunk_shape=CHUNKS)
-    done = (_fill if is_draft else _write)(folder / FILE, source, (number, count))
+    done = {"write": _write, "draft": _fill, "regions": _fill_region}[way](folder / FILE, (number, count))
     said = {"whole": done.is_whole, "missing": len(done.missing_parts), "complete": done.already_complete}
     said["nbytes"] = 0 if done.already_complete else done.nbytes
     (folder / f"said-{number}.part").write_text(json.dumps(said))
     os.replace(folder / f"said-{number}.part", folder / f"said-{number}")
 
 
-def _write(path: Path, source: Paused, part: tuple[int, int]) -> dcio.WriteResult:
-    return dcio.to_hdf5(
-        path, "/x", source, part=part, compression="gzip", shuffle=True, progress=False, scheduler="synchronous"
-    )
+def _paused(values: NDArray[Any]) -> Paused:
+    return Paused(values, buffer_shape=BUFFER, chunk_shape=CHUNKS)
 
 
-def _fill(path: Path, source: Paused, part: tuple[int, int]) -> dcio.WriteResult:
+def _write(path: Path, part: tuple[int, int]) -> dcio.WriteResult:
+    options: Any = {"compression": "gzip", "shuffle": True, "progress": False, "scheduler": "synchronous"}
+    return dcio.to_hdf5(path, "/x", _paused(data()), part=part, **options)
+
+
+def _fill(path: Path, part: tuple[int, int]) -> dcio.WriteResult:
+    source = _paused(data())
+    return _drafted(path, part, {"/x": source, "/new": source}, None)
+
+
+def _fill_region(path: Path, part: tuple[int, int]) -> dcio.WriteResult:
+    number, count = part
+    rows = SHAPE[0] // CHUNKS[0]
+    region = slice(number * rows // count * CHUNKS[0], (number + 1) * rows // count * CHUNKS[0])
+    return _drafted(path, part, {"/x": _paused(data()[region])}, region)
+
+
+def _drafted(path: Path, part: tuple[int, int], sources: dict[str, Paused], region: slice | None) -> dcio.WriteResult:
     if path.exists():
         # The job was killed after another one had published the file.
         return dcio.WriteResult(str(path), (), 0.0, already_complete=True)
@@ -78,7 +93,7 @@ def _fill(path: Path, source: Paused, part: tuple[int, int]) -> dcio.WriteResult
                 made = file.create_dataset("x", SHAPE, "i4", chunks=CHUNKS, compression="gzip", shuffle=True)
                 file["soft"] = h5py.SoftLink("/x")
                 made.attrs["unit"] = "mV"
-        return draft.fill({"/x": source, "/new": source}, scheduler="synchronous", progress=False)
+        return draft.fill(sources, region=region, scheduler="synchronous", progress=False)
 
 
 @dataclass
@@ -102,13 +117,13 @@ class Jobs:
         How many jobs there are, and run at once.
     draw : random.Random
         Chooses.
-    is_draft : bool
-        Whether they fill a draft.
+    way : str
+        What they do: ``"write"``, ``"draft"`` or ``"regions"``.
     """
 
-    def __init__(self, folder: Path, count: int, at_once: int, draw: random.Random, is_draft: bool = False) -> None:
+    def __init__(self, folder: Path, count: int, at_once: int, draw: random.Random, way: str) -> None:
         self.folder, self.count, self.at_once, self.draw = folder, count, at_once, draw
-        self.options = ["--draft"] if is_draft else []
+        self.options = ["--way", way]
         self.waiting = draw.sample(range(count), count)
         self.to_kill = set(draw.sample(range(count), round(count * KILLED)))
         self.running: list[Running] = []
@@ -144,20 +159,23 @@ class Jobs:
             self.waiting.insert(self.draw.randint(0, len(self.waiting)), one.number)
 
 
-def judge(folder: Path, count: int, is_draft: bool) -> Counter[str]:
+def judge(folder: Path, count: int, way: str) -> Counter[str]:
     """One file, equal, finished once."""
     require(not any((folder / f"{FILE}{end}").exists() for end in (".writing", ".draft")), "the folder is left")
     with h5py.File(folder / FILE, "r") as file:
         require(np.array_equal(file["x"][...], data()), "the file holds other values")
         require(file["x"].chunks == CHUNKS and file["x"].compression == "gzip", "the dataset is another one")
-        if is_draft:
+        if way == "draft":
             require(np.array_equal(file["new"][...], data()), "a new dataset holds other values")
-            require(sorted(file) == ["new", "soft", "x"] and file["soft"].attrs["unit"] == "mV", "another structure")
+        if way != "write":
+            require(set(file) - {"new"} == {"soft", "x"} and file["soft"].attrs["unit"] == "mV", "another structure")
     said = [json.loads((folder / f"said-{number}").read_text()) for number in range(count)]
     whole = sum(one["whole"] and not one["complete"] for one in said)
     # A job may be killed when it has finished the file, before it can say so.
     # Several jobs may find that a draft is whole; the last of them publishes it.
-    is_finished_once = whole == 1 or (is_draft and whole > 0) or (whole == 0 and any(one["complete"] for one in said))
+    is_finished_once = (
+        whole == 1 or (way != "write" and whole > 0) or (whole == 0 and any(one["complete"] for one in said))
+    )
     require(is_finished_once, f"{whole} jobs say that they have finished the file")
     return Counter(whole=whole, complete=sum(one["complete"] for one in said))
 
@@ -168,17 +186,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--at-once", type=int, default=20)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--draft", action="store_true", help="fill the structure of a draft")
+    parser.add_argument("--way", choices=("write", "draft", "regions"), default="write", help="what the jobs do")
     parser.add_argument("--job", type=int, help="run this job, and nothing else")
     options = parser.parse_args(arguments)
     if options.job is not None:
-        run_job(options.folder, options.job, options.jobs, options.draft)
+        run_job(options.folder, options.job, options.jobs, options.way)
         return 0
     folder, started = Path(tempfile.mkdtemp(dir=options.folder or MEMORY, prefix="parts-")), time.monotonic()
-    jobs = Jobs(folder, options.jobs, options.at_once, random.Random(options.seed), options.draft)
+    jobs = Jobs(folder, options.jobs, options.at_once, random.Random(options.seed), options.way)
     try:
         jobs.run()
-        tally = jobs.tally + judge(folder, options.jobs, options.draft)
+        tally = jobs.tally + judge(folder, options.jobs, options.way)
     finally:
         for one in jobs.running:
             one.process.kill()
