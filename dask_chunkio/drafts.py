@@ -200,8 +200,8 @@ class Draft:
         *args, encoding, scheduler, memory_limit, progress, callback, fuse, compute_kwargs
             Same as in `to_hdf5`.
         **keywords
-            Same as in `to_hdf5`, except for ``append``; where a dataset exists, they must agree with it.  With ``part``,
-            ``region`` says that the source is only the region of this job, which consists of whole chunks.
+            Same as in `to_hdf5`, except for ``append``; where a dataset exists, they must agree with it.  In a draft in
+            parts, ``region`` says that the source is only the region of this job, which consists of whole chunks.
 
         Returns
         -------

@@ -67,8 +67,10 @@ def _paused(values: NDArray[Any]) -> Paused:
 
 
 def _write(path: Path, part: tuple[int, int]) -> dcio.WriteResult:
-    options: Any = {"compression": "gzip", "shuffle": True, "progress": False, "scheduler": "synchronous"}
-    return dcio.to_hdf5(path, "/x", _paused(data()), part=part, **options)
+    source = _paused(data())
+    return dcio.to_hdf5(
+        path, "/x", source, part=part, compression="gzip", shuffle=True, progress=False, scheduler="synchronous"
+    )
 
 
 def _fill(path: Path, part: tuple[int, int]) -> dcio.WriteResult:
