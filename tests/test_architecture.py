@@ -123,8 +123,8 @@ GUESTS = {
     "pynwb": {"integrations.pynwb", "integrations.neuroconv"},
     "neuroconv": {"integrations.neuroconv"},
     "xarray": XARRAY,
-    "isal": {"filters.deflate"},
-    "deflate": {"filters.deflate"},
+    "isal": {"filters.deflate", "filters.literal_planes"},
+    "deflate": {"filters.deflate", "filters.literal_planes"},
     "xxhash": {"storage.journal.records"},
     "cloudpickle": {"planning.resources"},
     "psutil": {
