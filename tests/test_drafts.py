@@ -4,6 +4,7 @@
 # ruff: noqa: PT012
 
 import contextlib
+import itertools
 import json
 import os
 import pickle
@@ -35,6 +36,7 @@ from tests.support.drafts.structures import make_reference, make_structure, requ
 from tests.support.files import digest
 from tests.support.iterators import FromArray
 from tests.support.processes import in_child, run_python
+from tests.support.system_calls import kill_at
 
 needs_tools = pytest.mark.skipif(shutil.which("h5diff") is None, reason="HDF5's tools are not installed")
 TAKE_OVER = "dask_chunkio.storage.drafts.draft_folder.take_over"
@@ -987,6 +989,38 @@ def test_a_fill_that_was_cut_off_before_the_draft_recorded_it_is_not_repeated(
         fill_part(draft)
     assert Counting.reads == 0
     require_whole(out)
+
+
+def fill_and_die(out: Path, call: int) -> None:
+    """Be killed at a call that writes to the disk, halfway through it."""
+    draft = dcio.draft(out).open()
+    with h5py.File(draft.path, "w", libver="v110") as file:
+        file.create_dataset("x", (40, 8), "f8", chunks=(1, 4), maxshape=(None, 8), compression="gzip")
+    kill_at(call, ("pwrite", "pwritev", "ftruncate"))
+    source = FromArray(DATA[:40, :8], chunk_shape=(1, 4), buffer_shape=(8, 8))
+    draft.fill("/x", source, scheduler="synchronous", progress=False)
+
+
+def test_the_file_of_a_resumed_draft_can_be_opened_wherever_a_fill_was_cut_off(tmp_path: Path) -> None:
+    were_killed = 0
+    for call in itertools.count(1, 3):
+        out = tmp_path / f"{call}.h5"
+        if not in_child(fill_and_die, out, call):
+            break
+        draft = dcio.draft(out, resume=True).open()
+        if draft.is_new:
+            draft.keep()
+            continue
+        were_killed += 1
+        # Payloads of the last commit may be missing, which the fill makes good; all metadata are whole.
+        with h5py.File(draft.path, "r") as file:
+            assert file["x"].shape == (40, 8)
+            assert all(file["x"].id.get_chunk_info(n).size for n in range(file["x"].id.get_num_chunks()))
+        draft.fill("/x", DATA[:40, :8], scheduler="synchronous", progress=False)
+        draft.publish()
+        with h5py.File(out) as file:
+            assert np.array_equal(file["x"], DATA[:40, :8])
+    assert were_killed > 10
 
 
 def test_a_job_that_looks_too_late_begins_no_second_fill(out: Path) -> None:

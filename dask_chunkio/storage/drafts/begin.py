@@ -17,6 +17,7 @@ from dask_chunkio.errors import (
 )
 from dask_chunkio.storage.draft_paths import DraftPaths
 from dask_chunkio.storage.drafts.draft_folder import DraftFolder, held_by_another
+from dask_chunkio.storage.drafts.file import replay_fill
 from dask_chunkio.storage.drafts.held_draft import HeldDraft, save_manifest, with_holder
 from dask_chunkio.storage.filesystem.copies import copy_file
 from dask_chunkio.storage.filesystem.io import is_at
@@ -73,6 +74,8 @@ def hold_draft(path: str, mode: DraftMode, resume: bool, lease_seconds: float, p
             folder.take(None if resume else 0.0)
             joined = _taken(folder, mode, resume, parts)
             _share(folder)
+            if joined.state == "filling":
+                replay_fill(paths)
         held = HeldDraft(paths, folder, joined, lease_seconds)
         held.is_published = _has_its_name(paths, joined)
         stack.pop_all()

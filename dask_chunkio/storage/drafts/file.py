@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,8 +16,34 @@ from dask_chunkio.storage.drafts.held_draft import HeldDraft
 from dask_chunkio.storage.filesystem.io import sync_file, sync_folder
 from dask_chunkio.storage.preconditions import opened_to_look
 from dask_chunkio.storage.target import Target
+from dask_chunkio.storage.transaction import Transactions
 
-__all__ = ["complete_structure", "describe_datasets", "require_file"]
+__all__ = ["complete_structure", "describe_datasets", "replay_fill", "require_file"]
+
+_PATIENCE = 5.0
+
+
+def replay_fill(paths: DraftPaths) -> None:
+    """Apply the redo record that a fill which was cut off has left, so that any program can read the file.
+
+    Raises
+    ------
+    TargetError
+        If a process of that fill is stopped in a transaction, or the file cannot be written.
+    """
+    found = Target(paths.file, paths.write_id).found()
+    if found is None or found.mode != "existing" or not found.is_begun:
+        return
+    try:
+        transactions = Transactions(found, exclusive=False)
+    except OSError as error:
+        raise found.refused(error, error.filename or "") from error
+    # A transaction begins with the replay.
+    with (
+        contextlib.closing(transactions),
+        transactions.transaction(contextlib.nullcontext, anybody=True, patience=_PATIENCE),
+    ):
+        pass
 
 
 def complete_structure(held: HeldDraft, makes_file: bool = False, is_durable: bool = False) -> None:
