@@ -40,6 +40,7 @@ BENCHMARKS = (
     "workers",
     "deflate_levels",
     "durability",
+    "netcdf",
     "kills",
 )
 
@@ -58,6 +59,8 @@ def neuroconv(session: nox.Session) -> None:
     """Run the tests with NeuroConv, whose dependencies do not go with those of the other tests."""
     session.install("-e", ".[neuroconv]", "hypothesis", "dask-jobqueue", "pytest", "pytest-timeout")
     run_pytest(session, "tests/integrations/test_neuroconv.py", "-p", "no:cacheprovider")
+    session.install("spikeinterface", "hdmf-zarr")
+    session.run("python", "-m", "benchmarks.studies.nwb", "--tiny", silent=True)
 
 
 @nox.session(python=PYTHONS[0])

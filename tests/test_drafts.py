@@ -1118,6 +1118,14 @@ def test_regions_of_jobs_in_all_axes_and_on_processes(out: Path) -> None:
         assert np.array_equal(file["y"], DATA)
 
 
+def test_a_job_may_have_nothing(out: Path) -> None:
+    for number, rows in enumerate((np.s_[:100], np.s_[130:130], np.s_[100:])):
+        result = fill_rows(out, (number, 3), rows)
+        assert result.nbytes == DATA[rows].nbytes
+    with h5py.File(out) as file:
+        assert np.array_equal(file["x"], DATA)
+
+
 def test_a_job_whose_region_failed_is_run_again(out: Path) -> None:
     fill_rows(out, (0, 2), np.s_[0:20])
     failing = Failing(DATA[20:], chunk_shape=(20, 10), buffer_shape=(20, 10))

@@ -132,8 +132,10 @@ def _own_box(request: DatasetRequest, layout: DatasetLayout) -> Box:
         raise ArgumentError(f"{name}: the source has only some of its fields; give all of them")
     region = parse_region(name, request.region, None, request.source.shape, (layout.shape, layout.shape, chunks))
     bounds = tuple(zip(region.start, region.stop, strict=True))
+    if 0 in region.shape:
+        return ((0, 0),) * len(bounds)
     for axis, ((start, stop), chunk, end) in enumerate(zip(bounds, chunks, layout.shape, strict=True)):
-        if start < stop and (start % chunk or (stop % chunk and stop != end)):
+        if start % chunk or (stop % chunk and stop != end):
             first, last = start // chunk * chunk, min(-(-stop // chunk) * chunk, end)
             raise AlignmentError(
                 f"{name}: the region {start}:{stop} along axis {axis} shares chunks of {chunk} with other jobs; give "
