@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +67,7 @@ class DirectEncoder:
     """
 
     def __init__(self, form: ChunkFormat) -> None:
-        steps = direct_steps(form)
+        steps = direct_steps(form.filters)
         if steps is None:
             names = ", ".join(step.name for step in form.filters)
             raise FilterError(f"one of the filters {names} can only be run by HDF5; use Hdf5Encoder")
@@ -101,13 +101,13 @@ class DirectEncoder:
         return Payload(data, mask)
 
 
-def direct_steps(form: ChunkFormat) -> tuple[Step, ...] | None:
+def direct_steps(filters: Iterable[Filter]) -> tuple[Step, ...] | None:
     """Return the steps of a pipeline; None if only HDF5 can run one of its filters.
 
     Parameters
     ----------
-    form : ChunkFormat
-        How chunks are stored.
+    filters : iterable of Filter
+        The pipeline.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def direct_steps(form: ChunkFormat) -> tuple[Step, ...] | None:
         If a filter is missing on this machine.
     """
     steps: list[Step] = []
-    for one in form.filters:
+    for one in filters:
         step = _own_step(one, steps[-1].filter if steps else None) or _plugin_step(one)
         if step is None:
             return None

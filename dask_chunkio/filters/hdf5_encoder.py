@@ -18,7 +18,7 @@ from dask_chunkio.filters.encoder import DirectEncoder, direct_steps
 from dask_chunkio.filters.plugin import PLUGIN_NAMES, require_filter
 from dask_chunkio.geometry.grid import Array
 
-__all__ = ["Hdf5Encoder", "encoder_for", "read_filters", "require_filter"]
+__all__ = ["Hdf5Encoder", "encoder_for", "read_filters", "require_filter", "runs_outside_hdf5"]
 
 _numbers = itertools.count()
 # The keywords of a dataset that determine how its chunks are stored.
@@ -42,13 +42,24 @@ def encoder_for(form: ChunkFormat, options: Mapping[str, Any]) -> Encoder:
     FilterError
         If a filter is missing on this machine.
     """
-    return Hdf5Encoder(form, options) if direct_steps(form) is None else DirectEncoder(form)
+    return Hdf5Encoder(form, options) if direct_steps(form.filters) is None else DirectEncoder(form)
 
 
 def read_filters(plist: h5py.h5p.PropDCID) -> tuple[Filter, ...]:
     """Read the pipeline from a dataset's creation property list."""
     found = (plist.get_filter(position) for position in range(plist.get_nfilters()))
     return tuple(Filter(code, flags, tuple(options), _name(code, name)) for code, flags, options, name in found)
+
+
+def runs_outside_hdf5(plist: h5py.h5p.PropDCID) -> bool:
+    """Return whether chunks with the pipeline of a dataset are encoded in parallel, without HDF5.
+
+    Raises
+    ------
+    FilterError
+        If a filter is missing on this machine.
+    """
+    return direct_steps(read_filters(plist)) is not None
 
 
 def _name(code: int, name: bytes | str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import dask.array as da
 import h5py
+import hdf5plugin
 import numpy as np
 import pytest
 import zarr
@@ -192,6 +193,22 @@ def test_small_data_are_left_to_hdmf(tmp_path: Path, filled: list[tuple[str, ...
     assert not filled
     written(HDF5IO, tmp_path / "x.h5", PARALLEL["ours"](), parallel_threshold=f"{NUMBERS.nbytes} B")
     assert filled == [("/g/x",)]
+
+
+# hdmf warns of every filter but gzip.
+@pytest.mark.filterwarnings("ignore:32017 compression may not be available:UserWarning")
+@pytest.mark.parametrize("kind", ["ours", "array"])
+def test_a_filter_that_only_hdf5_runs_is_left_to_hdmf(kind: str, tmp_path: Path, filled: list[tuple[str, ...]]) -> None:
+    sz = hdf5plugin.SZ(absolute=0.01)
+    data = {"ours": FromArray(NUMBERS.astype("f4"), **SIZES), "array": NUMBERS.astype("f4")}[kind]
+    for io, name in ((TheirIO, "theirs.h5"), (HDF5IO, "ours.h5")):
+        options = {"parallel_threshold": 0} if io is HDF5IO else {}
+        wrapped = H5DataIO(data, allow_plugin_filters=True, **({"chunks": (10, 8)} if kind == "array" else {}), **sz)
+        written(io, tmp_path / name, wrapped, **options)
+    assert not filled
+    with h5py.File(tmp_path / "ours.h5") as ours, h5py.File(tmp_path / "theirs.h5") as theirs:
+        assert ours["g/x"].id.get_create_plist().get_filter(0)[0] == sz["compression"]
+        assert np.array_equal(ours["g/x"], theirs["g/x"])
 
 
 def root(**datasets: Any) -> GroupBuilder:

@@ -13,6 +13,7 @@ from hdmf.data_utils import GenericDataChunkIterator as HdmfIterator
 from hdmf.utils import is_zarr_array
 
 from dask_chunkio.filters.compatibility import refusal
+from dask_chunkio.filters.hdf5_encoder import runs_outside_hdf5
 from dask_chunkio.integrations.hdmf.compat import has_been_begun
 from dask_chunkio.integrations.hdmf.dask_iterator import DaskIterator
 from dask_chunkio.integrations.hdmf.rows import Rows
@@ -76,6 +77,8 @@ def pending_array(data: Any, dataset: h5py.Dataset) -> Pending | None:
     """Return an array as pending data; None if HDF5 has to convert it in a way of its own."""
     if refusal(data.dtype, dataset.dtype) is not None or data.shape != dataset.shape:
         return None
+    if not runs_outside_hdf5(dataset.id.get_create_plist()):
+        return None
     return Pending(dataset.name, data, is_concurrent=True)
 
 
@@ -95,6 +98,9 @@ def pending_iterator(data: Any, dataset: h5py.Dataset, threshold: int, takes_str
     """
     dtype = dataset.dtype
     if not dataset.shape or dtype.kind not in "biufc" or refusal(np.dtype(data.dtype), dtype) is not None:
+        return None
+    # Nothing is gained where HDF5 runs a filter, and some cannot be set up again for an existing dataset.
+    if not runs_outside_hdf5(dataset.id.get_create_plist()):
         return None
     if _reads_anywhere(data):
         return _pending_at_once(data, dataset, threshold)
