@@ -200,8 +200,8 @@ def test_small_data_are_left_to_hdmf(tmp_path: Path, filled: list[tuple[str, ...
 @pytest.mark.parametrize("kind", ["ours", "array"])
 def test_a_filter_that_only_hdf5_runs_is_left_to_hdmf(kind: str, tmp_path: Path, filled: list[tuple[str, ...]]) -> None:
     sz = hdf5plugin.SZ(absolute=0.01)
-    data = {"ours": FromArray(NUMBERS.astype("f4"), **SIZES), "array": NUMBERS.astype("f4")}[kind]
     for io, name in ((TheirIO, "theirs.h5"), (HDF5IO, "ours.h5")):
+        data = {"ours": FromArray(NUMBERS.astype("f4"), **SIZES), "array": NUMBERS.astype("f4")}[kind]
         options = {"parallel_threshold": 0} if io is HDF5IO else {}
         wrapped = H5DataIO(data, allow_plugin_filters=True, **({"chunks": (10, 8)} if kind == "array" else {}), **sz)
         written(io, tmp_path / name, wrapped, **options)
