@@ -124,15 +124,16 @@ def _note_part(transactions: Transactions, specs: Sequence[DatasetSpec]) -> None
         return
     boxes = tuple(spec.box or () for spec in specs)
     part = PartState.here(target.share, target.write_id, boxes)
-    if (words := conflict(part, journal.parts.values(), [spec.name for spec in specs])) is not None:
+    try:
+        words = conflict(part, journal.parts.values(), [spec.name for spec in specs])
+        enter_part(dict(journal.parts), part)
+    except ValueError as error:
+        raise IntegrityError(f"{target.folder} does not fit together: {error}; discard the write") from error
+    if words is not None:
         raise ArgumentError(
             f"{words}; give each job a region of its own, or discard the write with "
             f"dask_chunkio.discard({target.path!r})"
         )
-    try:
-        enter_part(dict(journal.parts), part)
-    except ValueError as error:
-        raise IntegrityError(f"{target.folder} does not fit together: {error}; discard the write") from error
     transactions.record(part.pack())
 
 

@@ -265,7 +265,7 @@ def _require_all(transactions: Transactions, layouts: Sequence[DatasetLayout]) -
     for number, layout in enumerate(layouts):
         if missing := transactions.journal.missing(number):
             total = len(transactions.journal.table(number))
-            if any(part.boxes and part.boxes[number] for part in transactions.journal.parts.values()):
+            if any(part.has_region_of(number) for part in transactions.journal.parts.values()):
                 raise IntegrityError(
                     f"{layout.name}: {missing} of {total} chunks are in no region of a job; fill them with a script "
                     f"that has all of the data, with resume=True and without part="

@@ -9,7 +9,7 @@ import pytest
 from dask_chunkio.errors import ArgumentError
 from dask_chunkio.geometry.share import Share
 from dask_chunkio.storage.filesystem.side_folder import Folder
-from dask_chunkio.storage.journal.part import PartState, enter_part, missing_parts
+from dask_chunkio.storage.journal.part import PartState, conflict, enter_part, missing_parts
 from dask_chunkio.storage.journal.records import PART, pack_json, read_records
 
 
@@ -20,9 +20,9 @@ def body_of(part: PartState) -> bytes:
 
 
 def test_a_record_is_read_back() -> None:
-    begun = PartState.here(Share(3, 7), "me")
-    for part in (begun, begun.done(is_durable=True), begun.done(is_durable=False)):
-        assert PartState.unpack(body_of(part)) == part
+    begun = PartState.here(Share(3, 7), "me", ((), ((0, 5), (2, 3))))
+    for found in (begun, begun.done(is_durable=True), begun.done(is_durable=False)):
+        assert PartState.unpack(body_of(found)) == found
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,11 @@ def test_a_record_is_read_back() -> None:
         {"is_durable": 1},
         {"started": "yesterday"},
         {"finished": "yesterday"},
+        {"boxes": 3},
+        {"boxes": [[[0, 5, 6]]]},
+        {"boxes": [[[0, "5"]]]},
+        {"boxes": [[[-1, 5]]]},
+        {"boxes": [[[True, 5]]]},
         {"more": 1},
     ],
     ids=str,
@@ -49,6 +54,42 @@ def test_what_no_job_records_is_refused(change: dict[str, Any]) -> None:
     ((_, _, body),) = read_records(pack_json(PART, found), "a journal")
     with pytest.raises((ValueError, TypeError, KeyError, ArgumentError)):
         PartState.unpack(bytes(body))
+
+
+ROWS, COLUMNS = ((0, 10), (0, 4)), ((0, 20), (4, 8))
+
+
+def part(number: int, *boxes: Any) -> PartState:
+    return PartState.here(Share(number, 3), "me", boxes)
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "words"),
+    [
+        (part(0, ROWS), part(1, COLUMNS), None),
+        (part(0, ROWS), part(1, ((9, 10), (3, 5))), "/x: part 0 [0:10, 0:4] overlaps part 1 [9:10, 3:5]"),
+        (part(0, ROWS), part(0, ROWS), None),
+        (part(0, ROWS), part(0, COLUMNS), "/x: part 0 [0:10, 0:4] was begun as part 0 [0:20, 4:8]"),
+        (part(0, ROWS), part(1, ()), "/x: some jobs give region= and others do not; all have to, or none"),
+        (part(0, ()), part(1, ()), None),
+        (part(0, ROWS), part(1, ((0, 0), (0, 0))), None),
+    ],
+    ids=str,
+)
+def test_regions_that_jobs_may_have(mine: PartState, other: PartState, words: str | None) -> None:
+    assert conflict(mine, [other], ["/x"]) == words
+
+
+def test_regions_of_other_datasets_or_axes_do_not_fit_together() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        conflict(part(0, ROWS), [part(1)], ["/x"])
+    with pytest.raises(ValueError, match="longer"):
+        conflict(part(0, ROWS), [part(1, ((0, 1), (0, 1), (0, 1)))], ["/x"])
+
+
+def test_a_part_has_regions_by_the_numbers_of_datasets() -> None:
+    found = part(0, (), ROWS)
+    assert [found.has_region_of(number) for number in range(3)] == [False, True, False]
 
 
 def test_a_part_that_is_committed_stays_so() -> None:

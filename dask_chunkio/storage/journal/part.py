@@ -79,6 +79,10 @@ class PartState:
         """
         return self.finished is not None and (self.is_durable or self.boot == boot_id())
 
+    def has_region_of(self, dataset: int) -> bool:
+        """Return whether the job has data of its own for a dataset, whose number is given."""
+        return any(self.boxes[dataset : dataset + 1])
+
     def done(self, is_durable: bool) -> PartState:
         """Return the part as finished now; `is_durable` says whether it is on the disk."""
         return replace(self, finished=_now(), boot=boot_id(), is_durable=is_durable)
@@ -150,6 +154,11 @@ def conflict(mine: PartState, others: Iterable[PartState], names: Sequence[str])
         The parts that jobs have begun; one of them may be an earlier run of this job.
     names : sequence of str
         Names of the datasets.
+
+    Raises
+    ------
+    ValueError
+        If the others have regions of other datasets.
     """
     for other in others:
         for name, my_box, other_box in zip(names, mine.boxes, other.boxes, strict=True):
