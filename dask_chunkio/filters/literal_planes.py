@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 
 import deflate as libdeflate
+import numpy as np
 from isal import isal_zlib
 
 __all__ = ["leading_literals"]
@@ -28,7 +29,7 @@ _LEAST_RATIO = 0.4
 _GAIN, _LOSS = 0.999, 1.003
 # How much better the whole plane may be encoded than its sample, before it has parts of another kind.
 _LIKE_SAMPLE = 0.97
-_PROBES, _PROBE = 16, 8
+_PROBES, _PROBE, _COMPARED = 8, 8, 3
 # How far back a deflate stream can refer (RFC 1951, section 3.2.5).
 _WINDOW = 32 << 10
 
@@ -93,9 +94,12 @@ def _huffman_nbytes(sample: memoryview) -> int:
 
 def _repeats(plane: memoryview) -> bool:
     """Return whether some bytes of a plane were there before, as far back as a deflate stream can refer."""
-    step = len(plane) // _PROBES
-    for at in range(step - _PROBE, len(plane), step):
-        start = max(0, at - _WINDOW)
-        if bytes(plane[start : at + _PROBE - 1]).find(plane[at : at + _PROBE]) >= 0:
-            return True
-    return False
+    data = np.frombuffer(plane, np.uint8)
+    window = min(_WINDOW, len(data) // 2)
+    # Each row has the bytes before a probe, and the probe.  numpy compares them without the GIL.
+    rows = np.lib.stride_tricks.sliding_window_view(data, window + _PROBE)[:: (len(data) - window - _PROBE) // _PROBES]
+    found = rows[:, :window] == rows[:, window, None]
+    for offset in range(1, _COMPARED):
+        found &= rows[:, offset : window + offset] == rows[:, window + offset, None]
+    alike = rows[found.any(axis=1)]
+    return any(row[:-1].tobytes().find(row[window:].tobytes()) >= 0 for row in alike)
