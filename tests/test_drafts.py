@@ -19,6 +19,7 @@ import dask.array as da
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from distributed import Client
 from hdmf.data_utils import DataChunkIterator
 from hypothesis import given, settings
@@ -26,6 +27,7 @@ from hypothesis import strategies as st
 
 import dask_chunkio as dcio
 from dask_chunkio import errors
+from dask_chunkio.cli.main import main
 from dask_chunkio.storage.activity.activity_lock import ActivityLock, opened_activity_lock
 from dask_chunkio.storage.drafts import file as draft_file
 from dask_chunkio.storage.drafts import publish
@@ -1003,7 +1005,7 @@ def fill_and_die(out: Path, call: int) -> None:
 
 def test_the_file_of_a_resumed_draft_can_be_opened_wherever_a_fill_was_cut_off(tmp_path: Path) -> None:
     were_killed = 0
-    for call in itertools.count(1, 3):
+    for call in itertools.count(1, 7):
         out = tmp_path / f"{call}.h5"
         if not in_child(fill_and_die, out, call):
             break
@@ -1020,7 +1022,7 @@ def test_the_file_of_a_resumed_draft_can_be_opened_wherever_a_fill_was_cut_off(t
         draft.publish()
         with h5py.File(out) as file:
             assert np.array_equal(file["x"], DATA[:40, :8])
-    assert were_killed > 10
+    assert were_killed > 4
 
 
 def test_a_job_that_looks_too_late_begins_no_second_fill(out: Path) -> None:
@@ -1112,7 +1114,8 @@ def test_regions_of_jobs_in_all_axes_and_on_processes(out: Path) -> None:
                     file.create_dataset("x", DATA.shape, DATA.dtype, chunks=(20, 5), shuffle=True)
                     file.create_dataset("y", DATA.shape, DATA.dtype, chunks=(20, 10))
             encoding: Any = {"/x": {"region": corner}}
-            draft.fill({"/x": DATA[corner], "/y": DATA}, encoding=encoding, scheduler="processes")
+            scheduler = "processes" if number == 2 else "threads"
+            draft.fill({"/x": DATA[corner], "/y": DATA}, encoding=encoding, scheduler=scheduler)
     with h5py.File(out) as file:
         assert np.array_equal(file["x"], DATA)
         assert np.array_equal(file["y"], DATA)
@@ -1266,13 +1269,20 @@ def test_drafts_that_are_killed_are_made_again() -> None:
 # Maintenance
 
 
+def command(*words: str) -> str:
+    """Run the command line, and return what it says."""
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
 def test_status_recover_and_discard(out: Path, tmp_path: Path) -> None:
     interrupt(out)
     found = dcio.status(out)
     assert found is not None
     assert (found.mode, found.running, found.folder) == ("draft", False, f"{out}.draft")
     assert [(one.name, one.committed) for one in found.datasets] == [("/x", 5)]
-    told = run_python("-m", "dask_chunkio", "status", out, check=True).stdout
+    told = command("status", str(out))
     assert "a draft; interrupted" in told
     assert "draft(..., resume=True)" in told
     recovered = dcio.recover(out)
@@ -1291,23 +1301,21 @@ def test_status_of_a_draft_that_is_made_or_filled(out: Path) -> None:
         found = dcio.status(out)
         assert found is not None and found.running and found.draft is not None  # noqa: PT018
         assert found.draft.state == "structure"
-        told = run_python("-m", "dask_chunkio", "status", out, check=True).stdout
+        told = command("status", str(out))
         assert "not complete yet" in told
         draft.fill("/x", DATA)
-        told = run_python("-m", "dask_chunkio", "status", out, check=True).stdout
+        told = command("status", str(out))
         assert "filled      /x (200, 10) float64" in told
         assert "running" in told
 
 
 def test_a_draft_that_has_nothing_yet_is_discarded_not_recovered(out: Path, tmp_path: Path) -> None:
-    script = f"import os, dask_chunkio as d; draft = d.draft({str(out)!r}).open(); os._exit(0)"
-    run_python("-c", script, check=True)
+    assert in_child(lambda: dcio.draft(out).open()) == 0
     with pytest.raises(errors.TargetError, match="cut off before its structure was complete"):
         dcio.recover(out)
     (tmp_path / "out.h5.draft" / "mine").write_text("mine")
     with pytest.raises(errors.TargetError, match="which no draft creates"):
         dcio.discard(out)
     (tmp_path / "out.h5.draft" / "mine").unlink()
-    done = run_python("-m", "dask_chunkio", "discard", "--yes", out, check=True)
-    assert "Removed" in done.stdout
+    assert "Removed" in command("discard", "--yes", str(out))
     assert os.listdir(tmp_path) == []
