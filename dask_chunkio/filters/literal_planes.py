@@ -1,11 +1,12 @@
-"""Planes of bytes in which nothing repeats, such as the noise in the low bytes of a measurement.
+"""The beginning of a chunk in which nothing repeats, such as the noise in the low bytes of a measurement.
 
 A search for repetitions takes libdeflate most of its time, and finds none there: only the frequencies of the bytes
 count.  ISA-L encodes those as well, several times faster.  After a shuffle the low bytes of little-endian elements come
-first, so that the beginning of a chunk often consists of such planes.
+first, so that the first planes of a chunk often are of this kind.
 
-A small sample decides, and it is compared with zlib's encoding of frequencies alone (``Z_HUFFMAN_ONLY``).  Whatever a
-sample cannot show is checked: repetitions at a long distance by probes, and other parts of a plane by its whole output.
+Samples of each plane decide, by what both engines make of them: one that is longer than a deflate stream can refer
+back, and some from all over the plane.  ISA-L then encodes the plane in segments; the first one that is not like the
+samples, and all that follows, is left to libdeflate.
 """
 
 from __future__ import annotations
@@ -19,25 +20,23 @@ from isal import isal_zlib
 
 __all__ = ["leading_literals"]
 
-_LEVEL = 2
-# A shorter plane is too short for a sample.
-_LEAST_PLANE = 32 << 10
-_SAMPLE, _MOST_SAMPLE = 1 / 16, 8 << 10
+_LEVEL, _RAW = 2, -15
+# A shorter plane would consist of samples for the most part.
+_LEAST_PLANE = 96 << 10
+# A deflate stream can refer 32 KiB back (RFC 1951, section 3.2.5), which a large sample shows.
+_SMALL, _LARGE = 8 << 10, 40 << 10
+_SPREAD, _SPREAD_SAMPLE = 4, 4 << 10
 # A sample that becomes so much smaller has repetitions, or so few values that ISA-L's codes are too long for them.
 _LEAST_RATIO = 0.4
-# How much smaller libdeflate may be than the frequencies alone, and ISA-L larger than libdeflate.
-_GAIN, _LOSS = 0.999, 1.003
-# How much better the whole plane may be encoded than its sample, before it has parts of another kind.
-_LIKE_SAMPLE = 0.97
-_PROBES, _PROBE, _COMPARED = 8, 8, 3
-# How far back a deflate stream can refer (RFC 1951, section 3.2.5).
-_WINDOW = 32 << 10
-
-_RAW = -15
+# How much larger than libdeflate's ISA-L's output may be, and that of spread samples together than one by one.
+_LOSS, _MIXED = 1.002, 1.005
+# Each segment, of at least this size, has codes of its own.  How its ratio may differ from that of the sample.
+_SEGMENT = 64 << 10
+_ALIKE = (0.98, 1.01)
 
 
 def leading_literals(data: memoryview, planes: int, level: int) -> tuple[list[bytes], int]:
-    """Encode the planes at the beginning of a chunk for which frequencies are all that counts.
+    """Encode the beginning of a chunk, as far as the frequencies of its bytes are all that counts.
 
     Parameters
     ----------
@@ -52,54 +51,73 @@ def leading_literals(data: memoryview, planes: int, level: int) -> tuple[list[by
     -------
     list of bytes, int
         Pieces of a raw deflate stream, which end with a byte and not with a final block; and the number of bytes of
-        `data` that they encode, 0 if the first plane has repetitions.
+        `data` that they encode, 0 if it begins with repetitions.
     """
     length = len(data) // planes
-    pieces = list(_encoded(data, planes, length, level)) if length >= _LEAST_PLANE else []
-    return pieces, len(data) if len(pieces) == planes else len(pieces) * length
-
-
-def _encoded(data: memoryview, planes: int, length: int, level: int) -> Iterator[bytes]:
+    pieces, done = list[bytes](), 0
+    if length < _LEAST_PLANE:
+        return pieces, done
     stream = isal_zlib.compressobj(_LEVEL, zlib.DEFLATED, _RAW)
     for number in range(planes):
         # Bytes that are left over after the last plane belong to it.
-        plane = data[number * length : (number + 1) * length if number + 1 < planes else len(data)]
-        expected = _literal_ratio(plane, level)
-        if expected is None or _repeats(plane):
+        end = (number + 1) * length if number + 1 < planes else len(data)
+        for piece, size in _encoded(stream, data[done:end], level):
+            pieces.append(piece)
+            done += size
+        if done < end:
+            break
+    return pieces, done
+
+
+def _encoded(stream: isal_zlib.Compress, plane: memoryview, level: int) -> Iterator[tuple[bytes, int]]:
+    """Yield the segments of a plane, encoded, and their sizes before; stop where they are not like the samples."""
+    expected = _literal_ratio(plane, level)
+    if expected is None:
+        return
+    count = len(plane) // _SEGMENT
+    for number in range(count):
+        segment = plane[number * len(plane) // count : (number + 1) * len(plane) // count]
+        piece = stream.compress(segment) + stream.flush(isal_zlib.Z_SYNC_FLUSH)
+        if not _ALIKE[0] * expected <= len(piece) / len(segment) <= _ALIKE[1] * expected:
             return
-        piece = stream.compress(plane) + stream.flush(isal_zlib.Z_SYNC_FLUSH)
-        if len(piece) < _LIKE_SAMPLE * expected * len(plane):
-            return
-        yield piece
+        yield piece, len(segment)
 
 
 def _literal_ratio(plane: memoryview, level: int) -> float | None:
-    """Return the ratio at which ISA-L encodes a sample of a plane; None if another way is better."""
-    size = min(int(len(plane) * _SAMPLE), _MOST_SAMPLE)
-    sample = plane[(len(plane) - size) // 2 :][:size]
-    # The fastest first: most planes are decided by the first two.
-    ours = len(isal_zlib.compress(sample, _LEVEL))
-    if ours < _LEAST_RATIO * size:
+    """Return the ratio at which ISA-L encodes a plane; None if libdeflate's output would be smaller."""
+    # The cheapest first: most planes are decided by a small sample.
+    if _ratio(_middle(plane, _SMALL), level) is None or _is_mixed(plane):
+        return None
+    return _ratio(_middle(plane, _LARGE), level)
+
+
+def _middle(plane: memoryview, size: int) -> memoryview:
+    start = (len(plane) - size) // 2
+    return plane[start : start + size]
+
+
+def _ratio(sample: memoryview, level: int) -> float | None:
+    ours = _nbytes(sample)
+    if ours < _LEAST_RATIO * len(sample):
         return None
     theirs = len(libdeflate.zlib_compress(sample, level))
-    if ours > _LOSS * theirs or theirs < _GAIN * _huffman_nbytes(sample):
-        return None
-    return ours / size
+    return None if ours > _LOSS * theirs or theirs < _entropy_nbytes(sample) else ours / len(sample)
 
 
-def _huffman_nbytes(sample: memoryview) -> int:
-    stream = zlib.compressobj(strategy=zlib.Z_HUFFMAN_ONLY)
-    return len(stream.compress(sample)) + len(stream.flush())
+def _entropy_nbytes(sample: memoryview) -> float:
+    """Return how long a sample is at least if only the frequencies of its bytes count."""
+    counts = np.bincount(np.frombuffer(sample, np.uint8))
+    counts = counts[counts > 0]
+    return float(counts @ np.log2(len(sample) / counts)) / 8
 
 
-def _repeats(plane: memoryview) -> bool:
-    """Return whether some bytes of a plane were there before, as far back as a deflate stream can refer."""
-    data = np.frombuffer(plane, np.uint8)
-    window = min(_WINDOW, len(data) // 2)
-    # Each row has the bytes before a probe, and the probe.  numpy compares them without the GIL.
-    rows = np.lib.stride_tricks.sliding_window_view(data, window + _PROBE)[:: (len(data) - window - _PROBE) // _PROBES]
-    found = rows[:, :window] == rows[:, window, None]
-    for offset in range(1, _COMPARED):
-        found &= rows[:, offset : window + offset] == rows[:, window + offset, None]
-    alike = rows[found.any(axis=1)]
-    return any(row[:-1].tobytes().find(row[window:].tobytes()) >= 0 for row in alike)
+def _is_mixed(plane: memoryview) -> bool:
+    """Return whether one table of codes for the whole plane is longer than one for each part."""
+    step = len(plane) // _SPREAD
+    samples = [plane[number * step :][:_SPREAD_SAMPLE] for number in range(_SPREAD)]
+    together, one_by_one = _nbytes(b"".join(samples)), sum(map(_nbytes, samples))
+    return together > _MIXED * one_by_one
+
+
+def _nbytes(data: bytes | memoryview) -> int:
+    return len(isal_zlib.compress(data, _LEVEL))

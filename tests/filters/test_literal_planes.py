@@ -13,10 +13,10 @@ from dask_chunkio.filters.deflate import deflate
 from dask_chunkio.filters.literal_planes import leading_literals
 from tests.support.h5py_stores import dataset, encoded
 
-PLANE = 64 << 10
+PLANE = 128 << 10
 RNG = np.random.default_rng(5)
 NOISE, NARROW = RNG.integers(0, 256, PLANE, "u1").tobytes(), RNG.normal(0, 20, PLANE).astype("i1").tobytes()
-PERIOD = NOISE[:30_000] * 3
+PERIOD = NOISE[:30_000] * 5
 KINDS = {
     "noise": NOISE,
     "narrow": NARROW,
@@ -67,14 +67,58 @@ def test_they_are_at_most_1_percent_longer_than_libdeflates(names: list[str], le
     ],
 )
 def test_planes_that_are_taken(names: list[str], taken: int) -> None:
-    pieces, done = leading_literals(memoryview(planes_of(names)), len(names), 4)
-    assert (len(pieces), done) == (taken, taken * PLANE)
+    data = planes_of(names)
+    pieces, done = leading_literals(memoryview(data), len(names), 4)
+    assert done == taken * PLANE
+    # An empty last block ends what the pieces begin.
+    assert zlib.decompress(b"".join((*pieces, b"\3\0")), -15) == data[:done]
 
 
 def test_bytes_that_are_left_over_belong_to_the_last_plane() -> None:
     data = NOISE + NARROW + b"\1"
     pieces, done = leading_literals(memoryview(data), 2, 4)
-    assert (len(pieces), done) == (2, len(data))
+    assert done == len(data)
+    assert zlib.decompress(b"".join((*pieces, b"\3\0")), -15) == data
+
+
+def test_a_plane_is_taken_as_far_as_it_is_like_its_samples() -> None:
+    """Its end, of which there is no sample, compresses better."""
+    plane = NOISE + NOISE[::-1] + NOISE + NARROW[: PLANE // 2]
+    _, done = leading_literals(memoryview(plane), 1, 4)
+    assert done == 6 * len(plane) // 7
+    assert zlib.decompress(deflate(plane, 4)) == plane
+
+
+def shuffled(values: Any) -> tuple[bytes, int]:
+    size = values.dtype.itemsize
+    return values.reshape(-1).view("u1").reshape(-1, size).T.tobytes(), size
+
+
+def unshuffled(values: Any) -> tuple[bytes, int]:
+    return values.tobytes(), 1
+
+
+COUNT = 1 << 19
+WHITE = RNG.normal(0, 20, COUNT)
+FRAMES = np.tile(RNG.normal(0, 3000, 12288), 43)[:COUNT] + (RNG.random(COUNT) < 0.3) * RNG.normal(0, 3000, COUNT)
+# What a look at a few places, or at short distances, does not show.
+DECEPTIVE = {
+    "frames that differ": unshuffled(FRAMES.astype("i2")),
+    "frames that differ, shuffled": shuffled(FRAMES.astype("i2")),
+    "baseline": shuffled((WHITE + np.where(np.arange(COUNT) // (COUNT // 6) % 2, 5000, 0)).astype("i2")),
+    "offsets": shuffled((WHITE.reshape(8, -1) + RNG.integers(-2000, 2000, (8, 1))).astype("i2")),
+    "ramps": unshuffled((np.arange(COUNT // 4)[:, None] * np.array([1, 3, 7, 11]) % 30_000).astype("i2")),
+    "counter and noise": unshuffled(np.stack([np.arange(COUNT // 2) % 30_000, WHITE[::2]], 1).astype("i2")),
+    "big-endian ramp": unshuffled((np.arange(COUNT // 2) % 30_000).astype(">f4")),
+}
+
+
+@pytest.mark.parametrize("name", DECEPTIVE)
+@pytest.mark.parametrize("level", [4, 6])
+def test_what_deceives_a_small_sample_is_not_much_longer(name: str, level: int) -> None:
+    data, planes = DECEPTIVE[name]
+    own = {6: 7}.get(level, level)
+    assert len(deflate(data, level, planes)) <= 1.01 * len(libdeflate.zlib_compress(data, own))
 
 
 def test_short_planes_are_left_alone() -> None:
