@@ -158,9 +158,11 @@ def _each_axis(name: str, region: Any, ndim: int) -> tuple[Any, ...]:
     parts = region if isinstance(region, tuple) else (region,)
     if sum(part is Ellipsis for part in parts) > 1:
         raise ArgumentError(f"{name}: region={region!r} has more than one ellipsis")
-    if Ellipsis not in parts:
+    # Arrays compare element by element: `in` and `index` would fail on one.
+    if not any(part is Ellipsis for part in parts):
         parts = (*parts, Ellipsis)
-    at, missing = parts.index(Ellipsis), ndim - len(parts) + 1
+    at = next(number for number, part in enumerate(parts) if part is Ellipsis)
+    missing = ndim - len(parts) + 1
     if missing < 0:
         raise ArgumentError(f"{name}: region={region!r} has more axes than the dataset, which has {ndim}")
     return (*parts[:at], *[slice(None)] * missing, *parts[at + 1 :])

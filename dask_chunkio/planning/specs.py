@@ -127,7 +127,10 @@ def _own_box(request: DatasetRequest, layout: DatasetLayout) -> Box:
     """
     name, chunks = request.name, layout.form.chunk_shape
     if not layout.is_chunked:
-        raise ArgumentError(f"{name}: only a dataset with chunks can be filled by several jobs; give it chunks")
+        raise ArgumentError(
+            f"{name} is written by HDF5 itself, as it has no chunks, or elements of no fixed length; jobs with data of "
+            f"their own cannot fill it. Discard the draft, and give it chunks or another type in the structure"
+        )
     if is_partial(request.source.dtype, layout.form.dtype):
         raise ArgumentError(f"{name}: the source has only some of its fields; give all of them")
     region = parse_region(name, request.region, None, request.source.shape, (layout.shape, layout.shape, chunks))

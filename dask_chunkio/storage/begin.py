@@ -240,7 +240,7 @@ def _difference(
         return ArgumentError(
             f"part=({target.share.number}, {target.share.count}): the jobs that write {target.path} divide it into "
             f"{manifest.parts} parts; give all jobs the same number, or discard the write with "
-            f"dask_chunkio.discard({target.path!r})"
+            f"dask_chunkio.discard({target.discardable!r})"
         )
     if created is not None and created.token != target.token:
         return ArgumentError(cannot_join(target, f"they have token={created.token!r}"))

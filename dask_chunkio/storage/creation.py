@@ -132,7 +132,7 @@ def _note_part(transactions: Transactions, specs: Sequence[DatasetSpec]) -> None
     if words is not None:
         raise ArgumentError(
             f"{words}; give each job a region of its own, or discard the write with "
-            f"dask_chunkio.discard({target.path!r})"
+            f"dask_chunkio.discard({target.discardable!r})"
         )
     transactions.record(part.pack())
 

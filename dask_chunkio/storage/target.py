@@ -11,6 +11,7 @@ from typing import Literal
 from dask_chunkio.errors import TargetError, TargetExistsError, UnfinishedWriteError
 from dask_chunkio.geometry.share import Share
 from dask_chunkio.storage.activity.limits import DEFAULT_SECONDS
+from dask_chunkio.storage.draft_paths import DraftPaths
 from dask_chunkio.storage.filesystem.io import sync_folder
 from dask_chunkio.storage.filesystem.kind import file_system_of
 from dask_chunkio.storage.filesystem.side_folder import Folder, is_left
@@ -83,6 +84,11 @@ class Target(SidePaths):
     def fills(self) -> bool:
         """Whether the file has no readers yet, and its existing datasets are filled; the others are created."""
         return self.fill is not None
+
+    @property
+    def discardable(self) -> str:
+        """The path that `discard` takes: of a fill, that of its draft."""
+        return DraftPaths.of_file(self.path).path if self.fills else self.path
 
     @property
     def owner_id(self) -> str:
@@ -235,7 +241,7 @@ def cannot_join(target: Target, why: str) -> str:
     """Return the message why a job cannot join the write of others, and what to do about it."""
     return (
         f"the jobs that write {target.path} in parts were begun with other arguments than this one: {why}. Give all "
-        f"jobs the same arguments but for part=, or discard the write with dask_chunkio.discard({target.path!r})"
+        f"jobs the same arguments but for part=, or discard the write with dask_chunkio.discard({target.discardable!r})"
     )
 
 
@@ -243,5 +249,5 @@ def cannot_resume(target: Target, why: str) -> str:
     """Return the message why a write cannot be resumed, and what to do about it."""
     return (
         f"the unfinished write of {target.path} cannot be resumed with these arguments: {why}. Use the arguments "
-        f"with which it was begun, or discard it with dask_chunkio.discard({target.path!r})"
+        f"with which it was begun, or discard it with dask_chunkio.discard({target.discardable!r})"
     )

@@ -227,6 +227,8 @@ def test_a_transaction_that_is_cut_off_changes_nothing_or_is_applied_again(datas
         ((1, 20), {"region": 3}, ArgumentTypeError, "give a slice, such as 3:4"),
         ((5, 20), {"region": "a"}, ArgumentTypeError, "give a slice"),
         ((5, 20), {"region": (slice("a", 5),)}, ArgumentTypeError, "whole numbers"),
+        ((5, 20), {"region": np.ones(30, bool)}, ArgumentTypeError, "give a slice"),
+        ((5, 20), {"region": (np.arange(5), slice(None))}, ArgumentTypeError, "give a slice"),
         ((5, 20), {"region": np.s_[..., ...]}, ArgumentError, "more than one ellipsis"),
         ((5, 20), {"region": np.s_[0:5, :, :]}, ArgumentError, "more axes than the dataset"),
         ((5, 19), {"append": True}, AlignmentError, "is 20 along axis 1, the source 19; only axis 0 grows"),

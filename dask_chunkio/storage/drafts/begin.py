@@ -32,6 +32,10 @@ from dask_chunkio.storage.target import Target
 __all__ = ["hold_draft"]
 
 
+# Seconds for which a job asks for the draft alone, before it looks again whether another one has made the structure.
+_PATIENCE_OF_JOBS = 0.2
+
+
 def hold_draft(path: str, mode: DraftMode, resume: bool, lease_seconds: float, parts: int = 0) -> HeldDraft:
     """Begin a draft, or go on with one, in one attempt.
 
@@ -71,7 +75,7 @@ def hold_draft(path: str, mode: DraftMode, resume: bool, lease_seconds: float, p
         folder = stack.enter_context(DraftFolder(paths))
         joined = _joined(folder, mode, parts) if parts else None
         if joined is None:
-            folder.take(None if resume else 0.0)
+            folder.take(_PATIENCE_OF_JOBS if parts else None if resume else 0.0)
             joined = _taken(folder, mode, resume, parts)
             _share(folder)
             if joined.state == "filling":
