@@ -74,7 +74,6 @@ def part(number: int, *boxes: Any) -> PartState:
         (part(0, ()), part(1, ()), None),
         (part(0, ROWS), part(1, ((0, 0), (0, 0))), None),
     ],
-    ids=str,
 )
 def test_regions_that_jobs_may_have(mine: PartState, other: PartState, words: str | None) -> None:
     assert conflict(mine, [other], ["/x"]) == words
