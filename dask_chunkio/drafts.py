@@ -166,6 +166,8 @@ class Draft:
             interrupted draft, without ``resume=True``, or an unfinished write; or the file cannot be written there.
         ArgumentError
             If the interrupted draft has another mode.
+        IntegrityError
+            If what an interrupted fill has left is damaged.
         """
         if self._held is not None:
             raise TargetError(f"the draft of {self.filename} is open already")

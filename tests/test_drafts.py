@@ -1090,6 +1090,7 @@ def fill_rows(out: Path, part: tuple[int, int], rows: slice, source: Any = None)
 
 @pytest.mark.parametrize("kind", ["array", "dask", "iterator"])
 def test_each_job_fills_a_region_with_data_of_its_own(out: Path, kind: str) -> None:
+    stored = 0
     for number, (start, stop) in {2: (120, 200), 0: (0, 20), 1: (20, 120)}.items():
         mine = DATA[start:stop]
         sources = {
@@ -1100,9 +1101,11 @@ def test_each_job_fills_a_region_with_data_of_its_own(out: Path, kind: str) -> N
         result = fill_rows(out, (number, 3), np.s_[start:stop], sources[kind])
         assert result.missing_parts == {2: (0, 1), 0: (1,), 1: ()}[number]
         assert result.nbytes == mine.nbytes
+        stored += result.stored_nbytes
     with h5py.File(out) as file:
         assert np.array_equal(file["x"], DATA)
         assert file["x"].compression == "gzip"
+        assert stored == file["x"].id.get_storage_size()
 
 
 def test_regions_of_jobs_in_all_axes_and_on_processes(out: Path) -> None:
@@ -1160,6 +1163,24 @@ def test_regions_that_jobs_cannot_have(out: Path, number: int, start: int, stop:
         fill_rows(out, (number, 2), np.s_[start:stop], np.zeros((stop - start, 10)))
     assert "hidden" not in str(caught.value)
     assert fill_rows(out, (1, 2), np.s_[100:200]).is_whole
+
+
+def test_a_job_whose_region_is_filled_already_is_complete(out: Path) -> None:
+    with dcio.draft(out, part=(0, 2)) as first:
+        make_x(first.path)
+        first.fill("/x", DATA[:100], region=np.s_[:100])
+        assert fill_rows(out, (1, 2), np.s_[100:200]).is_whole
+        # A job that is run again: all parts are recorded, and the draft is not published yet.
+        assert fill_rows(out, (0, 2), np.s_[:100]).already_complete
+    with h5py.File(out) as file:
+        assert np.array_equal(file["x"], DATA)
+
+
+def test_a_region_of_a_job_needs_all_fields(out: Path) -> None:
+    with pytest.raises(errors.ArgumentError, match="only some of its fields"), dcio.draft(out, part=(0, 2)) as draft:
+        with h5py.File(draft.path, "w") as file:
+            file.create_dataset("x", (200,), [("a", "i4"), ("b", "i4")], chunks=(20,))
+        draft.fill("/x", np.zeros(100, [("a", "i4")]), region=np.s_[:100])
 
 
 def test_some_jobs_with_a_region_and_others_without_are_refused(out: Path) -> None:
@@ -1315,7 +1336,7 @@ def test_status_of_a_draft_that_is_made_or_filled(out: Path) -> None:
 
 def test_a_draft_that_has_nothing_yet_is_discarded_not_recovered(out: Path, tmp_path: Path) -> None:
     assert in_child(lambda: dcio.draft(out).open()) == 0
-    with pytest.raises(errors.TargetError, match="cut off before its structure was complete"):
+    with pytest.raises(errors.TargetError, match="has nothing to recover"):
         dcio.recover(out)
     (tmp_path / "out.h5.draft" / "mine").write_text("mine")
     with pytest.raises(errors.TargetError, match="which no draft creates"):

@@ -27,6 +27,7 @@ __all__ = [
     "machine",
     "markdown_table",
     "middle",
+    "ratio_row",
     "save",
     "seconds",
     "spread",
@@ -109,6 +110,13 @@ def working_folder(folder: str | None, nbytes: int) -> Iterator[Path]:
         yield Path(place)
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def ratio_row(name: str, taken: Sequence[float], ratios: Sequence[float], stored: int, nbytes: int) -> tuple[str, ...]:
+    """Return a row: a name; the times of the runs, in seconds; the speed; the size of the file; and the ratios."""
+    between = [f"{min(each):.2f} to {max(each):.2f}" for each in (taken, ratios)]
+    speed, size = f"{nbytes / 1e6 / middle(taken):.0f}", f"{stored / 1e6:.1f}"
+    return name, f"{middle(taken):.2f}", between[0], speed, size, f"{middle(ratios):.2f}", between[1]
 
 
 def machine() -> str:

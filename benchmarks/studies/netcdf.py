@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import statistics
+import operator
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -21,7 +21,16 @@ import numpy as np
 import xarray
 
 from benchmarks.studies.data import make
-from benchmarks.studies.measure import busy, interleaved, machine, markdown_table, middle, save, seconds, working_folder
+from benchmarks.studies.measure import (
+    busy,
+    interleaved,
+    machine,
+    markdown_table,
+    ratio_row,
+    save,
+    seconds,
+    working_folder,
+)
 from dask_chunkio.cli.scheduler import running_scheduler
 from dask_chunkio.integrations.xarray import to_netcdf
 
@@ -46,7 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             measures = {key: partial(_timed, write, folder, key, sizes) for key, write in writes.items()}
             _check(dataset, writes, folder)
             times = interleaved(measures, runs)
-    rows = [_row(key, taken, times[key[0], OURS], sizes[key], dataset.nbytes) for key, taken in times.items()]
+    rows = [
+        ratio_row(
+            ", ".join(key), taken, [*map(operator.truediv, taken, times[key[0], OURS])], sizes[key], dataset.nbytes
+        )
+        for key, taken in times.items()
+    ]
     title = (
         f"{dataset.nbytes / 1e9:.2f} GB in six variables, gzip {options.level} + shuffle, {options.workers} threads or "
         f"worker processes, {runs} interleaved runs.\n{machine()}, xarray {xarray.__version__}; {busy()}."
@@ -147,14 +161,6 @@ def _check(dataset: xarray.Dataset, writes: Mapping[tuple[str, str], Write], fol
             if not found.identical(dataset):
                 sys.exit(f"what dask_chunkio wrote with {name} is not the dataset")
         path.unlink()
-
-
-def _row(key: tuple[str, str], taken: list[float], ours: list[float], stored: int, nbytes: int) -> tuple[str, ...]:
-    ratios = [one / other for one, other in zip(taken, ours, strict=True)]
-    spread = f"{min(taken):.2f} to {max(taken):.2f}"
-    speed, size = f"{nbytes / 1e6 / middle(taken):.0f}", f"{stored / 1e6:.1f}"
-    between = f"{min(ratios):.2f} to {max(ratios):.2f}"
-    return ", ".join(key), f"{middle(taken):.2f}", spread, speed, size, f"{statistics.median(ratios):.2f}", between
 
 
 if __name__ == "__main__":

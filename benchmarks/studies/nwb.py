@@ -11,8 +11,8 @@ import argparse
 import contextlib
 import datetime
 import functools
+import operator
 import shutil
-import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +27,16 @@ from neuroconv.tools.nwb_helpers import (
 )
 from neuroconv.tools.testing.mock_interfaces import MockRecordingInterface
 
-from benchmarks.studies.measure import busy, interleaved, machine, markdown_table, middle, save, seconds, working_folder
+from benchmarks.studies.measure import (
+    busy,
+    interleaved,
+    machine,
+    markdown_table,
+    ratio_row,
+    save,
+    seconds,
+    working_folder,
+)
 from dask_chunkio.integrations.neuroconv import parallel_backend
 
 THEIRS, ZARR, OURS, FAST = "NeuroConv", "hdmf-zarr", "dask_chunkio", "dask_chunkio, shuffle, level 1"
@@ -53,7 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sizes: dict[str, int] = {}
         measures = {name: functools.partial(_timed, name, write, folder, sizes) for name, write in writes.items()}
         times = interleaved(measures, runs)
-    rows = [_row(name, taken, times[THEIRS], sizes[name], nbytes) for name, taken in times.items()]
+    rows = [
+        ratio_row(name, taken, [*map(operator.truediv, times[THEIRS], taken)], sizes[name], nbytes)
+        for name, taken in times.items()
+    ]
     title = (
         f"{nbytes / 1e9:.2f} GB of float32, {_CHANNELS} channels, {options.workers} threads or jobs, {runs} "
         f"interleaved runs.\n{machine()}; {busy()}."
@@ -148,19 +160,6 @@ def _check(interface: Any, writes: Mapping[str, Write], folder: Path) -> None:
                 if not np.array_equal(data[start:stop], recording.get_traces(start_frame=start, end_frame=stop)):
                     sys.exit(f"what {name} wrote is not the recording")
         path.unlink()
-
-
-def _row(name: str, taken: list[float], theirs: list[float], stored: int, nbytes: int) -> tuple[str, ...]:
-    ratios = [one / other for one, other in zip(theirs, taken, strict=True)]
-    return (
-        name,
-        f"{middle(taken):.2f}",
-        f"{min(taken):.2f} to {max(taken):.2f}",
-        f"{nbytes / 1e6 / middle(taken):.0f}",
-        f"{stored / 1e6:.1f}",
-        f"{statistics.median(ratios):.2f}",
-        f"{min(ratios):.2f} to {max(ratios):.2f}",
-    )
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ A search for repetitions takes libdeflate most of its time, and finds none there
 count.  ISA-L encodes those as well, several times faster.  After a shuffle the low bytes of little-endian elements come
 first, so that the first planes of a chunk often are of this kind.
 
-Samples of each plane decide, by what both engines make of them: one that is longer than a deflate stream can refer
-back, and some from all over the plane.  ISA-L then encodes the plane in segments; the first one that is not like the
-samples, and all that follows, is left to libdeflate.
+Samples of each plane decide, by what both engines make of them; one is longer than a deflate stream can refer back.
+ISA-L then encodes the plane in segments; the first one that is not like the sample, and all that follows, is left to
+libdeflate.
 """
 
 from __future__ import annotations
@@ -23,13 +23,11 @@ __all__ = ["leading_literals"]
 _LEVEL, _RAW = 2, -15
 # A shorter plane would consist of samples for the most part.
 _LEAST_PLANE = 96 << 10
-# A deflate stream can refer 32 KiB back (RFC 1951, section 3.2.5), which a large sample shows.
-_SMALL, _LARGE = 8 << 10, 40 << 10
-_SPREAD, _SPREAD_SAMPLE = 4, 4 << 10
-# A sample that becomes so much smaller has repetitions, or so few values that ISA-L's codes are too long for them.
-_LEAST_RATIO = 0.4
-# How much larger than libdeflate's ISA-L's output may be, and that of spread samples together than one by one.
-_LOSS, _MIXED = 1.002, 1.005
+# A deflate stream can refer 32 KiB back (RFC 1951, section 3.2.5), which only the second sample shows.  The first one
+# decides most planes, at a fifth of the cost.
+_SAMPLES = (8 << 10, 40 << 10)
+# How much larger than libdeflate's ISA-L's output may be.
+_LOSS = 1.002
 # Each segment, of at least this size, has codes of its own.  How its ratio may differ from that of the sample.
 _SEGMENT = 64 << 10
 _ALIKE = (0.98, 1.01)
@@ -70,10 +68,15 @@ def leading_literals(data: memoryview, planes: int, level: int) -> tuple[list[by
 
 
 def _encoded(stream: isal_zlib.Compress, plane: memoryview, level: int) -> Iterator[tuple[bytes, int]]:
-    """Yield the segments of a plane, encoded, and their sizes before; stop where they are not like the samples."""
-    expected = _literal_ratio(plane, level)
-    if expected is None:
-        return
+    """Yield the segments of a plane, encoded, and their sizes before; stop where they are not like the sample."""
+    expected = 0.0
+    for size in _SAMPLES:
+        sample = plane[(len(plane) - size) // 2 :][:size]
+        ours, theirs = len(isal_zlib.compress(sample, _LEVEL)), len(libdeflate.zlib_compress(sample, level))
+        # Repetitions that both find in the first sample are more at a distance: that saves the second one.
+        if ours > _LOSS * theirs or theirs < _entropy_nbytes(sample):
+            return
+        expected = ours / size
     count = len(plane) // _SEGMENT
     for number in range(count):
         segment = plane[number * len(plane) // count : (number + 1) * len(plane) // count]
@@ -83,41 +86,8 @@ def _encoded(stream: isal_zlib.Compress, plane: memoryview, level: int) -> Itera
         yield piece, len(segment)
 
 
-def _literal_ratio(plane: memoryview, level: int) -> float | None:
-    """Return the ratio at which ISA-L encodes a plane; None if libdeflate's output would be smaller."""
-    # The cheapest first: most planes are decided by a small sample.
-    if _ratio(_middle(plane, _SMALL), level) is None or _is_mixed(plane):
-        return None
-    return _ratio(_middle(plane, _LARGE), level)
-
-
-def _middle(plane: memoryview, size: int) -> memoryview:
-    start = (len(plane) - size) // 2
-    return plane[start : start + size]
-
-
-def _ratio(sample: memoryview, level: int) -> float | None:
-    ours = _nbytes(sample)
-    if ours < _LEAST_RATIO * len(sample):
-        return None
-    theirs = len(libdeflate.zlib_compress(sample, level))
-    return None if ours > _LOSS * theirs or theirs < _entropy_nbytes(sample) else ours / len(sample)
-
-
 def _entropy_nbytes(sample: memoryview) -> float:
     """Return how long a sample is at least if only the frequencies of its bytes count."""
     counts = np.bincount(np.frombuffer(sample, np.uint8))
     counts = counts[counts > 0]
     return float(counts @ np.log2(len(sample) / counts)) / 8
-
-
-def _is_mixed(plane: memoryview) -> bool:
-    """Return whether one table of codes for the whole plane is longer than one for each part."""
-    step = len(plane) // _SPREAD
-    samples = [plane[number * step :][:_SPREAD_SAMPLE] for number in range(_SPREAD)]
-    together, one_by_one = _nbytes(b"".join(samples)), sum(map(_nbytes, samples))
-    return together > _MIXED * one_by_one
-
-
-def _nbytes(data: bytes | memoryview) -> int:
-    return len(isal_zlib.compress(data, _LEVEL))

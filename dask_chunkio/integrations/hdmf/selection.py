@@ -75,9 +75,7 @@ def is_large_array(data: Any, settings: Any, threshold: int) -> bool:
 
 def pending_array(data: Any, dataset: h5py.Dataset) -> Pending | None:
     """Return an array as pending data; None if HDF5 has to convert it in a way of its own."""
-    if refusal(data.dtype, dataset.dtype) is not None or data.shape != dataset.shape:
-        return None
-    if not runs_outside_hdf5(dataset.id.get_create_plist()):
+    if data.shape != dataset.shape or not _is_encoded_outside_hdf5(data.dtype, dataset):
         return None
     return Pending(dataset.name, data, is_concurrent=True)
 
@@ -97,10 +95,7 @@ def pending_iterator(data: Any, dataset: h5py.Dataset, threshold: int, takes_str
         Whether a stream may be read as a whole, before or after other streams.
     """
     dtype = dataset.dtype
-    if not dataset.shape or dtype.kind not in "biufc" or refusal(np.dtype(data.dtype), dtype) is not None:
-        return None
-    # Nothing is gained where HDF5 runs a filter, and some cannot be set up again for an existing dataset.
-    if not runs_outside_hdf5(dataset.id.get_create_plist()):
+    if not dataset.shape or dtype.kind not in "biufc" or not _is_encoded_outside_hdf5(data.dtype, dataset):
         return None
     if _reads_anywhere(data):
         return _pending_at_once(data, dataset, threshold)
@@ -109,6 +104,15 @@ def pending_iterator(data: Any, dataset: h5py.Dataset, threshold: int, takes_str
     if (array := _whole_array(data)) is not None and array.shape == dataset.shape:
         return Pending(dataset.name, array, is_concurrent=True) if _nbytes(array.shape, dtype) >= threshold else None
     return _pending_stream(data, dataset, threshold) if takes_streams else None
+
+
+def _is_encoded_outside_hdf5(dtype: Any, dataset: h5py.Dataset) -> bool:
+    """Return whether values of a dtype are converted and filtered without HDF5.
+
+    Nothing is gained where HDF5 does it, and some filters cannot be set up again for an existing dataset.
+    """
+    is_converted = refusal(np.dtype(dtype), dataset.dtype) is None
+    return is_converted and runs_outside_hdf5(dataset.id.get_create_plist())
 
 
 def _pending_at_once(data: Any, dataset: h5py.Dataset, threshold: int) -> Pending | None:

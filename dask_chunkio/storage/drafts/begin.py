@@ -31,7 +31,6 @@ from dask_chunkio.storage.target import Target
 
 __all__ = ["hold_draft"]
 
-
 # Seconds for which a job asks for the draft alone, before it looks again whether another one has made the structure.
 _PATIENCE_OF_JOBS = 0.2
 
@@ -66,6 +65,8 @@ def hold_draft(path: str, mode: DraftMode, resume: bool, lease_seconds: float, p
         If that draft was begun with another mode.
     TargetError
         If there can be no draft.
+    IntegrityError
+        If what an interrupted fill has left is damaged.
     """
     paths = DraftPaths(path, uuid.uuid4().hex)
     _require_possible(paths)

@@ -30,6 +30,8 @@ def replay_fill(paths: DraftPaths) -> None:
     ------
     TargetError
         If a process of that fill is stopped in a transaction, or the file cannot be written.
+    IntegrityError
+        If the files beside it are damaged, or another program has changed it.
     """
     found = Target(paths.file, paths.write_id).found()
     if found is None or found.mode != "existing" or not found.is_begun:

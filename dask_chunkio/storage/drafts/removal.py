@@ -54,18 +54,18 @@ def move_draft(paths: DraftPaths, output: str) -> None:
 
 
 def require_structure(paths: DraftPaths) -> None:
-    """Refuse to recover a draft that was cut off before its structure was complete.
+    """Refuse to recover a draft without a complete structure.
 
     Raises
     ------
     TargetError
-        If it was.
+        If its structure is not complete, or its file has the final name already.
     """
     manifest = read_draft(paths.manifest)
     if manifest is None or manifest.state == "structure" or not os.path.exists(paths.file):
         raise TargetError(
-            f"the draft of {paths.path} was cut off before its structure was complete, or after it was published; "
-            f"discard it"
+            f"the draft of {paths.path} has nothing to recover: its structure is still being made, or was cut off, or "
+            f"its file has been published. If nobody works on it, discard it with dask_chunkio.discard({paths.path!r})"
         )
 
 
