@@ -9,8 +9,10 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import tempfile
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -993,21 +995,31 @@ def test_a_fill_that_was_cut_off_before_the_draft_recorded_it_is_not_repeated(
     require_whole(out)
 
 
-def fill_and_die(out: Path, call: int) -> None:
-    """Be killed at a call that writes to the disk, halfway through it."""
+WRITES, NAMES = ("pwrite", "pwritev", "ftruncate"), ("mkdir", "open", "link", "replace", "rename", "unlink", "rmdir")
+
+
+def fill_and_die(out: Path, call: int, names: Sequence[str]) -> None:
+    """Be killed at a call that changes the disk; of one that writes, the first half is done."""
     draft = dcio.draft(out).open()
     with h5py.File(draft.path, "w", libver="v110") as file:
         file.create_dataset("x", (40, 8), "f8", chunks=(1, 4), maxshape=(None, 8), compression="gzip")
-    kill_at(call, ("pwrite", "pwritev", "ftruncate"))
+    kill_at(call, names)
+    fill_in_buffers(draft)
+
+
+def fill_in_buffers(draft: dcio.Draft) -> None:
     source = FromArray(DATA[:40, :8], chunk_shape=(1, 4), buffer_shape=(8, 8))
     draft.fill("/x", source, scheduler="synchronous", progress=False)
 
 
-def test_the_file_of_a_resumed_draft_can_be_opened_wherever_a_fill_was_cut_off(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("names", "step"), [(WRITES, 7), (NAMES, 1)], ids=["writes", "names"])
+def test_the_file_of_a_resumed_draft_can_be_opened_wherever_a_fill_was_cut_off(
+    tmp_path: Path, names: Sequence[str], step: int
+) -> None:
     were_killed = 0
-    for call in itertools.count(1, 7):
+    for call in itertools.count(1, step):
         out = tmp_path / f"{call}.h5"
-        if not in_child(fill_and_die, out, call):
+        if not in_child(fill_and_die, out, call, names):
             break
         draft = dcio.draft(out, resume=True).open()
         if draft.is_new:
@@ -1018,11 +1030,21 @@ def test_the_file_of_a_resumed_draft_can_be_opened_wherever_a_fill_was_cut_off(t
         with h5py.File(draft.path, "r") as file:
             assert file["x"].shape == (40, 8)
             assert all(file["x"].id.get_chunk_info(n).size for n in range(file["x"].id.get_num_chunks()))
-        draft.fill("/x", DATA[:40, :8], scheduler="synchronous", progress=False)
+        fill_in_buffers(draft)
         draft.publish()
         with h5py.File(out) as file:
             assert np.array_equal(file["x"], DATA[:40, :8])
     assert were_killed > 4
+
+
+@pytest.mark.parametrize("call", range(2, 12))
+def test_a_draft_whose_fill_was_cut_off_as_it_began_is_recovered(tmp_path: Path, call: int) -> None:
+    out, moved = tmp_path / "out.h5", tmp_path / "moved.h5"
+    assert in_child(fill_and_die, out, call, NAMES) == -signal.SIGKILL
+    dcio.recover(out, output=moved)
+    with h5py.File(moved) as file:
+        assert file["x"].shape == (40, 8)
+    assert os.listdir(tmp_path) == ["moved.h5"]
 
 
 def test_a_job_that_looks_too_late_begins_no_second_fill(out: Path) -> None:

@@ -194,7 +194,8 @@ def leftovers(path: str | os.PathLike[str]) -> str | None:
 def _recovered_draft(draft: DraftPaths, output: str | os.PathLike[str] | None) -> RecoveryResult:
     require_structure(draft)
     recovered = RecoveryResult(draft.file, {}, 0, 0)
-    if is_left(_target(draft.file).folder):
+    # A fill that was cut off as it began has changed nothing.
+    if _target(draft.file).is_begun:
         recovered = recover(draft.file)
     if output is not None:
         moved = os.path.abspath(local_path("output", output))

@@ -33,8 +33,12 @@ def replay_fill(paths: DraftPaths) -> None:
     IntegrityError
         If the files beside it are damaged, or another program has changed it.
     """
-    found = Target(paths.file, paths.write_id).found()
-    if found is None or found.mode != "existing" or not found.is_begun:
+    fill = Target(paths.file, paths.write_id)
+    # A fill that was cut off as it began may have left a folder without a manifest; the next fill removes it.
+    if not fill.is_begun:
+        return
+    found = fill.found()
+    if found is None or found.mode != "existing":
         return
     try:
         transactions = Transactions(found, exclusive=False)
