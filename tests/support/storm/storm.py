@@ -79,6 +79,12 @@ class Attempt:
     is_stopped: bool = False
     words: str | None = None
 
+    @property
+    def stacks(self) -> str:
+        """The traceback of its error, and its stacks where it was asked for them."""
+        path = Path(f"{self.said}.stacks")
+        return path.read_text() if path.exists() else ""
+
     def ended(self) -> str | None:
         """Return how the process ended, or None while it lives."""
         if self.words is None and (status := os.waitpid(self.pid, os.WNOHANG))[0]:
@@ -222,7 +228,8 @@ class Round:
             return
         self.waiting.append(one.job)
         self.tally[words.partition(":")[0]] += 1
-        require(self._is_expected(one, words), f"job {one.job} ({one.hit or 'left alone'}) ended with {words}")
+        how = one.hit or "left alone"
+        require(self._is_expected(one, words), f"job {one.job} ({how}) ended with {words}\n{one.stacks}")
 
     def _is_expected(self, one: Attempt, words: str) -> bool:
         if words == "signal 9":
@@ -239,8 +246,7 @@ class Round:
     def _require_no_hang(self, one: Attempt) -> None:
         one.signal_all(signal.SIGUSR1)
         time.sleep(0.5)
-        stacks = Path(f"{one.said}.stacks").read_text()
-        raise Broken(f"job {one.job} ({one.hit or 'left alone'}) has not ended in time\n{stacks}")
+        raise Broken(f"job {one.job} ({one.hit or 'left alone'}) has not ended in time\n{one.stacks}")
 
     # Attacks
 
