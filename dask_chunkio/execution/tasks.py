@@ -292,9 +292,9 @@ def _encoded(target: Target, job: DatasetJob, buffer: int, data: Array) -> list[
     with _naming(job, buffer):
         encoder = encoder_for(form, job.options)
         payloads = []
-        for chunk in job.chunks_of(buffer):
+        for cell in grid.selections(job.chunks_of(buffer)):
             session.require_going(target)
-            payloads.append(encoder.encode(cut_chunk(data, selection, grid[chunk], form)))
+            payloads.append(encoder.encode(cut_chunk(data, selection, cell, form)))
         return payloads
 
 
@@ -326,9 +326,9 @@ def _commit_region(writer: Writer, job: DatasetJob, place: tuple[int, int], data
     with _naming(job, place[1]):
         encoder, grid = encoder_for(layout.form, job.options), layout.chunks
         keeps_fields = is_partial(data.dtype, layout.form.dtype)
-        for chunk in job.chunks_of(place[1]):
+        chunks = job.chunks_of(place[1])
+        for chunk, cell in zip(chunks, grid.selections(chunks), strict=True):
             session.require_going(writer.target)
-            cell = grid[chunk]
             if region.is_whole(cell) and not keeps_fields:
                 payloads.append((chunk, encoder.encode(cut_chunk(data, here, cell, layout.form))))
             else:

@@ -271,8 +271,7 @@ def _replaced(transactions: Transactions, dataset: int, encoded: Sequence[_Encod
 
 def _require_payloads(layout: DatasetLayout, payloads: Sequence[Payload]) -> None:
     # HDF5 2.0 stores a payload of any length for an unfiltered chunk, and an empty one frees the chunk.
+    nbytes, is_filtered = layout.form.nbytes, bool(layout.form.filters)
     for payload in payloads:
-        if payload.nbytes == 0 or (not layout.form.filters and payload.nbytes != layout.form.nbytes):
-            raise IntegrityError(
-                f"{layout.name}: a payload of {payload.nbytes} bytes for {layout.form.nbytes} of chunk"
-            )
+        if payload.nbytes == 0 or not (is_filtered or payload.nbytes == nbytes):
+            raise IntegrityError(f"{layout.name}: a payload of {payload.nbytes} bytes for {nbytes} of chunk")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 __all__ = ["close_descriptor", "duplicate_descriptor", "in_child", "open_descriptor"]
 
@@ -18,7 +18,11 @@ _PATIENCE = 1.0
 
 
 class _Open:
-    """The descriptors that this module has opened in this process."""
+    """The descriptors that this module has opened in this process.
+
+    As a context it holds back forks: a child that is forked between a system call and its registration would keep
+    the descriptor.
+    """
 
     def __init__(self) -> None:
         self.descriptors: set[int] = set()
@@ -26,20 +30,16 @@ class _Open:
         self.changing = 0
         self.is_forking = False
 
-    @contextlib.contextmanager
-    def change(self) -> Iterator[None]:
-        """Hold back forks.
-
-        A child that is forked between the system call and its registration would keep the descriptor.
-        """
+    def __enter__(self) -> None:
         with self.changed:
-            self.changed.wait_for(lambda: not self.is_forking, _PATIENCE)
+            if self.is_forking:
+                self.changed.wait_for(lambda: not self.is_forking, _PATIENCE)
             self.changing += 1
-        try:
-            yield
-        finally:
-            with self.changed:
-                self.changing -= 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.changed:
+            self.changing -= 1
+            if self.is_forking:
                 self.changed.notify_all()
 
 
@@ -49,7 +49,7 @@ _in_child: list[Callable[[], None]] = []
 
 def open_descriptor(path: str, flags: int, mode: int = 0o666) -> int:
     """Open a file as `os.open` does; programs that are executed do not inherit it."""
-    with _open.change():
+    with _open:
         descriptor = os.open(path, flags | getattr(os, "O_CLOEXEC", 0), mode)
         _open.descriptors.add(descriptor)
     return descriptor
@@ -57,7 +57,7 @@ def open_descriptor(path: str, flags: int, mode: int = 0o666) -> int:
 
 def duplicate_descriptor(descriptor: int) -> int:
     """Return another descriptor of an open file, which has to be closed separately."""
-    with _open.change():
+    with _open:
         duplicate = os.dup(descriptor)
         _open.descriptors.add(duplicate)
     return duplicate
@@ -65,7 +65,7 @@ def duplicate_descriptor(descriptor: int) -> int:
 
 def close_descriptor(descriptor: int) -> None:
     """Close a descriptor that this module has opened."""
-    with _open.change():
+    with _open:
         _open.descriptors.discard(descriptor)
         os.close(descriptor)
 
