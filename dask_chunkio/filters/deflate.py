@@ -9,6 +9,8 @@ After a shuffle the bytes come in planes: all first bytes of the elements, all s
 and so on.  ISA-L encodes long stretches with one table of symbols.  With a new table for
 each plane, its output is up to 2 % smaller at the same speed.  From level 3 up, planes at the
 beginning in which nothing repeats are encoded by ISA-L, too, and the rest by libdeflate.
+
+libdeflate decodes fastest: in less than half the time of zlib.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from typing import cast
 import deflate as libdeflate
 from isal import isal_zlib
 
+from dask_chunkio.errors import IntegrityError
 from dask_chunkio.filters.literal_planes import leading_literals
 
-__all__ = ["DEFLATE", "deflate", "engine_for"]
+__all__ = ["DEFLATE", "deflate", "engine_for", "inflate"]
 
 DEFLATE = 1
 
@@ -89,6 +92,34 @@ def deflate(data: bytes | memoryview, level: int, planes: int = 1) -> bytes:
         if done:
             return _joined(pieces, memoryview(data), done, own)
     return _COMPRESS[engine](data, own)
+
+
+def inflate(data: bytes | memoryview, most: int) -> memoryview:
+    """Return what a zlib stream holds.
+
+    Bytes after the end of the stream are ignored, as in HDF5.
+
+    Parameters
+    ----------
+    data : bytes-like
+        The stream.
+    most : int
+        The number of bytes that it may hold; no more memory is taken.
+
+    Raises
+    ------
+    IntegrityError
+        If it is damaged, or holds more.
+
+    Examples
+    --------
+    >>> bytes(inflate(deflate(b"spike" * 100, 4), 500)) == b"spike" * 100
+    True
+    """
+    try:
+        return memoryview(libdeflate.zlib_decompress(data, most))
+    except libdeflate.DeflateError as error:
+        raise IntegrityError(f"its deflate stream is damaged, or holds more than {most} bytes") from error
 
 
 def _joined(pieces: list[bytes], data: memoryview, done: int, level: int) -> bytes:

@@ -15,11 +15,13 @@ import sys
 
 import numpy as np
 
+from dask_chunkio.errors import IntegrityError
 from dask_chunkio.geometry.grid import Array
 
-__all__ = ["FLETCHER32", "append_fletcher32", "fletcher32"]
+__all__ = ["FLETCHER32", "append_fletcher32", "fletcher32", "remove_fletcher32"]
 
 FLETCHER32 = 3
+_NBYTES = 4
 _MODULUS = 65535
 _WIDTH = 32768
 _SWAP = 256 if sys.byteorder == "little" else 1
@@ -45,7 +47,35 @@ def fletcher32(data: bytes | memoryview) -> int:
 
 def append_fletcher32(data: bytes | memoryview) -> bytes:
     """Return `data` followed by its checksum, as the filter stores it."""
-    return b"".join((data, fletcher32(data).to_bytes(4, "little")))
+    return b"".join((data, fletcher32(data).to_bytes(_NBYTES, "little")))
+
+
+def remove_fletcher32(data: bytes | memoryview) -> memoryview:
+    """Return the data before their checksum.
+
+    HDF5 1.6.2 and older stored the checksum with the bytes of each half swapped on little-endian machines
+    (``H5Z__filter_fletcher32``); both are accepted, as in HDF5.
+
+    Raises
+    ------
+    IntegrityError
+        If the checksum is not theirs.
+
+    Examples
+    --------
+    >>> bytes(remove_fletcher32(append_fletcher32(b"abcde")))
+    b'abcde'
+    """
+    view = memoryview(data)
+    if len(view) < _NBYTES:
+        raise IntegrityError(f"it has {len(view)} bytes, fewer than its fletcher32 checksum")
+    content, stored = view[:-_NBYTES], bytes(view[-_NBYTES:])
+    made = fletcher32(content).to_bytes(_NBYTES, "little")
+    if stored not in (made, bytes((made[1], made[0], made[3], made[2]))):
+        raise IntegrityError(
+            f"its fletcher32 checksum is {stored[::-1].hex()}, and that of its bytes {made[::-1].hex()}"
+        )
+    return content
 
 
 def _sums(words: Array) -> tuple[int, int]:
