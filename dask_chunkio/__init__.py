@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from dask_chunkio.geometry.grid import BufferGrid, ChunkGrid
     from dask_chunkio.iterator import GenericDataChunkIterator
     from dask_chunkio.planning.plan import DatasetPlan, WritePlan
+    from dask_chunkio.read import from_hdf5, open_array
+    from dask_chunkio.reading.array import Hdf5Array
     from dask_chunkio.results import DatasetResult, WriteResult
     from dask_chunkio.storage.inspection.status import DatasetState, UnfinishedWrite, status
     from dask_chunkio.storage.inspection.verify import VerificationReport, verify
@@ -32,6 +34,7 @@ __all__ = [
     "DatasetState",
     "Draft",
     "GenericDataChunkIterator",
+    "Hdf5Array",
     "RecoveryResult",
     "UnfinishedWrite",
     "VerificationReport",
@@ -44,6 +47,8 @@ __all__ = [
     "discard",
     "draft",
     "errors",
+    "from_hdf5",
+    "open_array",
     "plan",
     "recover",
     "status",
@@ -62,6 +67,7 @@ _MODULES = {
     "DatasetState": "storage.inspection.status",
     "Draft": "drafts",
     "GenericDataChunkIterator": "iterator",
+    "Hdf5Array": "reading.array",
     "RecoveryResult": "storage.recovery",
     "UnfinishedWrite": "storage.inspection.status",
     "VerificationReport": "storage.inspection.verify",
@@ -73,6 +79,8 @@ _MODULES = {
     "WriteStarted": "events",
     "discard": "storage.recovery",
     "draft": "drafts",
+    "from_hdf5": "read",
+    "open_array": "read",
     "plan": "write",
     "recover": "storage.recovery",
     "status": "storage.inspection.status",

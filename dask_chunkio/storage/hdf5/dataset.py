@@ -32,6 +32,7 @@ __all__ = [
     "describe_filled",
     "describe_made",
     "describe_region",
+    "is_plain_type",
     "make_dataset",
     "preview",
 ]
@@ -230,7 +231,7 @@ def describe(dataset: h5py.Dataset) -> DatasetLayout:
     """
     plist = dataset.id.get_create_plist()
     has_chunks = plist.get_layout() == h5py.h5d.CHUNKED
-    is_chunked = has_chunks and _is_plain_type(dataset) and not keeps_partial_chunks_unfiltered(plist)
+    is_chunked = has_chunks and is_plain_type(dataset) and not keeps_partial_chunks_unfiltered(plist)
     fill = None
     if is_chunked and plist.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED:
         fill = _fill_bytes(plist, dataset.dtype)
@@ -264,7 +265,7 @@ def describe_made(spec: DatasetSpec, layout: DatasetLayout) -> CreatedDataset:
     )
 
 
-def _is_plain_type(dataset: h5py.Dataset) -> bool:
+def is_plain_type(dataset: h5py.Dataset) -> bool:
     """Return whether elements have the same bytes in memory and in the file; write_direct_chunk accepts any bytes."""
     if dataset.dtype.hasobject:
         return False

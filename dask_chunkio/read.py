@@ -1,0 +1,128 @@
+"""The public functions that read: `open_array` and `from_hdf5`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+
+from dask_chunkio.errors import ArgumentError
+from dask_chunkio.paths import local_path
+from dask_chunkio.reading.array import Hdf5Array
+from dask_chunkio.reading.stored_array import StoredArray, index_dataset
+from dask_chunkio.validation import check_type
+
+__all__ = ["from_hdf5", "open_array"]
+
+
+def open_array(
+    filename: str | os.PathLike[str], name: str, *, threads: int | None = None, locking: bool | None = None
+) -> Hdf5Array:
+    """Open a dataset as an array that is read lazily, in parallel.
+
+    HDF5 is asked once where the chunks are.  After that, chunks are read and decoded without HDF5 and its lock, by
+    several threads.  Datasets that only HDF5 can read (strings of variable length, references, virtual and external
+    datasets, a few filters) are read by HDF5.
+
+    Parameters
+    ----------
+    filename : str or path-like
+        An HDF5 file, of any program.
+    name : str
+        Path of the dataset in the file.
+    threads : int, optional
+        Number of threads that decode the chunks of one read; by default as many as this process has processors.
+    locking : bool, optional
+        False opens a file that another program has open for writing; that program must not write meanwhile.
+
+    Returns
+    -------
+    Hdf5Array
+        An object with ``shape``, ``dtype`` and numpy's indexing.
+
+    Raises
+    ------
+    TargetError
+        If there is no such file or dataset, or it cannot be read.
+    TargetBusyError
+        If another program has the file open for writing.
+    UnfinishedWriteError
+        If a write was cut off while it changed the file.
+    IntegrityError
+        If the metadata of the dataset are damaged.  A read raises it for a damaged chunk.
+    FilterError
+        If a filter plugin is missing.
+    ArgumentError, ArgumentTypeError
+        If an argument cannot be used.
+
+    Examples
+    --------
+    >>> import os, tempfile, h5py
+    >>> path = os.path.join(tempfile.mkdtemp(), "x.h5")
+    >>> with h5py.File(path, "w") as file:
+    ...     _ = file.create_dataset("x", data=np.arange(12).reshape(3, 4), chunks=(2, 2), compression="gzip")
+    >>> array = open_array(path, "/x")
+    >>> array.shape, array[1, ::-1]
+    ((3, 4), array([7, 6, 5, 4]))
+    """
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise ArgumentError(f"threads={threads!r} is not a number of threads; give an integer of at least 1")
+    return Hdf5Array(_indexed(filename, name, locking), threads)
+
+
+def from_hdf5(
+    filename: str | os.PathLike[str], name: str, chunks: Any = "auto", *, locking: bool | None = None
+) -> da.Array:
+    """Return a dataset as a dask array, whose blocks are read and decoded in parallel.
+
+    HDF5 is asked once, here, where the chunks are.  The tasks read and decode chunks without HDF5 and its lock, in any
+    thread or process that sees the file, and do not keep it open.
+
+    Parameters
+    ----------
+    filename : str or path-like
+        An HDF5 file, of any program.
+    name : str
+        Path of the dataset in the file.
+    chunks : object
+        Shape of the blocks, as `dask.array.from_array` takes it.  By default they are multiples of the chunks in the
+        file, of about ``array.chunk-size`` of dask's configuration.
+    locking : bool, optional
+        As `open_array` takes it.
+
+    Returns
+    -------
+    dask.array.Array
+        Its name follows from the file, its size and the time of its last change.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, FilterError, IntegrityError, TargetError, TargetBusyError, UnfinishedWriteError
+        As `open_array`.
+
+    Examples
+    --------
+    >>> import os, tempfile, h5py
+    >>> path = os.path.join(tempfile.mkdtemp(), "x.h5")
+    >>> with h5py.File(path, "w") as file:
+    ...     _ = file.create_dataset("x", data=np.arange(12).reshape(3, 4), chunks=(2, 2), compression="gzip")
+    >>> int(from_hdf5(path, "/x").sum().compute())
+    66
+    """
+    # A block is read by one thread: dask runs several at once.
+    array = Hdf5Array(_indexed(filename, name, locking), threads=1)
+    try:
+        blocks = da.core.normalize_chunks(chunks, array.shape, dtype=array.dtype, previous_chunks=array.chunks)
+    except (ValueError, TypeError, ArithmeticError, NotImplementedError) as error:
+        raise ArgumentError(f"chunks={chunks!r} cannot be the blocks of an array of {array.shape}: {error}") from error
+    meta = np.empty((0,) * array.ndim, array.dtype)
+    found: da.Array = da.from_array(array, blocks, name=f"from-hdf5-{tokenize(array, blocks)}", lock=False, meta=meta)
+    return found
+
+
+def _indexed(filename: str | os.PathLike[str], name: str, locking: bool | None) -> StoredArray:
+    check_type("name", name, isinstance(name, str), "a str, the path of a dataset in the file")
+    return index_dataset(os.path.realpath(local_path("filename", filename)), name, locking)

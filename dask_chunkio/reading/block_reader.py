@@ -1,0 +1,96 @@
+"""Reading of blocks of a stored array by the threads of this process."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from dask_chunkio.geometry.grid import Array, Selection
+from dask_chunkio.reading.indexing import Wanted, runs
+from dask_chunkio.reading.stored_array import StoredArray
+
+__all__ = ["BlockReader"]
+
+
+class BlockReader:
+    """Reads blocks of a dataset; the threads begin with the first block of several chunks.
+
+    Parameters
+    ----------
+    stored : StoredArray
+        The dataset.
+    threads : int, optional
+        Number of threads that decode the chunks of one block; by default as many as this process has processors.
+    """
+
+    def __init__(self, stored: StoredArray, threads: int | None = None) -> None:
+        self._stored, self._threads = stored, threads
+        self._executor: tuple[int, Executor] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_executor": None}
+
+    def read(self, selection: Selection) -> Array:
+        """Return the elements of a selection: for each axis a slice inside the array, without a step."""
+        return self._stored.read(selection, self._own_executor(selection))
+
+    def read_wanted(self, wanted: Wanted) -> Array:
+        """Return the elements that are wanted along each axis."""
+        chunk_shape = self._stored.grid.chunk_shape
+        along = [list(runs(one, length)) for one, length in zip(wanted, chunk_shape, strict=True)]
+        boxes = list(itertools.product(*along))
+        if len(boxes) == 1:
+            (box,) = boxes
+            return _taken(self.read(tuple(piece for piece, _ in box)), [inside for _, inside in box])
+        shape = tuple(sum(_length(piece, inside) for piece, inside in one) for one in along)
+        found = np.empty(shape, self._stored.dtype)
+        starts = [list(itertools.accumulate((_length(*one) for one in axis), initial=0)) for axis in along]
+
+        def fill(number: int) -> None:
+            box = boxes[number]
+            cells = np.unravel_index(number, tuple(map(len, along)))
+            target = tuple(slice(at[cell], at[cell + 1]) for at, cell in zip(starts, cells, strict=True))
+            part = self._stored.read(tuple(piece for piece, _ in box))
+            found[target] = _taken(part, [inside for _, inside in box])
+
+        executor = self._threads_of(len(boxes))
+        for _ in map(fill, range(len(boxes))) if executor is None else executor.map(fill, range(len(boxes))):
+            pass
+        return found
+
+    def _own_executor(self, selection: Selection) -> Executor | None:
+        chunks = math.prod(
+            -(-axis.stop // length) - axis.start // length
+            for axis, length in zip(selection, self._stored.grid.chunk_shape, strict=True)
+        )
+        return self._threads_of(chunks)
+
+    def _threads_of(self, tasks: int) -> Executor | None:
+        threads = self._threads or _processors()
+        if threads == 1 or tasks < 2 or not self._stored.is_direct:
+            return None
+        # A forked process has none of the threads of its parent.
+        if self._executor is None or self._executor[0] != os.getpid():
+            self._executor = os.getpid(), ThreadPoolExecutor(threads, "dask_chunkio-read")
+        return self._executor[1]
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _length(piece: slice, inside: slice | Array) -> int:
+    return piece.stop - piece.start if isinstance(inside, slice) else len(inside)
+
+
+def _taken(part: Array, inside: list[slice | Array]) -> Array:
+    """Return what is wanted along each axis of a part."""
+    for axis, one in enumerate(inside):
+        if not isinstance(one, slice) and len(one) < part.shape[axis]:
+            part = part.take(one, axis)
+    return part

@@ -1,0 +1,302 @@
+"""A dataset as it is stored: read by any thread of any process, without HDF5 where its payloads can be decoded outside.
+
+HDF5 finds the chunks once.  Then the file is not kept open: each read opens it, makes sure that it is still the file
+that was indexed, and reads and decodes the payloads that it needs.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import mmap
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import h5py
+import numpy as np
+
+from dask_chunkio.errors import IntegrityError, TargetChangedError, TargetError
+from dask_chunkio.filters.chunk_format import ChunkFormat, Payload
+from dask_chunkio.filters.chunking import copied
+from dask_chunkio.filters.decoder import DirectDecoder, direct_inverses
+from dask_chunkio.filters.padding import as_bytes
+from dask_chunkio.filters.plugin import require_decoder
+from dask_chunkio.geometry.grid import Array, ChunkGrid, Selection, Shape, chunk_grid, selection_shape
+from dask_chunkio.reading.chunk_table import ChunkTable, Place, read_chunk_table
+from dask_chunkio.reading.file_state import FileState, opened
+from dask_chunkio.storage.filesystem.descriptors import close_descriptor
+from dask_chunkio.storage.filesystem.io import open_to_read, pread_into
+from dask_chunkio.storage.hdf5.dataset import describe, is_plain_type
+
+__all__ = ["StoredArray", "index_dataset"]
+
+# How many times a file is indexed again that changes while it is read.
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredArray:
+    """A dataset, and where its data are.
+
+    Parameters
+    ----------
+    path, name : str
+        Absolute paths of the file and of the dataset in it.
+    shape : tuple of int
+        Its shape, in elements.
+    dtype : numpy.dtype
+        Type of its elements.
+    chunks : tuple of int or None
+        Shape of its chunks; None if it has none.
+    state : FileState
+        The file when it was indexed.
+    form : ChunkFormat or None
+        How its chunks are stored; None if HDF5 has to read the dataset.
+    table : ChunkTable or None
+        The places of its chunks; None for a dataset without chunks.
+    offset : int or None
+        The first byte of a dataset without chunks.
+    locking : bool or None
+        As `h5py.File` takes it.
+    """
+
+    path: str
+    name: str
+    shape: Shape
+    dtype: np.dtype[Any]
+    chunks: Shape | None
+    state: FileState
+    form: ChunkFormat | None = None
+    table: ChunkTable | None = None
+    offset: int | None = None
+    locking: bool | None = None
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether it is read without HDF5."""
+        return self.form is not None or self.offset is not None
+
+    @property
+    def grid(self) -> ChunkGrid:
+        """The grid of its chunks."""
+        return chunk_grid(self.shape, self.chunks or tuple(max(1, length) for length in self.shape))
+
+    def read(self, selection: Selection, executor: Executor | None = None) -> Array:
+        """Return the elements of a selection.
+
+        Parameters
+        ----------
+        selection : tuple of slice
+            For each axis a slice with a start and a stop inside the array, and no step.
+        executor : concurrent.futures.Executor, optional
+            Whose threads read and decode the chunks; by default this thread does.
+
+        Raises
+        ------
+        TargetChangedError
+            If the dataset has another shape, dtype or way of being stored by now.
+        TargetError
+            If the file cannot be read.
+        IntegrityError
+            If a payload is damaged; the message names the chunk and its place.
+        """
+        if not self.is_direct:
+            return self._read_by_hdf5(selection)
+        stored = self
+        for _ in range(_ATTEMPTS):
+            descriptor = _opened(self.path)
+            try:
+                if FileState.of(descriptor) == stored.state:
+                    return stored._read_outside(descriptor, selection, executor)
+            finally:
+                close_descriptor(descriptor)
+            stored = self._indexed_again()
+        raise TargetChangedError(f"{self.path} changes all the time; read it when nothing is written to it")
+
+    def _read_outside(self, descriptor: int, selection: Selection, executor: Executor | None) -> Array:
+        if self.offset is not None:
+            # A map ends with the last array that uses it; the copy does not.
+            with_data = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+            whole: Array = np.ndarray(self.shape, self.dtype, with_data, self.offset)
+            return copied(whole[selection])
+        found = np.empty(selection_shape(selection), self.dtype)
+        pieces = _Pieces(self, descriptor, selection, found)
+        for _ in (map if executor is None else executor.map)(pieces.read, pieces.numbers()):
+            pass
+        return found
+
+    def _read_by_hdf5(self, selection: Selection) -> Array:
+        with opened(self.path, self.locking) as file:
+            dataset = _dataset(file, self.path, self.name)
+            self._require_alike(tuple(dataset.shape or ()), dataset.dtype)
+            return np.asarray(dataset[selection], None if self.dtype.hasobject else self.dtype)
+
+    def _indexed_again(self) -> StoredArray:
+        stored = _indexed(self.path, self.name, FileState.of(self.path), self.locking)
+        self._require_alike(stored.shape, stored.dtype)
+        if (stored.form, stored.offset is None) != (self.form, self.offset is None):
+            raise TargetChangedError(f"{self.path}, {self.name}: it was stored anew in another way; open it again")
+        return stored
+
+    def _require_alike(self, shape: Shape, dtype: np.dtype[Any]) -> None:
+        # An array that has grown still has the elements that it had.
+        is_there = len(shape) == len(self.shape) and all(n >= m for n, m in zip(shape, self.shape, strict=True))
+        if not is_there or dtype != self.dtype:
+            raise TargetChangedError(
+                f"{self.path}, {self.name}: it had the shape {self.shape} and the dtype {self.dtype}, and has "
+                f"{shape} and {dtype} now; open it again"
+            )
+
+
+def index_dataset(path: str, name: str, locking: bool | None = None) -> StoredArray:
+    """Find out where the data of a dataset are.
+
+    Parameters
+    ----------
+    path : str
+        Absolute path of the file.
+    name : str
+        Path of the dataset in the file.
+    locking : bool, optional
+        As `h5py.File` takes it.
+
+    Raises
+    ------
+    TargetError
+        If there is no such file or dataset, or it cannot be read.
+    IntegrityError
+        If its metadata are damaged.
+    FilterError
+        If a filter plugin is missing.
+    """
+    try:
+        state = FileState.of(path)
+    except OSError as error:
+        raise TargetError(f"cannot read {path}: {error.strerror}") from error
+    return _indexed(path, name, state, locking)
+
+
+@functools.lru_cache(maxsize=32)
+def _indexed(path: str, name: str, state: FileState, locking: bool | None) -> StoredArray:
+    """Index a dataset; cached for as long as the file does not change, because each task of a process asks."""
+    for _ in range(_ATTEMPTS):
+        with opened(path, locking) as file:
+            found = _described(file, path, name, state, locking)
+        # Only a file that is not locked can change meanwhile.
+        if (now := FileState.of(path)) == state:
+            return found
+        state = now
+    raise TargetChangedError(f"{path} changes all the time; read it when nothing is written to it")
+
+
+def _described(file: h5py.File, path: str, name: str, state: FileState, locking: bool | None) -> StoredArray:
+    dataset = _dataset(file, path, name)
+    try:
+        require_decoder(dataset)
+        found = StoredArray(
+            path, dataset.name, tuple(dataset.shape or ()), dataset.dtype, dataset.chunks, state, locking=locking
+        )
+        return found if dataset.shape is None else _placed(found, dataset)
+    except IntegrityError as error:
+        raise IntegrityError(f"{path}, {name}: {error}") from error
+    except (RuntimeError, OSError, ValueError, TypeError, MemoryError) as error:
+        if isinstance(error, TargetError):
+            raise
+        raise IntegrityError(f"{path}, {name}: its metadata cannot be read ({error})") from error
+
+
+def _placed(found: StoredArray, dataset: h5py.Dataset) -> StoredArray:
+    """Add where the data are, if they can be read without HDF5."""
+    layout, plist = describe(dataset), dataset.id.get_create_plist()
+    if (
+        plist.get_layout() == h5py.h5d.CONTIGUOUS
+        and not plist.get_external_count()
+        and is_plain_type(dataset)
+        and dataset.size
+    ):
+        return replace(found, offset=_require_inside(found, dataset.id.get_offset()))
+    if layout.is_chunked and direct_inverses(layout.form.filters) is not None:
+        table = read_chunk_table(dataset, found.state.nbytes)
+        return found if table is None else replace(found, form=layout.form, table=table)
+    return found
+
+
+def _require_inside(found: StoredArray, offset: int | None) -> int | None:
+    nbytes = math.prod(found.shape) * found.dtype.itemsize
+    if offset is not None and offset + nbytes > found.state.nbytes:
+        raise IntegrityError(f"it has {nbytes} bytes from {offset} on, and the whole file {found.state.nbytes}")
+    return offset
+
+
+def _dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
+    try:
+        found = file[name]
+    except (KeyError, ValueError, RuntimeError, OSError) as error:
+        raise TargetError(f"{path} has no dataset {name}: {error}") from error
+    if not isinstance(found, h5py.Dataset):
+        raise TargetError(f"{path}: {name} is a {type(found).__name__.lower()}, not a dataset")
+    return found
+
+
+def _opened(path: str) -> int:
+    try:
+        return open_to_read(path)
+    except OSError as error:
+        raise TargetError(f"cannot read {path}: {error.strerror}") from error
+
+
+class _Pieces:
+    """The chunks that a selection touches, each read into its part of the result."""
+
+    def __init__(self, stored: StoredArray, descriptor: int, selection: Selection, found: Array) -> None:
+        if stored.form is None or stored.table is None:
+            raise ValueError("a dataset that HDF5 reads")
+        self._stored, self._descriptor, self._selection, self._found = stored, descriptor, selection, found
+        self._grid, self._table, self._form = stored.grid, stored.table, stored.form
+        self._decoder = DirectDecoder(stored.form)
+
+    def numbers(self) -> Iterator[int]:
+        spans = [
+            range(axis.start // length, -(-axis.stop // length))
+            for axis, length in zip(self._selection, self._grid.chunk_shape, strict=True)
+        ]
+        return map(self._grid.number, itertools.product(*spans))
+
+    def read(self, number: int) -> None:
+        """Read one chunk, decode it, and copy what is selected of it."""
+        inside, target = [], []
+        for at, length, axis in zip(self._grid.origin(number), self._grid.chunk_shape, self._selection, strict=True):
+            start, stop = max(at, axis.start), min(at + length, axis.stop)
+            inside.append(slice(start - at, stop - at))
+            target.append(slice(start - axis.start, stop - axis.start))
+        place = self._table.find(number)
+        part = self._found[tuple(target)]
+        if place is None:
+            part[...] = self._fill
+        else:
+            as_bytes(part)[...] = as_bytes(self._decoded(number, place)[tuple(inside)])
+
+    @property
+    def _fill(self) -> Array:
+        fill = self._form.fillvalue
+        return np.zeros((), self._form.dtype) if fill is None else np.frombuffer(fill, self._form.dtype)[0]
+
+    def _decoded(self, number: int, place: Place) -> Array:
+        try:
+            return self._decoder.decode(Payload(self._payload(place), place.mask))
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"{self._stored.path}, {self._stored.name}: the chunk at {self._grid.origin(number)} ({place.nbytes} "
+                f"bytes from {place.offset} on) is damaged: {error}"
+            ) from error
+
+    def _payload(self, place: Place) -> memoryview:
+        if place.nbytes > self._decoder.most_nbytes:
+            raise IntegrityError(f"it has {place.nbytes} bytes, and {self._decoder.most_nbytes} at most can be right")
+        payload = np.empty(place.nbytes, np.uint8).data
+        if pread_into(self._descriptor, payload, place.offset) < place.nbytes:
+            raise IntegrityError("the file ends before it does")
+        return payload
