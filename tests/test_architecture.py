@@ -93,7 +93,8 @@ HDMF = {
 }
 XARRAY = {
     "integrations.xarray",
-    *(f"integrations.xarray.{name}" for name in ("append", "compat", "structure", "write")),
+    *(f"integrations.xarray.{name}" for name in ("append", "compat", "engine", "structure", "write")),
+    "integrations.xarray_engine",
 }
 # Who may import what is not in Python, and is not numpy.
 GUESTS = {
@@ -101,7 +102,6 @@ GUESTS = {
         "storage.",
         "reading.",
         "filters.",
-        "sources.array",
         "integrations.xarray.structure",
         "integrations.xarray.write",
         "cli.demo",
@@ -145,7 +145,6 @@ GUESTS = {
     "click": {"cli."},
 }
 LAZY = {
-    ("sources.array", "h5py"),
     ("filters.plugin", "hdf5plugin"),
     ("filters.names", "hdf5plugin"),
     ("iterator", "tqdm"),

@@ -11,7 +11,7 @@ import numpy as np
 
 from dask_chunkio.geometry.grid import Array, Shape
 from dask_chunkio.reading.block_reader import BlockReader
-from dask_chunkio.reading.indexing import read_indexed
+from dask_chunkio.reading.indexing import read_indexed, read_outer
 from dask_chunkio.reading.stored_array import StoredArray
 
 __all__ = ["Hdf5Array"]
@@ -87,6 +87,10 @@ class Hdf5Array:
 
     def __getitem__(self, index: Any) -> Any:
         return read_indexed(index, self.shape, self._stored.grid.chunk_shape, self._reader.read_wanted)
+
+    def read_outer(self, index: tuple[Any, ...]) -> Any:
+        """Return the elements at all combinations of the indices along each axis."""
+        return read_outer(index, self.shape, self._reader.read_wanted)
 
     def __iter__(self) -> Iterator[Any]:
         return (self[number] for number in range(len(self)))

@@ -12,7 +12,7 @@ import numpy as np
 
 from dask_chunkio.geometry.grid import Array, Shape
 
-__all__ = ["Wanted", "read_indexed", "runs"]
+__all__ = ["Wanted", "read_indexed", "read_outer", "runs"]
 
 # Along each axis, the indices that are wanted: a slice without a step, or ascending integers.
 Wanted = tuple[slice | Array, ...]
@@ -57,6 +57,24 @@ def read_indexed(index: Any, shape: Shape, chunks: Shape, read: ReadBlock) -> An
         return _read_points(items, shape, chunks, read)
     wanted, inside = _split(items, shape)
     return read(wanted)[inside]
+
+
+def read_outer(index: Any, shape: Shape, read: ReadBlock) -> Any:
+    """Return the elements at all combinations of the indices along each axis, as zarr's and xarray's outer indexing.
+
+    Parameters
+    ----------
+    index : tuple
+        For each axis an integer, a slice or a one-dimensional array of integers.
+    shape, read : tuple of int, callable
+        As `read_indexed` takes them.
+    """
+    wanted, inside = _split(_items(index, shape), shape)
+    found: Any = read(wanted)
+    # From the last axis on: an integer removes its axis.
+    for axis in reversed(range(len(inside))):
+        found = found[(slice(None),) * axis + (inside[axis],)]
+    return found
 
 
 def _items(index: Any, shape: Shape) -> list[_Item]:

@@ -10,6 +10,7 @@ import functools
 import itertools
 import math
 import mmap
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -27,12 +28,14 @@ from dask_chunkio.filters.plugin import require_decoder
 from dask_chunkio.geometry.grid import Array, ChunkGrid, Selection, Shape, chunk_grid, selection_shape
 from dask_chunkio.reading.chunk_table import ChunkTable, Place, read_chunk_table
 from dask_chunkio.reading.file_state import FileState, opened
-from dask_chunkio.storage.filesystem.descriptors import close_descriptor
+from dask_chunkio.storage.filesystem.descriptors import close_descriptor, in_child
 from dask_chunkio.storage.filesystem.io import open_to_read, pread_into
 from dask_chunkio.storage.hdf5.dataset import describe, is_plain_type
 
 __all__ = ["StoredArray", "index_dataset"]
 
+# Several threads ask for the same dataset at once, and HDF5 would look for its chunks again and again.
+_indexing = threading.Lock()
 # How many times a file is indexed again that changes while it is read.
 _ATTEMPTS = 5
 
@@ -135,7 +138,7 @@ class StoredArray:
             return np.asarray(dataset[selection], None if self.dtype.hasobject else self.dtype)
 
     def _indexed_again(self) -> StoredArray:
-        stored = _indexed(self.path, self.name, FileState.of(self.path), self.locking)
+        stored = index_dataset(self.path, self.name, self.locking)
         self._require_alike(stored.shape, stored.dtype)
         if (stored.form, stored.offset is None) != (self.form, self.offset is None):
             raise TargetChangedError(f"{self.path}, {self.name}: it was stored anew in another way; open it again")
@@ -176,7 +179,8 @@ def index_dataset(path: str, name: str, locking: bool | None = None) -> StoredAr
         state = FileState.of(path)
     except OSError as error:
         raise TargetError(f"cannot read {path}: {error.strerror}") from error
-    return _indexed(path, name, state, locking)
+    with _indexing:
+        return _indexed(path, name, state, locking)
 
 
 @functools.lru_cache(maxsize=32)
@@ -300,3 +304,12 @@ class _Pieces:
         if pread_into(self._descriptor, payload, place.offset) < place.nbytes:
             raise IntegrityError("the file ends before it does")
         return payload
+
+
+def _renew_lock() -> None:
+    """Make a new lock in a forked child: another thread of the parent may have held the old one."""
+    global _indexing  # noqa: PLW0603
+    _indexing = threading.Lock()
+
+
+in_child(_renew_lock)

@@ -11,13 +11,18 @@ import numpy as np
 from dask_chunkio.errors import ArgumentTypeError, PicklingError
 from dask_chunkio.filters.plugin import require_decoder
 from dask_chunkio.geometry.grid import Array, Selection, Shape
+from dask_chunkio.reading.array import Hdf5Array
+from dask_chunkio.reading.stored_array import index_dataset
 from dask_chunkio.sources.base import Reader, ReadMode, Shapes
 from dask_chunkio.sources.codecs import require_codecs
 
 __all__ = ["ArraySource", "is_array_like"]
 
 # The packages whose arrays allow reads from several threads at once.
-_CONCURRENT = ("numpy", "h5py", "zarr", "xarray", "tensorstore")
+_CONCURRENT = ("numpy", "h5py", "zarr", "xarray", "tensorstore", "dask_chunkio")
+
+# The drivers of h5py that read a file by its name.
+_OF_FILES = ("sec2", "stdio", "direct")
 
 
 def is_array_like(value: Any) -> bool:
@@ -29,8 +34,8 @@ class ArraySource:
     """Adapter for any object with ``shape``, ``dtype`` and ``__getitem__``.
 
     In the process that made it, the adapter reads from the object itself.  To other processes it
-    sends a memory map as file name and offset, an h5py dataset as file name and path,
-    and of an array in memory only the part that is read there.
+    sends a memory map as file name and offset, and of an array in memory only the part that is read there.
+    A dataset of an h5py file that is open for reading is read, in all processes, without HDF5's lock.
 
     Parameters
     ----------
@@ -52,7 +57,7 @@ class ArraySource:
     """
 
     def __init__(self, array: Any) -> None:
-        self._array = array
+        self._array = _in_parallel(array)
         self._shape = tuple(int(length) for length in array.shape)
         try:
             self._dtype = np.dtype(array.dtype)
@@ -93,6 +98,8 @@ class ArraySource:
     @property
     def file_name(self) -> str | None:
         """The name of its HDF5 file, if it is an h5py dataset."""
+        if isinstance(self._array, Hdf5Array):
+            return self._array.filename
         return os.path.realpath(self._array.file.filename) if _is_h5py(self._array) else None
 
     def read(self, selection: Selection) -> Any:
@@ -145,24 +152,6 @@ class _MappedFile:
         return np.ndarray(self.shape, self.dtype, file, self.offset, self.strides)[selection]
 
 
-@dataclass(frozen=True, slots=True)
-class _Hdf5Dataset:
-    """An h5py dataset, described by file name and path; opened for each read, so that no lock on the file remains."""
-
-    filename: str
-    name: str
-    shape: Shape
-    dtype: np.dtype[Any]
-
-    def __getitem__(self, selection: Selection) -> Array:
-        import h5py
-
-        with h5py.File(self.filename, "r") as file:
-            dataset = file[self.name]
-            require_decoder(dataset)
-            return np.asarray(dataset[selection])
-
-
 def _package(array: Any) -> str:
     return type(array).__module__.partition(".")[0]
 
@@ -191,9 +180,7 @@ def _is_in_memory(array: Any) -> bool:
 def _portable(array: Any) -> Any:
     if isinstance(array, np.ndarray):
         return array if (root := _root(array)) is None else _mapped(array, root)
-    if _is_h5py(array):
-        return _by_name(array)
-    return array
+    return _refuse_open(array) if _is_h5py(array) else array
 
 
 def _mapped(array: Array, root: np.memmap[Any, Any]) -> _MappedFile:
@@ -206,17 +193,26 @@ def _address(array: Array) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def _by_name(dataset: Any) -> _Hdf5Dataset:
+def _in_parallel(array: Any) -> Any:
+    """Return a dataset of h5py as an array that is read without HDF5's lock, if its file is read only."""
+    if not _is_h5py(array) or array.name is None or array.shape is None:
+        return array
+    file = array.file
+    if file.mode != "r" or file.driver not in _OF_FILES:
+        return array
+    return Hdf5Array(index_dataset(os.path.realpath(file.filename), array.name), threads=1)
+
+
+def _refuse_open(dataset: Any) -> Any:
+    """Explain why a dataset of h5py cannot be read in another process."""
     file = dataset.file
     name = os.path.abspath(file.filename)
-    if file.driver not in ("sec2", "stdio", "direct") or dataset.name is None:
-        raise PicklingError(
-            f"dataset {dataset.name} of {file.filename} cannot be read in another process, since the file is opened "
-            f"with driver {file.driver!r}; open it as an ordinary file, or use scheduler='threads'"
-        )
     if file.mode != "r":
         raise PicklingError(
             f"{name} is open for writing in this process, so that no other process can read {dataset.name} from it; "
             f"open it with mode 'r', or use scheduler='threads'"
         )
-    return _Hdf5Dataset(name, dataset.name, tuple(dataset.shape), dataset.dtype)
+    raise PicklingError(
+        f"dataset {dataset.name} of {file.filename} cannot be read in another process, since the file is opened "
+        f"with driver {file.driver!r}; open it as an ordinary file, or use scheduler='threads'"
+    )

@@ -172,7 +172,8 @@ def test_hdf5_datasets_travel_by_name(tmp_path: Path, in_another_process: Callab
         file.create_dataset("group/x", data=DATA, chunks=(50, 50), compression="gzip")
     with h5py.File(path, "r") as file:
         source = ArraySource(file["group/x"])
-        assert len(pickle.dumps(source)) < SMALL
+        # It takes along the places of its 80 chunks.
+        assert len(pickle.dumps(source)) < 2 * SMALL
         assert source.file_name == str(path)
         assert source.shapes.block == (50, 50)
         (found,) = in_another_process([source])

@@ -18,6 +18,7 @@ from xarray.backends import H5NetCDFStore
 from dask_chunkio.errors import ArgumentError
 
 __all__ = [
+    "HDF5_LOCK",
     "Adder",
     "Encoder",
     "FoundStore",
@@ -30,6 +31,7 @@ __all__ = [
     "open_store",
     "remaining_chunks",
     "target_of",
+    "variable_path",
 ]
 
 
@@ -48,7 +50,7 @@ _DATAARRAY_NAME = _private("api", "DATAARRAY_NAME")
 _DATAARRAY_VARIABLE = _private("api", "DATAARRAY_VARIABLE")
 _ArrayWrapper = _private("h5netcdf_", "H5NetCDFArrayWrapper")
 _extract_encoding = _private("h5netcdf_", "_extract_h5nc_encoding")
-_HDF5_LOCK = _private("locks", "HDF5_LOCK")
+HDF5_LOCK = _private("locks", "HDF5_LOCK")
 _dump_to_store = _private("writers", "dump_to_store")
 _sanitize_unlimited_dims = _private("writers", "_sanitize_unlimited_dims")
 _validate_attrs = _private("writers", "_validate_attrs")
@@ -92,7 +94,7 @@ def open_store(place: str | io.BytesIO, mode: str, *, form: str | None, invalid_
     """Open the structure of a file, or of memory, with h5netcdf; with the mode ``"r"`` nothing is changed."""
     kind = FoundStore if mode == "r" else H5NetCDFStore
     # xarray's own lock would ask a scheduler of dask's.
-    store = kind.open(place, mode=mode, format=form, invalid_netcdf=invalid_netcdf, lock=_HDF5_LOCK)
+    store = kind.open(place, mode=mode, format=form, invalid_netcdf=invalid_netcdf, lock=HDF5_LOCK)
     try:
         yield store
     finally:
@@ -133,8 +135,12 @@ def target_of(store: Any, name: str) -> Any:
 
 def dataset_name(target: Any) -> str:
     """Return the absolute path of the HDF5 dataset of a variable; its name may have a prefix of netCDF's."""
-    found: str = target.get_array()._h5path
-    return found
+    return variable_path(target.get_array())
+
+
+def variable_path(variable: Any) -> str:
+    """Return the absolute path of the HDF5 dataset of one of h5netcdf's variables."""
+    return str(variable._h5path)
 
 
 def remaining_chunks(variable: xarray.Variable, is_given: bool) -> Any:
