@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from dask_chunkio.geometry.grid import BufferGrid, ChunkGrid
     from dask_chunkio.iterator import GenericDataChunkIterator
     from dask_chunkio.planning.plan import DatasetPlan, WritePlan
-    from dask_chunkio.read import from_hdf5, open_array
+    from dask_chunkio.read import VerificationReport, from_hdf5, open_array, verify
     from dask_chunkio.reading.array import Hdf5Array
     from dask_chunkio.results import DatasetResult, WriteResult
     from dask_chunkio.storage.inspection.status import DatasetState, UnfinishedWrite, status
-    from dask_chunkio.storage.inspection.verify import VerificationReport, verify
     from dask_chunkio.storage.recovery import RecoveryResult, discard, recover
     from dask_chunkio.write import plan, to_hdf5
 
@@ -70,7 +69,7 @@ _MODULES = {
     "Hdf5Array": "reading.array",
     "RecoveryResult": "storage.recovery",
     "UnfinishedWrite": "storage.inspection.status",
-    "VerificationReport": "storage.inspection.verify",
+    "VerificationReport": "read",
     "WriteEvent": "events",
     "WriteFailed": "events",
     "WriteFinished": "events",
@@ -85,7 +84,7 @@ _MODULES = {
     "recover": "storage.recovery",
     "status": "storage.inspection.status",
     "to_hdf5": "write",
-    "verify": "storage.inspection.verify",
+    "verify": "read",
 }
 
 

@@ -1,4 +1,4 @@
-"""The public functions that read: `open_array` and `from_hdf5`."""
+"""The public functions that read: `open_array`, `from_hdf5` and `verify`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import numpy as np
 from dask.base import tokenize
 
 from dask_chunkio.errors import ArgumentError
+from dask_chunkio.execution.progress import byte_bar, wants_progress
 from dask_chunkio.paths import local_path
 from dask_chunkio.reading.array import Hdf5Array
 from dask_chunkio.reading.stored_array import StoredArray, index_dataset
-from dask_chunkio.validation import check_type
+from dask_chunkio.reading.verification import VerificationReport, verify_file
+from dask_chunkio.validation import check_flag, check_type
 
-__all__ = ["from_hdf5", "open_array"]
+__all__ = ["VerificationReport", "from_hdf5", "open_array", "verify"]
 
 
 def open_array(
@@ -123,6 +125,63 @@ def from_hdf5(
     return found
 
 
+def verify(path: str | os.PathLike[str], *, progress: bool | None = None) -> VerificationReport:
+    """Compare every payload of an unfinished write with its checksum, or decode every chunk of any other file.
+
+    Parameters
+    ----------
+    path : str or path-like
+        An HDF5 file, or one that is being written.
+    progress : bool, optional
+        Whether to show a bar; by default as `to_hdf5` does.
+
+    Returns
+    -------
+    VerificationReport
+        One line for each problem.  A chunk that is reserved, and whose payload was never placed, is a
+        problem: a resumed write reads its source again.
+        A dataset whose filter plugin is missing is not checked; `VerificationReport.undecodable` names it.
+        Chunks are decoded by several threads of a separate process: HDF5 crashes on some
+        damaged files, which is reported as a problem.
+
+    Raises
+    ------
+    TargetError
+        If there is no such file, or it is not HDF5.
+    IntegrityError
+        If the side files of a write are damaged.
+    WorkerError
+        If the process that decodes cannot be started.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import h5py, numpy as np
+    >>> path = os.path.join(tempfile.mkdtemp(), "x.h5")
+    >>> with h5py.File(path, "w") as file:
+    ...     _ = file.create_dataset("x", data=np.arange(100), chunks=(10,), compression="gzip")
+    >>> verify(path).checked, verify(path).ok
+    (10, True)
+    """
+    check_flag("progress", progress)
+    found = local_path("path", path)
+    if not wants_progress(progress):
+        return verify_file(found)
+    with byte_bar(os.path.basename(found), _nbytes(found)) as bar:
+        report = verify_file(found, bar.update)
+        # Metadata are not counted.
+        bar.update(max(0, (bar.total or bar.n) - bar.n))
+    return report
+
+
 def _indexed(filename: str | os.PathLike[str], name: str, locking: bool | None) -> StoredArray:
     check_type("name", name, isinstance(name, str), "a str, the path of a dataset in the file")
     return index_dataset(os.path.realpath(local_path("filename", filename)), name, locking)
+
+
+def _nbytes(path: str) -> int | None:
+    """Return the size of a file; None without a file."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return None

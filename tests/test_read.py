@@ -14,6 +14,7 @@ from distributed import Client
 
 import dask_chunkio as dcio
 from dask_chunkio import errors
+from dask_chunkio.reading.verification import verify_file
 
 DATA = np.arange(60 * 40, dtype="i4").reshape(60, 40)
 
@@ -157,3 +158,26 @@ assert int(array[:].sum()) == 2878800
     data = pickle.dumps(dcio.open_array(path, "/g/x"))
     done = subprocess.run([sys.executable, "-c", script], input=data, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
+
+
+# verify
+
+
+def test_verify_shows_a_bar(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dcio.verify(path, progress=True).ok
+    said = capsys.readouterr().err
+    assert "x.h5: 100%" in said
+    assert not dcio.verify(path, progress=False).problems
+    assert capsys.readouterr().err == ""
+
+
+def test_the_bytes_of_all_chunks_are_reported(path: Path) -> None:
+    reported: list[int] = []
+    assert verify_file(str(path), reported.append).checked == 30
+    with h5py.File(path) as file:
+        assert sum(reported) == file["g/x"].id.get_storage_size()
+
+
+def test_a_flag_that_is_none(path: Path) -> None:
+    with pytest.raises(errors.ArgumentTypeError, match="progress is 'no'"):
+        dcio.verify(path, progress="no")  # type: ignore[arg-type]

@@ -7,15 +7,16 @@ import os
 import click
 from dask.utils import format_bytes
 
+from dask_chunkio.cli.options import progress_option
 from dask_chunkio.cli.terminal import in_one_line, say
 from dask_chunkio.errors import TargetError
 from dask_chunkio.paths import local_path
 from dask_chunkio.printable import local_time, missing_in_words
+from dask_chunkio.read import verify as verify_file
 from dask_chunkio.storage import recovery
 from dask_chunkio.storage.inspection.probe import CheckedFolder, check_folder
 from dask_chunkio.storage.inspection.status import UnfinishedWrite
 from dask_chunkio.storage.inspection.status import status as status_of
-from dask_chunkio.storage.inspection.verify import verify as verify_file
 
 __all__ = ["check", "discard", "recover", "status", "verify"]
 
@@ -118,12 +119,13 @@ def _nbytes(folder: str) -> int:
 
 @click.command(short_help="Check every chunk of a file.")
 @click.argument("file", type=click.Path())
-def verify(file: str) -> None:
+@progress_option
+def verify(file: str, progress: bool | None) -> None:
     """Check every chunk of FILE: with its checksum if a write of FILE is unfinished, otherwise by decoding it.
 
     The exit code is 1 if there is a problem, 3 if a dataset cannot be checked because a plugin is missing.
     """
-    found = verify_file(file)
+    found = verify_file(file, progress=progress)
     how = "compared with their checksums" if found.by_checksum else "decoded"
     problems = f"{len(found.problems) or 'no'} problem{'' if len(found.problems) == 1 else 's'}"
     say(f"{found.path}: {found.checked} chunks {how}, {problems}.")

@@ -12,7 +12,7 @@ from dask.utils import format_bytes
 from dask_chunkio.events import BufferCommitted, WriteEvent, WriteFailed, WriteFinished, WriteStarted
 from dask_chunkio.printable import missing_in_words, printable
 
-__all__ = ["ProgressBar", "ProgressLog", "logger", "wants_progress"]
+__all__ = ["ProgressBar", "ProgressLog", "byte_bar", "logger", "wants_progress"]
 
 logger = logging.getLogger("dask_chunkio")
 
@@ -42,6 +42,21 @@ def _is_notebook() -> bool:
     return any(kind.__name__ == "ZMQInteractiveShell" for kind in type(shell).__mro__)
 
 
+def byte_bar(label: str, nbytes: int | None) -> Any:
+    """Return a bar of tqdm that counts bytes: a widget in a notebook, text on a terminal.
+
+    Parameters
+    ----------
+    label : str
+        What it says; escaped, and shortened.
+    nbytes : int or None
+        Where it ends.
+    """
+    from tqdm.auto import tqdm
+
+    return tqdm(total=nbytes, desc=printable(label, 80), unit="B", unit_scale=True, unit_divisor=1024, file=sys.stderr)
+
+
 class ProgressBar:
     """Shows a bar on standard error or in a notebook, with rate and time left; never beyond its end."""
 
@@ -52,17 +67,7 @@ class ProgressBar:
         """Draw what has happened."""
         if isinstance(event, WriteStarted):
             label = event.datasets[0] if len(event.datasets) == 1 else f"{len(event.datasets)} datasets"
-            # A widget in a notebook, text on a terminal.
-            from tqdm.auto import tqdm
-
-            self._bar = tqdm(
-                total=event.nbytes,
-                desc=printable(label, 80),
-                unit="B",
-                unit_scale=True,
-                unit_divisor=1024,
-                file=sys.stderr,
-            )
+            self._bar = byte_bar(label, event.nbytes)
         elif isinstance(event, BufferCommitted):
             self._move_to(event.done_nbytes)
         else:

@@ -14,7 +14,7 @@ from dask_chunkio.geometry.grid import Array, Selection
 from dask_chunkio.reading.indexing import Wanted, runs
 from dask_chunkio.reading.stored_array import StoredArray
 
-__all__ = ["BlockReader"]
+__all__ = ["BlockReader", "processors"]
 
 
 class BlockReader:
@@ -71,7 +71,7 @@ class BlockReader:
         return self._threads_of(chunks)
 
     def _threads_of(self, tasks: int) -> Executor | None:
-        threads = self._threads or _processors()
+        threads = self._threads or processors()
         if threads == 1 or tasks < 2 or not self._stored.is_direct:
             return None
         # A forked process has none of the threads of its parent.
@@ -80,7 +80,8 @@ class BlockReader:
         return self._executor[1]
 
 
-def _processors() -> int:
+def processors() -> int:
+    """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from dask_chunkio.errors import IntegrityError
 from dask_chunkio.geometry.grid import Array, ChunkGrid
-from dask_chunkio.storage.chunk_index import count_stored, list_stored
+from dask_chunkio.storage.chunk_index import StoredChunks, count_stored, list_stored
 
-__all__ = ["ChunkTable", "Place", "read_chunk_table"]
+__all__ = ["ChunkTable", "Place", "chunk_table", "read_chunk_table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +81,14 @@ def read_chunk_table(dataset: h5py.Dataset, file_nbytes: int) -> ChunkTable | No
     """
     if (count := count_stored(dataset)) > file_nbytes:
         raise IntegrityError(f"its index lists {count} chunks, and the whole file has {file_nbytes} bytes")
-    stored = list_stored(dataset)
+    return chunk_table(list_stored(dataset), ChunkGrid(dataset.shape, dataset.chunks), file_nbytes)
+
+
+def chunk_table(stored: StoredChunks, grid: ChunkGrid, file_nbytes: int) -> ChunkTable | None:
+    """Return the table of the chunks that HDF5 has listed; arguments, result and errors as of `read_chunk_table`."""
     places = stored.places
     if len(stored) and not places["nbytes"].any():
         return None
-    grid = ChunkGrid(dataset.shape, dataset.chunks)
     cells, rests = np.divmod(stored.origins, np.array(grid.chunk_shape, np.int64))
     if rests.any() or not ((cells >= 0) & (cells < np.array(grid.cells, np.int64))).all():
         raise IntegrityError("its index lists chunks that its grid does not have")

@@ -19,17 +19,18 @@ from typing import Any
 import h5py
 import numpy as np
 
-from dask_chunkio.errors import IntegrityError, TargetChangedError, TargetError
-from dask_chunkio.filters.chunk_format import ChunkFormat, Payload
+from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetChangedError, TargetError
+from dask_chunkio.filters.chunk_format import ChunkFormat
 from dask_chunkio.filters.chunking import copied
-from dask_chunkio.filters.decoder import DirectDecoder, direct_inverses
+from dask_chunkio.filters.decoder import direct_inverses
 from dask_chunkio.filters.padding import as_bytes
 from dask_chunkio.filters.plugin import require_decoder
 from dask_chunkio.geometry.grid import Array, ChunkGrid, Selection, Shape, chunk_grid, selection_shape
-from dask_chunkio.reading.chunk_table import ChunkTable, Place, read_chunk_table
+from dask_chunkio.reading.chunk_reader import ChunkReader
+from dask_chunkio.reading.chunk_table import ChunkTable, read_chunk_table
 from dask_chunkio.reading.file_state import FileState, opened
 from dask_chunkio.storage.filesystem.descriptors import close_descriptor, in_child
-from dask_chunkio.storage.filesystem.io import open_to_read, pread_into
+from dask_chunkio.storage.filesystem.io import open_to_read
 from dask_chunkio.storage.hdf5.dataset import describe, is_plain_type
 
 __all__ = ["StoredArray", "index_dataset"]
@@ -125,8 +126,11 @@ class StoredArray:
             with_data = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
             whole: Array = np.ndarray(self.shape, self.dtype, with_data, self.offset)
             return copied(whole[selection])
+        if self.form is None or self.table is None:
+            raise ValueError("a dataset that HDF5 reads")
         found = np.empty(selection_shape(selection), self.dtype)
-        pieces = _Pieces(self, descriptor, selection, found)
+        chunks = ChunkReader(descriptor, f"{self.path}, {self.name}", self.grid, self.form, self.table)
+        pieces = _Pieces(chunks, selection, found)
         for _ in (map if executor is None else executor.map)(pieces.read, pieces.numbers()):
             pass
         return found
@@ -207,7 +211,7 @@ def _described(file: h5py.File, path: str, name: str, state: FileState, locking:
     except IntegrityError as error:
         raise IntegrityError(f"{path}, {name}: {error}") from error
     except (RuntimeError, OSError, ValueError, TypeError, MemoryError) as error:
-        if isinstance(error, TargetError):
+        if isinstance(error, ChunkIOError):
             raise
         raise IntegrityError(f"{path}, {name}: its metadata cannot be read ({error})") from error
 
@@ -255,55 +259,29 @@ def _opened(path: str) -> int:
 class _Pieces:
     """The chunks that a selection touches, each read into its part of the result."""
 
-    def __init__(self, stored: StoredArray, descriptor: int, selection: Selection, found: Array) -> None:
-        if stored.form is None or stored.table is None:
-            raise ValueError("a dataset that HDF5 reads")
-        self._stored, self._descriptor, self._selection, self._found = stored, descriptor, selection, found
-        self._grid, self._table, self._form = stored.grid, stored.table, stored.form
-        self._decoder = DirectDecoder(stored.form)
+    def __init__(self, chunks: ChunkReader, selection: Selection, found: Array) -> None:
+        self._chunks, self._selection, self._found = chunks, selection, found
 
     def numbers(self) -> Iterator[int]:
+        grid = self._chunks.grid
         spans = [
             range(axis.start // length, -(-axis.stop // length))
-            for axis, length in zip(self._selection, self._grid.chunk_shape, strict=True)
+            for axis, length in zip(self._selection, grid.chunk_shape, strict=True)
         ]
-        return map(self._grid.number, itertools.product(*spans))
+        return map(grid.number, itertools.product(*spans))
 
     def read(self, number: int) -> None:
         """Read one chunk, decode it, and copy what is selected of it."""
-        inside, target = [], []
-        for at, length, axis in zip(self._grid.origin(number), self._grid.chunk_shape, self._selection, strict=True):
+        inside, target, grid = [], [], self._chunks.grid
+        for at, length, axis in zip(grid.origin(number), grid.chunk_shape, self._selection, strict=True):
             start, stop = max(at, axis.start), min(at + length, axis.stop)
             inside.append(slice(start - at, stop - at))
             target.append(slice(start - axis.start, stop - axis.start))
-        place = self._table.find(number)
-        part = self._found[tuple(target)]
-        if place is None:
-            part[...] = self._fill
+        part, chunk = self._found[tuple(target)], self._chunks.read(number)
+        if chunk is None:
+            part[...] = self._chunks.fill
         else:
-            as_bytes(part)[...] = as_bytes(self._decoded(number, place)[tuple(inside)])
-
-    @property
-    def _fill(self) -> Array:
-        fill = self._form.fillvalue
-        return np.zeros((), self._form.dtype) if fill is None else np.frombuffer(fill, self._form.dtype)[0]
-
-    def _decoded(self, number: int, place: Place) -> Array:
-        try:
-            return self._decoder.decode(Payload(self._payload(place), place.mask))
-        except IntegrityError as error:
-            raise IntegrityError(
-                f"{self._stored.path}, {self._stored.name}: the chunk at {self._grid.origin(number)} ({place.nbytes} "
-                f"bytes from {place.offset} on) is damaged: {error}"
-            ) from error
-
-    def _payload(self, place: Place) -> memoryview:
-        if place.nbytes > self._decoder.most_nbytes:
-            raise IntegrityError(f"it has {place.nbytes} bytes, and {self._decoder.most_nbytes} at most can be right")
-        payload = np.empty(place.nbytes, np.uint8).data
-        if pread_into(self._descriptor, payload, place.offset) < place.nbytes:
-            raise IntegrityError("the file ends before it does")
-        return payload
+            as_bytes(part)[...] = as_bytes(chunk[tuple(inside)])
 
 
 def _renew_lock() -> None:

@@ -28,9 +28,9 @@ import numpy as np
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import ChunkIOError
+from dask_chunkio.reading import decoding
+from dask_chunkio.reading import verification as verifying
 from dask_chunkio.storage.activity import activity_lock
-from dask_chunkio.storage.inspection import decoding
-from dask_chunkio.storage.inspection import verify as verifying
 from tests.support.fuzz import cut_off_writes
 from tests.support.fuzz.side_files import snapshot
 from tests.support.options import seeded

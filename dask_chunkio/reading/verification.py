@@ -8,39 +8,33 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
 from dask_chunkio.errors import TargetError, WorkerError
-from dask_chunkio.geometry.grid import ChunkGrid
-from dask_chunkio.paths import local_path
 from dask_chunkio.printable import printable
-from dask_chunkio.storage.filesystem.descriptors import close_descriptor
-from dask_chunkio.storage.filesystem.io import open_side_file
 from dask_chunkio.storage.filesystem.side_folder import is_left
-from dask_chunkio.storage.journal.journal import Journal
-from dask_chunkio.storage.journal.payloads import read_payload
+from dask_chunkio.storage.inspection.comparison import compare_payloads
 from dask_chunkio.storage.target import Target
 
-__all__ = ["VerificationReport", "verify"]
+__all__ = ["VerificationReport", "verify_file"]
 
 # Number of datasets of a file on which HDF5 may crash before the remaining ones are skipped.
 _MOST_CRASHES = 20
 # The signal with which the system ends a process that uses more processor time than `decoding` allows.
 _TIME_IS_OVER = int(getattr(signal, "SIGXCPU", 0)) or None
-_PACKAGE = str(Path(__file__).parents[2])
+_PACKAGE = str(Path(__file__).parents[1])
 # Runs the package without its `__init__`, which takes seconds to import dask.
 _SCRIPT = """
 import json, sys, types
 folder, sys.path[:] = json.loads(sys.argv.pop())
 package = sys.modules["dask_chunkio"] = types.ModuleType("dask_chunkio")
 package.__path__ = [folder]
-from dask_chunkio.storage.inspection.decoding import main
+from dask_chunkio.reading.decoding import main
 main()
 """
 
@@ -75,90 +69,40 @@ class VerificationReport:
         return not self.problems and not self.undecodable
 
 
-def verify(path: str | os.PathLike[str]) -> VerificationReport:
-    """Compare every payload of an unfinished write with its checksum, or decode every chunk of any other file.
+def verify_file(path: str, report: Callable[[int], object] = lambda _: None) -> VerificationReport:
+    """Do what `dask_chunkio.verify` does.
 
     Parameters
     ----------
-    path : str or path-like
-        An HDF5 file, or one that is being written.
-
-    Returns
-    -------
-    VerificationReport
-        One line for each problem.  A chunk that is reserved, and whose payload was never placed, is a
-        problem: a resumed write reads its source again.
-        A dataset whose filter plugin is missing is not checked; `VerificationReport.undecodable` names it.
-        Chunks are decoded in a separate process: HDF5 crashes on some damaged files, which is reported as a problem.
+    path : str
+        The file.
+    report : callable
+        Told now and then how many more bytes of the file were read.
 
     Raises
     ------
-    TargetError
-        If there is no such file, or it is not HDF5.
-    IntegrityError
-        If the side files of a write are damaged.
-    WorkerError
-        If the process that decodes cannot be started.
-
-    Examples
-    --------
-    >>> import os, tempfile
-    >>> import h5py, numpy as np
-    >>> path = os.path.join(tempfile.mkdtemp(), "x.h5")
-    >>> with h5py.File(path, "w") as file:
-    ...     _ = file.create_dataset("x", data=np.arange(100), chunks=(10,), compression="gzip")
-    >>> verify(path).checked, verify(path).ok
-    (10, True)
+    TargetError, IntegrityError, WorkerError
+        As `dask_chunkio.verify`.
     """
-    target = Target(os.path.realpath(local_path("path", path)), "")
+    target = Target(os.path.realpath(path), "")
     if is_left(target.folder) and not target.is_begun and not os.path.exists(target.path):
         return VerificationReport(target.path, 0, (), True)
     found = target.found() if target.is_begun else None
     if found is None:
-        return _decoded(target.path)
+        return _decoded(target.path, report)
     try:
-        return _compared(found)
+        checked, problems = compare_payloads(found)
     except OSError as error:
         raise TargetError(f"cannot read {found.folder}: {error.strerror or error}") from error
+    return VerificationReport(found.file, checked, tuple(problems), True)
 
 
-def _compared(target: Target) -> VerificationReport:
-    problems, checked = [], 0
-    file = open_side_file(target.file, write=False)
-    try:
-        journal = _journal(target)
-        for number, made in enumerate(journal.created.datasets if journal.created else ()):
-            grid = ChunkGrid(made.shape, made.chunks)
-            table = journal.table(number)
-            for chunk in np.flatnonzero(table["state"]):
-                checked += 1
-                if read_payload(file, table[chunk]) is None:
-                    where = f"the chunk at {grid.origin(int(chunk))}" if made.is_chunked else "the data"
-                    problems.append(printable(f"{made.name}: {where} is not what was committed"))
-    finally:
-        close_descriptor(file)
-    return VerificationReport(target.file, checked, tuple(problems), True)
-
-
-def _journal(target: Target) -> Journal:
-    try:
-        descriptor = open_side_file(target.journal, write=False)
-    except FileNotFoundError:
-        return Journal(-1, target.journal)
-    try:
-        journal = Journal(descriptor, target.journal)
-        journal.refresh()
-    finally:
-        close_descriptor(descriptor)
-    return journal
-
-
-def _decoded(path: str) -> VerificationReport:
+def _decoded(path: str, report: Callable[[int], object]) -> VerificationReport:
     if not os.path.exists(path):
         raise TargetError(f"there is no file {path}")
     if os.path.isdir(path):
         raise TargetError(f"{path} is a directory, not an HDF5 file")
-    findings = _Findings()
+    findings = _Findings(report)
     while (ending := findings.take_in(path)) is not None:
         if not findings.goes_on_after(ending):
             break
@@ -170,6 +114,11 @@ def _decoded(path: str) -> VerificationReport:
 class _Findings:
     """The results of the processes that decode a file; each begins after the dataset on which the last one crashed.
 
+    Parameters
+    ----------
+    report : callable
+        Told how many more bytes were read.
+
     Attributes
     ----------
     checked : int
@@ -180,7 +129,8 @@ class _Findings:
         Why the file could not be opened.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, report: Callable[[int], object]) -> None:
+        self._report = report
         self.checked = self._done = self._crashes = 0
         self.problems: dict[str, None] = {}
         self.undecodable: dict[str, None] = {}
@@ -217,6 +167,8 @@ class _Findings:
             self._done += 1
         elif what == "checked":
             self.checked += int(words)
+        elif what == "read":
+            self._report(int(words))
         elif what in ("problem", "undecodable"):
             (self.problems if what == "problem" else self.undecodable)[printable(words)] = None
         elif what == "refused":

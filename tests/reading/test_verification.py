@@ -13,9 +13,9 @@ import pytest
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import TargetError, WorkerError
-from dask_chunkio.storage.inspection import decoding
-from dask_chunkio.storage.inspection import verify as module
-from dask_chunkio.storage.inspection.decoding import decode_file
+from dask_chunkio.reading import decoding
+from dask_chunkio.reading import verification as module
+from dask_chunkio.reading.decoding import decode_file
 from tests.support.storage.writes import Write, numbers
 
 SIZE_AT = 40  # where a superblock of version 0 has the size of its file
@@ -131,7 +131,7 @@ def test_chunks_larger_than_memory_are_not_read(
 def test_datasets_that_an_earlier_process_has_read_are_not_read_again(
     file: Path, said: Callable[..., list[tuple[str, Any]]]
 ) -> None:
-    assert said(file, 1) == [("started", None), ("in", "/b"), ("checked", 3), ("finished", None)]
+    assert said(file, 1) == [("started", None), ("in", "/b"), ("read", 192), ("checked", 3), ("finished", None)]
     assert said(file, 2) == [("started", None), ("finished", None)]
 
 

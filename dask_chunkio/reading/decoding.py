@@ -1,11 +1,14 @@
 """Decode every chunk of an HDF5 file, in a separate process: HDF5 crashes on some damaged files.
 
+Chunks that can be decoded without HDF5 are decoded by several threads.
+
 The results go to standard output, one JSON array per line:
 
 ==============  ================================================================================
 started         the file is open
 in              name of the dataset that is read next
 checked         number of its chunks that were decoded
+read            number of bytes of the file that were read
 problem         description of a problem
 undecodable     why a dataset was not checked
 refused         why nothing was checked; the last line
@@ -20,33 +23,50 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import h5py
 import numpy as np
 
-from dask_chunkio.errors import FilterError
+from dask_chunkio.errors import FilterError, IntegrityError
+from dask_chunkio.filters.decoder import direct_inverses
 from dask_chunkio.filters.plugin import require_decoder
-from dask_chunkio.geometry.grid import ChunkGrid, Selection, Shape, selection_shape
+from dask_chunkio.geometry.grid import ChunkGrid, Selection, selection_shape
 from dask_chunkio.printable import printable
-from dask_chunkio.storage.chunk_index import list_stored, misfiled
+from dask_chunkio.reading.block_reader import processors
+from dask_chunkio.reading.chunk_reader import ChunkReader
+from dask_chunkio.reading.chunk_table import chunk_table
+from dask_chunkio.storage.chunk_index import StoredChunks, list_stored, misfiled
 from dask_chunkio.storage.filesystem.descriptors import close_descriptor
 from dask_chunkio.storage.filesystem.io import memory_nbytes, open_to_read
+from dask_chunkio.storage.hdf5.dataset import describe
 from dask_chunkio.storage.hdf5.staged_file import StagedFile
+from dask_chunkio.storage.journal.journal import ROW
 
 if sys.platform != "win32":
     import resource
 
 __all__ = ["decode_file", "main"]
 
-# The file object that observes where HDF5 reads, and the HDF5 file that is open through it.
-Searched = tuple[StagedFile, h5py.File]
 Say = Callable[[str, object], None]
 # Seconds of processor time after which HDF5 is assumed to loop for ever in one step; large data are given more.
 _SECONDS = 600
 _NBYTES_A_SECOND, _CHUNKS_A_SECOND, _MOST_CHUNKS = 1 << 20, 1000, 10**8
 # Bytes that are read at a time of a dataset without chunks.
 _SLAB_NBYTES = 16 << 20
+# After so many bytes it is reported how many were read.
+_REPORTED_NBYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Searched:
+    """A file that is open a second time: its descriptor, the object that observes where HDF5 reads, and HDF5's file."""
+
+    descriptor: int
+    staged: StagedFile
+    file: h5py.File
 
 
 def main() -> None:
@@ -143,19 +163,80 @@ def _address(found: h5py.Group | h5py.Dataset | h5py.Datatype) -> int:
     return int(h5py.h5o.get_info(found.id).addr)
 
 
-def _decode(dataset: h5py.Dataset, searched: Searched, say: Say) -> None:
+def _decode(dataset: h5py.Dataset, searched: _Searched, say: Say) -> None:
     if not _is_decodable(dataset, say):
         return
+    if dataset.shape is None or 0 in dataset.shape:
+        say("checked", 0)
+    elif dataset.chunks is None:
+        _read_by_hdf5(dataset, _slabs(dataset, searched.staged.size), say)
+    else:
+        _require_memory(dataset)
+        stored = _stored(dataset, searched, say)
+        chunks = _decodable_outside(dataset, searched, stored)
+        if chunks is None:
+            _read_by_hdf5(dataset, _cells(dataset, stored.origins.tolist()), say)
+        else:
+            _decode_outside(dataset.name, chunks, say)
+
+
+def _read_by_hdf5(dataset: h5py.Dataset, selections: Iterable[Selection], say: Say) -> None:
     checked = 0
     try:
-        for selection in _selections(dataset, searched, say):
+        for selection in selections:
             checked += 1
-            where = ", ".join(f"{axis.start}:{axis.stop}" for axis in selection)
-            seconds = math.prod(selection_shape(selection)) * dataset.dtype.itemsize // _NBYTES_A_SECOND
-            with _noted(dataset.name, f"[{where}] cannot be read", say, seconds):
+            nbytes = math.prod(selection_shape(selection)) * dataset.dtype.itemsize
+            with _noted(dataset.name, f"[{_words_of(selection)}] cannot be read", say, nbytes // _NBYTES_A_SECOND):
                 dataset[selection]
     finally:
         say("checked", checked)
+        say("read", int(dataset.id.get_storage_size()))
+
+
+def _decodable_outside(dataset: h5py.Dataset, searched: _Searched, stored: StoredChunks) -> ChunkReader | None:
+    """Return what reads the chunks of a dataset without HDF5; None if HDF5 has to."""
+    layout, grid = describe(dataset), ChunkGrid(dataset.shape, dataset.chunks)
+    if not layout.is_chunked or direct_inverses(layout.form.filters) is None:
+        return None
+    try:
+        table = chunk_table(stored, grid, searched.staged.size)
+    except IntegrityError:
+        # HDF5 says of each chunk what is wrong with it.
+        return None
+    return None if table is None else ChunkReader(searched.descriptor, dataset.name, grid, layout.form, table)
+
+
+def _decode_outside(name: str, chunks: ChunkReader, say: Say) -> None:
+    """Decode all chunks of a dataset by several threads."""
+    numbers, nbytes = chunks.table.numbers.tolist(), chunks.table.nbytes.tolist()
+    _bound_time(len(numbers) * chunks.form.nbytes // _NBYTES_A_SECOND)
+    checked = read = 0
+    with ThreadPoolExecutor(processors()) as pool:
+        for number, length, problem in zip(numbers, nbytes, pool.map(_problem(chunks), numbers), strict=True):
+            checked, read = checked + 1, read + length
+            if problem is not None:
+                say("problem", printable(f"{name}: [{_words_of(chunks.grid[number])}] cannot be read ({problem})"))
+            if read >= _REPORTED_NBYTES:
+                say("read", read)
+                read = 0
+    say("read", read)
+    say("checked", checked)
+
+
+def _problem(chunks: ChunkReader) -> Callable[[int], str | None]:
+    def decode(number: int) -> str | None:
+        try:
+            if (place := chunks.table.find(number)) is not None:
+                chunks.decode(place)
+        except Exception as error:
+            return _words(error)
+        return None
+
+    return decode
+
+
+def _words_of(selection: Selection) -> str:
+    return ", ".join(f"{axis.start}:{axis.stop}" for axis in selection)
 
 
 def _is_decodable(dataset: h5py.Dataset, say: Say) -> bool:
@@ -171,29 +252,27 @@ def _is_decodable(dataset: h5py.Dataset, say: Say) -> bool:
 
 
 @contextlib.contextmanager
-def _searched(path: str) -> Iterator[Searched]:
+def _searched(path: str) -> Iterator[_Searched]:
     """Open a file a second time, to find the locations of chunks by their coordinates."""
     descriptor = open_to_read(path)
     try:
         staged = StagedFile(descriptor)
         with h5py.File(staged, "r") as file:
-            yield staged, file
+            yield _Searched(descriptor, staged, file)
     finally:
         close_descriptor(descriptor)
 
 
-def _selections(dataset: h5py.Dataset, searched: Searched, say: Say) -> Iterator[Selection]:
-    """Yield the selections to read one at a time: each stored chunk, or slabs of a dataset without chunks."""
-    if dataset.shape is None or 0 in dataset.shape:
-        return
-    if dataset.chunks is None:
-        _require_stored(dataset, searched[0].size)
-        rows = max(1, _SLAB_NBYTES // max(1, dataset.nbytes // (dataset.shape[0] if dataset.shape else 1)))
-        slab = (rows, *dataset.shape[1:]) if dataset.shape else ()
-        yield from ChunkGrid(dataset.shape, slab)
-        return
-    _require_memory(dataset)
-    for origin in _stored(dataset, searched, say):
+def _slabs(dataset: h5py.Dataset, file_nbytes: int) -> Iterable[Selection]:
+    """Return the slabs in which a dataset without chunks is read."""
+    _require_stored(dataset, file_nbytes)
+    rows = max(1, _SLAB_NBYTES // max(1, dataset.nbytes // (dataset.shape[0] if dataset.shape else 1)))
+    return ChunkGrid(dataset.shape, (rows, *dataset.shape[1:]) if dataset.shape else ())
+
+
+def _cells(dataset: h5py.Dataset, origins: Iterable[Sequence[int]]) -> Iterator[Selection]:
+    """Yield the selections of chunks, given by their first elements."""
+    for origin in origins:
         ends = (min(at + n, end) for at, n, end in zip(origin, dataset.chunks, dataset.shape, strict=True))
         yield tuple(slice(at, end) for at, end in zip(origin, ends, strict=True))
 
@@ -214,17 +293,16 @@ def _require_memory(dataset: h5py.Dataset) -> None:
         raise OSError(f"its chunks of {nbytes} bytes do not fit into memory")
 
 
-def _stored(dataset: h5py.Dataset, searched: Searched, say: Say) -> list[Shape]:
-    """Return the first element of each stored chunk; report those chunks that no reader finds by it."""
-    staged, file = searched
+def _stored(dataset: h5py.Dataset, searched: _Searched, say: Say) -> StoredChunks:
+    """Return the stored chunks of a dataset; report those that no reader finds by their coordinates."""
     most = math.prod(map(math.ceil, np.divide(dataset.shape, dataset.chunks)))
     seconds = int(min(most, _MOST_CHUNKS)) // _CHUNKS_A_SECOND
     with _noted(dataset.name, "its index of chunks cannot be read", say, seconds):
         stored = list_stored(dataset)
-        for origin in misfiled(staged, file[dataset.name], stored):
+        for origin in misfiled(searched.staged, searched.file[dataset.name], stored):
             say("problem", f"{dataset.name}: the chunk at {origin} is stored, and is not found by its coordinates")
-        return [tuple(origin) for origin in stored.origins.tolist()]
-    return []
+        return stored
+    return StoredChunks(np.zeros((0, len(dataset.shape)), np.int64), np.zeros(0, ROW))
 
 
 def _keep_standard_output() -> None:

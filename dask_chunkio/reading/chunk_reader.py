@@ -1,0 +1,81 @@
+"""Reads payloads of an open file, and decodes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dask_chunkio.errors import IntegrityError
+from dask_chunkio.filters.chunk_format import ChunkFormat, Payload
+from dask_chunkio.filters.decoder import DirectDecoder
+from dask_chunkio.geometry.grid import Array, ChunkGrid
+from dask_chunkio.reading.chunk_table import ChunkTable, Place
+from dask_chunkio.storage.filesystem.io import pread_into
+
+__all__ = ["ChunkReader"]
+
+
+class ChunkReader:
+    """The chunks of a dataset in an open file; several threads may read at once.
+
+    Parameters
+    ----------
+    descriptor : int
+        Descriptor of the file.
+    where : str
+        The file and the dataset, for messages.
+    grid : ChunkGrid
+        The grid of the chunks.
+    form : ChunkFormat
+        How they are stored.
+    table : ChunkTable
+        Where they are.
+    """
+
+    def __init__(self, descriptor: int, where: str, grid: ChunkGrid, form: ChunkFormat, table: ChunkTable) -> None:
+        self.grid, self.form, self.table = grid, form, table
+        self._descriptor, self._where = descriptor, where
+        self._decoder = DirectDecoder(form)
+
+    @property
+    def fill(self) -> Any:
+        """The element that chunks have which were never written."""
+        fill = self.form.fillvalue
+        return (np.zeros(1, self.form.dtype) if fill is None else np.frombuffer(fill, self.form.dtype))[0]
+
+    def read(self, number: int) -> Array | None:
+        """Return a chunk, with the shape and the dtype of the format; None if it was never written.
+
+        Raises
+        ------
+        IntegrityError
+            If it is damaged; the message names the chunk and its place.
+        """
+        if (place := self.table.find(number)) is None:
+            return None
+        try:
+            return self.decode(place)
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"{self._where}: the chunk at {self.grid.origin(number)} ({place.nbytes} bytes from {place.offset} on) "
+                f"is damaged: {error}"
+            ) from error
+
+    def decode(self, place: Place) -> Array:
+        """Return the chunk that is stored at a place.
+
+        Raises
+        ------
+        IntegrityError
+            If it is damaged; the message does not name it.
+        """
+        return self._decoder.decode(Payload(self._payload(place), place.mask))
+
+    def _payload(self, place: Place) -> memoryview:
+        if place.nbytes > self._decoder.most_nbytes:
+            raise IntegrityError(f"it has {place.nbytes} bytes, and {self._decoder.most_nbytes} at most can be right")
+        payload = np.empty(place.nbytes, np.uint8).data
+        if pread_into(self._descriptor, payload, place.offset) < place.nbytes:
+            raise IntegrityError("the file ends before it does")
+        return payload
