@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 from dask.base import tokenize
+from dask.utils import parse_bytes
 
 from dask_chunkio.errors import ArgumentError
 from dask_chunkio.execution.progress import byte_bar, wants_progress
@@ -18,6 +20,9 @@ from dask_chunkio.reading.verification import VerificationReport, verify_file
 from dask_chunkio.validation import check_flag, check_type
 
 __all__ = ["VerificationReport", "from_hdf5", "open_array", "verify"]
+
+# A graph of more blocks does not fit into memory.
+_MOST_BLOCKS = 10_000_000
 
 
 def open_array(
@@ -116,6 +121,7 @@ def from_hdf5(
     """
     # A block is read by one thread: dask runs several at once.
     array = Hdf5Array(_indexed(filename, name, locking), threads=1)
+    _require_few_blocks(array, chunks)
     try:
         blocks = da.core.normalize_chunks(chunks, array.shape, dtype=array.dtype, previous_chunks=array.chunks)
     except (ValueError, TypeError, ArithmeticError, NotImplementedError) as error:
@@ -177,6 +183,16 @@ def verify(path: str | os.PathLike[str], *, progress: bool | None = None) -> Ver
 def _indexed(filename: str | os.PathLike[str], name: str, locking: bool | None) -> StoredArray:
     check_type("name", name, isinstance(name, str), "a str, the path of a dataset in the file")
     return index_dataset(os.path.realpath(local_path("filename", filename)), name, locking)
+
+
+def _require_few_blocks(array: Hdf5Array, chunks: Any) -> None:
+    """Refuse a shape that dask cannot divide into blocks: a file may declare any."""
+    most = _MOST_BLOCKS * parse_bytes(dask.config.get("array.chunk-size"))
+    if chunks == "auto" and array.nbytes > most:
+        raise ArgumentError(
+            f"{array.filename}, {array.name}: the shape {array.shape} of {array.dtype} is more than {_MOST_BLOCKS} "
+            f"blocks; read a part of it with open_array, or give chunks="
+        )
 
 
 def _nbytes(path: str) -> int | None:

@@ -138,6 +138,14 @@ def test_blocks_that_cannot_be(path: Path, chunks: Any) -> None:
         dcio.from_hdf5(path, "/g/x", chunks)
 
 
+def test_a_shape_that_makes_too_many_blocks_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("x", (1 << 60,), "u1", chunks=(1000,), compression="gzip")[5] = 1
+    with pytest.raises(errors.ArgumentError, match=r"x\.h5, /x: the shape \(1152921504606846976,\)"):
+        dcio.from_hdf5(tmp_path / "x.h5", "/x")
+    assert dcio.open_array(tmp_path / "x.h5", "/x")[3:8].tolist() == [0, 0, 1, 0, 0]
+
+
 def test_nothing_is_read_before_it_is_computed(path: Path) -> None:
     array = dcio.from_hdf5(path, "/g/x")
     assert isinstance(array, da.Array)

@@ -10,6 +10,7 @@ import functools
 import itertools
 import math
 import mmap
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -192,7 +193,13 @@ def _indexed(path: str, name: str, state: FileState, locking: bool | None) -> St
     """Index a dataset; cached for as long as the file does not change, because each task of a process asks."""
     for _ in range(_ATTEMPTS):
         with opened(path, locking) as file:
-            found = _described(file, path, name, state, locking)
+            dataset = _dataset(file, path, name)
+            owner, own_name = os.path.realpath(dataset.file.filename), dataset.name
+            is_own = os.path.samefile(owner, path)
+            found = _described(dataset, path, name, state, locking) if is_own else None
+        if found is None:
+            # The name is an external link.
+            return _indexed(owner, own_name, FileState.of(owner), locking)
         # Only a file that is not locked can change meanwhile.
         if (now := FileState.of(path)) == state:
             return found
@@ -200,8 +207,7 @@ def _indexed(path: str, name: str, state: FileState, locking: bool | None) -> St
     raise TargetChangedError(f"{path} changes all the time; read it when nothing is written to it")
 
 
-def _described(file: h5py.File, path: str, name: str, state: FileState, locking: bool | None) -> StoredArray:
-    dataset = _dataset(file, path, name)
+def _described(dataset: h5py.Dataset, path: str, name: str, state: FileState, locking: bool | None) -> StoredArray:
     try:
         require_decoder(dataset)
         found = StoredArray(

@@ -150,6 +150,22 @@ def test_partial_chunks_that_skip_their_filters_are_read(tmp_path: Path) -> None
     assert np.array_equal(whole(index_dataset(path, "x")), data)
 
 
+def test_an_external_link_leads_to_the_other_file(tmp_path: Path) -> None:
+    """Both files have a dataset at the same place."""
+    made(tmp_path / "x.h5", np.arange(10, dtype="i4"))
+    made(tmp_path / "y.h5", np.arange(10, dtype="i4") + 5)
+    with h5py.File(tmp_path / "x.h5", "r+") as file:
+        file["link"] = h5py.ExternalLink("y.h5", "/x")
+        file["nowhere"] = h5py.ExternalLink("none.h5", "/x")
+        file["round"] = h5py.SoftLink("/round")
+    found = index_dataset(str(tmp_path / "x.h5"), "/link")
+    assert (found.path, found.name) == (str(tmp_path / "y.h5"), "/x")
+    assert np.array_equal(whole(found), np.arange(10) + 5)
+    for name in ("/nowhere", "/round"):
+        with pytest.raises(errors.TargetError, match=f"has no dataset {name}"):
+            index_dataset(str(tmp_path / "x.h5"), name)
+
+
 # A file that changes
 
 
