@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import h5py
@@ -38,6 +38,8 @@ __all__ = ["StoredArray", "index_dataset"]
 
 # Several threads ask for the same dataset at once, and HDF5 would look for its chunks again and again.
 _indexing = threading.Lock()
+# A table of more chunks is not sent to other processes, some of which get the array again with every task.
+_MOST_SENT = 4096
 # How many times a file is indexed again that changes while it is read.
 _ATTEMPTS = 5
 
@@ -61,7 +63,7 @@ class StoredArray:
     form : ChunkFormat or None
         How its chunks are stored; None if HDF5 has to read the dataset.
     table : ChunkTable or None
-        The places of its chunks; None for a dataset without chunks.
+        The places of its chunks; None for a dataset without chunks, and for one of very many in another process.
     offset : int or None
         The first byte of a dataset without chunks.
     locking : bool or None
@@ -89,6 +91,12 @@ class StoredArray:
         """The grid of its chunks."""
         return chunk_grid(self.shape, self.chunks or tuple(max(1, length) for length in self.shape))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.table is not None and len(self.table) > _MOST_SENT:
+            values["table"] = None
+        return type(self), tuple(values.values())
+
     def read(self, selection: Selection, executor: Executor | None = None) -> Array:
         """Return the elements of a selection.
 
@@ -110,7 +118,7 @@ class StoredArray:
         """
         if not self.is_direct:
             return self._read_by_hdf5(selection)
-        stored = self
+        stored = self if self.table is not None or self.offset is not None else self._indexed_again()
         for _ in range(_ATTEMPTS):
             descriptor = _opened(self.path)
             try:

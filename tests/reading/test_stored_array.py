@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import dask_chunkio as dcio
 from dask_chunkio import errors
-from dask_chunkio.reading import file_state
+from dask_chunkio.reading import file_state, stored_array
 from dask_chunkio.reading.file_state import FileState
 from dask_chunkio.reading.stored_array import StoredArray, index_dataset
 from dask_chunkio.storage.side_paths import SidePaths
@@ -308,6 +308,14 @@ def test_it_is_pickled_with_its_table(tmp_path: Path) -> None:
     stored = made(tmp_path / "x.h5", np.arange(10, dtype="i4"))
     again = pickle.loads(pickle.dumps(stored))
     assert again.table is not None
+    assert np.array_equal(whole(again), np.arange(10))
+
+
+def test_a_large_table_is_made_again_in_the_other_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_array, "_MOST_SENT", 2)
+    stored = made(tmp_path / "x.h5", np.arange(10, dtype="i4"))
+    again = pickle.loads(pickle.dumps(stored))
+    assert again.table is None
     assert np.array_equal(whole(again), np.arange(10))
 
 
