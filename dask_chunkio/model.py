@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from dask_chunkio.filters.chunk_format import Payload
 from dask_chunkio.geometry.grid import Box, BufferGrid, Selection, Shape, buffer_grid
-from dask_chunkio.sources.base import ReadMode
+from dask_chunkio.sources.base import Reader, ReadMode, StoredReader
 from dask_chunkio.storage.activity.keepalive import Keepalive
 from dask_chunkio.storage.completeness import StoredDataset
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec
@@ -89,6 +90,17 @@ class DatasetJob:
             pairs = zip(found, self.box, strict=True)
             return tuple(slice(along.start - start, along.stop - start) for along, (start, _) in pairs)
         return found if region is None else region.of_source(found)
+
+    def payloads(self, reader: Reader, chunks: Sequence[int]) -> tuple[Payload, ...] | None:
+        """Return chunks as a source stores them, if the dataset stores them so; None if they must be encoded."""
+        layout = self.layout
+        if not isinstance(reader, StoredReader) or not layout.is_chunked or layout.region is not None:
+            return None
+        return None if self.has_own_data else reader.payloads(layout.form, layout.shape, chunks)
+
+    def copies(self, reader: Reader) -> bool:
+        """Return whether chunks of a source are copied as they are stored."""
+        return self.payloads(reader, ()) is not None
 
     def chunks_of(self, buffer: int) -> list[int]:
         """Return the numbers of the chunks in a buffer; a contiguous dataset counts as one chunk."""

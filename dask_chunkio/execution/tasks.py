@@ -65,6 +65,8 @@ __all__ = [
 
 logger = logging.getLogger("dask_chunkio")
 Result = TypeVar("Result")
+# The payloads of a buffer, as its source stores them.
+Stored = tuple[Payload, ...]
 
 # Number of attempts to begin a write while other writes begin and end.
 _CHANGES = 6
@@ -151,14 +153,14 @@ def _keepalive(target: Target, key: str) -> Keepalive:
 
 
 @shortens_tracebacks
-def read_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader) -> Array | Receipt:
+def read_buffer(layout: WriteLayout, dataset: int, buffer: int, reader: Reader) -> Array | Stored | Receipt:
     """Read one buffer, unless it is committed already."""
     place = dataset, buffer
     return _run(layout, place, lambda: _read(layout, place, reader))
 
 
 @shortens_tracebacks
-def commit_buffer(layout: WriteLayout, dataset: int, buffer: int, data: Array | Receipt) -> Receipt:
+def commit_buffer(layout: WriteLayout, dataset: int, buffer: int, data: Array | Stored | Receipt) -> Receipt:
     """Encode a buffer and commit it."""
     place = dataset, buffer
     return _run(layout, place, lambda: _commit(layout, place, data, transaction_lock(layout.target.write_id)))
@@ -253,7 +255,7 @@ def _result(job: DatasetJob, stored: int) -> DatasetResult:
     return DatasetResult(layout.name, job.shape, dtype, job.nbytes, stored, len(job.buffers), chunks, merged)
 
 
-def _read(layout: WriteLayout, place: tuple[int, int], reader: Reader) -> Array | Receipt:
+def _read(layout: WriteLayout, place: tuple[int, int], reader: Reader) -> Array | Stored | Receipt:
     dataset, buffer = place
     job = layout.jobs[dataset]
     selection = job.selection(buffer)
@@ -261,6 +263,8 @@ def _read(layout: WriteLayout, place: tuple[int, int], reader: Reader) -> Array 
         return _reported(layout, place)
     dtypes = job.source_dtype, job.layout.form.dtype
     where = job.where(buffer, selection)
+    if (stored := job.payloads(reader, job.chunks_of(buffer))) is not None:
+        return stored
     if job.read == "concurrent":
         return read_checked(reader, selection, dtypes, where)
     with reading_alone(layout.target, dataset):
@@ -268,7 +272,7 @@ def _read(layout: WriteLayout, place: tuple[int, int], reader: Reader) -> Array 
         return copied(read_checked(reader, selection, dtypes, where))
 
 
-def _commit(layout: WriteLayout, place: tuple[int, int], data: Array | Receipt, lock: Lock) -> Receipt:
+def _commit(layout: WriteLayout, place: tuple[int, int], data: Array | Stored | Receipt, lock: Lock) -> Receipt:
     if isinstance(data, Receipt):
         return data
     if _writer(layout).is_stored(place[0], layout.jobs[place[0]].chunks_of(place[1])):
@@ -276,9 +280,11 @@ def _commit(layout: WriteLayout, place: tuple[int, int], data: Array | Receipt, 
     return _store(layout, place, data, lock)
 
 
-def _store(layout: WriteLayout, place: tuple[int, int], data: Array, lock: Lock) -> Receipt:
+def _store(layout: WriteLayout, place: tuple[int, int], data: Array | Stored, lock: Lock) -> Receipt:
     job, writer = layout.jobs[place[0]], _writer(layout)
-    if not job.layout.is_chunked:
+    if isinstance(data, tuple):
+        writer.commit(place, job.layout, job.chunks_of(place[1]), data, lock)
+    elif not job.layout.is_chunked:
         _commit_by_hdf5(writer, job, place, data, lock)
     elif job.layout.region is not None:
         _commit_region(writer, job, place, data, lock)

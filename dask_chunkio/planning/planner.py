@@ -103,7 +103,7 @@ class PreparedWrite:
         looks : bool
             Whether to check that the target can be written.
         """
-        datasets = tuple(map(_dataset_plan, self.jobs, estimates or [None] * len(self.jobs)))
+        datasets = tuple(map(_dataset_plan, self.jobs, self.sources, estimates or [None] * len(self.jobs)))
         workers = self.workers
         if self.complete:
             return self._plan_of_nothing(write)
@@ -204,8 +204,9 @@ def _advice_on_kept(names: str, held: int, kept: int, workers: Workers) -> str:
     )
 
 
-def _dataset_plan(job: DatasetJob, estimated: int | None) -> DatasetPlan:
+def _dataset_plan(job: DatasetJob, source: Source, estimated: int | None) -> DatasetPlan:
     form = job.layout.form
+    how = "copying of the chunks as they are stored" if job.copies(source) else ""
     encoder = encoder_for(form, job.options) if job.layout.is_chunked else None
     filters = tuple(map(str, form.filters))
     region = job.layout.region
@@ -215,13 +216,13 @@ def _dataset_plan(job: DatasetJob, estimated: int | None) -> DatasetPlan:
         job.source_dtype,
         job.buffers,
         filters,
-        "HDF5, one buffer at a time" if encoder is None else encoder.name,
+        "HDF5, one buffer at a time" if encoder is None else how or encoder.name,
         job.read,
         region,
         job.open_ended,
         job.layout.is_chunked,
         estimated,
-        encoder is not None and encoder.is_parallel,
+        encoder is not None and (bool(how) or encoder.is_parallel),
     )
 
 

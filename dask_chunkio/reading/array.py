@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from dask_chunkio.filters.chunk_format import ChunkFormat, Payload
 from dask_chunkio.geometry.grid import Array, Shape
 from dask_chunkio.reading.block_reader import BlockReader
 from dask_chunkio.reading.indexing import read_indexed, read_outer
@@ -87,6 +88,18 @@ class Hdf5Array:
 
     def __getitem__(self, index: Any) -> Any:
         return read_indexed(index, self.shape, self._stored.grid.chunk_shape, self._reader.read_wanted)
+
+    def payloads(self, form: ChunkFormat, chunks: Sequence[int]) -> tuple[Payload, ...] | None:
+        """Return chunks as they are stored, if that is how a format stores them; otherwise None.
+
+        Parameters
+        ----------
+        form : ChunkFormat
+            The format in which they are wanted.
+        chunks : sequence of int
+            Numbers of the chunks in C order of the grid.
+        """
+        return self._stored.payloads(chunks) if self._stored.form == form else None
 
     def read_outer(self, index: tuple[Any, ...]) -> Any:
         """Return the elements at all combinations of the indices along each axis."""

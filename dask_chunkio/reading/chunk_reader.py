@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from dask_chunkio.reading.chunk_table import ChunkTable, Place
 from dask_chunkio.storage.filesystem.io import pread_into
 
 __all__ = ["ChunkReader"]
+
+Result = TypeVar("Result")
 
 
 class ChunkReader:
@@ -54,13 +57,32 @@ class ChunkReader:
         """
         if (place := self.table.find(number)) is None:
             return None
+        return self._named(number, place, self.decode)
+
+    def _named(self, number: int, place: Place, function: Callable[[Place], Result]) -> Result:
+        """Add the name of a chunk to the message of an error."""
         try:
-            return self.decode(place)
+            return function(place)
         except IntegrityError as error:
             raise IntegrityError(
                 f"{self._where}: the chunk at {self.grid.origin(number)} ({place.nbytes} bytes from {place.offset} on) "
                 f"is damaged: {error}"
             ) from error
+
+    def payloads(self, numbers: Sequence[int]) -> tuple[Payload, ...] | None:
+        """Return chunks as they are stored; None if one was never written.
+
+        Raises
+        ------
+        IntegrityError
+            If one cannot be what its filters make; the message names the chunk.
+        """
+        found: list[Payload] = []
+        for number in numbers:
+            if (place := self.table.find(number)) is None:
+                return None
+            found.append(self._named(number, place, self._stored))
+        return tuple(found)
 
     def decode(self, place: Place) -> Array:
         """Return the chunk that is stored at a place.
@@ -70,12 +92,12 @@ class ChunkReader:
         IntegrityError
             If it is damaged; the message does not name it.
         """
-        return self._decoder.decode(Payload(self._payload(place), place.mask))
+        return self._decoder.decode(self._stored(place))
 
-    def _payload(self, place: Place) -> memoryview:
+    def _stored(self, place: Place) -> Payload:
         if place.nbytes > self._decoder.most_nbytes:
             raise IntegrityError(f"it has {place.nbytes} bytes, and {self._decoder.most_nbytes} at most can be right")
         payload = np.empty(place.nbytes, np.uint8).data
         if pread_into(self._descriptor, payload, place.offset) < place.nbytes:
             raise IntegrityError("the file ends before it does")
-        return payload
+        return Payload(payload, place.mask)

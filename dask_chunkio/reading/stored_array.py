@@ -12,16 +12,16 @@ import math
 import mmap
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 
 from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetChangedError, TargetError
-from dask_chunkio.filters.chunk_format import ChunkFormat
+from dask_chunkio.filters.chunk_format import ChunkFormat, Payload
 from dask_chunkio.filters.chunking import copied
 from dask_chunkio.filters.decoder import direct_inverses
 from dask_chunkio.filters.padding import as_bytes
@@ -35,6 +35,8 @@ from dask_chunkio.storage.filesystem.io import open_to_read
 from dask_chunkio.storage.hdf5.dataset import describe, is_plain_type
 
 __all__ = ["StoredArray", "index_dataset"]
+
+Result = TypeVar("Result")
 
 # Several threads ask for the same dataset at once, and HDF5 would look for its chunks again and again.
 _indexing = threading.Lock()
@@ -118,16 +120,42 @@ class StoredArray:
         """
         if not self.is_direct:
             return self._read_by_hdf5(selection)
+        return self._with_file(lambda stored, file: stored._read_outside(file, selection, executor))
+
+    def payloads(self, chunks: Sequence[int]) -> tuple[Payload, ...] | None:
+        """Return chunks as they are stored, undecoded; None if one was never written, or HDF5 has to read.
+
+        Parameters
+        ----------
+        chunks : sequence of int
+            Numbers of the chunks in C order of the grid.
+
+        Raises
+        ------
+        TargetChangedError, TargetError, IntegrityError
+            As `read`.
+        """
+        if self.form is None:
+            return None
+        return self._with_file(lambda stored, file: stored._chunks_of(file).payloads(chunks))
+
+    def _with_file(self, function: Callable[[StoredArray, int], Result]) -> Result:
+        """Call a function with the dataset as it is now, and the descriptor of its file."""
         stored = self if self.table is not None or self.offset is not None else self._indexed_again()
         for _ in range(_ATTEMPTS):
             descriptor = _opened(self.path)
             try:
                 if FileState.of(descriptor) == stored.state:
-                    return stored._read_outside(descriptor, selection, executor)
+                    return function(stored, descriptor)
             finally:
                 close_descriptor(descriptor)
             stored = self._indexed_again()
         raise TargetChangedError(f"{self.path} changes all the time; read it when nothing is written to it")
+
+    def _chunks_of(self, descriptor: int) -> ChunkReader:
+        if self.form is None or self.table is None:
+            raise ValueError("a dataset that HDF5 reads")
+        return ChunkReader(descriptor, f"{self.path}, {self.name}", self.grid, self.form, self.table)
 
     def _read_outside(self, descriptor: int, selection: Selection, executor: Executor | None) -> Array:
         if self.offset is not None:
@@ -135,11 +163,8 @@ class StoredArray:
             with_data = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
             whole: Array = np.ndarray(self.shape, self.dtype, with_data, self.offset)
             return copied(whole[selection])
-        if self.form is None or self.table is None:
-            raise ValueError("a dataset that HDF5 reads")
         found = np.empty(selection_shape(selection), self.dtype)
-        chunks = ChunkReader(descriptor, f"{self.path}, {self.name}", self.grid, self.form, self.table)
-        pieces = _Pieces(chunks, selection, found)
+        pieces = _Pieces(self._chunks_of(descriptor), selection, found)
         for _ in (map if executor is None else executor.map)(pieces.read, pieces.numbers()):
             pass
         return found

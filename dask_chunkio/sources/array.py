@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dask_chunkio.errors import ArgumentTypeError, PicklingError
+from dask_chunkio.filters.chunk_format import ChunkFormat, Payload
 from dask_chunkio.filters.plugin import require_decoder
 from dask_chunkio.geometry.grid import Array, Selection, Shape
 from dask_chunkio.reading.array import Hdf5Array
@@ -107,6 +109,12 @@ class ArraySource:
         found = self._array[selection]
         # The element of an array without axes may be an array itself.
         return found if self._dtype.hasobject and not self._shape else np.asanyarray(found)
+
+    def payloads(self, form: ChunkFormat, shape: Shape, chunks: Sequence[int]) -> tuple[Payload, ...] | None:
+        """Return chunks as they are stored, if an array of this format and shape is stored so; otherwise None."""
+        if not isinstance(self._array, Hdf5Array) or shape != self._shape:
+            return None
+        return self._array.payloads(form, chunks)
 
     def part(self, selection: Selection) -> Reader | None:
         """Return the selected part of an array in memory; None for other arrays, which are small to send."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
 from dask_chunkio.errors import ArgumentError, CastError, ChunkIOError, SourceError
+from dask_chunkio.filters.chunk_format import ChunkFormat, Payload
 from dask_chunkio.filters.compatibility import refusal
 from dask_chunkio.geometry.grid import Array, Selection, Shape, selection_shape
 
-__all__ = ["ReadMode", "Reader", "Shapes", "Source", "check_read_mode", "read_checked", "read_named"]
+__all__ = ["ReadMode", "Reader", "Shapes", "Source", "StoredReader", "check_read_mode", "read_checked", "read_named"]
 __all__ += ["check_buffer", "read_some_checked"]
 
 ReadMode = Literal["concurrent", "serial", "ordered"]
@@ -22,6 +24,15 @@ class Reader(Protocol):
 
     def read(self, selection: Selection) -> Array:
         """Return the elements of `selection`, in memory."""
+        ...
+
+
+@runtime_checkable
+class StoredReader(Reader, Protocol):
+    """Protocol of readers of arrays that are stored in encoded chunks."""
+
+    def payloads(self, form: ChunkFormat, shape: Shape, chunks: Sequence[int]) -> tuple[Payload, ...] | None:
+        """Return chunks as they are stored, if an array of this format and shape is stored so; otherwise None."""
         ...
 
 
