@@ -1,4 +1,4 @@
-"""The format of stored chunks, and the protocol of encoders that make them."""
+"""The format of stored chunks, and the protocols of encoders that make them and of decoders that undo them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dask_chunkio.filters.fletcher32 import FLETCHER32
 from dask_chunkio.filters.shuffle import SHUFFLE
 from dask_chunkio.geometry.grid import Array, Shape
 
-__all__ = ["ChunkFormat", "Data", "Encoder", "Filter", "Payload"]
+__all__ = ["ChunkFormat", "Data", "Decoder", "Encoder", "Filter", "Payload"]
 
 Data = bytes | memoryview
 _OPTIONAL = 1
@@ -107,4 +107,35 @@ class Encoder(Protocol):
 
     def encode(self, chunk: Array) -> Payload:
         """Encode `chunk`, which must be C-contiguous and have exactly the shape and dtype of the format."""
+        ...
+
+
+class Decoder(Protocol):
+    """Protocol of decoders, which undo the payload of one chunk; several threads may call one decoder at once."""
+
+    @property
+    def name(self) -> str:
+        """The engines in the order in which they run."""
+        ...
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether several threads of a process decode chunks at once."""
+        ...
+
+    @property
+    def most_nbytes(self) -> int:
+        """The number of bytes that a payload may have."""
+        ...
+
+    def decode(self, payload: Payload) -> Array:
+        """Return the chunk of `payload` with the shape and dtype of the format; it may be read-only.
+
+        Raises
+        ------
+        IntegrityError
+            If the payload is damaged; the message does not name the chunk.
+        FilterError
+            If a filter is missing where the payload is decoded.
+        """
         ...

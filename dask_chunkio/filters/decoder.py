@@ -15,7 +15,8 @@ from dask_chunkio.errors import FilterError, IntegrityError
 from dask_chunkio.filters.chunk_format import ChunkFormat, Data, Filter, Payload
 from dask_chunkio.filters.deflate import DEFLATE, inflate
 from dask_chunkio.filters.fletcher32 import FLETCHER32, remove_fletcher32
-from dask_chunkio.filters.plugin import require_filter
+from dask_chunkio.filters.plugin import PLUGIN_NAMES, require_filter
+from dask_chunkio.filters.plugin_inverses import find_inverse
 from dask_chunkio.filters.shuffle import SHUFFLE, unshuffle
 from dask_chunkio.geometry.grid import Array
 
@@ -152,7 +153,8 @@ def _own_inverse(one: Filter) -> Inverse | None:
 
 def _plugin_inverse(one: Filter) -> Inverse | None:
     require_filter(one.code)
-    return None
+    run = find_inverse(one)
+    return None if run is None else Inverse(one, f"{PLUGIN_NAMES[one.code]} by its library", run)
 
 
 def _inflate(_: Filter, data: Data, most: int) -> Data:

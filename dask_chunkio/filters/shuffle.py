@@ -87,4 +87,5 @@ def _paired(planes: Array) -> Array:
             words |= pair[low]
             joined.append(words)
         halves, nbytes = joined, 2 * nbytes
-    return halves[0].view(np.uint8)
+    found: Array = halves[0].view(np.uint8)
+    return found

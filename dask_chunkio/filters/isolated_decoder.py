@@ -1,0 +1,233 @@
+"""A decoder that has HDF5 decode chunks in processes of its own, which a damaged payload may crash.
+
+Each process decodes one chunk at a time for one thread, so that threads decode at once.  It is kept for the next chunk,
+unless a payload was damaged: what was written beyond its end may show later.  Its time and memory are bounded by the
+size of the chunk.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from dask_chunkio.errors import FilterError, IntegrityError, WorkerError
+from dask_chunkio.filters.chunk_format import ChunkFormat, Data, Payload
+from dask_chunkio.filters.plugin import PLUGIN_NAMES, require_filter
+from dask_chunkio.geometry.grid import Array
+
+__all__ = ["IsolatedDecoder"]
+
+_PACKAGE = str(Path(__file__).parents[1])
+# Runs the package without its `__init__`, which takes seconds to import dask.
+_SCRIPT = """
+import json, sys, types
+folder, sys.path[:] = json.loads(sys.argv.pop())
+package = sys.modules["dask_chunkio"] = types.ModuleType("dask_chunkio")
+package.__path__ = [folder]
+from dask_chunkio.filters.decoding_process import main
+main()
+"""
+# Each thread that decodes has a core of its own already.
+_VARIABLES = {"OMP_NUM_THREADS": "1", "BLOSC_NTHREADS": "1"}
+_MOST_IDLE = os.cpu_count() or 1
+_MOST_WORDS = 1 << 16
+# Signals that somebody else sends.
+_NOT_ITS_OWN = frozenset({signal.SIGTERM, signal.SIGINT, *([signal.SIGKILL] if hasattr(signal, "SIGKILL") else [])})
+# What the system ends a process by that takes more processor time than it may.
+_TIME_IS_OVER = getattr(signal, "SIGPROF", None)
+
+
+class IsolatedDecoder:
+    """A decoder for any filter of HDF5, which HDF5 runs in another process.
+
+    Parameters
+    ----------
+    form : ChunkFormat
+        How chunks are stored.
+
+    Raises
+    ------
+    FilterError
+        If a filter is missing in this process.
+
+    Examples
+    --------
+    >>> from dask_chunkio.filters.chunk_format import Filter
+    >>> decoder = IsolatedDecoder(ChunkFormat((4,), np.dtype("<i2"), (Filter(2, 0, (2,), "shuffle"),)))
+    >>> decoder.decode(Payload(bytes((1, 2, 3, 4, 0, 0, 0, 1))))
+    array([  1,   2,   3, 260], dtype=int16)
+    """
+
+    def __init__(self, form: ChunkFormat) -> None:
+        for step in form.filters:
+            require_filter(step.code)
+        self._form = form
+
+    @property
+    def name(self) -> str:
+        """The names of the filters in the order in which they are undone, with the remark who undoes them."""
+        names = (PLUGIN_NAMES.get(step.code, step.name) for step in reversed(self._form.filters))
+        return f"{' > '.join(names) or 'copying'} by HDF5, in a process of its own"
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether several threads of a process decode chunks at once: always, because each has a process."""
+        return True
+
+    @property
+    def most_nbytes(self) -> int:
+        """The number of bytes that a payload may have."""
+        return self._form.most_payload_nbytes
+
+    def decode(self, payload: Payload) -> Array:
+        """Return the chunk of a payload, with the shape and dtype of the format.
+
+        Raises
+        ------
+        IntegrityError
+            If the payload is damaged; the message does not name the chunk.
+        FilterError
+            If a filter is missing in the process that decodes.
+        WorkerError
+            If that process cannot be started, or was killed.
+        """
+        target = np.empty(self._form.nbytes, np.uint8)
+        request = {
+            "filters": [[step.code, step.flags, step.options, step.name] for step in self._form.filters],
+            "nbytes": self._form.nbytes,
+            "mask": payload.mask,
+            "length": payload.nbytes,
+        }
+        what, found = self._answered(request, payload.data, target)
+        if what == "damaged":
+            raise IntegrityError(found)
+        if what == "missing":
+            raise FilterError(found)
+        return target.view(self._form.dtype).reshape(self._form.chunk_shape)
+
+    def _answered(self, request: dict[str, Any], data: Data, target: Array) -> tuple[str, str]:
+        with _processes.lent() as (process, is_new):
+            answer = process.ask(request, data, target)
+        if answer is None and not is_new:
+            # It may have been ended, or harmed by an earlier payload.
+            with _processes.lent(is_new=True) as (process, _):
+                answer = process.ask(request, data, target)
+        return _ending(process.end()) if answer is None else answer
+
+
+def _ending(code: int) -> tuple[str, str]:
+    if -code in _NOT_ITS_OWN:
+        raise WorkerError(
+            f"a process that decodes was ended by signal {-code}; if the system did so for want of memory, decode "
+            f"smaller chunks, or fewer at once"
+        )
+    if -code == _TIME_IS_OVER:
+        return "damaged", "its payload takes more time to decode than any that is valid"
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return "damaged", f"its payload crashes the filter that decodes it, with {how}"
+
+
+class _Process:
+    """A process that decodes one chunk at a time."""
+
+    def __init__(self) -> None:
+        plugins = [h5py.h5pl.get(n).decode("utf-8", "surrogateescape") for n in range(h5py.h5pl.size())]
+        # Isolated: a json.py in the working folder must not be imported.
+        command = [sys.executable, "-I", "-c", _SCRIPT, json.dumps(plugins), json.dumps([_PACKAGE, sys.path])]
+        try:
+            # In a session of its own: Ctrl-C is for the parent.
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                env={**os.environ, **_VARIABLES}, start_new_session=True,
+            )  # fmt: skip
+        except (OSError, ValueError) as error:
+            raise WorkerError(f"cannot start {sys.executable}, which is to decode chunks: {error}") from error
+        self.is_sound = True
+
+    def ask(self, request: dict[str, Any], data: Data, target: Array) -> tuple[str, str] | None:
+        """Have a payload decoded into `target`; return what came of it and the words for it, or None if it ended."""
+        source, sink = self._process.stdout, self._process.stdin
+        if source is None or sink is None:
+            return None
+        self.is_sound = False
+        try:
+            sink.write(json.dumps(request).encode() + b"\n")
+            sink.write(data)
+            sink.flush()
+            what, words = json.loads(source.readline(_MOST_WORDS))
+            if what == "decoded" and source.readinto(target.data) != len(target):
+                return None
+        except (OSError, ValueError, TypeError):
+            return None
+        self.is_sound = what == "decoded"
+        return str(what), str(words)
+
+    def end(self) -> int:
+        """End the process, unless it has ended by itself, and return how it ended."""
+        self.close()
+        try:
+            return self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+    def close(self) -> None:
+        """Close the pipes, which ends the process if no other has them."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+class _Processes:
+    """The processes of this one that decode: each is lent to one thread at a time."""
+
+    def __init__(self) -> None:
+        self._lock, self._idle = threading.Lock(), list[_Process]()
+
+    @contextlib.contextmanager
+    def lent(self, is_new: bool = False) -> Iterator[tuple[_Process, bool]]:
+        """Lend a process, and whether it has decoded nothing yet."""
+        with self._lock:
+            process = self._idle.pop() if self._idle and not is_new else None
+        is_new = process is None
+        process = process or _Process()
+        try:
+            yield process, is_new
+        finally:
+            with self._lock:
+                is_kept = process.is_sound and len(self._idle) < _MOST_IDLE
+                if is_kept:
+                    self._idle.append(process)
+            if not is_kept:
+                process.end()
+
+    def end(self) -> None:
+        """End the idle processes."""
+        while self._idle:
+            self._idle.pop().end()
+
+    def forget(self) -> None:
+        """Leave the processes to the parent, in a child that was forked."""
+        self._lock = threading.Lock()
+        for process in self._idle:
+            process.close()
+        self._idle.clear()
+
+
+_processes = _Processes()
+atexit.register(_processes.end)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_processes.forget)
