@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,6 +17,9 @@ __all__ = ["ChunkFormat", "Data", "Decoder", "Encoder", "Filter", "Payload"]
 
 Data = bytes | memoryview
 _OPTIONAL = 1
+_CHECKSUM = 4
+# A filter that gains nothing may lengthen its input: by a header, and a part of it.  No filter of HDF5 doubles it.
+_MOST_LENGTHENED, _HEADER = 2, 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,12 @@ class Filter:
     def is_optional(self) -> bool:
         """Whether a chunk on which it fails is stored without it."""
         return bool(self.flags & _OPTIONAL)
+
+    def most_nbytes(self, nbytes: int) -> int:
+        """Return how many bytes the filter can make of so many."""
+        if self.code == SHUFFLE:
+            return nbytes
+        return nbytes + _CHECKSUM if self.code == FLETCHER32 else _MOST_LENGTHENED * nbytes + _HEADER
 
     def __str__(self) -> str:
         options = "" if self.code in (SHUFFLE, FLETCHER32) else ",".join(map(str, self.options))
@@ -74,6 +84,11 @@ class ChunkFormat:
     def nbytes(self) -> int:
         """Bytes of an unfiltered chunk."""
         return math.prod(self.chunk_shape) * self.dtype.itemsize
+
+    @property
+    def most_payload_nbytes(self) -> int:
+        """The number of bytes that a payload may have."""
+        return functools.reduce(lambda nbytes, step: step.most_nbytes(nbytes), self.filters, self.nbytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ their own (`dask_chunkio.filters.isolated_decoder`); `Hdf5Decoder` is what runs 
 from __future__ import annotations
 
 import ctypes
+import itertools
 import struct
 from typing import Any
 
@@ -16,7 +17,7 @@ from h5py import h5d, h5f, h5p, h5s, h5t, h5z
 
 from dask_chunkio.errors import FilterError, IntegrityError
 from dask_chunkio.filters.chunk_format import ChunkFormat, Decoder, Filter, Payload
-from dask_chunkio.filters.decoder import DirectDecoder, direct_inverses, most_nbytes
+from dask_chunkio.filters.decoder import DirectDecoder, direct_inverses
 from dask_chunkio.filters.filter_class import CLASS_VERSION, FilterClass, FilterFunction
 from dask_chunkio.filters.isolated_decoder import IsolatedDecoder
 from dask_chunkio.filters.plugin import PLUGIN_NAMES, require_filter
@@ -28,6 +29,7 @@ __all__ = ["Hdf5Decoder", "decoder_for"]
 _LENGTH_CHECK = 511
 # A pipeline has at most 32 filters, and the check of the length is one of them.
 _MOST_FILTERS = 31
+_numbers = itertools.count()
 
 
 def decoder_for(form: ChunkFormat) -> Decoder:
@@ -95,7 +97,7 @@ class Hdf5Decoder:
     @property
     def most_nbytes(self) -> int:
         """The number of bytes that a payload may have."""
-        return most_nbytes(self._form)
+        return self._form.most_payload_nbytes
 
     def decode(self, payload: Payload) -> Array:
         """Return the chunk of a payload, with the shape and dtype of the format.
@@ -108,11 +110,14 @@ class Hdf5Decoder:
         target = np.empty(self._form.nbytes, np.uint8)
         mask = (payload.mask & (1 << len(self._form.filters)) - 1) << 1
         # A new file for each chunk: a dataset written twice could keep the filter mask of the first payload.
-        file = h5f.open_file_image(self._image)
+        access = h5p.create(h5p.FILE_ACCESS)
+        access.set_fapl_core(len(self._image) + payload.nbytes, 0)
+        access.set_file_image(self._image)
+        file = h5f.open(_name(), h5f.ACC_RDWR, access)
         try:
-            dataset = h5d.open(file, b"chunk")
-            dataset.write_direct_chunk((0,), payload.data, mask)
-            dataset.read(h5s.ALL, h5s.ALL, target, h5t.NATIVE_UINT8)
+            # The dataset is opened twice: HDF5 remembers while it is open that there was no chunk, and no mask.
+            h5d.open(file, b"chunk").write_direct_chunk((0,), payload.data, mask)
+            h5d.open(file, b"chunk").read(h5s.ALL, h5s.ALL, target, h5t.NATIVE_UINT8)
         except (OSError, RuntimeError, ValueError) as error:
             raise IntegrityError(f"its payload cannot be decoded: {error}") from error
         finally:
@@ -141,7 +146,7 @@ def _image(form: ChunkFormat) -> bytes:
         plist.set_chunk((form.nbytes,))
         for step in steps:
             plist.set_filter(h5z.FILTER_DEFLATE, step.flags & 0xFF, step.options)
-        with h5py.File("dask_chunkio-decoded", "w", driver="core", backing_store=False, libver=("earliest", "v108")) as file:
+        with h5py.File(_name(), "w", driver="core", backing_store=False, libver=("earliest", "v108")) as file:
             h5d.create(file.id, b"chunk", h5t.NATIVE_UINT8, h5s.create_simple((form.nbytes,)), plist)
             file.flush()
             image: bytes = file.id.get_file_image()
@@ -151,6 +156,11 @@ def _image(form: ChunkFormat) -> bytes:
     if image.count(recorded) != 1:
         raise FilterError(f"HDF5 records the pipeline {words(form)} in another way; read the dataset by h5py")
     return image.replace(recorded, b"".join(_record(step, step.code) for step in steps))
+
+
+def _name() -> bytes:
+    # HDF5 takes two files of one name for one file.
+    return b"dask_chunkio-decoded-%d" % next(_numbers)
 
 
 def _record(step: Filter, code: int) -> bytes:

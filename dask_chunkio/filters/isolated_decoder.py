@@ -43,6 +43,8 @@ main()
 _VARIABLES = {"OMP_NUM_THREADS": "1", "BLOSC_NTHREADS": "1"}
 _MOST_IDLE = os.cpu_count() or 1
 _MOST_WORDS = 1 << 16
+# Seconds in which a process that has closed its output ends.
+_PATIENCE = 30
 # Signals that somebody else sends.
 _NOT_ITS_OWN = frozenset({signal.SIGTERM, signal.SIGINT, *([signal.SIGKILL] if hasattr(signal, "SIGKILL") else [])})
 # What the system ends a process by that takes more processor time than it may.
@@ -154,14 +156,14 @@ class _Process:
             )  # fmt: skip
         except (OSError, ValueError) as error:
             raise WorkerError(f"cannot start {sys.executable}, which is to decode chunks: {error}") from error
-        self.is_sound = True
+        self.is_sound, self._is_ending = True, False
 
     def ask(self, request: dict[str, Any], data: Data, target: Array) -> tuple[str, str] | None:
         """Have a payload decoded into `target`; return what came of it and the words for it, or None if it ended."""
         source, sink = self._process.stdout, self._process.stdin
         if source is None or sink is None:
             return None
-        self.is_sound = False
+        self.is_sound, self._is_ending = False, True
         try:
             sink.write(json.dumps(request).encode() + b"\n")
             sink.write(data)
@@ -171,17 +173,17 @@ class _Process:
                 return None
         except (OSError, ValueError, TypeError):
             return None
-        self.is_sound = what == "decoded"
+        self.is_sound, self._is_ending = what == "decoded", False
         return str(what), str(words)
 
     def end(self) -> int:
         """End the process, unless it has ended by itself, and return how it ended."""
+        if self._is_ending:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self._process.wait(_PATIENCE)
+        self._process.kill()
         self.close()
-        try:
-            return self._process.wait(1)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
+        return self._process.wait()
 
     def close(self) -> None:
         """Close the pipes, which ends the process if no other has them."""
