@@ -95,7 +95,7 @@ class Blosc2:
         if chunk < nbytes or itemsize < 1:
             raise NotPlainError
         shape, blocks = self._shapes(data, header)
-        if shape and math.prod(shape) * itemsize > most or not shape and nbytes > most:
+        if (math.prod(shape) * itemsize if shape else nbytes) > most:
             raise IntegrityError(f"its blosc2 payload declares {nbytes} bytes, and its chunk has at most {most}")
         if nbytes > _MOST_PADDED * most + _SMALL:
             raise NotPlainError

@@ -1,24 +1,29 @@
 """The process that decodes chunks by HDF5 for `dask_chunkio.filters.isolated_decoder`.
 
-It reads requests from standard input, each a line of JSON and a payload, and writes a line of JSON and the chunk.
+It forks a worker, which reads requests from standard input and writes answers.  A worker that a payload crashes, or
+that met a damaged one, is replaced, in milliseconds: what a filter wrote beyond its end must not show in other chunks.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import json
+import mmap
 import os
 import signal
+import struct
 import sys
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import h5py
 import numpy as np
 
 from dask_chunkio.errors import FilterError, IntegrityError
 from dask_chunkio.filters.chunk_format import ChunkFormat, Filter, Payload
+from dask_chunkio.filters.decoding_messages import ANSWER, CRASHED, DAMAGED, DECODED, MISSING, REQUEST, read_into
 from dask_chunkio.filters.hdf5_decoder import Hdf5Decoder
 from dask_chunkio.geometry.grid import Array
 
@@ -28,46 +33,103 @@ if sys.platform != "win32":
 __all__ = ["main"]
 
 # The least processor time in seconds for a chunk, and the bytes that the slowest filter decodes in a second.
-_SECONDS, _NBYTES_A_SECOND = 10, 1 << 20
+_SECONDS, _NBYTES_A_SECOND = 5, 1 << 20
 # The least memory for a chunk, and how many times its size a filter may take.
 _MEMORY, _TIMES = 64 << 20, 24
+# What a worker does; where it ends while it reads or writes, the rest of a message cannot be told from the next one.
+_WAITS, _READS, _DECODES, _WRITES = range(4)
+_INPUT_ENDED = 3
 
 
 def main() -> None:
     """Answer requests until standard input ends."""
     for path in json.loads(sys.argv[1]):
         h5py.h5pl.append(path.encode("utf-8", "surrogateescape"))
-    source, target = sys.stdin.buffer, _reserved_output()
-    while line := source.readline():
-        request = json.loads(line)
-        data = source.read(request["length"])
-        if len(data) != request["length"]:
-            return
-        _answer(request, data, target)
+    worker = _Worker(io.FileIO(0), _reserved_output())
+    if not hasattr(os, "fork"):
+        while worker.serve() != _INPUT_ENDED:
+            pass
+        return
+    while (code := _ended(worker)) != _INPUT_ENDED and worker.state not in (_READS, _WRITES):
+        if code and worker.state == _DECODES:
+            worker.answer(CRASHED, str(code))
 
 
-def _answer(request: dict[str, Any], data: bytes, target: BinaryIO) -> None:
-    chunk = None
-    try:
-        chunk = _decoded(request, data)
-        what, words = "decoded", ""
-    except FilterError as error:
-        what, words = "missing", str(error)
-    except IntegrityError as error:
-        what, words = "damaged", str(error)
-    except MemoryError:
-        what, words = "damaged", "its payload takes more memory to decode than any that is valid"
-    target.write(json.dumps([what, words]).encode() + b"\n")
-    if chunk is not None:
-        target.write(chunk.data)
-    target.flush()
+def _ended(worker: _Worker) -> int:
+    """Have a worker serve in a forked process, and return how that ended."""
+    child = os.fork()
+    if child == 0:
+        os._exit(worker.serve())
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def _decoded(request: dict[str, Any], data: bytes) -> Array:
+class _Worker:
+    """Serves requests; what it does, and for which request, is in memory that it shares with its parent."""
+
+    _shared = struct.Struct("<QQ")
+
+    def __init__(self, source: io.FileIO, target: io.FileIO) -> None:
+        self._source, self._target = source, target
+        self._memory = mmap.mmap(-1, self._shared.size)
+
+    @property
+    def state(self) -> int:
+        """What it does, or did as it ended."""
+        return int(self._shared.unpack_from(self._memory)[0])
+
+    def _does(self, state: int, number: int) -> None:
+        self._shared.pack_into(self._memory, 0, state, number)
+
+    def serve(self) -> int:
+        """Answer requests until a payload is damaged, or the input ends; return a code for the end."""
+        while True:
+            self._does(_WAITS, 0)
+            head = bytearray(REQUEST.size)
+            if not read_into(self._source, memoryview(head)[:1]):
+                return _INPUT_ENDED
+            self._does(_READS, 0)
+            is_whole = read_into(self._source, memoryview(head)[1:])
+            number, words, length = REQUEST.unpack(head)
+            request, data = bytearray(words), bytearray(length)
+            if not (is_whole and read_into(self._source, request) and read_into(self._source, data)):
+                return _INPUT_ENDED
+            self._does(_DECODES, number)
+            if not self._answered(json.loads(request), data):
+                return 0
+
+    def _answered(self, request: dict[str, Any], data: bytearray) -> bool:
+        """Answer a request; return whether the chunk was decoded."""
+        try:
+            chunk = _decoded(request, data)
+        except FilterError as error:
+            self.answer(MISSING, str(error))
+        except IntegrityError as error:
+            self.answer(DAMAGED, str(error))
+        except MemoryError:
+            self.answer(DAMAGED, "its payload takes more memory to decode than any that is valid")
+        else:
+            self.answer(DECODED, "", chunk)
+            return True
+        return False
+
+    def answer(self, kind: int, words: str, chunk: Array | None = None) -> None:
+        """Write the answer to the request that is at work."""
+        number = self._shared.unpack_from(self._memory)[1]
+        self._does(_WRITES, number)
+        told = words.encode("utf-8", "replace")
+        parts = [ANSWER.pack(number, kind, len(told)) + told, *([] if chunk is None else [chunk.data])]
+        for part in parts:
+            rest = memoryview(part)
+            while rest:
+                rest = rest[self._target.write(rest) or 0 :]
+        self._does(_WAITS, 0)
+
+
+def _decoded(request: dict[str, Any], data: bytearray) -> Array:
     filters = tuple(Filter(code, flags, tuple(options), name) for code, flags, options, name in request["filters"])
     decoder = _decoder(filters, request["nbytes"])
     _bound(request["nbytes"] + len(data))
-    return decoder.decode(Payload(data, request["mask"]))
+    return decoder.decode(Payload(memoryview(data), request["mask"]))
 
 
 @functools.lru_cache(16)
@@ -89,10 +151,10 @@ def _bound(nbytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (end, most))
 
 
-def _reserved_output() -> BinaryIO:
+def _reserved_output() -> io.FileIO:
     """Reserve standard output for answers, because plugins print; and write no core files of crashes."""
     if sys.platform != "win32":
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     own = os.dup(1)
     os.dup2(2, 1)
-    return os.fdopen(own, "wb")
+    return io.FileIO(own, "w")

@@ -87,7 +87,7 @@ class Hdf5Decoder:
     @property
     def name(self) -> str:
         """The names of the filters in the order in which they are undone, with the remark that HDF5 undoes them."""
-        return f"{words(self._form)} by HDF5, one at a time"
+        return f"{_words(self._form)} by HDF5, one at a time"
 
     @property
     def is_parallel(self) -> bool:
@@ -125,7 +125,7 @@ class Hdf5Decoder:
         return target.view(self._form.dtype).reshape(self._form.chunk_shape)
 
 
-def words(form: ChunkFormat) -> str:
+def _words(form: ChunkFormat) -> str:
     """Return the names of the filters of a pipeline in the order in which they are undone."""
     return " > ".join(PLUGIN_NAMES.get(step.code, step.name) for step in reversed(form.filters)) or "copying"
 
@@ -151,10 +151,12 @@ def _image(form: ChunkFormat) -> bytes:
             file.flush()
             image: bytes = file.id.get_file_image()
     except (OSError, RuntimeError, ValueError) as error:
-        raise FilterError(f"HDF5 cannot record the pipeline {words(form)}: {error}; read the dataset by h5py") from error
+        raise FilterError(
+            f"HDF5 cannot record the pipeline {_words(form)}: {error}; read the dataset by h5py"
+        ) from error
     recorded = b"".join(_record(step, h5z.FILTER_DEFLATE) for step in steps)
     if image.count(recorded) != 1:
-        raise FilterError(f"HDF5 records the pipeline {words(form)} in another way; read the dataset by h5py")
+        raise FilterError(f"HDF5 records the pipeline {_words(form)} in another way; read it by h5py")
     return image.replace(recorded, b"".join(_record(step, step.code) for step in steps))
 
 

@@ -1,14 +1,14 @@
 """A decoder that has HDF5 decode chunks in processes of its own, which a damaged payload may crash.
 
-Each process decodes one chunk at a time for one thread, so that threads decode at once.  It is kept for the next chunk,
-unless a payload was damaged: what was written beyond its end may show later.  Its time and memory are bounded by the
-size of the chunk.
+Each process decodes one chunk at a time for one thread, so that threads decode at once, and is kept for the next chunk.
+Its time and memory are bounded by the size of the chunk.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import io
 import json
 import os
 import signal
@@ -17,13 +17,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import h5py
 import numpy as np
 
 from dask_chunkio.errors import FilterError, IntegrityError, WorkerError
 from dask_chunkio.filters.chunk_format import ChunkFormat, Data, Payload
+from dask_chunkio.filters.decoding_messages import ANSWER, CRASHED, DAMAGED, DECODED, MISSING, REQUEST, read_into
 from dask_chunkio.filters.plugin import PLUGIN_NAMES, require_filter
 from dask_chunkio.geometry.grid import Array
 
@@ -44,7 +45,7 @@ _VARIABLES = {"OMP_NUM_THREADS": "1", "BLOSC_NTHREADS": "1"}
 _MOST_IDLE = os.cpu_count() or 1
 _MOST_WORDS = 1 << 16
 # Seconds in which a process that has closed its output ends.
-_PATIENCE = 30
+_PATIENCE = 10
 # Signals that somebody else sends.
 _NOT_ITS_OWN = frozenset({signal.SIGTERM, signal.SIGINT, *([signal.SIGKILL] if hasattr(signal, "SIGKILL") else [])})
 # What the system ends a process by that takes more processor time than it may.
@@ -106,43 +107,45 @@ class IsolatedDecoder:
             If that process cannot be started, or was killed.
         """
         target = np.empty(self._form.nbytes, np.uint8)
-        request = {
-            "filters": [[step.code, step.flags, step.options, step.name] for step in self._form.filters],
-            "nbytes": self._form.nbytes,
-            "mask": payload.mask,
-            "length": payload.nbytes,
-        }
-        what, found = self._answered(request, payload.data, target)
-        if what == "damaged":
-            raise IntegrityError(found)
-        if what == "missing":
-            raise FilterError(found)
+        kind, words = _answered(self._request(payload), payload.data, target)
+        if kind == DAMAGED:
+            raise IntegrityError(words)
+        if kind == MISSING:
+            raise FilterError(words)
+        if kind == CRASHED:
+            raise _error_of_crash(int(words))
         return target.view(self._form.dtype).reshape(self._form.chunk_shape)
 
-    def _answered(self, request: dict[str, Any], data: Data, target: Array) -> tuple[str, str]:
-        with _processes.lent() as (process, is_new):
-            answer = process.ask(request, data, target)
-        if answer is None and not is_new:
-            # It may have been ended, or harmed by an earlier payload.
-            with _processes.lent(is_new=True) as (process, _):
-                answer = process.ask(request, data, target)
-        return _ending(process.end()) if answer is None else answer
+    def _request(self, payload: Payload) -> bytes:
+        filters = [[step.code, step.flags, step.options, step.name] for step in self._form.filters]
+        return json.dumps({"filters": filters, "nbytes": self._form.nbytes, "mask": payload.mask}).encode()
 
 
-def _ending(code: int) -> tuple[str, str]:
+def _answered(request: bytes, data: Data, target: Array) -> tuple[int, str]:
+    """Have a payload decoded; try again after a crash, in which an earlier payload may have had a part."""
+    kind, words = CRASHED, "1"
+    for _ in range(2):
+        with _processes.lent() as process:
+            kind, words = process.ask(request, data, target)
+        if kind != CRASHED or -int(words) == _TIME_IS_OVER:
+            break
+    return kind, words
+
+
+def _error_of_crash(code: int) -> IntegrityError | WorkerError:
     if -code in _NOT_ITS_OWN:
-        raise WorkerError(
+        return WorkerError(
             f"a process that decodes was ended by signal {-code}; if the system did so for want of memory, decode "
             f"smaller chunks, or fewer at once"
         )
     if -code == _TIME_IS_OVER:
-        return "damaged", "its payload takes more time to decode than any that is valid"
+        return IntegrityError("its payload takes more time to decode than any that is valid")
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return "damaged", f"its payload crashes the filter that decodes it, with {how}"
+    return IntegrityError(f"its payload crashes the filter that decodes it, with {how}")
 
 
 class _Process:
-    """A process that decodes one chunk at a time."""
+    """A process that decodes one chunk at a time (`dask_chunkio.filters.decoding_process`)."""
 
     def __init__(self) -> None:
         plugins = [h5py.h5pl.get(n).decode("utf-8", "surrogateescape") for n in range(h5py.h5pl.size())]
@@ -151,46 +154,63 @@ class _Process:
         try:
             # In a session of its own: Ctrl-C is for the parent.
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
                 env={**os.environ, **_VARIABLES}, start_new_session=True,
             )  # fmt: skip
         except (OSError, ValueError) as error:
             raise WorkerError(f"cannot start {sys.executable}, which is to decode chunks: {error}") from error
-        self.is_sound, self._is_ending = True, False
+        self._source = cast(io.FileIO, self._process.stdout)
+        self._sink = cast(io.FileIO, self._process.stdin)
+        self._number = 0
+        self.is_sound = True
 
-    def ask(self, request: dict[str, Any], data: Data, target: Array) -> tuple[str, str] | None:
-        """Have a payload decoded into `target`; return what came of it and the words for it, or None if it ended."""
-        source, sink = self._process.stdout, self._process.stdin
-        if source is None or sink is None:
-            return None
-        self.is_sound, self._is_ending = False, True
+    def ask(self, request: bytes, data: Data, target: Array) -> tuple[int, str]:
+        """Have a payload decoded into `target`; return what came of it, and the words or the exit code for it."""
+        self.is_sound, self._number = False, self._number + 1
         try:
-            sink.write(json.dumps(request).encode() + b"\n")
-            sink.write(data)
-            sink.flush()
-            what, words = json.loads(source.readline(_MOST_WORDS))
-            if what == "decoded" and source.readinto(target.data) != len(target):
-                return None
-        except (OSError, ValueError, TypeError):
-            return None
-        self.is_sound, self._is_ending = what == "decoded", False
-        return str(what), str(words)
+            self._write(REQUEST.pack(self._number, len(request), len(data)) + request)
+            self._write(data)
+            kind, words = self._read(target)
+        except (OSError, ValueError):
+            return CRASHED, str(self._code())
+        self.is_sound = True
+        return kind, words
 
-    def end(self) -> int:
-        """End the process, unless it has ended by itself, and return how it ended."""
-        if self._is_ending:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                return self._process.wait(_PATIENCE)
-        self._process.kill()
+    def _write(self, data: Data) -> None:
+        rest = memoryview(data).cast("B")
+        while rest:
+            rest = rest[self._sink.write(rest) or 0 :]
+
+    def _read(self, target: Array) -> tuple[int, str]:
+        head = bytearray(ANSWER.size)
+        is_whole = read_into(self._source, head)
+        number, kind, length = ANSWER.unpack(head)
+        words = bytearray(min(length, _MOST_WORDS))
+        is_whole = is_whole and read_into(self._source, words)
+        if kind == DECODED:
+            is_whole = is_whole and read_into(self._source, target.data)
+        if not is_whole or number != self._number or length > _MOST_WORDS:
+            raise ValueError("the process has ended, or answers another request")
+        return kind, words.decode("utf-8", "replace")
+
+    def _code(self) -> int:
+        """Return how the process ended that has closed its output."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(_PATIENCE) or 1
+        return 1
+
+    def end(self) -> None:
+        """End the process and its worker."""
+        with contextlib.suppress(OSError):
+            os.killpg(self._process.pid, signal.SIGKILL) if hasattr(os, "killpg") else self._process.kill()
         self.close()
-        return self._process.wait()
+        self._process.wait()
 
     def close(self) -> None:
         """Close the pipes, which ends the process if no other has them."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        for pipe in (self._source, self._sink):
+            with contextlib.suppress(OSError):
+                pipe.close()
 
 
 class _Processes:
@@ -200,14 +220,13 @@ class _Processes:
         self._lock, self._idle = threading.Lock(), list[_Process]()
 
     @contextlib.contextmanager
-    def lent(self, is_new: bool = False) -> Iterator[tuple[_Process, bool]]:
-        """Lend a process, and whether it has decoded nothing yet."""
+    def lent(self) -> Iterator[_Process]:
+        """Lend a process that no other thread has."""
         with self._lock:
-            process = self._idle.pop() if self._idle and not is_new else None
-        is_new = process is None
+            process = self._idle.pop() if self._idle else None
         process = process or _Process()
         try:
-            yield process, is_new
+            yield process
         finally:
             with self._lock:
                 is_kept = process.is_sound and len(self._idle) < _MOST_IDLE

@@ -1,9 +1,9 @@
 """Inverses of plugins that are safe on damaged payloads, by functions of the plugins' libraries.
 
 A plugin's own function trusts what a payload says of itself: bzip2's never ends on a payload that is cut off, those of
-bitshuffle and blosc read beyond it.  So here the framing is checked first, memory is taken only for a size that fits into
-the chunk, and the function that decompresses is one that knows both lengths.  A plugin without such functions is left to
-HDF5, in a process of its own.
+bitshuffle and blosc read beyond it.  So here the framing is checked first, memory is taken only for a size that fits
+into the chunk, and the function that decompresses is one that knows both lengths.  A plugin without such functions is
+left to HDF5, in a process of its own.
 """
 
 from __future__ import annotations
@@ -261,11 +261,7 @@ def _blosc(library: ctypes.CDLL) -> Run:
 
 def _blosc2(library: ctypes.CDLL) -> Run:
     decoder = Blosc2(library)
-
-    def run(one: Filter, data: Data, most: int) -> Data:
-        return decoder.decode(data, most)
-
-    return run
+    return lambda _, data, most: decoder.decode(data, most)
 
 
 _FINDERS: dict[int, Callable[[ctypes.CDLL], Run]] = {
