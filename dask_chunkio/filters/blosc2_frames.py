@@ -153,7 +153,7 @@ class Blosc2:
             if len(contents) != 1 or b"b2nd" not in names:
                 raise NotPlainError
             return _b2nd(_fields(memoryview(contents[0])))
-        except (StopIteration, TypeError, IndexError, struct.error) as error:
+        except (StopIteration, RuntimeError, TypeError, IndexError, struct.error) as error:
             raise IntegrityError("its blosc2 payload has a damaged header") from error
 
 

@@ -15,6 +15,7 @@ import os
 import signal
 import struct
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ __all__ = ["main"]
 
 # The least processor time in seconds for a chunk, and the bytes that the slowest filter decodes in a second.
 _SECONDS, _NBYTES_A_SECOND = 5, 1 << 20
+# How many times as long it may take on a busy machine: a filter that waits takes no processor time.
+_PATIENCE = 10
 # The least memory for a chunk, and how many times its size a filter may take.
 _MEMORY, _TIMES = 64 << 20, 24
 # What a worker does; where it ends while it reads or writes, the rest of a message cannot be told from the next one.
@@ -50,16 +53,23 @@ def main() -> None:
         while worker.serve() != _INPUT_ENDED:
             pass
         return
-    while (code := _ended(worker)) != _INPUT_ENDED and worker.state not in (_READS, _WRITES):
-        if code and worker.state == _DECODES:
+    while True:
+        code = _ended(worker)
+        if worker.state == _DECODES:  # whatever the code is: a library may call exit(0)
             worker.answer(CRASHED, str(code))
+        elif code == _INPUT_ENDED or worker.state != _WAITS:
+            return
 
 
 def _ended(worker: _Worker) -> int:
     """Have a worker serve in a forked process, and return how that ended."""
     child = os.fork()
     if child == 0:
-        os._exit(worker.serve())
+        code = 1
+        try:
+            code = worker.serve()
+        finally:
+            os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -117,19 +127,21 @@ class _Worker:
         number = self._shared.unpack_from(self._memory)[1]
         self._does(_WRITES, number)
         told = words.encode("utf-8", "replace")
-        parts = [ANSWER.pack(number, kind, len(told)) + told, *([] if chunk is None else [chunk.data])]
-        for part in parts:
-            rest = memoryview(part)
-            while rest:
-                rest = rest[self._target.write(rest) or 0 :]
+        self._write(memoryview(ANSWER.pack(number, kind, len(told)) + told))
+        if chunk is not None:
+            self._write(chunk.data)
         self._does(_WAITS, 0)
+
+    def _write(self, rest: memoryview) -> None:
+        while rest:
+            rest = rest[self._target.write(rest) or 0 :]
 
 
 def _decoded(request: dict[str, Any], data: bytearray) -> Array:
     filters = tuple(Filter(code, flags, tuple(options), name) for code, flags, options, name in request["filters"])
     decoder = _decoder(filters, request["nbytes"])
-    _bound(request["nbytes"] + len(data))
-    return decoder.decode(Payload(memoryview(data), request["mask"]))
+    with _bounded(request["nbytes"] + len(data)):
+        return decoder.decode(Payload(memoryview(data), request["mask"]))
 
 
 @functools.lru_cache(16)
@@ -138,11 +150,22 @@ def _decoder(filters: tuple[Filter, ...], nbytes: int) -> Hdf5Decoder:
     return Hdf5Decoder(ChunkFormat((nbytes,), np.dtype(np.uint8), filters))
 
 
-def _bound(nbytes: int) -> None:
-    """Bound the processor time and the memory of a chunk: nothing else stops a filter."""
+@contextlib.contextmanager
+def _bounded(nbytes: int) -> Iterator[None]:
+    """Bound time and memory of a chunk: nothing else stops a filter."""
     if sys.platform == "win32":
+        yield
         return
-    signal.setitimer(signal.ITIMER_PROF, _SECONDS + nbytes / _NBYTES_A_SECOND)
+    seconds = _SECONDS + nbytes / _NBYTES_A_SECOND
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, _PATIENCE * seconds)
+    _bound_memory(nbytes)
+    yield
+    # The worker waits for its next chunk as long as it takes.
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _bound_memory(nbytes: int) -> None:
     with contextlib.suppress(OSError, ValueError):  # macOS does not tell, and does not bound
         used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
         most = resource.getrlimit(resource.RLIMIT_AS)[1]

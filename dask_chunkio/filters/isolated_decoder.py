@@ -48,8 +48,8 @@ _MOST_WORDS = 1 << 16
 _PATIENCE = 10
 # Signals that somebody else sends.
 _NOT_ITS_OWN = frozenset({signal.SIGTERM, signal.SIGINT, *([signal.SIGKILL] if hasattr(signal, "SIGKILL") else [])})
-# What the system ends a process by that takes more processor time than it may.
-_TIME_IS_OVER = getattr(signal, "SIGPROF", None)
+# What the system ends a process by that takes more time than it may.
+_TIME_IS_OVER = frozenset(getattr(signal, name, 0) for name in ("SIGPROF", "SIGALRM")) - {0}
 
 
 class IsolatedDecoder:
@@ -127,7 +127,7 @@ def _answered(request: bytes, data: Data, target: Array) -> tuple[int, str]:
     for _ in range(2):
         with _processes.lent() as process:
             kind, words = process.ask(request, data, target)
-        if kind != CRASHED or -int(words) == _TIME_IS_OVER:
+        if kind != CRASHED or -int(words) in _TIME_IS_OVER:
             break
     return kind, words
 
@@ -138,7 +138,7 @@ def _error_of_crash(code: int) -> IntegrityError | WorkerError:
             f"a process that decodes was ended by signal {-code}; if the system did so for want of memory, decode "
             f"smaller chunks, or fewer at once"
         )
-    if -code == _TIME_IS_OVER:
+    if -code in _TIME_IS_OVER:
         return IntegrityError("its payload takes more time to decode than any that is valid")
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     return IntegrityError(f"its payload crashes the filter that decodes it, with {how}")

@@ -17,9 +17,9 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -88,13 +88,14 @@ def _dataset(name: str, shape: tuple[int, int]) -> Iterator[h5py.Dataset]:
         with h5py.File(f"fuzz-{os.urandom(8).hex()}", "w", driver="core", backing_store=False) as file:
             yield pipeline_dataset(file, walk(shape, "i4"), BUILT_IN[name])
         return
-    keywords, dtypes = ({**CHECKED, **PLAIN, **STACKS}.get(name), ["<i4"]) if name not in _PLUGINS else _PLUGINS[name]
+    keywords, dtypes = _PLUGINS.get(name) or (_STACKS[name], ["<i4"])
     dtype = "f4" if name == "sz" else "<i2" if "<i2" in dtypes else dtypes[0]
     with dataset(shape, dtype, shape, **keywords) as made:
         yield made
 
 
-_PLUGINS = {**CODECS, **SHAPED}
+_PLUGINS: dict[str, tuple[Mapping[str, Any], list[str]]] = {**CODECS, **SHAPED}
+_STACKS: dict[str, Mapping[str, Any]] = {**CHECKED, **PLAIN, **STACKS}
 NAMES = (*CHECKED, *PLAIN, *CODECS, *SHAPED, *STACKS, *BUILT_IN)
 
 
@@ -114,8 +115,10 @@ def damaged(draw: random.Random, case: Case, is_checked: bool) -> tuple[Payload,
 Damage = Callable[[random.Random, bytearray, bytes], bytearray]
 EXTREMES = (0, 1, 3, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 40, (1 << 64) - 1)
 
+ORDERS: tuple[Literal["little"], Literal["big"]] = ("little", "big")
 
-def _flip(draw: random.Random, data: bytearray, _: bytes) -> bytearray:
+
+def _flip(draw: random.Random, data: bytearray, __: bytes) -> bytearray:
     for _ in range(draw.choice((1, 1, 1, 2, 8, 64)) if data else 0):
         data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
     return data
@@ -131,7 +134,7 @@ def _extend(draw: random.Random, data: bytearray, other: bytes) -> bytearray:
 
 def _set_field(draw: random.Random, data: bytearray, _: bytes) -> bytearray:
     """Set a number, most often one of the header, to an extreme or to nearly what it was."""
-    width, order = draw.choice((1, 2, 4, 8)), draw.choice(("little", "big"))
+    width, order = draw.choice((1, 2, 4, 8)), draw.choice(ORDERS)
     at = draw.randrange(max(1, min(len(data), draw.choice((16, 40, 200, len(data) or 1)))))
     was = int.from_bytes(data[at : at + width], order)
     number = draw.choice((*EXTREMES, was + 1, was - 1, was * 2, was // 2, len(data), draw.getrandbits(64)))
