@@ -107,7 +107,7 @@ class DirectDecoder:
         except NotPlainError:
             return IsolatedDecoder(self._form).decode(payload)
         if len(data) != self._form.nbytes:
-            raise IntegrityError(f"it holds {len(data)} bytes, and its chunk has {self._form.nbytes}")
+            raise IntegrityError(f"its payload holds {len(data)} bytes, and its chunk has {self._form.nbytes}")
         return np.frombuffer(data, self._form.dtype).reshape(self._form.chunk_shape)
 
     def _undone(self, payload: Payload) -> Data:

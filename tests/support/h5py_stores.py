@@ -8,7 +8,9 @@ import h5py
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from dask_chunkio.filters.chunk_format import Decoder, Payload
 from dask_chunkio.filters.chunking import cut_chunk
+from dask_chunkio.filters.hdf5_decoder import decoder_for
 from dask_chunkio.filters.hdf5_encoder import encoder_for
 from dask_chunkio.storage.hdf5.dataset import describe
 
@@ -63,3 +65,27 @@ def noise(shape: int | tuple[int, ...], dtype: DTypeLike = "u1", seed: int = 0) 
     kind = np.dtype(dtype)
     count = int(np.prod(shape))
     return np.frombuffer(np.random.default_rng(seed).bytes(count * kind.itemsize), kind).reshape(shape)
+
+
+def assert_decoded(dataset: h5py.Dataset, data: NDArray[Any], keywords: Any, decoder: Decoder | None = None) -> None:
+    """Check that payloads by h5py and by our encoder are decoded to what h5py reads, bit for bit.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+        Empty, with the shape of `data`.
+    data : array
+        What is encoded.
+    keywords : mapping
+        With which the dataset was made.
+    decoder : Decoder, optional
+        By default the one for the dataset.
+    """
+    form = describe(dataset).form
+    decoder = decoder_for(form) if decoder is None else decoder
+    by_h5py, by_us = stored(dataset, data), encoded(dataset, data, **keywords)
+    for origin, (mask, payload) in (*by_h5py.items(), *by_us.items()):
+        found = decoder.decode(Payload(payload, mask))
+        assert (found.shape, found.dtype) == (form.chunk_shape, form.dtype)
+        read = dataset[tuple(slice(at, at + n) for at, n in zip(origin, form.chunk_shape, strict=True))]
+        assert found[tuple(map(slice, read.shape))].tobytes() == read.tobytes()
