@@ -44,14 +44,10 @@ def test_plugins_that_see_the_shape_of_a_chunk_are_decoded_as_by_h5py(
     with dataset(data.shape, dtype, chunks, **codec) as made:
         form = describe(made).form
         try:
-            stored(made, data)
-            made[...]
+            assert_decoded(made, data, codec)
         except OSError:  # fcidecomp does not get back every small chunk of its own
-            (mask, payload) = made.id.read_direct_chunk((0, 0))
-            with pytest.raises(IntegrityError, match=r"^its payload cannot be decoded"):
-                Hdf5Decoder(form).decode(Payload(payload, mask))
+            assert name == "fcidecomp"
             return
-        assert_decoded(made, data, codec)
         assert_decoded(made, data, codec, Hdf5Decoder(form))
 
 
@@ -82,15 +78,15 @@ def test_types_of_numbers(name: str, dtype: str) -> None:
 
 
 def bits(*_: Any) -> Any:
-    """A number of 12 bits in 4 bytes, which is no dtype of numpy's: nbit packs it."""
+    """A number of 20 bits in 4 bytes, which is no dtype of numpy's: nbit packs it."""
     kind = h5py.h5t.STD_I32LE.copy()
-    kind.set_precision(12)
+    kind.set_precision(20)
     return kind
 
 
 def test_bits_that_numpy_does_not_know_are_unpacked() -> None:
     """Whatever the options of a filter come from, they are recorded as they are."""
-    data = np.abs(walk((64,), "<i4")) % 1000
+    data = np.abs(walk((64,), "<i4")) % 100_000
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plist.set_chunk(data.shape)
     nbit(plist)
@@ -98,7 +94,7 @@ def test_bits_that_numpy_does_not_know_are_unpacked() -> None:
         space = h5py.h5s.create_simple(data.shape)
         made = h5py.Dataset(h5py.h5d.create(file.id, b"x", bits(), space, plist))
         ((mask, payload),) = stored(made, data).values()
-        assert len(payload) < 2 * len(data)
+        assert len(payload) < 3 * len(data)
         found = decoder_for(describe(made).form).decode(Payload(payload, mask))
         np.testing.assert_array_equal(found, data)
 
@@ -157,7 +153,7 @@ def test_the_longest_pipeline_is_decoded_and_a_longer_one_refused() -> None:
 
 
 def test_what_hdf5_does_not_record_is_refused() -> None:
-    with pytest.raises(FilterError, match="HDF5 does not record the pipeline deflate: .*read it by h5py"):
+    with pytest.raises(FilterError, match=r"^HDF5 cannot record the pipeline deflate: .*; read"):
         Hdf5Decoder(ChunkFormat((1 << 32,), np.dtype("u1"), (Filter(1, 0, (4,), "deflate"),)))
 
 
@@ -170,12 +166,10 @@ def test_a_missing_filter_is_named_with_the_remedy() -> None:
 def test_threads_may_share_a_decoder() -> None:
     chunks = [walk((64, 64), "i4", seed) for seed in range(12)]
     with dataset((64, 64), "i4", (64, 64), scaleoffset=0) as made:
-        payloads = [next(iter(stored(made, chunk).values())) for chunk in chunks]
+        payloads = [Payload(next(iter(stored(made, chunk).values()))[1]) for chunk in chunks]
         decoder = Hdf5Decoder(describe(made).form)
     with ThreadPoolExecutor(4) as pool:
-        for found, chunk in zip(
-            pool.map(lambda one: decoder.decode(Payload(one[1], one[0])), payloads), chunks, strict=True
-        ):
+        for found, chunk in zip(pool.map(decoder.decode, payloads), chunks, strict=True):
             np.testing.assert_array_equal(found, chunk)
 
 

@@ -46,7 +46,7 @@ def sz3(shape: tuple[int, ...] = (64, 64)) -> tuple[IsolatedDecoder, bytes, Any]
 
 
 def supervisors() -> list[psutil.Process]:
-    return [one for one in psutil.Process().children() if "decoding_process" in " ".join(one.cmdline())]
+    return [psutil.Process(one._process.pid) for one in isolated_decoder._processes._idle]
 
 
 def test_one_process_decodes_one_chunk_after_another() -> None:
@@ -118,6 +118,7 @@ def test_a_worker_that_was_killed_while_it_waited_is_replaced() -> None:
     decoder.decode(PAYLOAD)
     (first,) = supervisors()
     (worker,) = first.children()
+    wait_until(lambda: worker.status() == psutil.STATUS_SLEEPING, "it waits")
     worker.kill()
     wait_until(lambda: first.children() and first.children() != [worker], "another one is there")
     assert decoder.decode(PAYLOAD).tolist() == CHUNK
