@@ -44,6 +44,8 @@ CHECKED: dict[str, dict[str, Any]] = {
         for name in ("zstd", "lz4", "bitshuffle", "blosc2")
     },
     "lzf-fletcher32": {"compression": "lzf", "fletcher32": True},
+    "szip-fletcher32": {**STACKS["szip"], "fletcher32": True},
+    "sz3-fletcher32": {**SHAPED["sz3"][0], "fletcher32": True},
 }
 PLAIN: dict[str, dict[str, Any]] = {
     "none": {},
@@ -89,7 +91,7 @@ def _dataset(name: str, shape: tuple[int, int]) -> Iterator[h5py.Dataset]:
             yield pipeline_dataset(file, walk(shape, "i4"), BUILT_IN[name])
         return
     keywords, dtypes = _PLUGINS.get(name) or (_STACKS[name], ["<i4"])
-    dtype = "f4" if name == "sz" else "<i2" if "<i2" in dtypes else dtypes[0]
+    dtype = "f4" if name.startswith("sz") and "szip" not in name else "<i2" if "<i2" in dtypes else dtypes[0]
     with dataset(shape, dtype, shape, **keywords) as made:
         yield made
 
