@@ -28,6 +28,9 @@ from dask_chunkio.filters.decoding_messages import ANSWER, CRASHED, DAMAGED, DEC
 from dask_chunkio.filters.plugin import PLUGIN_NAMES, require_filter
 from dask_chunkio.geometry.grid import Array
 
+if sys.platform != "win32":
+    import fcntl
+
 __all__ = ["IsolatedDecoder"]
 
 _PACKAGE = str(Path(__file__).parents[1])
@@ -44,6 +47,7 @@ main()
 _VARIABLES = {"OMP_NUM_THREADS": "1", "BLOSC_NTHREADS": "1"}
 _MOST_IDLE = os.cpu_count() or 1
 _MOST_WORDS = 1 << 16
+_PIPE = 1 << 20
 # Seconds in which a process that has closed its output ends.
 _PATIENCE = 10
 # Signals that somebody else sends.
@@ -144,6 +148,13 @@ def _error_of_crash(code: int) -> IntegrityError | WorkerError:
     return IntegrityError(f"its payload crashes the filter that decodes it, with {how}")
 
 
+def _widen(pipe: io.FileIO) -> None:
+    """Have a pipe hold a chunk, not the usual 64 KiB, so that two processes change places less often (Linux)."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # more than this user may have
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
+
+
 class _Process:
     """A process that decodes one chunk at a time (`dask_chunkio.filters.decoding_process`)."""
 
@@ -163,6 +174,8 @@ class _Process:
         self._sink = cast(io.FileIO, self._process.stdin)
         self._number = 0
         self.is_sound = True
+        for pipe in (self._source, self._sink):
+            _widen(pipe)
 
     def ask(self, request: bytes, data: Data, target: Array) -> tuple[int, str]:
         """Have a payload decoded into `target`; return what came of it, and the words or the exit code for it."""
