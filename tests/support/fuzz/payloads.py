@@ -9,6 +9,7 @@ unless HDF5 takes the payload for whole, too.
 
 import collections
 import contextlib
+import faulthandler
 import json
 import mmap
 import os
@@ -238,6 +239,8 @@ def _peak() -> int:
 def batch(name: str, forms: list[Case], end: int, tally: Tally, words: Any) -> None:
     """Decode from the seed of the tally on, in a child."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # plugins print
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    faulthandler.disable()
     seed = tally["seed"]
     try:
         for seed in range(tally["seed"], end):
