@@ -39,6 +39,7 @@ BENCHMARKS = (
     "serial_part",
     "workers",
     "deflate_levels",
+    "decoding",
     "durability",
     "netcdf",
     "reading",

@@ -1,7 +1,8 @@
-"""The format of stored chunks, and the protocol of encoders that make them."""
+"""The format of stored chunks, and the protocols of encoders that make them and of decoders that undo them."""
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,10 +13,13 @@ from dask_chunkio.filters.fletcher32 import FLETCHER32
 from dask_chunkio.filters.shuffle import SHUFFLE
 from dask_chunkio.geometry.grid import Array, Shape
 
-__all__ = ["ChunkFormat", "Data", "Encoder", "Filter", "Payload"]
+__all__ = ["ChunkFormat", "Data", "Decoder", "Encoder", "Filter", "Payload"]
 
 Data = bytes | memoryview
 _OPTIONAL = 1
+_CHECKSUM = 4
+# A filter that gains nothing may lengthen its input: by a header, and a part of it.  No filter of HDF5 doubles it.
+_MOST_LENGTHENED, _HEADER = 2, 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,12 @@ class Filter:
     def is_optional(self) -> bool:
         """Whether a chunk on which it fails is stored without it."""
         return bool(self.flags & _OPTIONAL)
+
+    def most_nbytes(self, nbytes: int) -> int:
+        """Return how many bytes the filter can make of so many."""
+        if self.code == SHUFFLE:
+            return nbytes
+        return nbytes + _CHECKSUM if self.code == FLETCHER32 else _MOST_LENGTHENED * nbytes + _HEADER
 
     def __str__(self) -> str:
         options = "" if self.code in (SHUFFLE, FLETCHER32) else ",".join(map(str, self.options))
@@ -74,6 +84,11 @@ class ChunkFormat:
     def nbytes(self) -> int:
         """Bytes of an unfiltered chunk."""
         return math.prod(self.chunk_shape) * self.dtype.itemsize
+
+    @property
+    def most_payload_nbytes(self) -> int:
+        """The number of bytes that a payload may have."""
+        return functools.reduce(lambda nbytes, step: step.most_nbytes(nbytes), self.filters, self.nbytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,4 +122,35 @@ class Encoder(Protocol):
 
     def encode(self, chunk: Array) -> Payload:
         """Encode `chunk`, which must be C-contiguous and have exactly the shape and dtype of the format."""
+        ...
+
+
+class Decoder(Protocol):
+    """Protocol of decoders, which undo the payload of one chunk; several threads may call one decoder at once."""
+
+    @property
+    def name(self) -> str:
+        """The engines in the order in which they run."""
+        ...
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether several threads of a process decode chunks at once."""
+        ...
+
+    @property
+    def most_nbytes(self) -> int:
+        """The number of bytes that a payload may have."""
+        ...
+
+    def decode(self, payload: Payload) -> Array:
+        """Return the chunk of `payload` with the shape and dtype of the format; it may be read-only.
+
+        Raises
+        ------
+        IntegrityError
+            If the payload is damaged; the message does not name the chunk.
+        FilterError
+            If a filter is missing where the payload is decoded.
+        """
         ...

@@ -12,18 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from dask_chunkio.errors import FilterError, IntegrityError
+from dask_chunkio.filters.blosc2_frames import NotPlainError
 from dask_chunkio.filters.chunk_format import ChunkFormat, Data, Filter, Payload
 from dask_chunkio.filters.deflate import DEFLATE, inflate
 from dask_chunkio.filters.fletcher32 import FLETCHER32, remove_fletcher32
-from dask_chunkio.filters.plugin import require_filter
+from dask_chunkio.filters.isolated_decoder import IsolatedDecoder
+from dask_chunkio.filters.plugin import PLUGIN_NAMES, require_filter
+from dask_chunkio.filters.plugin_inverses import find_inverse
 from dask_chunkio.filters.shuffle import SHUFFLE, unshuffle
 from dask_chunkio.geometry.grid import Array
 
 __all__ = ["DirectDecoder", "Inverse", "direct_inverses"]
-
-_CHECKSUM = 4
-# A filter that gains nothing may lengthen its input: by a header, and a part of it.  No filter of HDF5 doubles it.
-_MOST_LENGTHENED, _HEADER = 2, 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +51,8 @@ class Inverse:
 class DirectDecoder:
     """A decoder that undoes a pipeline without HDF5 and without the GIL.
 
+    A payload with parts that only a plugin knows is decoded by HDF5, in a process of its own.
+
     Parameters
     ----------
     form : ChunkFormat
@@ -73,7 +74,7 @@ class DirectDecoder:
         inverses = direct_inverses(form.filters)
         if inverses is None:
             names = ", ".join(step.name for step in form.filters)
-            raise FilterError(f"one of the filters {names} can only be undone by HDF5; use Hdf5Decoder")
+            raise FilterError(f"one of the filters {names} can only be undone by HDF5; use decoder_for")
         self._form, self._inverses = form, inverses
 
     @property
@@ -89,7 +90,7 @@ class DirectDecoder:
     @property
     def most_nbytes(self) -> int:
         """The number of bytes that a payload may have."""
-        return self._lengths(0)[-1]
+        return self._form.most_payload_nbytes
 
     def decode(self, payload: Payload) -> Array:
         """Return the chunk of a payload, with the shape and dtype of the format; it may be read-only.
@@ -99,28 +100,30 @@ class DirectDecoder:
         IntegrityError
             If the payload is damaged; the message does not name the chunk.
         """
+        if not payload.nbytes:
+            raise IntegrityError("its payload is empty")
+        try:
+            data = self._undone(payload)
+        except NotPlainError:
+            return IsolatedDecoder(self._form).decode(payload)
+        if len(data) != self._form.nbytes:
+            raise IntegrityError(f"its payload holds {len(data)} bytes, and its chunk has {self._form.nbytes}")
+        return np.frombuffer(data, self._form.dtype).reshape(self._form.chunk_shape)
+
+    def _undone(self, payload: Payload) -> Data:
         data, lengths = payload.data, self._lengths(payload.mask)
         for position in reversed(range(len(self._inverses))):
             if not payload.mask >> position & 1:
                 inverse = self._inverses[position]
                 data = inverse.run(inverse.filter, data, lengths[position])
-        if len(data) != self._form.nbytes:
-            raise IntegrityError(f"it holds {len(data)} bytes, and its chunk has {self._form.nbytes}")
-        return np.frombuffer(data, self._form.dtype).reshape(self._form.chunk_shape)
+        return data
 
     def _lengths(self, mask: int) -> list[int]:
-        """Return how many bytes the input of each filter may have, and then those of the payload."""
+        """Return how many bytes each filter may have been given, and how many the payload may have."""
         lengths = [self._form.nbytes]
         for position, inverse in enumerate(self._inverses):
-            lengths.append(_most_after(inverse.filter, lengths[-1]) if not mask >> position & 1 else lengths[-1])
+            lengths.append(inverse.filter.most_nbytes(lengths[-1]) if not mask >> position & 1 else lengths[-1])
         return lengths
-
-
-def _most_after(one: Filter, most: int) -> int:
-    """Return how many bytes a filter can make of so many."""
-    if one.code == SHUFFLE:
-        return most
-    return most + _CHECKSUM if one.code == FLETCHER32 else _MOST_LENGTHENED * most + _HEADER
 
 
 def direct_inverses(filters: Iterable[Filter]) -> tuple[Inverse, ...] | None:
@@ -152,7 +155,8 @@ def _own_inverse(one: Filter) -> Inverse | None:
 
 def _plugin_inverse(one: Filter) -> Inverse | None:
     require_filter(one.code)
-    return None
+    run = find_inverse(one)
+    return None if run is None else Inverse(one, f"{PLUGIN_NAMES[one.code]} by its library", run)
 
 
 def _inflate(_: Filter, data: Data, most: int) -> Data:

@@ -68,7 +68,7 @@ def remove_fletcher32(data: bytes | memoryview) -> memoryview:
     """
     view = memoryview(data)
     if len(view) < _NBYTES:
-        raise IntegrityError(f"it has {len(view)} bytes, fewer than its fletcher32 checksum")
+        raise IntegrityError(f"its payload has {len(view)} bytes, fewer than its fletcher32 checksum")
     content, stored = view[:-_NBYTES], bytes(view[-_NBYTES:])
     made = fletcher32(content).to_bytes(_NBYTES, "little")
     if stored not in (made, bytes((made[1], made[0], made[3], made[2]))):

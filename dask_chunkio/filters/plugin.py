@@ -22,6 +22,7 @@ from h5py._objects import phil
 
 from dask_chunkio.errors import FilterError
 from dask_chunkio.filters.chunk_format import Data, Filter
+from dask_chunkio.filters.filter_class import CLASS_VERSION, FilterClass, FilterFunction
 
 __all__ = ["PLUGIN_NAMES", "Plugin", "find_plugin", "require_decoder", "require_filter"]
 
@@ -53,32 +54,7 @@ _BLOSC_VARIABLES = tuple(
     for name in ("BLOCKSIZE", "CLEVEL", "COMPRESSOR", "NOLOCK", "NTHREADS", "SHUFFLE", "SPLITMODE", "TYPESIZE")
 )
 
-_TYPE_FILTER, _CLASS_VERSION, _REVERSE = 0, 1, 0x0100
-
-_Function = ctypes.CFUNCTYPE(
-    ctypes.c_size_t,
-    ctypes.c_uint,
-    ctypes.c_size_t,
-    ctypes.POINTER(ctypes.c_uint),
-    ctypes.c_size_t,
-    ctypes.POINTER(ctypes.c_size_t),
-    ctypes.POINTER(ctypes.c_void_p),
-)
-
-
-class _Class(ctypes.Structure):
-    """HDF5's ``H5Z_class2_t``."""
-
-    _fields_ = (
-        ("version", ctypes.c_int),
-        ("id", ctypes.c_int),
-        ("encoder_present", ctypes.c_uint),
-        ("decoder_present", ctypes.c_uint),
-        ("name", ctypes.c_char_p),
-        ("can_apply", ctypes.c_void_p),
-        ("set_local", ctypes.c_void_p),
-        ("filter", _Function),
-    )
+_TYPE_FILTER, _REVERSE = 0, 0x0100
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +148,17 @@ class Plugin:
     A function that is not known to be re-entrant runs under h5py's lock, as in HDF5 itself.
     """
 
-    def __init__(self, code: int, library: ctypes.CDLL, description: _Class, memory: _Memory) -> None:
+    def __init__(self, code: int, library: ctypes.CDLL, description: FilterClass, memory: _Memory) -> None:
         self.code = code
         self._library, self._memory = library, memory
         self._function = description.filter
         self._is_warm = False
         self._blosc = _blosc_function(library) if code == _BLOSC else None
+
+    @property
+    def library(self) -> ctypes.CDLL:
+        """The library with the function of the filter, and often with others."""
+        return self._library
 
     def is_parallel(self, step: Filter) -> bool:
         """Return whether several threads may run a step of a pipeline at once."""
@@ -222,10 +203,14 @@ class Plugin:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        # The first call may fill global tables, which calls of HDF5 would fill at the same time.
-        with phil:
+        with self.alone():
             yield
             self._is_warm = True
+
+    def alone(self) -> AbstractContextManager[object]:
+        """Return the context of a first call, which may fill global tables that calls of HDF5 fill, too."""
+        lock: AbstractContextManager[object] = phil
+        return lock
 
     def _call(self, step: Filter, data: Data) -> Data | None:
         memory, size = self._memory, len(data)
@@ -317,10 +302,10 @@ def _in_h5py(memory: _Memory) -> Plugin | None:
     """Return the filter of h5py, if the module that registers it with HDF5 exports its function."""
     try:
         library = ctypes.CDLL(h5py.h5z.__file__)
-        function = _Function(("lzf_filter", library))
+        function = FilterFunction(("lzf_filter", library))
     except (OSError, AttributeError):
         return None
-    return Plugin(_LZF, library, _Class(_CLASS_VERSION, _LZF, 1, 1, b"lzf", None, None, function), memory)
+    return Plugin(_LZF, library, FilterClass(CLASS_VERSION, _LZF, 1, 1, b"lzf", None, None, function), memory)
 
 
 def _shared_memory() -> _Memory | None:
@@ -359,22 +344,22 @@ def _is_library(name: str) -> bool:
     return name.startswith("lib") and (".so" in name or ".dylib" in name)
 
 
-def _description(library: ctypes.CDLL) -> _Class | None:
+def _description(library: ctypes.CDLL) -> FilterClass | None:
     try:
         kind, describe = library.H5PLget_plugin_type, library.H5PLget_plugin_info
     except AttributeError:
         return None
     kind.restype = ctypes.c_int
-    describe.restype = ctypes.POINTER(_Class)
+    describe.restype = ctypes.POINTER(FilterClass)
     if kind() != _TYPE_FILTER:
         return None
     found = describe()
     return found.contents if found else None
 
 
-def _encodes(description: _Class, code: int) -> bool:
+def _encodes(description: FilterClass, code: int) -> bool:
     # Some plugins leave the version at 0; the identifier has the same position in both versions.
-    is_current = description.version in (0, _CLASS_VERSION)
+    is_current = description.version in (0, CLASS_VERSION)
     return is_current and description.id == code and bool(description.encoder_present) and bool(description.filter)
 
 

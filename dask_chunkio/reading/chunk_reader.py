@@ -9,7 +9,7 @@ import numpy as np
 
 from dask_chunkio.errors import IntegrityError
 from dask_chunkio.filters.chunk_format import ChunkFormat, Payload
-from dask_chunkio.filters.decoder import DirectDecoder
+from dask_chunkio.filters.hdf5_decoder import decoder_for
 from dask_chunkio.geometry.grid import Array, ChunkGrid
 from dask_chunkio.reading.chunk_table import ChunkTable, Place
 from dask_chunkio.storage.filesystem.io import pread_into
@@ -39,7 +39,7 @@ class ChunkReader:
     def __init__(self, descriptor: int, where: str, grid: ChunkGrid, form: ChunkFormat, table: ChunkTable) -> None:
         self.grid, self.form, self.table = grid, form, table
         self._descriptor, self._where = descriptor, where
-        self._decoder = DirectDecoder(form)
+        self._decoder = decoder_for(form)
 
     @property
     def fill(self) -> Any:

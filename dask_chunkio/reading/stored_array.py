@@ -23,7 +23,6 @@ import numpy as np
 from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetChangedError, TargetError
 from dask_chunkio.filters.chunk_format import ChunkFormat, Payload
 from dask_chunkio.filters.chunking import copied
-from dask_chunkio.filters.decoder import direct_inverses
 from dask_chunkio.filters.padding import as_bytes
 from dask_chunkio.filters.plugin import require_decoder
 from dask_chunkio.geometry.grid import Array, ChunkGrid, Selection, Shape, chunk_grid, selection_shape
@@ -265,7 +264,7 @@ def _placed(found: StoredArray, dataset: h5py.Dataset) -> StoredArray:
         and dataset.size
     ):
         return replace(found, offset=_require_inside(found, dataset.id.get_offset()))
-    if layout.is_chunked and direct_inverses(layout.form.filters) is not None:
+    if layout.is_chunked:
         table = read_chunk_table(dataset, found.state.nbytes)
         return found if table is None else replace(found, form=layout.form, table=table)
     return found

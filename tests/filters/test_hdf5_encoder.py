@@ -16,7 +16,7 @@ from dask_chunkio.filters.hdf5_encoder import Hdf5Encoder, encoder_for, require_
 from dask_chunkio.storage.hdf5.dataset import describe
 from tests.support.h5py_stores import dataset, encoded, noise, pipeline_dataset, stored, walk
 
-STACKS = {
+STACKS: dict[str, dict[str, Any]] = {
     "lzf": {"compression": "lzf"},
     "lzf-shuffle": {"compression": "lzf", "shuffle": True},
     "lzf-shuffle-fletcher32": {"compression": "lzf", "shuffle": True, "fletcher32": True},

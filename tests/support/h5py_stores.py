@@ -1,6 +1,7 @@
 """What h5py stores for the same array, chunk by chunk."""
 
 import contextlib
+import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,7 +9,9 @@ import h5py
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from dask_chunkio.filters.chunk_format import Decoder, Payload
 from dask_chunkio.filters.chunking import cut_chunk
+from dask_chunkio.filters.hdf5_decoder import decoder_for
 from dask_chunkio.filters.hdf5_encoder import encoder_for
 from dask_chunkio.storage.hdf5.dataset import describe
 
@@ -63,3 +66,37 @@ def noise(shape: int | tuple[int, ...], dtype: DTypeLike = "u1", seed: int = 0) 
     kind = np.dtype(dtype)
     count = int(np.prod(shape))
     return np.frombuffer(np.random.default_rng(seed).bytes(count * kind.itemsize), kind).reshape(shape)
+
+
+def assert_decoded(dataset: h5py.Dataset, data: NDArray[Any], keywords: Any, decoder: Decoder | None = None) -> None:
+    """Check that payloads by h5py and by our encoder are decoded to what h5py reads, bit for bit.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+        Empty, with the shape of `data`.
+    data : array
+        What is encoded.
+    keywords : mapping
+        With which the dataset was made.
+    decoder : Decoder, optional
+        By default the one for the dataset.
+    """
+    form = describe(dataset).form
+    decoder = decoder_for(form) if decoder is None else decoder
+    for payloads in (stored(dataset, data), encoded(dataset, data, **keywords)):
+        for origin, (mask, payload) in payloads.items():
+            dataset.id.write_direct_chunk(origin, payload, mask)
+        read = _reopened(dataset)
+        for origin, (mask, payload) in payloads.items():
+            found = decoder.decode(Payload(payload, mask))
+            assert (found.shape, found.dtype) == (form.chunk_shape, form.dtype)
+            part = read[tuple(slice(at, at + n) for at, n in zip(origin, form.chunk_shape, strict=True))]
+            assert found[tuple(map(slice, part.shape))].tobytes() == part.tobytes()
+
+
+def _reopened(dataset: h5py.Dataset) -> Any:
+    """Read from another opening: HDF5 may remember what was not encoded yet, and no mask."""
+    dataset.file.flush()
+    with h5py.File(io.BytesIO(dataset.file.id.get_file_image())) as file:
+        return file[dataset.name][...]
