@@ -66,6 +66,7 @@ STORAGE_DOORS = {
     "activity.limits",
     "filesystem.locks",
     "hdf5.dataset",
+    "hdf5.file_layout",
     "journal.draft_manifest",
 }
 STANDARD = sys.stdlib_module_names

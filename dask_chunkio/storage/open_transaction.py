@@ -32,8 +32,10 @@ class OpenTransaction:
             If HDF5 cannot open it.
         """
         staged = StagedFile(descriptor)
+        # An existing file keeps the layout with which it was created.
+        layout = target.layout.keywords if target.layout is not None and mode == "w" else {}
         try:
-            return cls(staged, h5py.File(staged, mode, libver=target.libver))
+            return cls(staged, h5py.File(staged, mode, libver=target.libver, **layout))
         except Exception as error:
             # h5py's frames hold property lists that point to `staged`.
             # If they live until the interpreter ends, it crashes.
