@@ -23,8 +23,8 @@ from dask_chunkio.storage.drafts.begin import hold_draft
 from dask_chunkio.storage.drafts.file import complete_structure, describe_datasets
 from dask_chunkio.storage.drafts.held_draft import HeldDraft
 from dask_chunkio.storage.drafts.publish import is_recorded_whole, publish_draft, record_fill
-from dask_chunkio.storage.journal.draft_manifest import DraftMode
 from dask_chunkio.storage.hdf5.file_layout import LayoutName, parse_layout
+from dask_chunkio.storage.journal.draft_manifest import DraftMode
 from dask_chunkio.storage.target import Durability
 from dask_chunkio.validation import check_choice, check_flag
 from dask_chunkio.write import RunArguments, layout_of_new_file, run_write
@@ -132,8 +132,8 @@ class Draft:
         self._layout = parse_layout(layout)
         if layout is not None and mode == "a":
             raise ArgumentError(
-                f"layout={layout!r} is chosen when a file is created, and mode='a' changes an existing one, which keeps "
-                f"its layout; leave it out"
+                f"layout={layout!r} is chosen when a file is created, and mode='a' changes an existing one, which "
+                f"keeps its layout; leave it out"
             )
         self._share, self._durability = parse_part(part), durability
         # A job that is run again goes on with its part, and waits for the one that makes the structure.

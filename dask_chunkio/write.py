@@ -277,7 +277,7 @@ def layout_of_new_file(
     _check(run)
     workers = _workers(run.scheduler, run.memory_limit)
     target = _target(filename, replace(run, part=None, fill=None))
-    prepared = prepare(target, args, run.encoding, keywords, workers, run.layout, may_begin_streams=False)
+    prepared = prepare(target, args, run.encoding, keywords, workers, layout=run.layout, may_begin_streams=False)
     return prepared.target.layout
 
 
@@ -466,7 +466,7 @@ def plan(
     _check(run)
     asked = {keyword: value for keyword, value in keywords.items() if keyword not in _NOT_OF_A_PLAN}
     target, workers = _target(filename, run), _workers(scheduler, memory_limit)
-    prepared = prepare(target, args, encoding, asked, workers, layout, may_begin_streams=False, touches=False)
+    prepared = prepare(target, args, encoding, asked, workers, layout=layout, may_begin_streams=False, touches=False)
     estimates = tuple(map(functools.partial(estimated_nbytes, sample), prepared.jobs, prepared.sources))
     return prepared.plan(kept_nbytes, estimates, write, looks=True)
 

@@ -42,9 +42,7 @@ def require_new(requests: Sequence[DatasetRequest], layout: LayoutName) -> None:
             )
 
 
-def specs_for_cmip7(
-    requests: Sequence[DatasetRequest], specs: Mapping[str, DatasetSpec]
-) -> Mapping[str, DatasetSpec]:
+def specs_for_cmip7(requests: Sequence[DatasetRequest], specs: Mapping[str, DatasetSpec]) -> dict[str, DatasetSpec]:
     """Return the specifications with chunks for the archive of CMIP7, where the user gave none.
 
     Raises

@@ -19,7 +19,7 @@ from dask_chunkio.geometry.sizing import buffer_within, projected_nbytes, split_
 from dask_chunkio.model import Creation, DatasetJob
 from dask_chunkio.planning.array_blocks import ArrayBlocks, array_blocks
 from dask_chunkio.planning.layout import check_cmip7, require_new, specs_for_cmip7
-from dask_chunkio.planning.plan import DatasetPlan, WritePlan
+from dask_chunkio.planning.plan import DatasetPlan, NetworkOpening, WritePlan
 from dask_chunkio.planning.request import DatasetRequest, parse_requests
 from dask_chunkio.planning.resources import Workers, require_picklable
 from dask_chunkio.planning.share import require_shareable
@@ -33,7 +33,7 @@ from dask_chunkio.sources.stream import StreamSource, is_open_ended
 from dask_chunkio.storage.completeness import StoredDataset
 from dask_chunkio.storage.filesystem.locks import HAS_LOCKS
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, preview
-from dask_chunkio.storage.hdf5.file_layout import LayoutName, choose_layout
+from dask_chunkio.storage.hdf5.file_layout import LayoutName, choose_layout, measure_specs
 from dask_chunkio.storage.preconditions import is_complete, target_problem
 from dask_chunkio.storage.regions import Parts, resolve_regions
 from dask_chunkio.storage.target import Target
@@ -127,8 +127,19 @@ class PreparedWrite:
             advice,
             kept,
             problem,
+            opening=self._opening() if looks else None,
             _write=write,
         )
+
+    def _opening(self) -> NetworkOpening | None:
+        layout, is_new = self.target.layout, all(spec.there is None for spec in self.specs)
+        if layout is not None:
+            form = layout.name, layout.page_nbytes, layout.padding, layout.is_estimate
+            return NetworkOpening(1, layout.metadata_nbytes, *form)
+        if not is_new:
+            return None
+        metadata = measure_specs(self.specs, self.target.libver)
+        return NetworkOpening(metadata.nodes, metadata.nbytes, is_estimate=metadata.is_estimate)
 
     def _plan_of_nothing(self, write: Callable[..., WriteResult] | None) -> WritePlan:
         at, workers = self.target.path, self.workers
@@ -233,8 +244,8 @@ def prepare(
     encoding: Mapping[str, Mapping[str, Any]] | None,
     keywords: Mapping[str, Any],
     workers: Workers,
-    layout: LayoutName | None = None,
     *,
+    layout: LayoutName | None = None,
     may_begin_streams: bool = True,
     touches: bool = True,
 ) -> PreparedWrite:

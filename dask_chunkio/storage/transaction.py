@@ -18,6 +18,7 @@ from dask_chunkio.storage.filesystem.locks import locked
 from dask_chunkio.storage.filesystem.placement_barrier import Lock, PlacementBarrier
 from dask_chunkio.storage.filesystem.process_exit import inside_hdf5
 from dask_chunkio.storage.filesystem.signals import deferred
+from dask_chunkio.storage.hdf5.file_layout import keep_free_space
 from dask_chunkio.storage.hdf5.superblock import with_superblock
 from dask_chunkio.storage.journal.journal import Journal, owners_in
 from dask_chunkio.storage.journal.manifest import read_manifest
@@ -167,6 +168,7 @@ class Transactions:
             if self._stays_open() and not close:
                 state.h5.flush()
             else:
+                keep_free_space(state.h5)
                 state.h5.close()
                 self._open = None
         except (OSError, RuntimeError, ValueError) as error:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import h5py
 
@@ -21,8 +21,8 @@ from dask_chunkio.errors import ArgumentError, TargetError
 from dask_chunkio.filters.hdf5_encoder import read_filters
 from dask_chunkio.storage.hdf5.dataset import DatasetSpec, in_memory, make_dataset
 
-__all__ = ["FileLayout", "LayoutName", "Metadata", "choose_layout", "is_paged", "measure_file", "measure_specs"]
-__all__ += ["parse_layout", "require_paged"]
+__all__ = ["FileLayout", "LayoutName", "Metadata", "choose_layout", "is_paged", "keep_free_space"]
+__all__ += ["measure_file", "measure_specs", "parse_layout", "require_paged"]
 
 LayoutName = Literal["cloud", "cmip7"]
 
@@ -79,23 +79,24 @@ class _Index:
     chunks: int
     nbytes: int
     nodes: int
-    payload_nbytes: float
+    chunk_nbytes: int
     is_filtered: bool
 
     def padding(self, page: int) -> float:
-        """Return the bytes that stay free at the ends of pages, for all chunks."""
-        size = self.payload_nbytes
-        if self.is_filtered:
-            # The lengths differ: on average half a page is left, or half a payload in each page.
-            return self.chunks * (page / 2 if size >= page else size * size / (2 * page - size))
-        taken = math.ceil(size / page) * page if size >= page else page / (page // size)
-        return self.chunks * (taken - size)
+        """Return the bytes that stay free at the ends of pages, for each byte of payloads."""
+        size = self.chunk_nbytes
+        if not self.is_filtered:
+            taken = math.ceil(size / page) * page if size >= page else page / (page // size)
+            return taken / size - 1
+        # The lengths are not known.  On average half a page is left behind a payload, or half a payload in each page.
+        sizes = (size, size / 2, size / 4)
+        return max(page / 2 / one if one >= page else one / (2 * page - one) for one in sizes)
 
     def gaps(self, page: int) -> int:
         """Return the number of free sections at the ends of pages, which HDF5 lists among its metadata."""
-        if self.payload_nbytes >= page:
-            return self.chunks if self.is_filtered or self.payload_nbytes % page else 0
-        return math.ceil(self.chunks / (page // max(1, self.payload_nbytes)))
+        if self.chunk_nbytes >= page:
+            return self.chunks if self.is_filtered or self.chunk_nbytes % page else 0
+        return math.ceil(self.chunks / (page // self.chunk_nbytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +153,9 @@ class Metadata:
         return min(found, key=lambda layout: layout.padding)
 
     def _padding(self, page: int) -> float:
-        payloads = sum(index.chunks * index.payload_nbytes for index in self.indexes)
-        return sum(index.padding(page) for index in self.indexes) / payloads if payloads else 0.0
+        sizes = [index.chunks * index.chunk_nbytes for index in self.indexes]
+        lost = sum(size * index.padding(page) for size, index in zip(sizes, self.indexes, strict=True))
+        return lost / sum(sizes) if any(sizes) else 0.0
 
 
 def parse_layout(value: Any) -> LayoutName | None:
@@ -166,7 +168,7 @@ def parse_layout(value: Any) -> LayoutName | None:
     """
     names = get_args(LayoutName)
     if value is None or (isinstance(value, str) and value in names):
-        return value
+        return cast(LayoutName | None, value)
     # Imported here: only a mistake needs it.
     import difflib
 
@@ -240,7 +242,7 @@ def _index(dataset: h5py.Dataset, count: int, is_new: bool) -> _Index:
     chunk = math.prod(dataset.chunks) * dataset.id.get_type().get_size()
     is_filtered = bool(read_filters(dataset.id.get_create_plist()))
     nbytes, nodes = (_new_index if is_new else _old_index)(dataset, count, is_filtered)
-    return _Index(count, nbytes, nodes, chunk / 2 if is_filtered else chunk, is_filtered)
+    return _Index(count, nbytes, nodes, chunk, is_filtered)
 
 
 def _old_index(dataset: h5py.Dataset, count: int, is_filtered: bool) -> tuple[int, int]:  # noqa: ARG001
@@ -274,6 +276,17 @@ def is_paged(file: h5py.File) -> bool:
     """Return whether a file has paged file space that it keeps when it is closed."""
     strategy, persist, _ = file.id.get_create_plist().get_file_space_strategy()
     return bool(strategy == h5py.h5f.FSPACE_STRATEGY_PAGE and persist)
+
+
+def keep_free_space(file: h5py.File) -> None:
+    """Have HDF5 keep the list of free space of a file with paged file space, which is open for writing.
+
+    HDF5 (1.14 and 2.0) loses the list if the file is closed without any allocation, or with allocations of one kind only:
+    then the rest of the metadata page is never used again, and metadata are scattered over new pages.  An object
+    without a name takes space and frees it.
+    """
+    if is_paged(file):
+        h5py.h5g.create(file.id, None)
 
 
 def require_paged(file: h5py.File, name: LayoutName, path: str, remedy: str) -> None:
