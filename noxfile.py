@@ -41,6 +41,7 @@ BENCHMARKS = (
     "deflate_levels",
     "durability",
     "netcdf",
+    "cloud",
     "kills",
 )
 

@@ -281,7 +281,7 @@ def is_paged(file: h5py.File) -> bool:
 def keep_free_space(file: h5py.File) -> None:
     """Have HDF5 keep the list of free space of a file with paged file space, which is open for writing.
 
-    HDF5 (1.14 and 2.0) loses the list if the file is closed without any allocation, or with allocations of one kind only:
+    HDF5 (1.14 and 2.0) loses the list if the file is closed without any allocation, or with those of one kind only:
     then the rest of the metadata page is never used again, and metadata are scattered over new pages.  An object
     without a name takes space and frees it.
     """

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 import dask
@@ -59,6 +59,7 @@ class Plan:
     overwrites: bool = field(init=False)
     libver: str = field(init=False)
     scheduler: str = field(init=False)
+    layout: Literal["cloud"] | None = field(init=False)
 
     def __post_init__(self) -> None:
         draw = random.Random(self.seed)
@@ -79,6 +80,7 @@ class Plan:
             "durability": draw.choice(["process", "process", "power"]),
             "overwrite": self.overwrites,
         }
+        self.layout = None if self.existing else draw.choice([None, "cloud"])
 
     @property
     def path(self) -> Path:
@@ -110,7 +112,7 @@ class Plan:
         with dask.config.set(num_workers=2):
             dcio.to_hdf5(
                 self.path, sources, scheduler=scheduler or self.scheduler, resume=resume,
-                libver=None if self.existing else self.libver, progress=False, **self.keywords,
+                libver=None if self.existing else self.libver, layout=self.layout, progress=False, **self.keywords,
             )  # fmt: skip
 
     # What must hold
