@@ -35,7 +35,7 @@ class NetworkOpening:
     page_nbytes : int or None
         Size of a page of the file, in bytes; None without a layout.
     padding : float
-        Expected bytes that are left free at the ends of pages, for each byte of payloads.
+        Expected bytes that are left free in the first page and at the ends of others, for each byte of payloads.
     is_estimate : bool
         Whether the number of chunks is not known: the length of a source is unknown until it ends.
     """
@@ -56,8 +56,8 @@ class NetworkOpening:
                 f"the data{stream}; layout='cloud' keeps them in one page"
             )
         return (
-            f"Layout {self.layout}: pages of {format_bytes(self.page_nbytes)}, of which about {self.padding:.0%} stay "
-            f"empty; over a network, {self.requests} request reads up to {nbytes} of metadata in the first page{stream}"
+            f"Layout {self.layout}: pages of {format_bytes(self.page_nbytes)}, about {self.padding:.0%} of padding; "
+            f"over a network, {self.requests} request reads up to {nbytes} of metadata in the first page{stream}"
         )
 
 

@@ -220,8 +220,9 @@ class Transactions:
     def _stays_open(self) -> bool:
         # Other programs may write an existing file between transactions, also that of a draft, so only a new file stays
         # open.  HDF5 marks as open only files that it can lock: a staged file is never marked, and can be opened again
-        # if this process dies.
-        return self.exclusive and self.target.mode == "new"
+        # if this process dies.  HDF5 stores where pages have free space only when it closes a file: without that, the
+        # rest of the metadata page is lost if this process dies, and metadata are scattered over new pages.
+        return self.exclusive and self.target.mode == "new" and self.target.layout is None
 
     def _durability_before(self) -> Durability:
         """Return the durability that the last owner promised."""

@@ -54,7 +54,7 @@ class FileLayout:
     metadata_nbytes : int
         Maximum size of all metadata, in bytes.
     padding : float
-        Expected bytes that are left free at the ends of pages, for each byte of payloads.
+        Expected bytes that are left free in the first page and at the ends of others, for each byte of payloads.
     is_estimate : bool
         Whether the number of chunks is not known: the length of a source is unknown until it ends.
     """
@@ -140,7 +140,7 @@ class Metadata:
         while page <= _MOST_PAGE and (not found or page <= _MOST_FOR_PADDING):
             needed = self.nbytes + _SLACK + _SECTION * sum(index.gaps(page) for index in self.indexes)
             if needed <= page:
-                found.append(FileLayout(name, page, needed, self._padding(page), self.is_estimate))
+                found.append(FileLayout(name, page, needed, self._padding(page, needed), self.is_estimate))
                 if found[-1].padding <= _MOST_PADDING:
                     return found[-1]
             page *= 2
@@ -152,10 +152,11 @@ class Metadata:
             )
         return min(found, key=lambda layout: layout.padding)
 
-    def _padding(self, page: int) -> float:
-        sizes = [index.chunks * index.chunk_nbytes for index in self.indexes]
+    def _padding(self, page: int, needed: int) -> float:
+        # Filters are taken to halve what is stored.
+        sizes = [index.chunks * index.chunk_nbytes / (1 + index.is_filtered) for index in self.indexes]
         lost = sum(size * index.padding(page) for size, index in zip(sizes, self.indexes, strict=True))
-        return lost / sum(sizes) if any(sizes) else 0.0
+        return (page - needed + lost) / sum(sizes) if any(sizes) else 0.0
 
 
 def parse_layout(value: Any) -> LayoutName | None:

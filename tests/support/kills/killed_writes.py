@@ -28,6 +28,7 @@ from dask_chunkio.errors import TargetExistsError
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout
 from dask_chunkio.storage.writer import Writer
 from tests.support.iterators import Noting
+from tests.support.metadata import metadata_end, page_nbytes
 from tests.support.notes import note, notes
 from tests.support.options import seeded
 from tests.support.processes import import_for_writes, in_child
@@ -149,6 +150,8 @@ class Plan:
         assert {entry.name for entry in self.folder.iterdir()} <= {"out.h5", "notes", "lock"}, list(
             self.folder.iterdir()
         )
+        if self.layout is not None:
+            assert metadata_end(self.path) <= page_nbytes(self.path)
         with h5py.File(self.path) as file:
             assert not [name for name in file if name.startswith(".")]
             for name in self.arrays:
