@@ -129,12 +129,7 @@ class Draft:
         check_flag("wait", wait)
         self._paths = DraftPaths(parse_filename(filename))
         self._mode: DraftMode = mode
-        self._layout = parse_layout(layout)
-        if layout is not None and mode == "a":
-            raise ArgumentError(
-                f"layout={layout!r} is chosen when a file is created, and mode='a' changes an existing one, which "
-                f"keeps its layout; leave it out"
-            )
+        self._layout = _layout_of_new(layout, mode)
         self._share, self._durability = parse_part(part), durability
         # A job that is run again goes on with its part, and waits for the one that makes the structure.
         self._resume = resume or part is not None
@@ -302,6 +297,16 @@ class Draft:
                 f"the draft of {self.filename} is not open; use 'with dask_chunkio.draft(...) as draft:', or open()"
             )
         return self._held
+
+
+def _layout_of_new(layout: Any, mode: DraftMode) -> LayoutName | None:
+    found = parse_layout(layout)
+    if found is not None and mode == "a":
+        raise ArgumentError(
+            f"layout={layout!r} is chosen when a file is created, and mode='a' changes an existing one, which keeps "
+            f"its layout; leave it out"
+        )
+    return found
 
 
 def _filled(

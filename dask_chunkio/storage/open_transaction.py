@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import h5py
 
 from dask_chunkio.errors import IntegrityError
+from dask_chunkio.storage.hdf5.file_layout import keep_free_space
 from dask_chunkio.storage.hdf5.staged_file import StagedFile
 from dask_chunkio.storage.target import Target
 
@@ -42,6 +43,11 @@ class OpenTransaction:
             traceback.clear_frames(error.__traceback__)
             staged.check()
             raise IntegrityError(f"HDF5 cannot open {target.file}: {error}") from None
+
+    def close(self) -> None:
+        """Close the file; what HDF5 writes then is staged."""
+        keep_free_space(self.h5)
+        self.h5.close()
 
     def id_of(self, path: str) -> h5py.h5d.DatasetID:
         """Return the handle of a dataset.

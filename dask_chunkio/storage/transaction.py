@@ -18,7 +18,6 @@ from dask_chunkio.storage.filesystem.locks import locked
 from dask_chunkio.storage.filesystem.placement_barrier import Lock, PlacementBarrier
 from dask_chunkio.storage.filesystem.process_exit import inside_hdf5
 from dask_chunkio.storage.filesystem.signals import deferred
-from dask_chunkio.storage.hdf5.file_layout import keep_free_space
 from dask_chunkio.storage.hdf5.superblock import with_superblock
 from dask_chunkio.storage.journal.journal import Journal, owners_in
 from dask_chunkio.storage.journal.manifest import read_manifest
@@ -168,8 +167,7 @@ class Transactions:
             if self._stays_open() and not close:
                 state.h5.flush()
             else:
-                keep_free_space(state.h5)
-                state.h5.close()
+                state.close()
                 self._open = None
         except (OSError, RuntimeError, ValueError) as error:
             state.staged.check()
@@ -220,8 +218,7 @@ class Transactions:
     def _stays_open(self) -> bool:
         # Other programs may write an existing file between transactions, also that of a draft, so only a new file stays
         # open.  HDF5 marks as open only files that it can lock: a staged file is never marked, and can be opened again
-        # if this process dies.  HDF5 stores where pages have free space only when it closes a file: without that, the
-        # rest of the metadata page is lost if this process dies, and metadata are scattered over new pages.
+        # if this process dies.  Only when it closes a file with pages, HDF5 stores where they have free space.
         return self.exclusive and self.target.mode == "new" and self.target.layout is None
 
     def _durability_before(self) -> Durability:
