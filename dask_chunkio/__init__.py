@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dask_chunkio.events import BufferCommitted, WriteEvent, WriteFailed, WriteFinished, WriteStarted
     from dask_chunkio.geometry.grid import BufferGrid, ChunkGrid
     from dask_chunkio.iterator import GenericDataChunkIterator
-    from dask_chunkio.planning.plan import DatasetPlan, WritePlan
+    from dask_chunkio.planning.plan import DatasetPlan, NetworkOpening, WritePlan
     from dask_chunkio.results import DatasetResult, WriteResult
     from dask_chunkio.storage.inspection.status import DatasetState, UnfinishedWrite, status
     from dask_chunkio.storage.inspection.verify import VerificationReport, verify
@@ -32,6 +32,7 @@ __all__ = [
     "DatasetState",
     "Draft",
     "GenericDataChunkIterator",
+    "NetworkOpening",
     "RecoveryResult",
     "UnfinishedWrite",
     "VerificationReport",
@@ -62,6 +63,7 @@ _MODULES = {
     "DatasetState": "storage.inspection.status",
     "Draft": "drafts",
     "GenericDataChunkIterator": "iterator",
+    "NetworkOpening": "planning.plan",
     "RecoveryResult": "storage.recovery",
     "UnfinishedWrite": "storage.inspection.status",
     "VerificationReport": "storage.inspection.verify",

@@ -283,6 +283,7 @@ def test_public_names() -> None:
         "DatasetState",
         "Draft",
         "GenericDataChunkIterator",
+        "NetworkOpening",
         "RecoveryResult",
         "UnfinishedWrite",
         "VerificationReport",
