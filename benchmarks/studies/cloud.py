@@ -21,7 +21,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import fsspec
 import h5netcdf
@@ -202,7 +202,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _write(folder: Path, name: str, chunks: int) -> int:
     """Write one file, and return the size of its pages."""
-    layout = "cloud" if name == "cloud" else None
+    layout: Literal["cloud"] | None = "cloud" if name == "cloud" else None
     path = folder / f"{name}.h5"
     dask_chunkio.to_hdf5(str(path), "/x", Numbers(chunks), layout=layout, progress=False, scheduler="threads")
     with h5py.File(path, "r") as file:
@@ -220,7 +220,7 @@ def _rows(path: Path, url: str, noted: list[Range], page: int) -> Iterator[Row]:
     metadata = metadata_of(path)
     layout = path.stem
     readers: dict[str, Callable[..., Any]] = {"h5py": by_h5py, "h5netcdf": by_h5netcdf, "pyfive": by_pyfive}
-    caches = {
+    caches: dict[str, dict[str, Any]] = {
         "none": {"cache_type": "none"},
         "fsspec's default": {},
         f"blocks of {page >> 10} KiB": {"cache_type": "blockcache", "block_size": page},

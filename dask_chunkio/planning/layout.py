@@ -81,7 +81,7 @@ def large_chunk_shape(shape: Shape, itemsize: int, block: Shape | None = None) -
     Examples
     --------
     >>> large_chunk_shape((3650, 180, 360), 4)
-    (17, 180, 360)
+    (115, 90, 180)
     >>> large_chunk_shape((12, 180, 360), 4)
     (12, 180, 360)
     """

@@ -29,8 +29,8 @@ LayoutName = Literal["cloud", "cmip7"]
 # HDF5 allows pages from 512 bytes to 1 GiB.
 _LEAST_PAGE, _MOST_PAGE = 1 << 16, 1 << 30
 # Larger pages are not chosen only to save padding: readers with a page buffer fetch whole pages.
-_MOST_FOR_PADDING = 1 << 24
-_MOST_PADDING = 1 / 8
+_MOST_FOR_PADDING = 1 << 25
+_MOST_PADDING = 0.15
 # Superblock extension, headers of the free-space managers, and what HDF5 leaves free between objects.
 _SLACK = 1 << 14
 # A free section, as HDF5 stores it, twice: while the list is written anew, the old one is not yet free.
