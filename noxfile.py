@@ -43,6 +43,7 @@ BENCHMARKS = (
     "durability",
     "netcdf",
     "reading",
+    "cloud",
     "kills",
 )
 

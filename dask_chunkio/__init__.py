@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dask_chunkio.events import BufferCommitted, WriteEvent, WriteFailed, WriteFinished, WriteStarted
     from dask_chunkio.geometry.grid import BufferGrid, ChunkGrid
     from dask_chunkio.iterator import GenericDataChunkIterator
-    from dask_chunkio.planning.plan import DatasetPlan, WritePlan
+    from dask_chunkio.planning.plan import DatasetPlan, NetworkOpening, WritePlan
     from dask_chunkio.read import VerificationReport, from_hdf5, open_array, verify
     from dask_chunkio.reading.array import Hdf5Array
     from dask_chunkio.results import DatasetResult, WriteResult
@@ -34,6 +34,7 @@ __all__ = [
     "Draft",
     "GenericDataChunkIterator",
     "Hdf5Array",
+    "NetworkOpening",
     "RecoveryResult",
     "UnfinishedWrite",
     "VerificationReport",
@@ -67,6 +68,7 @@ _MODULES = {
     "Draft": "drafts",
     "GenericDataChunkIterator": "iterator",
     "Hdf5Array": "reading.array",
+    "NetworkOpening": "planning.plan",
     "RecoveryResult": "storage.recovery",
     "UnfinishedWrite": "storage.inspection.status",
     "VerificationReport": "read",

@@ -23,10 +23,11 @@ from dask_chunkio.storage.drafts.begin import hold_draft
 from dask_chunkio.storage.drafts.file import complete_structure, describe_datasets
 from dask_chunkio.storage.drafts.held_draft import HeldDraft
 from dask_chunkio.storage.drafts.publish import is_recorded_whole, publish_draft, record_fill
+from dask_chunkio.storage.hdf5.file_layout import LayoutName, parse_layout
 from dask_chunkio.storage.journal.draft_manifest import DraftMode
 from dask_chunkio.storage.target import Durability
 from dask_chunkio.validation import check_choice, check_flag
-from dask_chunkio.write import RunArguments, run_write
+from dask_chunkio.write import RunArguments, layout_of_new_file, run_write
 
 __all__ = ["Draft", "draft"]
 
@@ -39,6 +40,7 @@ def draft(
     part: tuple[int, int] | Literal["slurm"] | None = None,
     wait: bool | None = None,
     durability: Durability | None = None,
+    layout: LayoutName | None = None,
 ) -> Draft:
     """Make an HDF5 file in three steps: its structure, by any library; its data, in parallel; its name, at the end.
 
@@ -62,6 +64,9 @@ def draft(
         configuration, and True with `part`.
     durability : str, optional
         Same as in `to_hdf5`.
+    layout : str, optional
+        Same as in `to_hdf5`, with a page for the datasets of the first `Draft.fill`, which creates the file.  If
+        another library creates it, as the structure, it must have paged file space.  Not with ``mode="a"``.
 
     Returns
     -------
@@ -93,7 +98,7 @@ def draft(
     ...     float(file["x"][999]), file["x"].attrs["unit"]
     (999.0, 'V')
     """
-    return Draft(filename, mode=mode, resume=resume, part=part, wait=wait, durability=durability)
+    return Draft(filename, mode=mode, resume=resume, part=part, wait=wait, durability=durability, layout=layout)
 
 
 class Draft:
@@ -103,7 +108,7 @@ class Draft:
 
     Parameters
     ----------
-    filename, mode, resume, part, wait, durability
+    filename, mode, resume, part, wait, durability, layout
         Same as in `draft`.
     """
 
@@ -116,6 +121,7 @@ class Draft:
         part: Any = None,
         wait: bool | None = None,
         durability: Durability | None = None,
+        layout: LayoutName | None = None,
     ) -> None:
         check_choice("mode", mode, get_args(DraftMode))
         check_choice("durability", durability, (None, *get_args(Durability)))
@@ -123,6 +129,7 @@ class Draft:
         check_flag("wait", wait)
         self._paths = DraftPaths(parse_filename(filename))
         self._mode: DraftMode = mode
+        self._layout = _layout_of_new(layout, mode)
         self._share, self._durability = parse_part(part), durability
         # A job that is run again goes on with its part, and waits for the one that makes the structure.
         self._resume = resume or part is not None
@@ -226,6 +233,7 @@ class Draft:
             part=self._share,
             wait=self._wait,
             durability=self._durability,
+            layout=self._layout,
             scheduler=scheduler,
             memory_limit=memory_limit,
             progress=progress,
@@ -252,7 +260,7 @@ class Draft:
             file of the final name.  The draft stays open.
         """
         held = self._require_open()
-        complete_structure(held)
+        complete_structure(held, layout=self._layout)
         if self._share is None or (is_recorded_whole(held) and held.take_alone()):
             publish_draft(held)
         held.let_go()
@@ -291,13 +299,24 @@ class Draft:
         return self._held
 
 
+def _layout_of_new(layout: Any, mode: DraftMode) -> LayoutName | None:
+    found = parse_layout(layout)
+    if found is not None and mode == "a":
+        raise ArgumentError(
+            f"layout={layout!r} is chosen when a file is created, and mode='a' changes an existing one, which keeps "
+            f"its layout; leave it out"
+        )
+    return found
+
+
 def _filled(
     held: HeldDraft, number: int, args: tuple[Any, ...], keywords: DatasetKeywords, run: RunArguments
 ) -> WriteResult:
     """Fill datasets, unless an earlier process has done it."""
     words = describe_fill(args, run.encoding, keywords, run.part is not None)
     durability = settings().durability if run.durability is None else run.durability
-    complete_structure(held, makes_file=True, is_durable=durability == "power")
+    chosen = functools.partial(layout_of_new_file, held.paths.file, args, keywords, run)
+    complete_structure(held, True, durability == "power", run.layout, chosen)
     if number < len(held.manifest.fills):
         return _filled_before(held, number, words, parse_names(args))
     if held.is_published:

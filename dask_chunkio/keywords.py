@@ -77,6 +77,7 @@ class WriteKeywords(RunKeywords, total=False):
     """Keywords of `to_hdf5` but for ``compute``, which decides what it returns."""
 
     encoding: Mapping[str, DatasetKeywords] | None
+    layout: Literal["cloud", "cmip7"] | None
     libver: str | tuple[str, str] | None
     memory_limit: int | str | None
     overwrite: bool

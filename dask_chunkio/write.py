@@ -7,7 +7,7 @@ import functools
 import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Unpack, cast, get_args, overload
 
 import dask
@@ -36,11 +36,12 @@ from dask_chunkio.planning.resources import Workers, find_workers, refuse_import
 from dask_chunkio.planning.share import parse_part
 from dask_chunkio.results import WriteResult, already_complete
 from dask_chunkio.storage.completeness import StoredDataset
+from dask_chunkio.storage.hdf5.file_layout import FileLayout, LayoutName, parse_layout
 from dask_chunkio.storage.session import end, release, wait_for_others
 from dask_chunkio.storage.target import Durability, Target
 from dask_chunkio.validation import check_flag, check_type
 
-__all__ = ["RunArguments", "delay_write", "plan", "run_write", "to_hdf5"]
+__all__ = ["RunArguments", "delay_write", "layout_of_new_file", "plan", "run_write", "to_hdf5"]
 
 # Number of attempts to plan a write, without a pause, while other writes change the file.
 _CHANGES = 20
@@ -53,7 +54,7 @@ class RunArguments:
 
     Parameters
     ----------
-    encoding, overwrite, resume, token, part, wait, durability, libver
+    encoding, overwrite, resume, token, part, wait, durability, libver, layout
         Same as in `to_hdf5`.
     scheduler, memory_limit, progress, callback, fuse, compute_kwargs
         Same as in `to_hdf5`.
@@ -72,6 +73,7 @@ class RunArguments:
     wait: bool | None = None
     durability: Durability | None = None
     libver: str | tuple[str, str] | None = None
+    layout: LayoutName | None = None
     scheduler: Any = None
     memory_limit: int | str | None = None
     progress: bool | None = None
@@ -104,6 +106,7 @@ def to_hdf5(
     wait: bool | None = None,
     durability: Durability | None = None,
     libver: str | tuple[str, str] | None = None,
+    layout: LayoutName | None = None,
     compute: bool = True,
     scheduler: Any = None,
     memory_limit: int | str | None = None,
@@ -154,6 +157,11 @@ def to_hdf5(
         ``chunkio.durability`` of dask's configuration, which is ``"process"``.
     libver : str or tuple of str, optional
         Version bounds of the file format, as in `h5py.File`.
+    layout : str, optional
+        Layout of a new file.  ``"cloud"`` keeps all metadata in one page at the beginning of the file, so that a reader
+        over a network fetches them at once.  ``"cmip7"`` is the same, with chunks of at least 4 MiB and the time
+        coordinate in one chunk, as the archive of CMIP7 asks for.  HDF5 1.10 and later read such files.  By default
+        metadata lie between the data.
     compute : bool
         If False, return a `Delayed`, which writes nothing until it is computed.
     scheduler : str, callable, Client or Executor, optional
@@ -219,6 +227,7 @@ def to_hdf5(
         wait=wait,
         durability=durability,
         libver=libver,
+        layout=layout,
         scheduler=scheduler,
         memory_limit=memory_limit,
         progress=progress,
@@ -261,6 +270,17 @@ def delay_write(filename: Any, args: tuple[Any, ...], keywords: DatasetKeywords,
     return build_graph(write.creation(exclusive=False), write.sources, run.fuse)
 
 
+def layout_of_new_file(
+    filename: Any, args: tuple[Any, ...], keywords: DatasetKeywords, run: RunArguments
+) -> FileLayout | None:
+    """Return the layout of a file that a write would create; nothing is written, and no source is read."""
+    _check(run)
+    workers = _workers(run.scheduler, run.memory_limit)
+    target = _target(filename, replace(run, part=None, fill=None))
+    prepared = prepare(target, args, run.encoding, keywords, workers, layout=run.layout, may_begin_streams=False)
+    return prepared.target.layout
+
+
 def _preparation(
     filename: Any, args: tuple[Any, ...], keywords: DatasetKeywords, run: RunArguments
 ) -> tuple[Workers, Callable[[], PreparedWrite], bool]:
@@ -269,7 +289,7 @@ def _preparation(
     _check(run)
     target = _target(filename, run)
     workers = _workers(run.scheduler, run.memory_limit)
-    prepared = functools.partial(prepare, target, args, run.encoding, keywords, workers)
+    prepared = functools.partial(prepare, target, args, run.encoding, keywords, workers, layout=run.layout)
     return workers, prepared, target.wait
 
 
@@ -280,6 +300,7 @@ def _check(run: RunArguments) -> None:
         check_flag(name, getattr(run, name))
     if run.token is not None and (not isinstance(run.token, str) or not run.token):
         raise ArgumentTypeError(f"token={run.token!r} is not a string with at least one character")
+    parse_layout(run.layout)
     is_mapping = isinstance(run.compute_kwargs, Mapping | None)
     check_type("compute_kwargs", run.compute_kwargs, is_mapping, "a mapping of keywords of dask.compute")
 
@@ -400,6 +421,7 @@ def plan(
     token: str | None = None,
     part: tuple[int, int] | Literal["slurm"] | None = None,
     libver: str | tuple[str, str] | None = None,
+    layout: LayoutName | None = None,
     scheduler: Any = None,
     memory_limit: int | str | None = None,
     sample: int | None = None,
@@ -409,7 +431,7 @@ def plan(
 
     Parameters
     ----------
-    filename, \*args, encoding, overwrite, resume, token, part, libver, scheduler, memory_limit, \*\*keywords
+    filename, \*args, encoding, overwrite, resume, token, part, libver, layout, scheduler, memory_limit, \*\*keywords
         Same as in `to_hdf5`.
     sample : int, optional
         Number of chunks of each dataset that this call reads and encodes to estimate the stored size.  By default
@@ -437,14 +459,14 @@ def plan(
     'deflate(4) by libdeflate 4'
     """
     mine: dict[str, Any] = {"encoding": encoding, "overwrite": overwrite, "resume": resume, "token": token}
-    mine |= {"part": part, "libver": libver}
+    mine |= {"part": part, "libver": libver, "layout": layout}
     own = {"scheduler": scheduler, "memory_limit": memory_limit}
     write = functools.partial(to_hdf5, filename, *args, **mine, **own, **keywords)
     run = RunArguments(**mine, wait=False)
     _check(run)
     asked = {keyword: value for keyword, value in keywords.items() if keyword not in _NOT_OF_A_PLAN}
     target, workers = _target(filename, run), _workers(scheduler, memory_limit)
-    prepared = prepare(target, args, encoding, asked, workers, may_begin_streams=False, touches=False)
+    prepared = prepare(target, args, encoding, asked, workers, layout=layout, may_begin_streams=False, touches=False)
     estimates = tuple(map(functools.partial(estimated_nbytes, sample), prepared.jobs, prepared.sources))
     return prepared.plan(kept_nbytes, estimates, write, looks=True)
 

@@ -74,6 +74,7 @@ STORAGE_DOORS = {
     "filesystem.io",
     "filesystem.locks",
     "hdf5.dataset",
+    "hdf5.file_layout",
     "journal.draft_manifest",
 }
 STANDARD = sys.stdlib_module_names
@@ -292,6 +293,7 @@ def test_public_names() -> None:
         "Draft",
         "GenericDataChunkIterator",
         "Hdf5Array",
+        "NetworkOpening",
         "RecoveryResult",
         "UnfinishedWrite",
         "VerificationReport",

@@ -251,6 +251,14 @@ def test_many_chunks() -> None:
 
 
 @pytest.mark.heavy
+def test_cloud() -> None:
+    text = run("cloud")
+    # Three readers with three caches for each file, and one with a page buffer.
+    assert first_cells(text)[2:] == ["default"] * 9 + ["cloud"] * 10
+    assert [line[:4] for line in verdicts(text)] == ["PASS"] * 3
+
+
+@pytest.mark.heavy
 def test_small_memory(tmp_path: Path) -> None:
     text = run("small_memory", "--folder", str(tmp_path))
     # From an iterator, and from a dask array.

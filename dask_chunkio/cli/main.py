@@ -24,6 +24,7 @@ from dask_chunkio.cli.maintenance import check, discard, recover, status, verify
 from dask_chunkio.cli.options import (
     compression,
     dtype,
+    layout,
     lengths,
     location,
     memory_limit_option,
@@ -150,6 +151,12 @@ def main() -> None:
 @click.option("--shuffle/--no-shuffle", default=False, help="Shuffle bytes before compression.")
 @click.option("--fletcher32", is_flag=True, help="Store a checksum with each chunk.")
 @click.option("--out-dtype", callback=dtype, metavar="DTYPE", help="Type of the elements in DST.  [default: as in SRC]")
+@click.option(
+    "--layout",
+    callback=layout,
+    metavar="cloud|cmip7",
+    help="Layout of a new file: all metadata in its first page, for readers over a network; cmip7: large chunks, too.",
+)
 @workers_option
 @threads_option
 @scheduler_option
@@ -214,7 +221,7 @@ def _show_plan(**options: Any) -> None:
     _run_write(options.pop("src"), options.pop("dst"), {**defaults, **options, "only_plan": True, "kept": ()})
 
 
-_OF_A_PLAN = ("memory_limit", "overwrite", "token", "part")
+_OF_A_PLAN = ("layout", "memory_limit", "overwrite", "token", "part")
 _OF_A_WRITE_ONLY = ("resume", "wait", "durability", "progress", "only_plan")
 main.add_command(
     click.Command(

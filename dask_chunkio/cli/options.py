@@ -13,10 +13,12 @@ from dask_chunkio.errors import ArgumentError
 from dask_chunkio.filters.names import KNOWN_NAMES
 from dask_chunkio.geometry.share import Share
 from dask_chunkio.planning.share import parse_part
+from dask_chunkio.storage.hdf5.file_layout import parse_layout
 
 __all__ = [
     "compression",
     "dtype",
+    "layout",
     "lengths",
     "location",
     "memory_limit_option",
@@ -48,6 +50,14 @@ def part(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Sha
         raise click.BadParameter(f"{value!r} is not a number and a count, such as 3/100, nor slurm")
     try:
         return parse_part((int(number), int(count)))
+    except ArgumentError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def layout(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Parse the name of a layout."""
+    try:
+        return parse_layout(value)
     except ArgumentError as error:
         raise click.BadParameter(str(error)) from error
 

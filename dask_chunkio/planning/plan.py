@@ -17,7 +17,48 @@ from dask_chunkio.planning.plan_html import dataset_html, plan_html
 from dask_chunkio.printable import printable
 from dask_chunkio.results import WriteResult
 
-__all__ = ["DatasetPlan", "WritePlan"]
+__all__ = ["DatasetPlan", "NetworkOpening", "WritePlan"]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkOpening:
+    """What a reader over a network fetches to open a new file and to find all of its chunks.
+
+    Parameters
+    ----------
+    requests : int
+        Number of places in the file at which it reads; each is a request, unless its cache holds several.
+    metadata_nbytes : int
+        Maximum size of all metadata, in bytes.
+    layout : str or None
+        Same as in `to_hdf5`.
+    page_nbytes : int or None
+        Size of a page of the file, in bytes; None without a layout.
+    padding : float
+        Expected bytes that are left free in the first page and at the ends of others, for each byte of payloads.
+    is_estimate : bool
+        Whether the number of chunks is not known: the length of a source is unknown until it ends.
+    """
+
+    requests: int
+    metadata_nbytes: int
+    layout: str | None = None
+    page_nbytes: int | None = None
+    padding: float = 0.0
+    is_estimate: bool = False
+
+    def __str__(self) -> str:
+        nbytes = format_bytes(self.metadata_nbytes)
+        stream = " (room for a stream: an estimate)" if self.is_estimate else ""
+        if self.page_nbytes is None:
+            return (
+                f"Over a network, about {self.requests} requests read up to {nbytes} of metadata, which lie between "
+                f"the data{stream}; layout='cloud' keeps them in one page"
+            )
+        return (
+            f"Layout {self.layout}: pages of {format_bytes(self.page_nbytes)}, about {self.padding:.0%} of padding; "
+            f"over a network, {self.requests} request reads up to {nbytes} of metadata in the first page{stream}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +215,8 @@ class WritePlan:
         Why the target cannot be written as it is now; empty if it can.
     already_complete : bool
         Whether everything is there already, so that `to_hdf5` will write nothing; then `datasets` is empty.
+    opening : NetworkOpening or None
+        What a reader over a network fetches to open the file; None for parts of existing datasets.
     """
 
     path: str
@@ -187,6 +230,7 @@ class WritePlan:
     kept_nbytes: int = 0
     target_problem: str = ""
     already_complete: bool = False
+    opening: NetworkOpening | None = None
     _write: Callable[..., WriteResult] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -251,6 +295,7 @@ class WritePlan:
         if self.kept_nbytes:
             kept = format_bytes(self.kept_nbytes)
             lines.append(f"Up to {kept} of blocks of dask arrays are kept for other tasks that need them")
+        lines += [str(self.opening)] if self.opening is not None else []
         lines += [f"DOES NOT FIT: {self.advice}"] if self.advice else []
         return [*lines, f"CANNOT BE WRITTEN: {self.target_problem}"] if self.target_problem else lines
 

@@ -18,7 +18,8 @@ from dask_chunkio.geometry.share import Share
 from dask_chunkio.geometry.sizing import buffer_within, projected_nbytes, split_buffer
 from dask_chunkio.model import Creation, DatasetJob
 from dask_chunkio.planning.array_blocks import ArrayBlocks, array_blocks
-from dask_chunkio.planning.plan import DatasetPlan, WritePlan
+from dask_chunkio.planning.layout import check_cmip7, require_new, specs_for_cmip7
+from dask_chunkio.planning.plan import DatasetPlan, NetworkOpening, WritePlan
 from dask_chunkio.planning.request import DatasetRequest, parse_requests
 from dask_chunkio.planning.resources import Workers, require_picklable
 from dask_chunkio.planning.share import require_shareable
@@ -32,6 +33,7 @@ from dask_chunkio.sources.stream import StreamSource, is_open_ended
 from dask_chunkio.storage.completeness import StoredDataset
 from dask_chunkio.storage.filesystem.locks import HAS_LOCKS
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, preview
+from dask_chunkio.storage.hdf5.file_layout import LayoutName, choose_layout, measure_specs
 from dask_chunkio.storage.preconditions import is_complete, target_problem
 from dask_chunkio.storage.regions import Parts, resolve_regions
 from dask_chunkio.storage.target import Target
@@ -125,8 +127,19 @@ class PreparedWrite:
             advice,
             kept,
             problem,
+            opening=self._opening() if looks else None,
             _write=write,
         )
+
+    def _opening(self) -> NetworkOpening | None:
+        layout, is_new = self.target.layout, all(spec.there is None for spec in self.specs)
+        if layout is not None:
+            form = layout.name, layout.page_nbytes, layout.padding, layout.is_estimate
+            return NetworkOpening(1, layout.metadata_nbytes, *form)
+        if not is_new:
+            return None
+        metadata = measure_specs(self.specs, self.target.libver)
+        return NetworkOpening(metadata.nodes, metadata.nbytes, is_estimate=metadata.is_estimate)
 
     def _plan_of_nothing(self, write: Callable[..., WriteResult] | None) -> WritePlan:
         at, workers = self.target.path, self.workers
@@ -233,6 +246,7 @@ def prepare(
     keywords: Mapping[str, Any],
     workers: Workers,
     *,
+    layout: LayoutName | None = None,
     may_begin_streams: bool = True,
     touches: bool = True,
 ) -> PreparedWrite:
@@ -246,6 +260,8 @@ def prepare(
         Same as in `to_hdf5`.
     workers : Workers
         The workers that run the tasks.
+    layout : str, optional
+        Same as in `to_hdf5`.
     may_begin_streams : bool
         Whether the first DataChunk of a stream may be read, if no argument gives its shape and dtype.
     touches : bool
@@ -262,28 +278,39 @@ def prepare(
     _require_token(target, requests)
     for request in requests:
         _require_portable(request, workers)
-    return _prepared(target, requests, workers, touches)
+    if layout is not None and not target.fills:
+        require_new(requests, layout)
+    return _prepared(target, requests, workers, layout, touches)
 
 
 def _prepared(
-    target: Target, requests: Sequence[DatasetRequest], workers: Workers, touches: bool = True
+    target: Target,
+    requests: Sequence[DatasetRequest],
+    workers: Workers,
+    layout: LayoutName | None,
+    touches: bool = True,
 ) -> PreparedWrite:
     """Make the decisions that depend on the existing file."""
     scale = Scale(workers, settings())
     new = {one.name: spec_of(one, scale) for one in requests if one.region is None}
+    new = specs_for_cmip7(requests, new) if layout == "cmip7" else new
     asks = [one for one in requests if one.may_be_there or target.fills]
     in_parts = target.fills and target.share is not None
     wanted = {one.name: wanted_of(one, new.get(one.name), target.fills, in_parts) for one in asks}
     names = tuple(one.name for one in requests)
     parts = workers.call(resolve_regions, target, names, wanted, touches) if wanted else Parts()
     sources = tuple(one.source for one in requests)
-    again = functools.partial(_prepared, target, requests, workers)
+    again = functools.partial(_prepared, target, requests, workers, layout)
     if parts.complete:
         blocks = functools.cache(functools.partial(array_blocks, (), ()))
         return PreparedWrite(target, workers, sources, (), (), blocks, parts.complete, again)
     there = parts.layouts
     specs = tuple(spec_of_part(one, there[one.name]) if one.name in there else new[one.name] for one in requests)
     layouts = preview(specs, target.libver)
+    if layout == "cmip7":
+        check_cmip7(layouts, specs)
+    if layout is not None and not target.fills:
+        target = replace(target, layout=choose_layout(layout, specs, target.libver))
     boxes = (spec.box or _box_of(target.share, layout) for spec, layout in zip(specs, layouts, strict=True))
     jobs = tuple(_job(*one, scale) for one in zip(requests, specs, layouts, boxes, strict=True))
     # An open-ended dataset starts with the length of one buffer.

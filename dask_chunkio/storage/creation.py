@@ -11,6 +11,7 @@ import h5py
 from dask_chunkio.errors import ArgumentError, IntegrityError, TargetBusyError, TargetChangedError
 from dask_chunkio.storage.completeness import StoredDataset, completed
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, describe, describe_made, make_dataset, preview
+from dask_chunkio.storage.hdf5.file_layout import is_paged
 from dask_chunkio.storage.journal.created import Created, CreatedDataset
 from dask_chunkio.storage.journal.owner import Owner
 from dask_chunkio.storage.journal.part import PartState, conflict, enter_part
@@ -96,6 +97,8 @@ def _make_datasets(transactions: Transactions, specs: Sequence[DatasetSpec]) -> 
     target, found = transactions.target, transactions.journal.created
     if found is not None:
         if target.has_joined and (difference := found.difference(_wanted(target, specs))) is not None:
+            raise ArgumentError(cannot_join(target, difference))
+        if target.has_joined and (difference := _layout_differs(transactions)) is not None:
             raise ArgumentError(cannot_join(target, difference))
         return Made(describe_datasets(transactions, found, specs))
     existing = target.mode == "existing"
@@ -193,7 +196,7 @@ def _take_over_datasets(
     # An owner that died in the very transaction that records its take-over is named only in the log until the replay.
     if judged is None or (judged and judged[-1] != owner and owner not in transactions.replayed_owners):
         raise TargetBusyError(f"{target.path} is being written by another call, {owner}; wait for it (wait=True)")
-    difference = created.difference(_wanted(target, specs))
+    difference = created.difference(_wanted(target, specs)) or _layout_differs(transactions)
     if difference is not None:
         if transactions.journal.finished and target.mode != "new":
             transactions.files.folder.empty()
@@ -210,6 +213,15 @@ def _take_over_datasets(
     else:
         _name_call(transactions, replace(created, token=target.token), records)
     return Made(layouts)
+
+
+def _layout_differs(transactions: Transactions) -> str | None:
+    """Return in words how the layout of the file differs from that of this call, inside a transaction."""
+    layout = transactions.target.layout
+    if layout is None or transactions.journal.finished:
+        return None
+    with transactions.opened() as state:
+        return None if is_paged(state.h5) else f"layout={layout.name!r} is given, but the file was created without it"
 
 
 def _name_call(transactions: Transactions, created: Created, records: bytes) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import h5py
 
 from dask_chunkio.errors import IntegrityError
+from dask_chunkio.storage.hdf5.file_layout import keep_free_space
 from dask_chunkio.storage.hdf5.staged_file import StagedFile
 from dask_chunkio.storage.target import Target
 
@@ -32,14 +33,21 @@ class OpenTransaction:
             If HDF5 cannot open it.
         """
         staged = StagedFile(descriptor)
+        # An existing file keeps the layout with which it was created.
+        layout = target.layout.keywords if target.layout is not None and mode == "w" else {}
         try:
-            return cls(staged, h5py.File(staged, mode, libver=target.libver))
+            return cls(staged, h5py.File(staged, mode, libver=target.libver, **layout))
         except Exception as error:
             # h5py's frames hold property lists that point to `staged`.
             # If they live until the interpreter ends, it crashes.
             traceback.clear_frames(error.__traceback__)
             staged.check()
             raise IntegrityError(f"HDF5 cannot open {target.file}: {error}") from None
+
+    def close(self) -> None:
+        """Close the file; what HDF5 writes then is staged."""
+        keep_free_space(self.h5)
+        self.h5.close()
 
     def id_of(self, path: str) -> h5py.h5d.DatasetID:
         """Return the handle of a dataset.

@@ -75,7 +75,13 @@ def judge(target: Target, specs: Sequence[DatasetSpec]) -> Judgement:
             else:
                 require_inside(file, spec.name, target)
                 require_as_planned(file, spec.there)
-        return Judgement(_mode(file, target, specs))
+        mode = _mode(file, target, specs)
+        if mode == "existing" and target.layout is not None:
+            raise TargetExistsError(
+                f"{target.path} exists, and layout={target.layout.name!r} is chosen when a file is created: leave "
+                f"layout= out to add to the file as it is, or write to a new file"
+            )
+        return Judgement(mode)
 
     return _looked(target, look) or _judged_new(target, specs)
 

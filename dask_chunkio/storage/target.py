@@ -15,6 +15,7 @@ from dask_chunkio.storage.draft_paths import DraftPaths
 from dask_chunkio.storage.filesystem.io import sync_folder
 from dask_chunkio.storage.filesystem.kind import file_system_of
 from dask_chunkio.storage.filesystem.side_folder import Folder, is_left
+from dask_chunkio.storage.hdf5.file_layout import FileLayout
 from dask_chunkio.storage.journal.journal import read_journal
 from dask_chunkio.storage.journal.manifest import Manifest, read_manifest, require_real_folder
 from dask_chunkio.storage.side_paths import SidePaths
@@ -63,6 +64,8 @@ class Target(SidePaths):
         ``write_id`` of the job that began the write that this call has joined.
     fill : int or None
         Number of the fill of a draft, from 0; None for any other write.
+    layout : FileLayout or None
+        How a new file is laid out; None for HDF5's default.
     """
 
     write_id: str
@@ -79,6 +82,7 @@ class Target(SidePaths):
     share: Share | None = None
     joined_id: str = ""
     fill: int | None = None
+    layout: FileLayout | None = None
 
     @property
     def fills(self) -> bool:

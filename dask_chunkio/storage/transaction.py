@@ -167,7 +167,7 @@ class Transactions:
             if self._stays_open() and not close:
                 state.h5.flush()
             else:
-                state.h5.close()
+                state.close()
                 self._open = None
         except (OSError, RuntimeError, ValueError) as error:
             state.staged.check()
@@ -218,8 +218,8 @@ class Transactions:
     def _stays_open(self) -> bool:
         # Other programs may write an existing file between transactions, also that of a draft, so only a new file stays
         # open.  HDF5 marks as open only files that it can lock: a staged file is never marked, and can be opened again
-        # if this process dies.
-        return self.exclusive and self.target.mode == "new"
+        # if this process dies.  Only when it closes a file with pages, HDF5 stores where they have free space.
+        return self.exclusive and self.target.mode == "new" and self.target.layout is None
 
     def _durability_before(self) -> Durability:
         """Return the durability that the last owner promised."""

@@ -20,6 +20,7 @@ import dask.base
 import h5py
 import numpy as np
 import pandas as pd
+import pyfive
 import pytest
 import xarray as xr
 from hypothesis import HealthCheck, Phase, given, settings
@@ -510,3 +511,96 @@ def test_a_version_of_xarray_that_lacks_a_function_is_named(monkeypatch: pytest.
     assert spec.loader is not None
     with pytest.raises(ImportError, match=r"xarray .* lacks dump_to_store .* install another version"):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+# Layouts of the file
+
+
+def climate(*, shape: tuple[int, int, int] = (160, 90, 180), dask_blocks: int | None = 50) -> xr.Dataset:
+    field = np.random.default_rng(0).integers(0, 200, shape).astype("f4")
+    tas: Any = field if dask_blocks is None else da.from_array(field, chunks=(dask_blocks, *shape[1:]))
+    days = np.arange(shape[0], dtype="f8")
+    return xr.Dataset(
+        {
+            "tas": (("time", "lat", "lon"), tas, {"units": "K"}),
+            "time_bnds": (("time", "bnds"), np.stack([days, days], 1)),
+        },
+        coords={"time": ("time", days, {"bounds": "time_bnds"}), "lat": np.arange(90.0), "lon": np.arange(180.0)},
+        attrs={"variable_id": "tas", "title": "A climate"},
+    )
+
+
+GZIP: dict[str, Any] = {"tas": {"zlib": True, "complevel": 1}}
+
+
+@pytest.mark.parametrize(
+    ("layout", "blocks", "unlimited"),
+    [("cloud", 50, []), ("cloud", None, ["time"]), ("cmip7", 50, ["time"]), ("cmip7", None, [])],
+)
+def test_all_metadata_are_in_the_first_page(
+    tmp_path: Path, layout: Any, blocks: int | None, unlimited: list[str]
+) -> None:
+    ds, path = climate(dask_blocks=blocks), tmp_path / "tas.nc"
+    to_netcdf(ds, path, layout=layout, encoding=GZIP, unlimited_dims=unlimited)
+    assert opened(path).identical(ds.compute())
+    with pyfive.File(path) as file:
+        assert file.consolidated_metadata
+    with h5py.File(path) as file:
+        page = file.id.get_create_plist().get_file_space_page_size()
+        assert file["tas"].id.get_chunk_info(0).byte_offset >= page
+        if layout == "cmip7":
+            assert file["tas"].id.get_num_chunks() > 1
+            assert [file[name].chunks for name in ("time", "time_bnds")] == [
+                None if not unlimited else shape for shape in ((160,), (160, 2))
+            ]
+
+
+@pytest.mark.skipif(shutil.which("check_cmip7_packing") is None, reason="cmip7_repack is not installed")
+def test_the_archive_of_cmip7_accepts_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "tas.nc"
+    layouts: dict[Any, int] = {"cmip7": 0, None: 1}
+    for layout, code in layouts.items():
+        to_netcdf(climate(), path, layout=layout, encoding=GZIP, unlimited_dims=["time"])
+        done = subprocess.run(["check_cmip7_packing", path], capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stdout
+
+
+def test_chunks_that_were_read_are_replaced_for_cmip7(tmp_path: Path) -> None:
+    to_netcdf(climate(), tmp_path / "a.nc", encoding={"tas": {"zlib": True, "chunksizes": (10, 90, 180)}})
+    with xr.open_dataset(tmp_path / "a.nc", chunks={}, **H5NETCDF) as found:
+        to_netcdf(found, tmp_path / "b.nc", layout="cmip7")
+        assert opened(tmp_path / "b.nc").equals(found)
+    with h5py.File(tmp_path / "b.nc") as file:
+        assert math.prod(file["tas"].chunks) * 4 >= 4 << 20
+
+
+@pytest.mark.parametrize(
+    ("name", "chunks", "words"),
+    [
+        ("tas", (10, 90, 180), r"tas: layout='cmip7' needs chunks of at least 4194304 bytes, .* chunksizes=\(10, 90"),
+        (
+            "time",
+            (10,),
+            r"time: layout='cmip7' needs the time coordinate in one chunk, .*; leave it out, or give \(160,\)",
+        ),
+        ("time_bnds", (10, 2), r"time_bnds: layout='cmip7' needs the time coordinate in one chunk"),
+    ],
+)
+def test_chunks_that_cmip7_does_not_accept_are_refused(tmp_path: Path, name: str, chunks: Any, words: str) -> None:
+    with pytest.raises(ArgumentError, match=words):
+        to_netcdf(climate(), tmp_path / "x.nc", layout="cmip7", encoding={name: {"chunksizes": chunks}})
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_file_has_its_layout(tmp_path: Path) -> None:
+    ds = climate(shape=(20, 90, 180))
+    with pytest.raises(ArgumentError, match=r"layout='cloud' is chosen when a file is created, and mode='a'"):
+        to_netcdf(ds, tmp_path / "x.nc", "a", layout="cloud")
+    with pytest.raises(ArgumentError, match=r"did you mean 'cloud'\?"):
+        ds.chunkio.to_netcdf(tmp_path / "x.nc", layout="cloudy")
+    ds.chunkio.to_netcdf(tmp_path / "x.nc", layout="cloud", unlimited_dims=["time"])
+    for number in (1, 2):
+        to_netcdf(ds.assign_coords(time=ds.time + 20 * number), tmp_path / "x.nc", "a", append_dim="time")
+    with pyfive.File(tmp_path / "x.nc") as file:
+        assert file.consolidated_metadata
+        assert file["tas"].shape == (60, 90, 180)

@@ -28,6 +28,7 @@ from dask_chunkio.integrations.xarray.compat import as_dataset
 from dask_chunkio.integrations.xarray.structure import Form, Node
 from dask_chunkio.integrations.xarray.write import NetcdfKeywords, NetcdfWrite, RunKeywords
 from dask_chunkio.results import WriteResult
+from dask_chunkio.storage.hdf5.file_layout import LayoutName, parse_layout
 from dask_chunkio.validation import check_flag, check_type, typed
 
 __all__ = ["Accessor", "to_netcdf"]
@@ -63,6 +64,7 @@ def to_netcdf(
     compute: bool = True,
     format: str | None = None,  # noqa: A002, the name in xarray
     engine: str | None = None,
+    layout: LayoutName | None = None,
     invalid_netcdf: bool = False,
     write_inherited_coords: bool = False,
     **keywords: Unpack[RunKeywords],
@@ -104,6 +106,10 @@ def to_netcdf(
         ``"NETCDF4"``, the default, or ``"NETCDF4_CLASSIC"``.
     engine : str, optional
         ``"h5netcdf"``; other engines are refused.
+    layout : str, optional
+        Layout of a new file, as in `to_hdf5`.  ``"cloud"`` keeps all metadata in the first page of the file.
+        ``"cmip7"`` also gives each array chunks of at least 4 MiB, and the time coordinate and its bounds one chunk.
+        Not with ``mode="a"``.
     invalid_netcdf : bool
         Whether to allow types that netCDF does not have.
     write_inherited_coords : bool
@@ -142,7 +148,7 @@ def to_netcdf(
         nodes = _nodes(data, encoding or {}, unlimited_dims or {}, write_inherited_coords)
     else:
         nodes = (Node(_group(group), _dataset(data), encoding or {}, unlimited_dims),)
-    form = Form(format, invalid_netcdf, append_dim, token)
+    form = Form(format, invalid_netcdf, append_dim, token, parse_layout(layout))
     write = NetcdfWrite(_filename(path), mode, nodes, form, keywords)
     return write.run() if compute else write.delayed()
 

@@ -90,11 +90,21 @@ class FoundStore(H5NetCDFStore):
 
 
 @contextlib.contextmanager
-def open_store(place: str | io.BytesIO, mode: str, *, form: str | None, invalid_netcdf: bool) -> Iterator[Any]:
-    """Open the structure of a file, or of memory, with h5netcdf; with the mode ``"r"`` nothing is changed."""
+def open_store(
+    place: str | io.BytesIO,
+    mode: str,
+    *,
+    form: str | None,
+    invalid_netcdf: bool,
+    options: Mapping[str, Any] | None = None,
+) -> Iterator[Any]:
+    """Open the structure of a file, or of memory, with h5netcdf; with the mode ``"r"`` nothing is changed.
+
+    `options` are keywords of `h5py.File`.
+    """
     kind = FoundStore if mode == "r" else H5NetCDFStore
     # xarray's own lock would ask a scheduler of dask's.
-    store = kind.open(place, mode=mode, format=form, invalid_netcdf=invalid_netcdf, lock=HDF5_LOCK)
+    store = kind.open(place, mode=mode, format=form, invalid_netcdf=invalid_netcdf, lock=HDF5_LOCK, driver_kwds=options)
     try:
         yield store
     finally:

@@ -30,6 +30,8 @@ from dask_chunkio.integrations.xarray.compat import (
     open_store,
     remaining_chunks,
 )
+from dask_chunkio.planning.layout import LEAST_CMIP7, is_large, large_chunk_shape
+from dask_chunkio.storage.hdf5.file_layout import LayoutName, measure_file
 from dask_chunkio.storage.tokens import add_token, read_tokens
 
 __all__ = ["AppliedError", "Form", "Node", "Part", "make_structure"]
@@ -75,12 +77,15 @@ class Form:
         Dimension along which variables of the file grow.
     token : str, optional
         Name of the append, which the group of the file keeps.
+    layout : str, optional
+        Layout of a new file.
     """
 
     format: str | None = None
     invalid_netcdf: bool = False
     append_dim: Any = None
     token: str | None = None
+    layout: LayoutName | None = None
 
 
 class AppliedError(Exception):
@@ -173,15 +178,41 @@ def make_structure(path: str, nodes: Sequence[Node], form: Form, *, adds: bool, 
     AppliedError
         If the file has the token already.
     """
-    parts = Parts(not is_complete, form.format == "NETCDF4_CLASSIC")
+    is_made = not is_complete and not adds
+    options = _options(nodes, form) if is_made and form.layout is not None else {}
     # A new file need not be read to know its structure: it is made again, in memory.
     place = io.BytesIO() if is_complete and not adds else path
     mode = "w" if not adds else "r" if is_complete else "a"
-    with open_store(place, mode, form=form.format, invalid_netcdf=form.invalid_netcdf) as store:
+    return _made(place, mode, nodes, form, is_complete=is_complete, options=options)
+
+
+def _made(
+    place: str | io.BytesIO,
+    mode: str,
+    nodes: Sequence[Node],
+    form: Form,
+    *,
+    is_complete: bool,
+    options: Mapping[str, Any] | None = None,
+) -> list[Part]:
+    parts = Parts(not is_complete, form.format == "NETCDF4_CLASSIC")
+    with open_store(
+        place, mode, form=form.format, invalid_netcdf=form.invalid_netcdf, options=options or None
+    ) as store:
         for node in nodes:
             child = store if node.group is None else store.get_child_store(node.group)
             _add_node(child, node, form, parts)
     return parts.found
+
+
+def _options(nodes: Sequence[Node], form: Form) -> dict[str, Any]:
+    """Return the keywords of `h5py.File` for the layout, after the structure was made in memory."""
+    if form.layout is None:
+        return {}
+    place = io.BytesIO()
+    _made(place, "w", nodes, form, is_complete=True)
+    with h5py.File(place, "r+") as file:
+        return measure_file(file).layout(form.layout).keywords
 
 
 def _add_node(store: Any, node: Node, form: Form, parts: Parts) -> None:
@@ -190,19 +221,19 @@ def _add_node(store: Any, node: Node, form: Form, parts: Parts) -> None:
     if parts.writes and form.token is not None and form.token in read_tokens(store.ds):
         raise AppliedError
     if dim is None:
-        _dump(store, node, unlimited or set(), parts)
+        _dump(store, node, unlimited or set(), form, parts)
         return
     _require_dimension(node.dataset, dim)
     if dim in store.get_dimensions() or dim in store.get_parent_dimensions():
         append(store, node.dataset, node.encoding, dim, parts)
     else:
-        _dump(store, node, (unlimited or set()) | {dim}, parts)
+        _dump(store, node, (unlimited or set()) | {dim}, form, parts)
     if parts.writes and form.token is not None:
         add_token(store.ds, form.token)
 
 
-def _dump(store: Any, node: Node, unlimited: set[Any], parts: Parts) -> None:
-    encoder = functools.partial(_with_chunk_shapes, given=node.encoding, unlimited=unlimited)
+def _dump(store: Any, node: Node, unlimited: set[Any], form: Form, parts: Parts) -> None:
+    encoder = functools.partial(_with_chunk_shapes, given=node.encoding, unlimited=unlimited, layout=form.layout)
     dump(node.dataset, store, parts, encoder=encoder, encoding=node.encoding, unlimited_dims=unlimited)
 
 
@@ -213,9 +244,18 @@ def _require_dimension(dataset: xarray.Dataset, dim: Any) -> None:
 
 
 def _with_chunk_shapes(
-    variables: Variables, attrs: dict[str, Any], given: Mapping[Any, Any], unlimited: set[Any]
+    variables: Variables,
+    attrs: dict[str, Any],
+    given: Mapping[Any, Any],
+    unlimited: set[Any],
+    layout: LayoutName | None = None,
 ) -> tuple[Variables, dict[str, Any]]:
-    """Choose chunk shapes for dask arrays whose encodings have none."""
+    """Choose chunk shapes for dask arrays whose encodings have none; for CMIP7, for all arrays that need chunks."""
+    if layout == "cmip7":
+        whole = _of_time(variables)
+        return {
+            name: _for_cmip7(name, one, given.get(name), unlimited, name in whole) for name, one in variables.items()
+        }, attrs
     return {name: _with_chunk_shape(one, name in given, unlimited) for name, one in variables.items()}, attrs
 
 
@@ -232,6 +272,50 @@ def _with_chunk_shape(variable: xarray.Variable, is_given: bool, unlimited: set[
     found = variable.copy(deep=False)
     found.encoding = encoding
     return found
+
+
+def _of_time(variables: Variables) -> set[Any]:
+    """Return the names of the time coordinate and of its bounds."""
+    time = variables.get("time")
+    bounds = None if time is None else time.attrs.get("bounds", time.encoding.get("bounds"))
+    return {"time", bounds} if isinstance(bounds, str) else {"time"}
+
+
+def _for_cmip7(
+    name: Any, variable: xarray.Variable, given: Mapping[Any, Any] | None, unlimited: set[Any], is_of_time: bool
+) -> xarray.Variable:
+    """Give a variable that needs chunks those that the archive of CMIP7 accepts; refuse others that the user chose."""
+    itemsize, shape = _itemsize(variable), variable.shape
+    asked = (given or {}).get("chunksizes")
+    chunks = remaining_chunks(variable, given is not None)
+    is_chunked = any({**variable.encoding, **(given or {})}.get(key) for key in (*_FILTERS, "chunksizes"))
+    if not itemsize or not variable.size or not shape or not (is_chunked or not unlimited.isdisjoint(variable.dims)):
+        return variable
+    best = shape if is_of_time else large_chunk_shape(shape, itemsize, _block(variable))
+    if chunks is not None and _suits_cmip7(tuple(chunks), shape, itemsize, is_of_time):
+        return variable
+    if asked is not None:
+        needs = "the time coordinate in one chunk" if is_of_time else f"chunks of at least {LEAST_CMIP7} bytes"
+        raise ArgumentError(
+            f"{name}: layout='cmip7' needs {needs}, and its encoding has chunksizes={tuple(asked)}; leave it out, or "
+            f"give {best}"
+        )
+    encoding = {key: one for key, one in variable.encoding.items() if key not in ("original_shape", "preferred_chunks")}
+    found = variable.copy(deep=False)
+    found.encoding = {**encoding, "chunksizes": best}
+    return found
+
+
+def _suits_cmip7(chunks: Shape, shape: Shape, itemsize: int, is_of_time: bool) -> bool:
+    if is_of_time:
+        return all(c >= n for c, n in zip(chunks, shape, strict=True))
+    return is_large(chunks, shape, itemsize)
+
+
+def _block(variable: xarray.Variable) -> Shape | None:
+    if not dask.base.is_dask_collection(variable):
+        return None
+    return tuple(max(1, *map(int, blocks)) for blocks in variable.data.chunks)
 
 
 def _chunk_shape(variable: xarray.Variable, itemsize: int) -> Shape:

@@ -47,6 +47,7 @@ class NetcdfKeywords(RunKeywords, total=False):
     token: str | None
     format: str | None
     engine: str | None
+    layout: Literal["cloud", "cmip7"] | None
     invalid_netcdf: bool
     write_inherited_coords: bool
 
@@ -84,9 +85,8 @@ class NetcdfWrite:
 
     def run(self) -> WriteResult:
         """Write the file."""
-        drafting: dict[str, Any] = {name: one for name, one in self.keywords.items() if name in _OF_DRAFTS}
         filling: dict[str, Any] = {name: one for name, one in self.keywords.items() if name not in _OF_DRAFTS}
-        with contextlib.suppress(AppliedError), dask_chunkio.draft(self.path, mode=self.mode, **drafting) as draft:
+        with contextlib.suppress(AppliedError), self._draft() as draft:
             is_new, adds = draft.is_new, self.mode == "a"
             parts = make_structure(draft.path, self.nodes, self.form, adds=adds, is_complete=not is_new)
             if not parts:
@@ -101,6 +101,10 @@ class NetcdfWrite:
                     dask_chunkio.discard(self.path)
                 raise
         return already_complete(self.path, ())
+
+    def _draft(self) -> dask_chunkio.Draft:
+        drafting: dict[str, Any] = {name: one for name, one in self.keywords.items() if name in _OF_DRAFTS}
+        return dask_chunkio.draft(self.path, mode=self.mode, layout=self.form.layout, **drafting)
 
     def delayed(self) -> Delayed:
         """Return a task that writes the file where it runs, with the workers of its cluster if it has one."""

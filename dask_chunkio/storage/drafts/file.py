@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import h5py
@@ -14,6 +14,7 @@ from dask_chunkio.storage.completeness import StoredDataset, stored
 from dask_chunkio.storage.draft_paths import DraftPaths
 from dask_chunkio.storage.drafts.held_draft import HeldDraft
 from dask_chunkio.storage.filesystem.io import sync_file, sync_folder
+from dask_chunkio.storage.hdf5.file_layout import FileLayout, LayoutName, require_paged
 from dask_chunkio.storage.preconditions import opened_to_look
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.transaction import Transactions
@@ -52,7 +53,13 @@ def replay_fill(paths: DraftPaths) -> None:
         pass
 
 
-def complete_structure(held: HeldDraft, makes_file: bool = False, is_durable: bool = False) -> None:
+def complete_structure(
+    held: HeldDraft,
+    makes_file: bool = False,
+    is_durable: bool = False,
+    layout: LayoutName | None = None,
+    chosen: Callable[[], FileLayout | None] = lambda: None,
+) -> None:
     """Record that the structure of a draft is complete.
 
     Parameters
@@ -63,6 +70,10 @@ def complete_structure(held: HeldDraft, makes_file: bool = False, is_durable: bo
         Whether a draft without a file gets an empty one.
     is_durable : bool
         Whether the structure survives a failure of the machine from here on.
+    layout : str, optional
+        Name of the layout that the file must have.
+    chosen : callable
+        Returns the layout of the empty file.
 
     Raises
     ------
@@ -73,8 +84,10 @@ def complete_structure(held: HeldDraft, makes_file: bool = False, is_durable: bo
     if held.manifest.state != "structure":
         return
     if makes_file and not os.path.lexists(held.paths.file):
-        _make_empty_file(held.paths)
+        _make_empty_file(held.paths, chosen())
     require_file(held.paths)
+    if layout is not None:
+        _require_layout(held.paths, layout)
     if is_durable:
         _sync(held.paths)
     held.save(replace(held.manifest, state="filling"))
@@ -90,9 +103,21 @@ def _sync(paths: DraftPaths) -> None:
         raise Target(paths.path, "").refused(error, paths.file) from error
 
 
-def _make_empty_file(paths: DraftPaths) -> None:
+def _require_layout(paths: DraftPaths, layout: LayoutName) -> None:
+    with opened_to_look(Target(paths.file, "")) as file:
+        require_paged(
+            file,
+            layout,
+            f"the structure at {paths.file}",
+            "let the draft create the file (make no structure), or create it with "
+            "h5py.File(draft.path, 'w', fs_strategy='page', fs_page_size=..., fs_persist=True), and a page that is "
+            "larger than all metadata",
+        )
+
+
+def _make_empty_file(paths: DraftPaths, layout: FileLayout | None) -> None:
     try:
-        h5py.File(paths.file, "x").close()
+        h5py.File(paths.file, "x", **({} if layout is None else layout.keywords)).close()
     except OSError as error:
         raise TargetError(f"cannot write {paths.file}: {error}") from error
 

@@ -32,6 +32,7 @@ __all__ = [
     "describe_filled",
     "describe_made",
     "describe_region",
+    "in_memory",
     "is_plain_type",
     "make_dataset",
     "preview",
@@ -282,18 +283,25 @@ def preview(specs: Iterable[DatasetSpec], libver: Any = None) -> tuple[DatasetLa
     ArgumentError, ArgumentTypeError
         As `make_dataset`; also if h5py does not accept `libver`.
     """
-    with _in_memory(libver) as file:
+    with in_memory(libver) as file:
         return tuple(spec.there or describe(make_dataset(file, spec)) for spec in specs)
 
 
 @contextlib.contextmanager
 def previewed(spec: DatasetSpec) -> Iterator[h5py.Dataset]:
     """Create a dataset in memory, which exists until the end of the context."""
-    with _in_memory() as file:
+    with in_memory() as file:
         yield make_dataset(file, spec)
 
 
-def _in_memory(libver: Any = None) -> h5py.File:
+def in_memory(libver: Any = None) -> h5py.File:
+    """Return a new file in memory.
+
+    Raises
+    ------
+    ArgumentError
+        If h5py does not accept `libver`.
+    """
     name = f"dask_chunkio-preview-{next(_counter)}"
     try:
         return h5py.File(name, "w", driver="core", backing_store=False, libver=libver)

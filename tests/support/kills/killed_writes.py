@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 import dask
@@ -28,6 +28,7 @@ from dask_chunkio.errors import TargetExistsError
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout
 from dask_chunkio.storage.writer import Writer
 from tests.support.iterators import Noting
+from tests.support.metadata import metadata_end, page_nbytes
 from tests.support.notes import note, notes
 from tests.support.options import seeded
 from tests.support.processes import import_for_writes, in_child
@@ -59,6 +60,7 @@ class Plan:
     overwrites: bool = field(init=False)
     libver: str = field(init=False)
     scheduler: str = field(init=False)
+    layout: Literal["cloud"] | None = field(init=False)
 
     def __post_init__(self) -> None:
         draw = random.Random(self.seed)
@@ -79,6 +81,7 @@ class Plan:
             "durability": draw.choice(["process", "process", "power"]),
             "overwrite": self.overwrites,
         }
+        self.layout = None if self.existing else draw.choice([None, "cloud"])
 
     @property
     def path(self) -> Path:
@@ -110,7 +113,7 @@ class Plan:
         with dask.config.set(num_workers=2):
             dcio.to_hdf5(
                 self.path, sources, scheduler=scheduler or self.scheduler, resume=resume,
-                libver=None if self.existing else self.libver, progress=False, **self.keywords,
+                libver=None if self.existing else self.libver, layout=self.layout, progress=False, **self.keywords,
             )  # fmt: skip
 
     # What must hold
@@ -147,6 +150,8 @@ class Plan:
         assert {entry.name for entry in self.folder.iterdir()} <= {"out.h5", "notes", "lock"}, list(
             self.folder.iterdir()
         )
+        if self.layout is not None:
+            assert metadata_end(self.path) <= page_nbytes(self.path)
         with h5py.File(self.path) as file:
             assert not [name for name in file if name.startswith(".")]
             for name in self.arrays:

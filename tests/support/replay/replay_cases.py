@@ -178,6 +178,10 @@ def others_with_known_space(path: Path) -> None:
     others(path, libver="v110", fs_strategy="fsm", fs_persist=True)
 
 
+def others_paged(path: Path) -> None:
+    others(path, fs_strategy="page", fs_page_size=1 << 14, fs_persist=True)
+
+
 def only_x(path: Path) -> None:
     with h5py.File(path, "w") as file:
         file["x"] = noise(8, 12)
@@ -189,6 +193,7 @@ ADDED = Case({"/new": X, "/g/y": Y}, others, created={"/new": ALL, "/g/y": GZIP}
 REGION = Case({"/map": noise(13, 14, 7)}, others, placed={"/map": {"region": np.s_[3:17, 2:9]}})
 APPEND = Case({"/series": noise(14, 15, 16)}, others, placed={"/series": {"append": True}})
 POWER: dict[str, Any] = {"durability": "power"}
+CLOUD: dict[str, Any] = {"layout": "cloud"}
 CASES = {
     "new": NEW,
     "new, v110, threads": replace(NEW, source=as_dask_array, scheduler="threads", libver="v110"),
@@ -222,6 +227,13 @@ CASES = {
         created={"/new": GZIP},
         placed={"/series": {"append": True}, "/map": {"region": np.s_[4:12]}},
     ),
+    "new, cloud": replace(NEW, call=CLOUD),
+    "new, cloud, v110, threads": replace(NEW, source=as_dask_array, scheduler="threads", libver="v110", call=CLOUD),
+    "new, cloud, two processes": replace(NEW, scheduler="cluster", call=CLOUD),
+    "new, cloud, power": replace(NEW, call=CLOUD | POWER),
+    "added, paged": replace(ADDED, begin_with=others_paged),
+    "region, paged": replace(REGION, begin_with=others_paged),
+    "append, paged": replace(APPEND, begin_with=others_paged),
     "new, two processes": replace(NEW, scheduler="cluster"),
     "added, two processes": replace(ADDED, scheduler="cluster"),
     "region, two processes": replace(REGION, scheduler="cluster"),
