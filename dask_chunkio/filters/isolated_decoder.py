@@ -202,9 +202,10 @@ class _Process:
         is_whole = is_whole and read_into(self._source, words)
         if kind == DECODED:
             is_whole = is_whole and read_into(self._source, target.data)
-        if not is_whole or number != self._number or length > _MOST_WORDS:
+        told = words.decode("utf-8", "replace")
+        if not is_whole or number != self._number or length > _MOST_WORDS or kind > CRASHED:
             raise ValueError("the process has ended, or answers another request")
-        return kind, words.decode("utf-8", "replace")
+        return kind, str(int(told)) if kind == CRASHED else told
 
     def _code(self) -> int:
         """Return how the process ended that has closed its output."""
