@@ -58,7 +58,7 @@ def decoded_as_by_h5py(array: Any, name: str, around: Any) -> None:
 
 
 @anything
-@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 def test_chunks_are_decoded_as_by_h5py(array: Any, name: str, around: Any) -> None:
     decoded_as_by_h5py(array, name, around)
 
