@@ -75,7 +75,7 @@ def test_what_must_not_be_is_noticed_and_named(
 ) -> None:
     case = payloads.Case(FORM, Decoder(act), [(Payload(bytes(8)), bytes(8))])
     monkeypatch.setattr(payloads, "cases", lambda _: [case])
-    monkeypatch.setattr(payloads, "PATIENCE", 2)
+    monkeypatch.setattr(payloads, "PATIENCE", 1)
     said = tmp_path / "said"
     with said.open("w") as file:
         found = payloads.run("none", 5, 1, file)
