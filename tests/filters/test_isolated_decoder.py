@@ -154,6 +154,21 @@ def test_threads_decode_at_once_each_by_a_process() -> None:
     assert 1 <= len(supervisors()) <= 3
 
 
+def test_more_threads_than_cores_wait_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process for each thread would be started for one chunk and ended again."""
+    monkeypatch.setattr(isolated_decoder, "_MOST_PROCESSES", 1)
+    own = isolated_decoder._Processes()
+    monkeypatch.setattr(isolated_decoder, "_processes", own)
+    started: list[object] = []
+    start = isolated_decoder._Process
+    monkeypatch.setattr(isolated_decoder, "_Process", lambda: started.append(None) or start())
+    decoder = IsolatedDecoder(FORM)
+    with ThreadPoolExecutor(6) as pool:
+        assert [found.tolist() for found in pool.map(decoder.decode, [PAYLOAD] * 30)] == [CHUNK] * 30
+    own.end()
+    assert len(started) == 1
+
+
 def test_a_forked_process_has_processes_of_its_own() -> None:
     decoder = IsolatedDecoder(FORM)
     decoder.decode(PAYLOAD)
