@@ -160,8 +160,13 @@ def test_more_threads_than_cores_wait_for_a_process(monkeypatch: pytest.MonkeyPa
     own = isolated_decoder._Processes()
     monkeypatch.setattr(isolated_decoder, "_processes", own)
     started: list[object] = []
-    start = isolated_decoder._Process
-    monkeypatch.setattr(isolated_decoder, "_Process", lambda: started.append(None) or start())
+
+    class Counted(isolated_decoder._Process):
+        def __init__(self) -> None:
+            started.append(self)
+            super().__init__()
+
+    monkeypatch.setattr(isolated_decoder, "_Process", Counted)
     decoder = IsolatedDecoder(FORM)
     with ThreadPoolExecutor(6) as pool:
         assert [found.tolist() for found in pool.map(decoder.decode, [PAYLOAD] * 30)] == [CHUNK] * 30
