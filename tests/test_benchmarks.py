@@ -292,6 +292,11 @@ def deflate_table() -> str:
     return run("deflate_levels")
 
 
+def test_decoding() -> None:
+    rows = first_cells(run("decoding"))
+    assert {"none", "gzip 4 + shuffle", "zstd 3", "blosc2 lz4", "szip", "sz3"} <= set(rows)
+
+
 def test_simulated_workers_that_never_meet_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT)
     from benchmarks.studies.simulation import Costs, simulate

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,7 +18,7 @@ Data = bytes | memoryview
 _OPTIONAL = 1
 _CHECKSUM = 4
 # A filter that gains nothing may lengthen its input: by a header, and a part of it.  No filter of HDF5 doubles it.
-_MOST_LENGTHENED, _HEADER = 2, 64 << 10
+_HEADER = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +47,11 @@ class Filter:
         """Whether a chunk on which it fails is stored without it."""
         return bool(self.flags & _OPTIONAL)
 
-    def most_nbytes(self, nbytes: int) -> int:
-        """Return how many bytes the filter can make of so many."""
+    def most_added(self, chunk_nbytes: int) -> int:
+        """Return how many bytes the filter can add in the pipeline of a chunk, however many filters that has."""
         if self.code == SHUFFLE:
-            return nbytes
-        return nbytes + _CHECKSUM if self.code == FLETCHER32 else _MOST_LENGTHENED * nbytes + _HEADER
+            return 0
+        return _CHECKSUM if self.code == FLETCHER32 else chunk_nbytes + _HEADER
 
     def __str__(self) -> str:
         options = "" if self.code in (SHUFFLE, FLETCHER32) else ",".join(map(str, self.options))
@@ -88,7 +87,7 @@ class ChunkFormat:
     @property
     def most_payload_nbytes(self) -> int:
         """The number of bytes that a payload may have."""
-        return functools.reduce(lambda nbytes, step: step.most_nbytes(nbytes), self.filters, self.nbytes)
+        return self.nbytes + sum(step.most_added(self.nbytes) for step in self.filters)
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,8 @@ class DirectDecoder:
         """Return how many bytes each filter may have been given, and how many the payload may have."""
         lengths = [self._form.nbytes]
         for position, inverse in enumerate(self._inverses):
-            lengths.append(inverse.filter.most_nbytes(lengths[-1]) if not mask >> position & 1 else lengths[-1])
+            is_skipped = mask >> position & 1
+            lengths.append(lengths[-1] + (0 if is_skipped else inverse.filter.most_added(self._form.nbytes)))
         return lengths
 
 

@@ -45,7 +45,7 @@ main()
 """
 # Each thread that decodes has a core of its own already.
 _VARIABLES = {"OMP_NUM_THREADS": "1", "BLOSC_NTHREADS": "1"}
-_MOST_IDLE = os.cpu_count() or 1
+_MOST_PROCESSES = os.cpu_count() or 1
 _MOST_WORDS = 1 << 16
 _PIPE = 1 << 20
 # Seconds in which a process that has closed its output ends.
@@ -202,9 +202,10 @@ class _Process:
         is_whole = is_whole and read_into(self._source, words)
         if kind == DECODED:
             is_whole = is_whole and read_into(self._source, target.data)
-        if not is_whole or number != self._number or length > _MOST_WORDS:
+        told = words.decode("utf-8", "replace")
+        if not is_whole or number != self._number or length > _MOST_WORDS or kind > CRASHED:
             raise ValueError("the process has ended, or answers another request")
-        return kind, words.decode("utf-8", "replace")
+        return kind, str(int(told)) if kind == CRASHED else told
 
     def _code(self) -> int:
         """Return how the process ended that has closed its output."""
@@ -227,25 +228,33 @@ class _Process:
 
 
 class _Processes:
-    """The processes of this one that decode: each is lent to one thread at a time."""
+    """The processes of this one that decode: each is lent to one thread at a time, and there is one for each core."""
 
     def __init__(self) -> None:
-        self._lock, self._idle = threading.Lock(), list[_Process]()
+        self._idle: list[_Process] = []
+        self._unlock()
+
+    def _unlock(self) -> None:
+        self._lock, self._slots = threading.Lock(), threading.BoundedSemaphore(_MOST_PROCESSES)
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[_Process]:
-        """Lend a process that no other thread has."""
+        """Lend a process that no other thread has; wait for one while each core has one at work."""
+        with self._slots, self._returned() as process:
+            yield process
+
+    @contextlib.contextmanager
+    def _returned(self) -> Iterator[_Process]:
         with self._lock:
             process = self._idle.pop() if self._idle else None
         process = process or _Process()
         try:
             yield process
         finally:
-            with self._lock:
-                is_kept = process.is_sound and len(self._idle) < _MOST_IDLE
-                if is_kept:
+            if process.is_sound:
+                with self._lock:
                     self._idle.append(process)
-            if not is_kept:
+            else:
                 process.end()
 
     def end(self) -> None:
@@ -255,7 +264,7 @@ class _Processes:
 
     def forget(self) -> None:
         """Leave the processes to the parent, in a child that was forked."""
-        self._lock = threading.Lock()
+        self._unlock()
         for process in self._idle:
             process.close()
         self._idle.clear()

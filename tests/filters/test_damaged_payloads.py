@@ -25,7 +25,7 @@ def fuzzed(runs: int, isolated: int) -> list[dict[str, Any]]:
 
 
 def test_damaged_payloads_neither_crash_nor_hang_nor_take_memory() -> None:
-    found = {one["codec"]: one for one in fuzzed(500, 0)}
+    found = {one["codec"]: one for one in fuzzed(300, 0)}
     assert found.keys() == set(payloads.NAMES)
     assert not any(found[name]["other"] for name in payloads.CHECKED)
 
@@ -75,7 +75,7 @@ def test_what_must_not_be_is_noticed_and_named(
 ) -> None:
     case = payloads.Case(FORM, Decoder(act), [(Payload(bytes(8)), bytes(8))])
     monkeypatch.setattr(payloads, "cases", lambda _: [case])
-    monkeypatch.setattr(payloads, "PATIENCE", 2)
+    monkeypatch.setattr(payloads, "PATIENCE", 1)
     said = tmp_path / "said"
     with said.open("w") as file:
         found = payloads.run("none", 5, 1, file)

@@ -33,7 +33,7 @@ def test_stacks_are_decoded_as_by_h5py(stack: Any, make: Any) -> None:
 
 
 @given(st.sampled_from(sorted(SHAPED)), st.integers(8, 40), st.integers(8, 40), st.data())
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 def test_plugins_that_see_the_shape_of_a_chunk_are_decoded_as_by_h5py(
     name: str, rows: int, columns: int, draw: st.DataObject
 ) -> None:

@@ -61,7 +61,7 @@ def test_one_process_decodes_one_chunk_after_another() -> None:
 def test_a_payload_that_crashes_its_filter_is_damaged_and_the_next_one_is_decoded() -> None:
     decoder, payload, chunk = sz3()
     words = set()
-    for seed in range(40):
+    for seed in range(12):
         draw = np.random.default_rng(seed)
         damaged = bytearray(payload)
         damaged[int(draw.integers(4, len(damaged)))] ^= int(draw.integers(1, 256))
@@ -152,6 +152,26 @@ def test_threads_decode_at_once_each_by_a_process() -> None:
         for found, chunk in zip(pool.map(decoder.decode, payloads * 3), chunks * 3, strict=True):
             np.testing.assert_array_equal(found, chunk)
     assert 1 <= len(supervisors()) <= 3
+
+
+def test_more_threads_than_cores_wait_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process for each thread would be started for one chunk and ended again."""
+    monkeypatch.setattr(isolated_decoder, "_MOST_PROCESSES", 1)
+    own = isolated_decoder._Processes()
+    monkeypatch.setattr(isolated_decoder, "_processes", own)
+    started: list[object] = []
+
+    class Counted(isolated_decoder._Process):
+        def __init__(self) -> None:
+            started.append(self)
+            super().__init__()
+
+    monkeypatch.setattr(isolated_decoder, "_Process", Counted)
+    decoder = IsolatedDecoder(FORM)
+    with ThreadPoolExecutor(6) as pool:
+        assert [found.tolist() for found in pool.map(decoder.decode, [PAYLOAD] * 30)] == [CHUNK] * 30
+    own.end()
+    assert len(started) == 1
 
 
 def test_a_forked_process_has_processes_of_its_own() -> None:
