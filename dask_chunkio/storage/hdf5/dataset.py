@@ -35,7 +35,7 @@ __all__ = [
     "make_dataset",
     "preview",
 ]
-__all__ += ["previewed"]
+__all__ += ["is_plain_type", "previewed"]
 
 _counter = itertools.count()
 # h5py's names for HDF5's constants; only the constants with which h5py was built exist.
@@ -230,7 +230,7 @@ def describe(dataset: h5py.Dataset) -> DatasetLayout:
     """
     plist = dataset.id.get_create_plist()
     has_chunks = plist.get_layout() == h5py.h5d.CHUNKED
-    is_chunked = has_chunks and _is_plain_type(dataset) and not keeps_partial_chunks_unfiltered(plist)
+    is_chunked = has_chunks and is_plain_type(dataset) and not keeps_partial_chunks_unfiltered(plist)
     fill = None
     if is_chunked and plist.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED:
         fill = _fill_bytes(plist, dataset.dtype)
@@ -264,7 +264,7 @@ def describe_made(spec: DatasetSpec, layout: DatasetLayout) -> CreatedDataset:
     )
 
 
-def _is_plain_type(dataset: h5py.Dataset) -> bool:
+def is_plain_type(dataset: h5py.Dataset) -> bool:
     """Return whether elements have the same bytes in memory and in the file; write_direct_chunk accepts any bytes."""
     if dataset.dtype.hasobject:
         return False
