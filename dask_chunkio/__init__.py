@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dask_chunkio.geometry.grid import BufferGrid, ChunkGrid
     from dask_chunkio.iterator import GenericDataChunkIterator
     from dask_chunkio.planning.plan import DatasetPlan, WritePlan
+    from dask_chunkio.references.write import ReferencesResult, write_references
     from dask_chunkio.results import DatasetResult, WriteResult
     from dask_chunkio.storage.inspection.status import DatasetState, UnfinishedWrite, status
     from dask_chunkio.storage.inspection.verify import VerificationReport, verify
@@ -33,6 +34,7 @@ __all__ = [
     "Draft",
     "GenericDataChunkIterator",
     "RecoveryResult",
+    "ReferencesResult",
     "UnfinishedWrite",
     "VerificationReport",
     "WriteEvent",
@@ -49,6 +51,7 @@ __all__ = [
     "status",
     "to_hdf5",
     "verify",
+    "write_references",
 ]
 __version__ = "0.1.0.dev0"
 
@@ -63,6 +66,7 @@ _MODULES = {
     "Draft": "drafts",
     "GenericDataChunkIterator": "iterator",
     "RecoveryResult": "storage.recovery",
+    "ReferencesResult": "references.write",
     "UnfinishedWrite": "storage.inspection.status",
     "VerificationReport": "storage.inspection.verify",
     "WriteEvent": "events",
@@ -78,6 +82,7 @@ _MODULES = {
     "status": "storage.inspection.status",
     "to_hdf5": "write",
     "verify": "storage.inspection.verify",
+    "write_references": "references.write",
 }
 
 

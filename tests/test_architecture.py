@@ -23,6 +23,7 @@ FLOORS = (
     {"errors", "events", "keywords", "paths", "printable", "validation", "geometry."},
     {"iterator", "data_chunk", "filters."},
     {"sources.", "storage."},
+    {"references."},
     {"config", "dask_compat", "results", "model"},
     {"planning."},
     {"execution."},
@@ -64,9 +65,14 @@ STORAGE_DOORS = {
     "tokens",
     "activity.keepalive",
     "activity.limits",
+    "chunk_index",
+    "filesystem.descriptors",
+    "filesystem.io",
     "filesystem.locks",
     "hdf5.dataset",
+    "hdf5.h5py_compat",
     "journal.draft_manifest",
+    "journal.journal",
 }
 STANDARD = sys.stdlib_module_names
 HDMF = {
@@ -95,6 +101,7 @@ GUESTS = {
     "h5py": {
         "storage.",
         "filters.",
+        "references.",
         "sources.array",
         "integrations.xarray.structure",
         "integrations.xarray.write",
@@ -136,8 +143,12 @@ GUESTS = {
     },
     "tqdm": {"execution.progress", "iterator"},
     "click": {"cli."},
+    "fastparquet": {"references.parquet_format"},
+    "pandas": {"references.parquet_format"},
 }
 LAZY = {
+    ("references.parquet_format", "fastparquet"),
+    ("references.parquet_format", "pandas"),
     ("sources.array", "h5py"),
     ("filters.plugin", "hdf5plugin"),
     ("filters.names", "hdf5plugin"),
@@ -227,7 +238,7 @@ def test_guests_come_in_where_they_are_expected(module: str) -> None:
         assert is_top == ((module, guest) not in LAZY), f"{module} imports {guest} in the wrong place"
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if floor(m) < (3, 0)])
+@pytest.mark.parametrize("module", [m for m in MODULES if floor(m) < (4, 0)])
 def test_nothing_below_planning_knows_of_dask(module: str) -> None:
     assert not {name.partition(".")[0] for name, _ in imports(MODULES[module])} & {"dask", "distributed"}
 
@@ -283,6 +294,7 @@ def test_public_names() -> None:
         "Draft",
         "GenericDataChunkIterator",
         "RecoveryResult",
+        "ReferencesResult",
         "UnfinishedWrite",
         "VerificationReport",
         "WriteEvent",
@@ -299,6 +311,7 @@ def test_public_names() -> None:
         "status",
         "to_hdf5",
         "verify",
+        "write_references",
     ]
     for name in dask_chunkio.__all__:
         assert getattr(dask_chunkio, name).__doc__

@@ -174,6 +174,8 @@ class WritePlan:
         Why the target cannot be written as it is now; empty if it can.
     already_complete : bool
         Whether everything is there already, so that `to_hdf5` will write nothing; then `datasets` is empty.
+    references : str
+        Which references to the chunks will be made, and what could prevent them; empty for none.
     """
 
     path: str
@@ -187,6 +189,7 @@ class WritePlan:
     kept_nbytes: int = 0
     target_problem: str = ""
     already_complete: bool = False
+    references: str = ""
     _write: Callable[..., WriteResult] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -251,6 +254,7 @@ class WritePlan:
         if self.kept_nbytes:
             kept = format_bytes(self.kept_nbytes)
             lines.append(f"Up to {kept} of blocks of dask arrays are kept for other tasks that need them")
+        lines += [self.references] if self.references else []
         lines += [f"DOES NOT FIT: {self.advice}"] if self.advice else []
         return [*lines, f"CANNOT BE WRITTEN: {self.target_problem}"] if self.target_problem else lines
 

@@ -99,5 +99,3 @@ def _of_array(value: np.ndarray[Any, Any]) -> Any:
 def _text(value: Any) -> Any:
     """Return text that UTF-8 can hold; other values unchanged."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
-
-

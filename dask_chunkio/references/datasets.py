@@ -198,9 +198,9 @@ def _chunked(
     cells = tuple(math.ceil(n / c) for n, c in zip(dataset.shape, form.chunk_shape, strict=True))
     if math.prod(cells) > _MOST_CHUNKS:
         raise Unsupported(f"its shape {dataset.shape} has room for more chunks than zarr can number")
-    if form.filters and any(n % c for n, c in zip(dataset.shape, form.chunk_shape, strict=True)):
-        if keeps_partial_chunks_unfiltered(plist):
-            raise Unsupported("its chunks at the far edge are stored without the filters of the others")
+    is_cut = any(n % c for n, c in zip(dataset.shape, form.chunk_shape, strict=True))
+    if form.filters and is_cut and keeps_partial_chunks_unfiltered(plist):
+        raise Unsupported("its chunks at the far edge are stored without the filters of the others")
     if known is None:
         numbers, places = _listed(dataset, cells, form, size)
     else:
@@ -216,8 +216,8 @@ def _listed(dataset: h5py.Dataset, cells: Shape, form: ChunkFormat, size: int) -
     count, most = count_stored(dataset), size // max(1, min(_ENTRY_NBYTES, form.nbytes))
     if count > most:
         raise IntegrityError(
-            f"{dataset.name} claims {count} chunks, and a file of {size} bytes has room for at most {most}; the file is "
-            f"damaged, or was cut off"
+            f"{dataset.name} claims {count} chunks, and a file of {size} bytes has room for at most {most}; the file "
+            f"is damaged, or was cut off"
         )
     stored = list_stored(dataset)
     cell, rest = np.divmod(stored.origins, np.array(form.chunk_shape, np.int64))

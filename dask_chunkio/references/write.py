@@ -155,15 +155,13 @@ def _of_left_out(path: str, references: FileReferences) -> str:
     more = len(references.left_out) - len(lines)
     rest = f"; and {more} more" if more else ""
     return (
-        f"{path} has content that readers of references would not find or would read wrongly: {'; '.join(lines)}{rest}. "
-        f"skip_unsupported=True leaves it out"
+        f"{path} has content that readers of references would not find or would read wrongly: "
+        f"{'; '.join(lines)}{rest}. skip_unsupported=True leaves it out"
     )
 
 
 def _result(output: str, references: FileReferences) -> ReferencesResult:
-    return ReferencesResult(
-        output, references.url, len(references.arrays), references.chunk_count, references.left_out
-    )
+    return ReferencesResult(output, references.url, len(references.arrays), references.chunk_count, references.left_out)
 
 
 def references_of_write(target: Target, known: Mapping[str, Entries] | None = None) -> tuple[str, ...]:

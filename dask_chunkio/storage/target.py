@@ -63,6 +63,10 @@ class Target(SidePaths):
         ``write_id`` of the job that began the write that this call has joined.
     fill : int or None
         Number of the fill of a draft, from 0; None for any other write.
+    references : str
+        Absolute path of the references that are made of the complete file; empty for none.
+    references_url : str
+        Where they say that the file is; empty for its path.
     """
 
     write_id: str
@@ -79,6 +83,8 @@ class Target(SidePaths):
     share: Share | None = None
     joined_id: str = ""
     fill: int | None = None
+    references: str = ""
+    references_url: str = ""
 
     @property
     def fills(self) -> bool:
