@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import h5py
@@ -146,7 +146,8 @@ def _placed(
         table, inlined = _with_inlined(table, reading)
     count = math.prod(math.ceil(n / c) for n, c in zip(dataset.shape, chunk_shape, strict=True))
     fill = _fill(dataset, reading.size, len(table) + len(inlined) < count)
-    return ArrayReferences(path, dataset.shape, chunk_shape, dataset.dtype, fill, codecs, names, {}, table, inlined)
+    made = ArrayReferences(path, dataset.shape, chunk_shape, dataset.dtype, fill, codecs, names, {}, table, inlined)
+    return replace(made, is_masked=FILL_ATTRIBUTE in dataset.attrs)
 
 
 def _at_least_one(shape: Shape) -> Shape:

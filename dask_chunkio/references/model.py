@@ -71,6 +71,8 @@ class ArrayReferences:
         The chunks in the file.
     inlined : mapping of int to bytes
         Chunks that the references contain themselves, by their numbers.
+    is_masked : bool
+        Whether `fill` stands for missing data: the dataset has an attribute ``_FillValue``.
     """
 
     name: str
@@ -83,6 +85,7 @@ class ArrayReferences:
     attributes: Mapping[str, Any]
     table: ChunkTable = field(default_factory=ChunkTable.empty)
     inlined: Mapping[int, bytes] = field(default_factory=dict)
+    is_masked: bool = False
 
     @property
     def cells(self) -> Shape:

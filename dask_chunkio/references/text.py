@@ -8,10 +8,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from dask_chunkio.geometry.grid import ChunkGrid
+from dask_chunkio.geometry.grid import Array, ChunkGrid, Shape
 from dask_chunkio.references.model import Unsupported
 
-__all__ = ["TEXT_CODEC", "encoded_text"]
+__all__ = ["TEXT_CODEC", "decoded_text", "encoded_text"]
 
 TEXT_CODEC = {"id": "vlen-utf8"}
 _MOST_STRINGS, _MOST_NBYTES = 1 << 20, 16 << 20
@@ -51,6 +51,16 @@ def encoded_text(dataset: h5py.Dataset, size: int) -> bytes:
             _require_utf8(words)
             pieces += (np.array(len(words), _LENGTH).tobytes(), words)
     return b"".join(pieces)
+
+
+def decoded_text(data: bytes, shape: Shape) -> Array:
+    """Return the strings that `encoded_text` has encoded, as an array of objects."""
+    found, at = np.empty(math.prod(shape), object), _LENGTH.itemsize
+    for number in range(len(found)):
+        start = at + _LENGTH.itemsize
+        at = start + int(np.frombuffer(data, _LENGTH, 1, at)[0])
+        found[number] = data[start:at].decode()
+    return found.reshape(shape)
 
 
 def _blocks(dataset: h5py.Dataset, count: int) -> Any:
