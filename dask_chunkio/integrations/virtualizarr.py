@@ -144,4 +144,3 @@ def _loaded(array: ArrayReferences) -> Any:
     else:
         data = np.frombuffer(array.inlined[0], array.dtype).reshape(array.shape)
     return xarray.Variable(array.dimensions, data, _attributes(array))
-

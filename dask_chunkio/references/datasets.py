@@ -157,9 +157,10 @@ def _at_least_one(shape: Shape) -> Shape:
 def _contiguous(dataset: h5py.Dataset, size: int) -> tuple[Shape, ChunkTable]:
     shape, offset = _at_least_one(dataset.shape), dataset.id.get_offset()
     nbytes = math.prod(dataset.shape) * dataset.dtype.itemsize
-    if offset is None or not nbytes:
-        return shape, ChunkTable.empty()
     stored = int(dataset.id.get_storage_size())
+    # Behind a user block, HDF5 gives an offset to data that were never written, too.
+    if offset is None or not stored or not nbytes:
+        return shape, ChunkTable.empty()
     if stored != nbytes or offset + nbytes > size:
         raise IntegrityError(
             f"{dataset.name} has {nbytes} bytes, and {stored} from byte {offset} on in a file of {size} bytes; the "

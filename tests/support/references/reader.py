@@ -7,6 +7,7 @@ import importlib.abc
 import json
 import os
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -28,8 +29,8 @@ def names_in(references: str) -> list[str]:
     return [key.removesuffix("/.zarray") for key in keys if key.endswith("/.zarray")]
 
 
-def main(references: str, out: str) -> None:
-    sys.meta_path.insert(0, _Blocker())
+def arrays_of(references: str) -> dict[str, Any]:
+    """Return all arrays that references describe, by their names."""
     import fsspec
     import zarr
 
@@ -39,8 +40,13 @@ def main(references: str, out: str) -> None:
     found = {}
     for name in names_in(references):
         value = np.asarray(group[name][...])
-        found[name] = value.astype("U") if value.dtype.kind in "TO" else value
-    np.savez(out, **found)
+        found[name] = np.array(value.tolist(), "U") if value.dtype.kind in "TO" else value
+    return found
+
+
+def main(references: str, out: str) -> None:
+    sys.meta_path.insert(0, _Blocker())
+    np.savez(out, **arrays_of(references))
     assert not {"h5py", "dask_chunkio"} & sys.modules.keys()
     with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
         assert "libhdf5" not in maps.read()
