@@ -7,18 +7,21 @@ filters.  With VirtualiZarr they are combined, and written to Icechunk or as ker
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from dask_chunkio.errors import ArgumentError, IntegrityError
 from dask_chunkio.paths import local_path
-from dask_chunkio.references.model import ArrayReferences, FileReferences
+from dask_chunkio.references.model import ArrayReferences
 from dask_chunkio.references.output import parse_url, url_of
 from dask_chunkio.references.scan import scan_file
 from dask_chunkio.references.text import decoded_text
 
 __all__ = ["virtual_dataset"]
+
+_BIG = "its fields are big-endian, which zarr forgets in version 3; write references for version 2 (write_references)"
 
 
 def virtual_dataset(
@@ -66,13 +69,15 @@ def virtual_dataset(
         raise ArgumentError(f"VirtualiZarr cannot be imported ({error}); install dask_chunkio[virtualizarr]") from error
     path, name = os.path.abspath(local_path("file", file)), group.strip("/")
     references = scan_file(path, url_of(path, parse_url(url)), inline_nbytes=0)
-    _require_all(path, name, references, skip_unsupported)
-    found = next((one for one in references.groups if one.name == name), None)
-    if found is None:
-        raise ArgumentError(f"{path} has no group {group!r}")
     mine = {
         array.name.rpartition("/")[2]: array for array in references.arrays if array.name.rpartition("/")[0] == name
     }
+    unread = {key: f"/{array.name}: {_BIG}" for key, array in mine.items() if _has_big_fields(array)}
+    _require_all(path, name, [*references.left_out, *unread.values()], skip_unsupported)
+    found = next((one for one in references.groups if one.name == name), None)
+    if found is None:
+        raise ArgumentError(f"{path} has no group {group!r}")
+    mine = {key: array for key, array in mine.items() if key not in unread}
     virtual = {key: _manifest_array(array, references.url) for key, array in mine.items() if _is_virtual(array)}
     made = ManifestGroup(arrays=virtual, attributes=dict(found.attributes)).to_virtual_dataset()
     return made.assign({key: _loaded(array) for key, array in mine.items() if not _is_virtual(array)})
@@ -83,9 +88,13 @@ def _is_virtual(array: ArrayReferences) -> bool:
     return not array.inlined and 0 not in array.shape
 
 
-def _require_all(path: str, name: str, references: FileReferences, skip_unsupported: bool) -> None:
+def _has_big_fields(array: ArrayReferences) -> bool:
+    return any(array.dtype[field].byteorder == ">" for field in array.dtype.names or ())
+
+
+def _require_all(path: str, name: str, lines: Sequence[str], skip_unsupported: bool) -> None:
     inside = f"/{name}/" if name else "/"
-    left_out = [line for line in references.left_out if line.startswith(inside)]
+    left_out = [line for line in lines if line.startswith(inside)]
     if left_out and not skip_unsupported:
         raise IntegrityError(
             f"{path} has datasets that cannot be read through references: {'; '.join(left_out)}; "
@@ -109,7 +118,7 @@ def _manifest_array(array: ArrayReferences, url: str) -> Any:
     )
     if not len(array.table):
         return ManifestArray(metadata=metadata, chunkmanifest=ChunkManifest(entries={}, shape=array.cells))
-    paths = np.full(array.cells, "", np.dtypes.StringDType())  # type: ignore[call-overload]
+    paths = np.full(array.cells, "", np.dtypes.StringDType())
     offsets, lengths = np.zeros(array.cells, np.uint64), np.zeros(array.cells, np.uint64)
     numbers = array.table.numbers
     paths.reshape(-1)[numbers] = url

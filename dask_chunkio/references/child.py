@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import sys
+from typing import Any
 
 from dask_chunkio.errors import ChunkIOError
 from dask_chunkio.references.scan import DAMAGED
@@ -32,6 +33,7 @@ def main() -> None:
     os.dup2(2, 1)
     path, *others = json.loads(sys.argv[1])
     _limit(path)
+    said: dict[str, Any]
     try:
         said = {"result": dataclasses.asdict(make_references(path, *others))}
     except ChunkIOError as error:

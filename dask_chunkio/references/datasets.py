@@ -272,17 +272,13 @@ def _with_inlined(table: ChunkTable, reading: Reading) -> tuple[ChunkTable, dict
     small = table.lengths < reading.inline_nbytes
     if not small.any() or np.count_nonzero(small) > _MOST_INLINED:
         return table, {}
-    inlined = {}
-    for number, offset, nbytes in zip(*(column.tolist() for column in _columns(table[small])), strict=True):
+    inlined, mine = {}, table[small]
+    for number, offset, nbytes in zip(mine.numbers.tolist(), mine.offsets.tolist(), mine.lengths.tolist(), strict=True):
         data = bytearray(nbytes)
         if pread_into(reading.descriptor, memoryview(data), offset) < nbytes:
             raise IntegrityError(f"the file ends before byte {offset + nbytes}, where a chunk ends")
         inlined[number] = bytes(data)
     return table[~small], inlined
-
-
-def _columns(table: ChunkTable) -> tuple[Array, Array, Array]:
-    return table.numbers, table.offsets, table.lengths
 
 
 def _fill(dataset: h5py.Dataset, size: int, has_missing: bool) -> Array | None:

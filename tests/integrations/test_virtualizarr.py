@@ -27,7 +27,8 @@ for name in ("h5py", "netCDF4", "h5netcdf", "dask_chunkio"):
 import icechunk, numpy as np, zarr
 folder, out, *groups = sys.argv[1:]
 access = {f"file://{folder}/": None}
-repository = icechunk.Repository.open(icechunk.local_filesystem_storage(folder + "/icechunk"), authorize_virtual_chunk_access=access)
+storage = icechunk.local_filesystem_storage(folder + "/icechunk")
+repository = icechunk.Repository.open(storage, authorize_virtual_chunk_access=access)
 root = zarr.open_group(repository.readonly_session("main").store, mode="r")
 found = {}
 for group in groups:
@@ -47,6 +48,10 @@ def test_icechunk_reads_what_h5py_reads(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     with h5py.File(path, "w") as file:
         make_readable(file)
+        # Fields of the other byte order, which are refused: see below.
+        records = file["kinds/records"][()]
+        del file["kinds/records"]
+        file["kinds/records"] = records.astype([("a", "<i4"), ("b", "<f8"), ("c", "S3")])
     folder = f"file://{tmp_path}/"
     config = icechunk.RepositoryConfig.default()
     config.set_virtual_chunk_container(
@@ -68,6 +73,7 @@ def test_icechunk_reads_what_h5py_reads(tmp_path: Path) -> None:
 
 
 @needs
+@pytest.mark.filterwarnings("ignore")
 def test_a_write_as_a_virtual_dataset(tmp_path: Path) -> None:
     from virtualizarr.manifests import ManifestArray
 
@@ -94,6 +100,18 @@ def test_what_it_would_misread_is_refused(name: str, tmp_path: Path) -> None:
     assert list(virtual_dataset(path, skip_unsupported=True).variables) == ["kept"]
     with pytest.raises(ArgumentError, match="has no group 'none'"):
         virtual_dataset(path, "none", skip_unsupported=True)
+
+
+@needs
+@pytest.mark.filterwarnings("ignore")
+def test_fields_of_the_other_byte_order_are_refused(tmp_path: Path) -> None:
+    """The third version of zarr forgets the byte order of fields."""
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.zeros(1000, [("a", "<i4"), ("b", ">f8")])
+    with pytest.raises(IntegrityError, match="/x: its fields are big-endian"):
+        virtual_dataset(path)
+    assert not virtual_dataset(path, skip_unsupported=True).variables
 
 
 def test_without_virtualizarr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def test_delayed_and_complete_already() -> None:
     made = refs("x.json")
     for compute in (True, False):
         os.unlink("x.json")
-        again = to_hdf5("x.h5", "/x", NUMBERS, resume=True, compute=compute, **both())
+        again: Any = to_hdf5("x.h5", "/x", NUMBERS, resume=True, compute=compute, **both())
         again = again if compute else again.compute()
         assert again.already_complete
         assert refs("x.json") == made

@@ -12,15 +12,17 @@ import zarr
 from dask_chunkio import write_references
 from tests.support.references.files import NUMBERS
 
+DAYS = np.arange("2001-01-01", "2001-03-02", dtype="M8[D]").astype("M8[ns]")
+
 
 def opened(references: Path, group: str = "") -> xarray.Dataset:
     options: dict[str, Any] = {"remote_protocol": "file", "remote_options": {"asynchronous": True}}
     system = fsspec.filesystem("reference", fo=str(references), asynchronous=True, **options)
-    store = zarr.storage.FsspecStore(system, read_only=True)
+    # zarr does not list the members of groups of references that are below its root.
+    store = zarr.storage.FsspecStore(system, read_only=True, path=group or "/")
     return xarray.open_dataset(
         store,  # type: ignore[arg-type]
         engine="zarr",
-        group=group,
         chunks=None,
         backend_kwargs={"consolidated": False, "zarr_format": 2},
     )
@@ -46,7 +48,7 @@ def dataset() -> xarray.Dataset:
 @pytest.mark.parametrize("group", ["", "inside"])
 @pytest.mark.filterwarnings("ignore")
 def test_xarray_finds_the_same_dataset(engine: Any, group: str, tmp_path: Path) -> None:
-    encoding = {
+    encoding: dict[str, dict[str, Any]] = {
         "counts": {"zlib": True, "chunksizes": (16, 25), "_FillValue": -1.0, "dtype": "i4"},
         "packed": {"dtype": "i2", "scale_factor": 0.1, "add_offset": 5.0, "_FillValue": -32768, "zlib": True},
         "zeros": {"_FillValue": None},

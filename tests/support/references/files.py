@@ -68,7 +68,7 @@ FILTERS: dict[str, dict[str, Any]] = {
     "shuffled zstd": {**hdf5plugin.Zstd(), "shuffle": True},
     "bzip2": dict(hdf5plugin.BZip2(blocksize=3)),
     **{
-        f"blosc {name}": dict(hdf5plugin.Blosc(cname=name, clevel=5, shuffle=1 + number % 2))
+        f"blosc {name}": dict(hdf5plugin.Blosc(cname=name, clevel=5, shuffle=1 + number % 2))  # type: ignore[arg-type]
         for number, name in enumerate(("blosclz", "lz4", "lz4hc", "zlib", "zstd"))
     },
 }

@@ -39,7 +39,8 @@ def arrays_of(references: str) -> dict[str, Any]:
     group = zarr.open_group(zarr.storage.FsspecStore(system, read_only=True), mode="r", zarr_format=2)
     found = {}
     for name in names_in(references):
-        value = np.asarray(group[name][...])
+        array: Any = group[name]
+        value = np.asarray(array[...])
         found[name] = np.array(value.tolist(), "U") if value.dtype.kind in "TO" else value
     return found
 
