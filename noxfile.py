@@ -35,6 +35,7 @@ SLURM = ("tests/slurm",)
 BENCHMARKS = (
     "compare",
     "many_chunks",
+    "references",
     "small_memory",
     "serial_part",
     "workers",
