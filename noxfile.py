@@ -35,13 +35,13 @@ SLURM = ("tests/slurm",)
 BENCHMARKS = (
     "compare",
     "many_chunks",
-    "references",
     "small_memory",
     "serial_part",
     "workers",
     "deflate_levels",
     "durability",
     "netcdf",
+    "references",
     "kills",
 )
 

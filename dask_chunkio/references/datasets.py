@@ -255,12 +255,16 @@ def _mask(name: str, form: ChunkFormat, numbers: Array, masks: Array) -> int:
     Unsupported
         If chunks have skipped different filters.
     """
+    if not len(masks):
+        return 0
     masks = masks & ((1 << len(form.filters)) - 1)
-    differs = np.flatnonzero(masks != masks[0]) if len(masks) else ()
+    differs = np.flatnonzero(masks != masks[0])
     if not len(differs):
-        return int(masks[0]) if len(masks) else 0
-    odd = differs[0] if len(differs) <= len(masks) // 2 else 0
-    position = int(masks[odd] ^ masks[differs[0] if odd == 0 else 0]).bit_length() - 1
+        return int(masks[0])
+    first = int(differs[0])
+    position = int(masks[0] ^ masks[first]).bit_length() - 1
+    # Name one of the fewer.
+    odd = first if len(differs) <= len(masks) // 2 else 0
     raise Unsupported(
         f"chunk {int(numbers[odd])} and others of {name} differ in whether the filter {form.filters[position]} was "
         f"skipped, as it did not make them smaller, and readers of references do not know that; write it again with "

@@ -189,7 +189,8 @@ def references_of_write(target: Target, known: Mapping[str, Entries] | None = No
         # No other process of this write changes the file any more, but one may have it open.
         references = scan_file(path, url_of(path, target.references_url or None), INLINE_NBYTES, known, locking=False)
         write_output(references, output, path)
-    except errors.ChunkIOError as error:
+    except Exception as error:
+        # Whatever it is, it must not look as if the write had failed.
         raise TargetError(
             f"{path} is written and whole, but not its references: {error}. Make them with: dask-chunkio references "
             f"{path} -o {output}"
