@@ -44,6 +44,7 @@ BENCHMARKS = (
     "netcdf",
     "reading",
     "cloud",
+    "references",
     "kills",
 )
 

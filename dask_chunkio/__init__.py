@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dask_chunkio.planning.plan import DatasetPlan, NetworkOpening, WritePlan
     from dask_chunkio.read import VerificationReport, from_hdf5, open_array, verify
     from dask_chunkio.reading.array import Hdf5Array
+    from dask_chunkio.references.write import ReferencesResult, write_references
     from dask_chunkio.results import DatasetResult, WriteResult
     from dask_chunkio.storage.inspection.status import DatasetState, UnfinishedWrite, status
     from dask_chunkio.storage.recovery import RecoveryResult, discard, recover
@@ -36,6 +37,7 @@ __all__ = [
     "Hdf5Array",
     "NetworkOpening",
     "RecoveryResult",
+    "ReferencesResult",
     "UnfinishedWrite",
     "VerificationReport",
     "WriteEvent",
@@ -54,6 +56,7 @@ __all__ = [
     "status",
     "to_hdf5",
     "verify",
+    "write_references",
 ]
 __version__ = "0.1.0.dev0"
 
@@ -70,6 +73,7 @@ _MODULES = {
     "Hdf5Array": "reading.array",
     "NetworkOpening": "planning.plan",
     "RecoveryResult": "storage.recovery",
+    "ReferencesResult": "references.write",
     "UnfinishedWrite": "storage.inspection.status",
     "VerificationReport": "read",
     "WriteEvent": "events",
@@ -87,6 +91,7 @@ _MODULES = {
     "status": "storage.inspection.status",
     "to_hdf5": "write",
     "verify": "read",
+    "write_references": "references.write",
 }
 
 

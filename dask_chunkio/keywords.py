@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, Literal, TypedDict
 
@@ -82,6 +83,8 @@ class WriteKeywords(RunKeywords, total=False):
     memory_limit: int | str | None
     overwrite: bool
     part: tuple[int, int] | Literal["slurm"] | None
+    references: str | os.PathLike[str] | None
+    references_url: str | None
     resume: bool
     scheduler: Any
     token: str | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from dask_chunkio.execution.monitor import observed
 from dask_chunkio.execution.progress import ProgressBar, ProgressLog, logger, wants_progress
 from dask_chunkio.execution.retries import patiently, retry_while_progressing
 from dask_chunkio.execution.supervise import add_resume_note, errors_of_arrays, errors_of_workers, withdraw
-from dask_chunkio.execution.tasks import begin_write
+from dask_chunkio.execution.tasks import begin_write, confirm_complete
 from dask_chunkio.execution.threads import Threads
 from dask_chunkio.execution.tracebacks import shortens_tracebacks
 from dask_chunkio.keywords import DatasetKeywords, PlanKeywords, WriteKeywords
@@ -34,7 +35,8 @@ from dask_chunkio.planning.planner import PreparedWrite, prepare
 from dask_chunkio.planning.request import parse_filename
 from dask_chunkio.planning.resources import Workers, find_workers, refuse_import_by_spawn
 from dask_chunkio.planning.share import parse_part
-from dask_chunkio.results import WriteResult, already_complete
+from dask_chunkio.references.output import parse_output, parse_url
+from dask_chunkio.results import WriteResult
 from dask_chunkio.storage.completeness import StoredDataset
 from dask_chunkio.storage.hdf5.file_layout import FileLayout, LayoutName, parse_layout
 from dask_chunkio.storage.session import end, release, wait_for_others
@@ -54,7 +56,7 @@ class RunArguments:
 
     Parameters
     ----------
-    encoding, overwrite, resume, token, part, wait, durability, libver, layout
+    encoding, overwrite, resume, token, part, wait, durability, libver, layout, references, references_url
         Same as in `to_hdf5`.
     scheduler, memory_limit, progress, callback, fuse, compute_kwargs
         Same as in `to_hdf5`.
@@ -74,6 +76,8 @@ class RunArguments:
     durability: Durability | None = None
     libver: str | tuple[str, str] | None = None
     layout: LayoutName | None = None
+    references: Any = None
+    references_url: Any = None
     scheduler: Any = None
     memory_limit: int | str | None = None
     progress: bool | None = None
@@ -107,6 +111,8 @@ def to_hdf5(
     durability: Durability | None = None,
     libver: str | tuple[str, str] | None = None,
     layout: LayoutName | None = None,
+    references: str | os.PathLike[str] | None = None,
+    references_url: str | None = None,
     compute: bool = True,
     scheduler: Any = None,
     memory_limit: int | str | None = None,
@@ -162,6 +168,13 @@ def to_hdf5(
         over a network fetches them at once.  ``"cmip7"`` is the same, with chunks of at least 4 MiB and the time
         coordinate in one chunk, as the archive of CMIP7 asks for.  HDF5 1.10 and later read such files.  By default
         metadata lie between the data.
+    references : str or path-like, optional
+        Name of references to the chunks of the file, which this call makes when the file is complete: ``out.json`` or
+        ``out.parquet``, as in `write_references`.  The datasets of the call must have filters that readers of
+        references know; other datasets of the file that cannot be read through references are left out, and
+        `WriteResult.notes` names them.
+    references_url : str, optional
+        Where readers of the references find the file; as ``url`` of `write_references`.
     compute : bool
         If False, return a `Delayed`, which writes nothing until it is computed.
     scheduler : str, callable, Client or Executor, optional
@@ -228,6 +241,8 @@ def to_hdf5(
         durability=durability,
         libver=libver,
         layout=layout,
+        references=references,
+        references_url=references_url,
         scheduler=scheduler,
         memory_limit=memory_limit,
         progress=progress,
@@ -253,7 +268,7 @@ def run_write(filename: Any, args: tuple[Any, ...], keywords: DatasetKeywords, r
         write = patiently(prepared, waits, interrupts.sleep)
         begun = patiently(functools.partial(_begun, write), waits, interrupts.sleep)
         if begun.complete:
-            return already_complete(begun.write.target.path, begun.complete)
+            return begun.write.workers.call(confirm_complete, begun.write.target, begun.complete)
         compute = functools.partial(_compute, workers, run.scheduler, run.compute_kwargs or {}, interrupts)
         return _computed(begun, _listeners(begun.write, run.progress, run.callback), run.fuse, compute, interrupts)
 
@@ -265,7 +280,7 @@ def delay_write(filename: Any, args: tuple[Any, ...], keywords: DatasetKeywords,
     _, prepared, waits = _preparation(filename, args, keywords, run)
     write = patiently(prepared, waits)
     if write.complete:
-        found: Delayed = delayed(already_complete)(write.target.path, write.complete)
+        found: Delayed = delayed(confirm_complete)(write.target, write.complete)
         return found
     return build_graph(write.creation(exclusive=False), write.sources, run.fuse)
 
@@ -422,6 +437,8 @@ def plan(
     part: tuple[int, int] | Literal["slurm"] | None = None,
     libver: str | tuple[str, str] | None = None,
     layout: LayoutName | None = None,
+    references: str | os.PathLike[str] | None = None,
+    references_url: str | None = None,
     scheduler: Any = None,
     memory_limit: int | str | None = None,
     sample: int | None = None,
@@ -431,7 +448,8 @@ def plan(
 
     Parameters
     ----------
-    filename, \*args, encoding, overwrite, resume, token, part, libver, layout, scheduler, memory_limit, \*\*keywords
+    filename, \*args, encoding, overwrite, resume, token, part, libver, layout, references, references_url, scheduler, \
+    memory_limit, \*\*keywords
         Same as in `to_hdf5`.
     sample : int, optional
         Number of chunks of each dataset that this call reads and encodes to estimate the stored size.  By default
@@ -460,6 +478,7 @@ def plan(
     """
     mine: dict[str, Any] = {"encoding": encoding, "overwrite": overwrite, "resume": resume, "token": token}
     mine |= {"part": part, "libver": libver, "layout": layout}
+    mine |= {"references": references, "references_url": references_url}
     own = {"scheduler": scheduler, "memory_limit": memory_limit}
     write = functools.partial(to_hdf5, filename, *args, **mine, **own, **keywords)
     run = RunArguments(**mine, wait=False)
@@ -495,4 +514,6 @@ def _target(filename: Any, run: RunArguments) -> Target:
         share=share,
         lease_seconds=chosen.lease_seconds,
         fill=run.fill,
+        references="" if run.references is None else parse_output("references", run.references),
+        references_url=parse_url(run.references_url) or "",
     )

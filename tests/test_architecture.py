@@ -25,6 +25,7 @@ FLOORS = (
     {"storage."},
     {"reading."},
     {"sources."},
+    {"references."},
     {"config", "dask_compat", "results", "model"},
     {"planning."},
     {"execution."},
@@ -37,7 +38,7 @@ STORAGE_FLOORS = (
     {"filesystem."},
     {"journal."},
     {"activity.", "hdf5."},
-    {"draft_paths", "side_paths", "target", "tokens", "chunk_index"},
+    {"draft_paths", "side_paths", "target", "made_folder", "tokens", "chunk_index"},
     {"completeness", "redo_log", "take_over", "open_transaction", "open_files", "payload_file"},
     {"transaction", "read_lock"},
     {"extent", "index_repair", "visible_chunks", "preconditions", "creation", "publish", "inspection."},
@@ -75,6 +76,7 @@ STORAGE_DOORS = {
     "filesystem.locks",
     "hdf5.dataset",
     "hdf5.file_layout",
+    "hdf5.h5py_compat",
     "journal.draft_manifest",
 }
 STANDARD = sys.stdlib_module_names
@@ -106,6 +108,7 @@ GUESTS = {
         "storage.",
         "reading.",
         "filters.",
+        "references.",
         "integrations.xarray.structure",
         "integrations.xarray.write",
         "cli.demo",
@@ -133,7 +136,7 @@ GUESTS = {
     "hdmf": HDMF,
     "pynwb": {"integrations.pynwb", "integrations.neuroconv"},
     "neuroconv": {"integrations.neuroconv"},
-    "xarray": XARRAY,
+    "xarray": XARRAY | {"integrations.virtualizarr"},
     "isal": {"filters.deflate", "filters.literal_planes"},
     "deflate": {"filters.deflate", "filters.literal_planes"},
     "xxhash": {"storage.journal.records"},
@@ -147,8 +150,15 @@ GUESTS = {
     },
     "tqdm": {"execution.progress", "iterator"},
     "click": {"cli."},
+    "virtualizarr": {"integrations.virtualizarr"},
+    "fastparquet": {"references.parquet_format"},
+    "pandas": {"references.parquet_format"},
 }
 LAZY = {
+    ("references.parquet_format", "fastparquet"),
+    ("references.parquet_format", "pandas"),
+    ("integrations.virtualizarr", "virtualizarr"),
+    ("integrations.virtualizarr", "xarray"),
     ("filters.plugin", "hdf5plugin"),
     ("filters.names", "hdf5plugin"),
     ("iterator", "tqdm"),
@@ -237,7 +247,7 @@ def test_guests_come_in_where_they_are_expected(module: str) -> None:
         assert is_top == ((module, guest) not in LAZY), f"{module} imports {guest} in the wrong place"
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if floor(m) < (5, 0)])
+@pytest.mark.parametrize("module", [m for m in MODULES if floor(m) < (6, 0)])
 def test_nothing_below_planning_knows_of_dask(module: str) -> None:
     assert not {name.partition(".")[0] for name, _ in imports(MODULES[module])} & {"dask", "distributed"}
 
@@ -295,6 +305,7 @@ def test_public_names() -> None:
         "Hdf5Array",
         "NetworkOpening",
         "RecoveryResult",
+        "ReferencesResult",
         "UnfinishedWrite",
         "VerificationReport",
         "WriteEvent",
@@ -313,6 +324,7 @@ def test_public_names() -> None:
         "status",
         "to_hdf5",
         "verify",
+        "write_references",
     ]
     for name in dask_chunkio.__all__:
         assert getattr(dask_chunkio, name).__doc__

@@ -244,6 +244,13 @@ def test_netcdf() -> None:
 
 
 @pytest.mark.heavy
+def test_references() -> None:
+    text = run("references")
+    assert {"none", ".json"} <= set(first_cells(text)[2:])
+    assert "Target: the step takes at most 5 % of the write" in text
+
+
+@pytest.mark.heavy
 def test_many_chunks() -> None:
     text = run("many_chunks")
     assert first_cells(text)[2:] == ["100", "1000"]

@@ -35,6 +35,7 @@ from dask_chunkio.cli.options import (
     threads_option,
     workers_option,
 )
+from dask_chunkio.cli.references import references
 from dask_chunkio.cli.scheduler import LOCAL, describe, running_scheduler, thread_count
 from dask_chunkio.cli.terminal import in_one_line, in_options, options_of, say
 from dask_chunkio.errors import ArgumentError, ChunkIOError, IntegrityError
@@ -176,6 +177,10 @@ def main() -> None:
     help="Write only one of COUNT parts, numbered from 0; independent jobs write the others.  'slurm' takes both "
     "from a job array.",
 )
+@click.option("--references", type=click.Path(), metavar="OUT",
+    help="Make references to the chunks of DST: OUT ends with .json or .parquet.",
+)  # fmt: skip
+@click.option("--references-url", metavar="URL", help="Where readers of the references find DST.  [default: its path]")
 @click.option("--wait", is_flag=True, default=None, help="Wait while another program writes DST.")
 @click.option(
     "--durability",
@@ -221,7 +226,7 @@ def _show_plan(**options: Any) -> None:
     _run_write(options.pop("src"), options.pop("dst"), {**defaults, **options, "only_plan": True, "kept": ()})
 
 
-_OF_A_PLAN = ("layout", "memory_limit", "overwrite", "token", "part")
+_OF_A_PLAN = ("layout", "memory_limit", "overwrite", "token", "part", "references", "references_url")
 _OF_A_WRITE_ONLY = ("resume", "wait", "durability", "progress", "only_plan")
 main.add_command(
     click.Command(
@@ -303,7 +308,7 @@ def _from_folder(location: Location, folder: str) -> Location:
     return location if "://" in location.file else replace(location, file=os.path.join(folder, location.file))
 
 
-for command in (status, verify, recover, discard, check):
+for command in (status, verify, recover, discard, check, references):
     main.add_command(command)
 
 

@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from dask_chunkio.dask_compat import (
@@ -40,11 +41,14 @@ from dask_chunkio.filters.variable import storable_elements
 from dask_chunkio.geometry.grid import Array, selection_shape
 from dask_chunkio.model import Creation, DatasetJob, Receipt, WriteLayout
 from dask_chunkio.printable import printable
+from dask_chunkio.references.output import require_replaceable
+from dask_chunkio.references.write import references_of_write
 from dask_chunkio.results import DatasetResult, WriteResult, already_complete
 from dask_chunkio.sources.base import Reader, read_checked
 from dask_chunkio.storage import session
 from dask_chunkio.storage.activity.keepalive import Held, Keepalive
 from dask_chunkio.storage.begin import begin
+from dask_chunkio.storage.completeness import StoredDataset
 from dask_chunkio.storage.finish import finish, finish_part
 from dask_chunkio.storage.hdf5.dataset import DatasetSpec
 from dask_chunkio.storage.read_lock import reading_alone
@@ -55,6 +59,7 @@ from dask_chunkio.storage.writer import Lock, Writer
 __all__ = [
     "begin_write",
     "commit_buffer",
+    "confirm_complete",
     "create_target",
     "finish_target",
     "nothing_done",
@@ -113,6 +118,8 @@ def _begin_between_changes(creation: Creation) -> WriteLayout:
 def begin_write(creation: Creation) -> WriteLayout:
     """Begin a write, in one attempt."""
     target = creation.target.located()
+    if target.references:
+        require_replaceable(target.references, target.path)
     # Other jobs may run on other hosts.
     if spans_hosts() or target.share is not None:
         target = target.for_several_hosts()
@@ -220,7 +227,7 @@ def finish_target(
     """
     receipts = _flat(receipts)
     if layout.complete:
-        return already_complete(layout.target.path, layout.complete)
+        return confirm_complete(layout.target, layout.complete)
     lengths = {receipt.dataset: receipt.length for receipt in receipts if receipt.length is not None}
     jobs = [job.of_length(lengths[n]) if n in lengths else job for n, job in enumerate(layout.jobs)]
     counts = [len(job.buffers) for job in jobs]
@@ -233,8 +240,18 @@ def finish_target(
     for note in finished.notes:
         logger.warning("%s", printable(f"{layout.target.path}: {note}"))
     datasets = tuple(map(_result, jobs, finished.stored))
+    notes = finished.notes
+    if layout.target.references and not finished.missing:
+        notes += references_of_write(layout.target, finished.places)
     seconds = time.time() - layout.started
-    return WriteResult(layout.target.path, datasets, seconds, finished.notes, missing_parts=finished.missing)
+    return WriteResult(layout.target.path, datasets, seconds, notes, missing_parts=finished.missing)
+
+
+@shortens_tracebacks
+def confirm_complete(target: Target, complete: Sequence[StoredDataset]) -> WriteResult:
+    """Return the result of a call that has nothing to write; make the references that it asks for."""
+    notes = references_of_write(target) if target.references else ()
+    return replace(already_complete(target.path, complete), notes=notes)
 
 
 def _flat(receipts: Sequence[Receipt | Sequence[Receipt]]) -> list[Receipt]:

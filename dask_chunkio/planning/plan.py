@@ -217,6 +217,8 @@ class WritePlan:
         Whether everything is there already, so that `to_hdf5` will write nothing; then `datasets` is empty.
     opening : NetworkOpening or None
         What a reader over a network fetches to open the file; None for parts of existing datasets.
+    references : str
+        Which references to the chunks will be made, and what could prevent them; empty for none.
     """
 
     path: str
@@ -231,6 +233,7 @@ class WritePlan:
     target_problem: str = ""
     already_complete: bool = False
     opening: NetworkOpening | None = None
+    references: str = ""
     _write: Callable[..., WriteResult] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -296,6 +299,7 @@ class WritePlan:
             kept = format_bytes(self.kept_nbytes)
             lines.append(f"Up to {kept} of blocks of dask arrays are kept for other tasks that need them")
         lines += [str(self.opening)] if self.opening is not None else []
+        lines += [self.references] if self.references else []
         lines += [f"DOES NOT FIT: {self.advice}"] if self.advice else []
         return [*lines, f"CANNOT BE WRITTEN: {self.target_problem}"] if self.target_problem else lines
 

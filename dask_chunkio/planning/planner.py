@@ -24,6 +24,7 @@ from dask_chunkio.planning.request import DatasetRequest, parse_requests
 from dask_chunkio.planning.resources import Workers, require_picklable
 from dask_chunkio.planning.share import require_shareable
 from dask_chunkio.planning.specs import Scale, most_rows, spec_of, spec_of_part, wanted_of
+from dask_chunkio.references.check import output_problem, reference_words, require_referable
 from dask_chunkio.results import WriteResult
 from dask_chunkio.sources.array import ArraySource
 from dask_chunkio.sources.base import ReadMode, Source
@@ -110,6 +111,8 @@ class PreparedWrite:
         if self.complete:
             return self._plan_of_nothing(write)
         problem = workers.call(target_problem, self.target, self.specs) if looks else ""
+        if looks and not problem and self.target.references:
+            problem = workers.call(output_problem, self.target)
         if looks and not problem and workers.call(is_complete, self.target, self.specs):
             return self._plan_of_nothing(write)
         held = _projected(datasets, workers.threads_per_worker)
@@ -128,6 +131,7 @@ class PreparedWrite:
             kept,
             problem,
             opening=self._opening() if looks else None,
+            references=reference_words(self.target, [job.layout for job in self.jobs]),
             _write=write,
         )
 
@@ -311,6 +315,8 @@ def _prepared(
         check_cmip7(layouts, specs)
     if layout is not None and not target.fills:
         target = replace(target, layout=choose_layout(layout, specs, target.libver))
+    if target.references:
+        require_referable(layouts)
     boxes = (spec.box or _box_of(target.share, layout) for spec, layout in zip(specs, layouts, strict=True))
     jobs = tuple(_job(*one, scale) for one in zip(requests, specs, layouts, boxes, strict=True))
     # An open-ended dataset starts with the length of one buffer.

@@ -24,6 +24,7 @@ from dask_chunkio.storage.journal.created import Created
 from dask_chunkio.storage.journal.journal import read_journal
 from dask_chunkio.storage.journal.manifest import Manifest, read_manifest, require_real_folder
 from dask_chunkio.storage.journal.owner import Owner
+from dask_chunkio.storage.made_folder import describe_folder, make_folder
 from dask_chunkio.storage.preconditions import judge
 from dask_chunkio.storage.take_over import take_over
 from dask_chunkio.storage.target import Target, cannot_join, remedies
@@ -124,7 +125,7 @@ def _begun_anew(target: Target, specs: Sequence[DatasetSpec], create: _Create) -
         try:
             if judge(target, specs) != judged:
                 raise TargetChangedError(f"{target.path} was changed as this write began; run it again")
-            target.describe_folder()
+            describe_folder(target)
             _share(target, activity_lock, folder)
             return Begun(target, create(target, None))
         except BaseException:
@@ -141,7 +142,7 @@ def _new_folder(target: Target):  # type: ignore[no-untyped-def]
     again, and then the first opens it.  The call that first holds the activity lock exclusively continues.
     """
     try:
-        folder = target.make_folder()
+        folder = make_folder(target)
     except FileExistsError as error:
         raise TargetBusyError(_is_beginning(target)) from error
     except FileNotFoundError as error:

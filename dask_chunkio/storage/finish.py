@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import h5py
 
@@ -18,7 +18,7 @@ from dask_chunkio.storage.filesystem.io import is_at
 from dask_chunkio.storage.filesystem.side_folder import Folder, is_left
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, describe
 from dask_chunkio.storage.index_repair import rebuild_dataset
-from dask_chunkio.storage.journal.journal import HELD, Journal
+from dask_chunkio.storage.journal.journal import HELD, Entries, Journal
 from dask_chunkio.storage.journal.part import missing_parts
 from dask_chunkio.storage.journal.payloads import is_placed
 from dask_chunkio.storage.journal.records import FINISHED, pack_record
@@ -44,11 +44,14 @@ class Finished:
         What had to be repaired, or was found changed.
     missing : tuple of int
         Numbers of the parts that are not committed yet; empty if the write is finished.
+    places : mapping of str to numpy.ndarray
+        Of a write that makes references: the journal's rows of all chunks of each dataset that it wrote as a whole.
     """
 
     stored: tuple[int, ...]
     notes: tuple[str, ...] = ()
     missing: tuple[int, ...] = ()
+    places: Mapping[str, Entries] = field(default_factory=dict)
 
 
 def finish(target: Target, layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec], lock: Lock) -> Finished:
@@ -91,7 +94,7 @@ def finish_part(target: Target, layouts: Sequence[DatasetLayout], specs: Sequenc
         session.release(target.write_id)
         return recorded
     finished = finish(target, layouts, specs, lock)
-    return Finished(recorded.stored or finished.stored, finished.notes)
+    return replace(finished, stored=recorded.stored or finished.stored)
 
 
 def _part_recorded(
@@ -251,7 +254,14 @@ def _finish_file(
         int(table["nbytes"].sum()) if layout.is_chunked else layout.nbytes
         for table, layout in zip(tables, layouts, strict=True)
     )
-    return Finished(tuple(stored), tuple(notes))
+    return Finished(tuple(stored), tuple(notes), places=_places(transactions, layouts))
+
+
+def _places(transactions: Transactions, layouts: Sequence[DatasetLayout]) -> dict[str, Entries]:
+    if not transactions.target.references:
+        return {}
+    whole = ((n, layout) for n, layout in enumerate(layouts) if layout.is_chunked and layout.region is None)
+    return {layout.name: transactions.journal.table(n).copy() for n, layout in whole}
 
 
 def _require_all(transactions: Transactions, layouts: Sequence[DatasetLayout]) -> None:

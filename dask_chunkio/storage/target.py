@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,12 +11,11 @@ from dask_chunkio.errors import TargetError, TargetExistsError, UnfinishedWriteE
 from dask_chunkio.geometry.share import Share
 from dask_chunkio.storage.activity.limits import DEFAULT_SECONDS
 from dask_chunkio.storage.draft_paths import DraftPaths
-from dask_chunkio.storage.filesystem.io import sync_folder
 from dask_chunkio.storage.filesystem.kind import file_system_of
-from dask_chunkio.storage.filesystem.side_folder import Folder, is_left
+from dask_chunkio.storage.filesystem.side_folder import is_left
 from dask_chunkio.storage.hdf5.file_layout import FileLayout
 from dask_chunkio.storage.journal.journal import read_journal
-from dask_chunkio.storage.journal.manifest import Manifest, read_manifest, require_real_folder
+from dask_chunkio.storage.journal.manifest import read_manifest, require_real_folder
 from dask_chunkio.storage.side_paths import SidePaths
 
 __all__ = ["Durability", "Mode", "Target", "cannot_join", "cannot_resume", "remedies"]
@@ -66,6 +64,10 @@ class Target(SidePaths):
         Number of the fill of a draft, from 0; None for any other write.
     layout : FileLayout or None
         How a new file is laid out; None for HDF5's default.
+    references : str
+        Absolute path of the references that are made of the complete file; empty for none.
+    references_url : str
+        Where they say that the file is; empty for its path.
     """
 
     write_id: str
@@ -83,6 +85,8 @@ class Target(SidePaths):
     joined_id: str = ""
     fill: int | None = None
     layout: FileLayout | None = None
+    references: str = ""
+    references_url: str = ""
 
     @property
     def fills(self) -> bool:
@@ -149,44 +153,6 @@ class Target(SidePaths):
         It is decided once, as the write begins: all workers must use the same value.
         """
         return replace(self, spans_hosts=not file_system_of(os.path.dirname(self.path)).is_local)
-
-    def make_folder(self) -> Folder:
-        """Create the folder.
-
-        Raises
-        ------
-        FileExistsError
-            If it exists.
-        TargetError
-            If it cannot be created.
-        """
-        try:
-            os.mkdir(self.folder)
-        except FileExistsError:
-            raise
-        except OSError as error:
-            raise self.refused(error, self.folder) from error
-        return Folder(self.folder)
-
-    def describe_folder(self) -> None:
-        """Write the manifest, which describes the folder.
-
-        Raises
-        ------
-        TargetError
-            If it cannot be written, for example for lack of space.
-        """
-        now = time.strftime("%Y-%m-%d %H:%M:%S %z")
-        try:
-            parts = 0 if self.share is None else self.share.count
-            began = now, self.command, os.getcwd()
-            manifest = Manifest(self.path, self.mode, *began, self.durability, self.owner_id, parts)
-            manifest.save(self.manifest)
-            if self.durability == "power":
-                sync_folder(self.folder)
-                sync_folder(os.path.dirname(self.path))
-        except OSError as error:
-            raise self.refused(error, self.manifest) from error
 
     def refused(self, error: OSError, where: str = "") -> TargetError:
         """Return an error that explains what the file system refuses, and what to do."""

@@ -20,6 +20,7 @@ from dask_chunkio.storage.begin import held_alone
 from dask_chunkio.storage.creation import create_datasets
 from dask_chunkio.storage.filesystem.side_folder import Folder
 from dask_chunkio.storage.journal.redo_record import RedoRecord
+from dask_chunkio.storage.made_folder import describe_folder
 from dask_chunkio.storage.target import Target
 from tests.support.storage.writes import Write, no_lock, numbers
 
@@ -158,7 +159,7 @@ def test_a_folder_that_another_call_describes_at_the_same_time_is_its(
     with contextlib.ExitStack() as stack:
 
         def take() -> None:
-            Target(str(target), "theirs", mode="new").describe_folder()
+            describe_folder(Target(str(target), "theirs", mode="new"))
             _held(stack, folder)
 
         between.after(ActivityLock, "share", take)

@@ -14,6 +14,7 @@ import dask_chunkio as dcio
 from dask_chunkio.errors import IntegrityError, SourceError, TargetError
 from dask_chunkio.storage import recovery
 from dask_chunkio.storage.filesystem.side_folder import Folder
+from dask_chunkio.storage.made_folder import describe_folder, make_folder
 from dask_chunkio.storage.target import Target
 from tests.support.storage.writes import Write, numbers
 
@@ -60,8 +61,8 @@ def test_a_write_that_ends_as_recover_waits_for_it(
 
 def test_a_write_that_has_made_nothing_is_not_recovered(target: Path) -> None:
     begun = Target(str(target), "id", mode="new")
-    with begun.make_folder():
-        begun.describe_folder()
+    with make_folder(begun):
+        describe_folder(begun)
     with pytest.raises(TargetError, match=f"{target} was cut off before it had made anything; discard it"):
         dcio.recover(target)
     dcio.discard(target)

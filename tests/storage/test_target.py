@@ -20,6 +20,7 @@ from dask_chunkio.errors import (
 )
 from dask_chunkio.storage.filesystem.side_folder import Folder
 from dask_chunkio.storage.journal.manifest import read_manifest
+from dask_chunkio.storage.made_folder import make_folder
 from dask_chunkio.storage.preconditions import require_free
 from dask_chunkio.storage.publish import publish
 from dask_chunkio.storage.target import Target
@@ -309,10 +310,10 @@ def test_a_foreign_file_in_the_folder_is_not_deleted(target: Path, strange: str)
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(TargetError, match=r"cannot write .*: Not a directory"):
-        Target(str(tmp_path / "file" / "out.h5"), "id", mode="new").make_folder()
+        make_folder(Target(str(tmp_path / "file" / "out.h5"), "id", mode="new"))
     long = Target(str(tmp_path / ("x" * 250)), "id", mode="new")
     with pytest.raises(TargetError, match="File name too long"):
-        long.make_folder()
+        make_folder(long)
 
 
 # The final name

@@ -37,7 +37,7 @@ __all__ = [
     "make_dataset",
     "preview",
 ]
-__all__ += ["previewed"]
+__all__ += ["is_plain_type", "previewed"]
 
 _counter = itertools.count()
 # h5py's names for HDF5's constants; only the constants with which h5py was built exist.
