@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from dask_chunkio.geometry.grid import BufferGrid, ChunkGrid
     from dask_chunkio.iterator import GenericDataChunkIterator
     from dask_chunkio.planning.plan import DatasetPlan, WritePlan
+    from dask_chunkio.repacking.repack import repack
+    from dask_chunkio.repacking.results import RepackedDataset, RepackResult
     from dask_chunkio.results import DatasetResult, WriteResult
     from dask_chunkio.storage.inspection.status import DatasetState, UnfinishedWrite, status
     from dask_chunkio.storage.inspection.verify import VerificationReport, verify
@@ -33,6 +35,8 @@ __all__ = [
     "Draft",
     "GenericDataChunkIterator",
     "RecoveryResult",
+    "RepackResult",
+    "RepackedDataset",
     "UnfinishedWrite",
     "VerificationReport",
     "WriteEvent",
@@ -46,6 +50,7 @@ __all__ = [
     "errors",
     "plan",
     "recover",
+    "repack",
     "status",
     "to_hdf5",
     "verify",
@@ -63,6 +68,8 @@ _MODULES = {
     "Draft": "drafts",
     "GenericDataChunkIterator": "iterator",
     "RecoveryResult": "storage.recovery",
+    "RepackResult": "repacking.results",
+    "RepackedDataset": "repacking.results",
     "UnfinishedWrite": "storage.inspection.status",
     "VerificationReport": "storage.inspection.verify",
     "WriteEvent": "events",
@@ -75,6 +82,7 @@ _MODULES = {
     "draft": "drafts",
     "plan": "write",
     "recover": "storage.recovery",
+    "repack": "repacking.repack",
     "status": "storage.inspection.status",
     "to_hdf5": "write",
     "verify": "storage.inspection.verify",

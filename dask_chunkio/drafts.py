@@ -150,6 +150,36 @@ class Draft:
         """Whether the structure is still to be made: True until the first `fill`, or `publish`, of an open draft."""
         return self._require_open().manifest.state == "structure"
 
+    @property
+    def is_published(self) -> bool:
+        """Whether the file has its final name: of an open draft, that an earlier process was cut off just after that."""
+        return self._require_open().is_published
+
+    @shortens_tracebacks
+    def require_made_from(self, words: str) -> None:
+        """Record what the draft is made of, or make sure that an earlier process has said the same.
+
+        Parameters
+        ----------
+        words : str
+            Names and versions of the inputs, and whatever else decides what is written.
+
+        Raises
+        ------
+        ArgumentError
+            If the draft was begun with other words.
+        TargetError
+            If they cannot be recorded.
+        """
+        held = self._require_open()
+        if held.manifest.state == "structure":
+            held.save(replace(held.manifest, made_from=words))
+        elif held.manifest.made_from != words:
+            raise ArgumentError(
+                f"the draft of {self.filename} was begun from {held.manifest.made_from or 'something else'}, and this is "
+                f"{words}; go on with the same, or discard the draft with dask_chunkio.discard({self.filename!r})"
+            )
+
     @shortens_tracebacks
     def open(self) -> Self:
         """Begin the draft, or go on with one; nobody else can open it until it is closed.

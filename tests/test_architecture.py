@@ -28,6 +28,7 @@ FLOORS = (
     {"execution."},
     {"write"},
     {"drafts"},
+    {"repacking."},
     {"__init__", "__main__", "cli.", "integrations."},
 )
 # Those of storage.
@@ -56,6 +57,7 @@ STORAGE_DOORS = {
     "recovery",
     "inspection.",
     "preconditions",
+    "chunk_index",
     "regions",
     "completeness",
     "draft_paths",
@@ -66,6 +68,7 @@ STORAGE_DOORS = {
     "activity.limits",
     "filesystem.locks",
     "hdf5.dataset",
+    "hdf5.raw_access",
     "journal.draft_manifest",
 }
 STANDARD = sys.stdlib_module_names

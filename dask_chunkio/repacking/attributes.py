@@ -15,12 +15,13 @@ from dask_chunkio.repacking.references import NotYetThere, References
 from dask_chunkio.storage.hdf5.raw_access import (
     close_attribute,
     create_attribute,
+    is_plain_attribute,
     opened_attribute,
     read_attribute,
     write_attribute,
 )
 
-__all__ = ["Attributes"]
+__all__ = ["Attributes", "are_plain"]
 
 _SLACK = 1 << 20
 
@@ -54,11 +55,7 @@ class Attributes:
         IntegrityError
             If one is larger than the file, or of a type that cannot be copied.
         """
-        if not h5py.h5a.get_num_attrs(source):
-            return
-        names: list[bytes] = []
-        h5py.h5a.iterate(source, names.append, index_type=h5py.h5.INDEX_CRT_ORDER)
-        for name in names:
+        for name in names_of(source):
             self._copy_one(source, target, path, name)
 
     def _copy_one(self, source: Any, target: Any, path: bytes, name: bytes) -> None:
@@ -99,3 +96,16 @@ class Attributes:
             ):
                 self._read(found, elements, count, address)
                 write_attribute(made, elements.kind, address)
+
+
+def names_of(owner: Any) -> list[bytes]:
+    """Return the names of the attributes of an object, in the order of creation."""
+    names: list[bytes] = []
+    if h5py.h5a.get_num_attrs(owner):
+        h5py.h5a.iterate(owner, names.append, index_type=h5py.h5.INDEX_CRT_ORDER)
+    return names
+
+
+def are_plain(owner: Any) -> bool:
+    """Return whether HDF5 copies the attributes of an object, together with it, as they have to be."""
+    return all(is_plain_attribute(owner, name) for name in names_of(owner))

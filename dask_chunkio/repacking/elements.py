@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import math
 from collections.abc import Iterator
@@ -152,8 +151,3 @@ def copy_elements(
             if elements.part is not None:
                 references.map(elements.part, source, address, slab.count, elements.nbytes)
             write_elements(target, elements.kind, slab.memory, slab.selected, address)
-
-
-def bytes_at(address: int, nbytes: int) -> bytes:
-    """Return what is in memory."""
-    return ctypes.string_at(address, nbytes)

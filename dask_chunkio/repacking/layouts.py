@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import h5py
@@ -17,7 +19,7 @@ from dask_chunkio.geometry.sizing import readable_chunk_shape
 from dask_chunkio.repacking.elements import Elements
 from dask_chunkio.repacking.rules import FilterChoice, LayoutChoice, Wanted
 
-__all__ = ["Described", "Plan", "as_it_is", "describe", "planned"]
+__all__ = ["Described", "Plan", "as_it_is", "describe", "made_in_memory", "planned"]
 
 Way = Literal["whole", "elements", "filled", "empty"]
 # HDF5's limit for a dataset in the header of its object.
@@ -25,6 +27,7 @@ _MOST_COMPACT = (1 << 16) - 512
 # Smaller datasets are rewritten by HDF5 while the structure is made: for these, a task costs more than the work.
 _LEAST_FILLED = 1 << 20
 _ALL_FILTERS = 0
+_numbers = itertools.count()
 _DEFLATE, _SHUFFLE, _FLETCHER32, _SZIP, _SCALEOFFSET = 1, 2, 3, 4, 6
 
 
@@ -90,7 +93,7 @@ class Plan:
     way: Way
     properties: Any
     is_fixed: bool = False
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
 
 def describe(name: str, dataset: Any, kind: Any, elements: Elements) -> Described:
@@ -132,7 +135,7 @@ def planned(
         return as_it_is(found)
     try:
         properties, is_fixed = _changed(found, wanted, chunk_nbytes)
-        _require_possible(found, properties)
+        _require_possible(found, properties, is_fixed)
     except (ValueError, OSError, RuntimeError, TypeError) as error:
         words = f"{found.name}: {error}"
         if wanted.is_named:
@@ -259,27 +262,34 @@ def _apply(properties: Any, one: FilterChoice) -> None:
         properties.set_filter(one.code, one.flags, one.options)
 
 
-def _require_possible(found: Described, properties: Any) -> None:
+def _require_possible(found: Described, properties: Any, is_fixed: bool) -> None:
     """Refuse properties with which HDF5 cannot make the dataset, or which end the process."""
-    space = found.dataset.get_space()
-    if properties.get_layout() != h5py.h5d.CHUNKED:
-        space.set_extent_simple(found.shape, found.shape)
-    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
-    access.set_fapl_core(1 << 16, False)
-    memory = h5py.h5f.create(b"dask_chunkio-repack", h5py.h5f.ACC_TRUNC, fapl=access)
-    # Nothing is allocated for the trial, however large the dataset is.
-    trial = properties.copy()
-    if trial.get_layout() == h5py.h5d.CHUNKED:
-        trial.set_alloc_time(h5py.h5d.ALLOC_TIME_INCR)
-    elif trial.get_layout() == h5py.h5d.CONTIGUOUS:
-        trial.set_alloc_time(h5py.h5d.ALLOC_TIME_LATE)
-    made = h5py.h5d.create(memory, b"x", found.elements.kind, space, trial)
-    steps = read_filters(made.get_create_plist())
+    with made_in_memory(found, properties, is_fixed) as made:
+        steps = read_filters(made.get_create_plist())
     chunks = properties.get_chunk() if properties.get_layout() == h5py.h5d.CHUNKED else None
     if steps and _has_dtype(found.kind):
         nbytes = None if chunks is None else math.prod(chunks) * found.elements.nbytes
         if (reason := hazard(steps, found.kind.dtype, nbytes)) is not None:
             raise ValueError(reason)
+
+
+@contextmanager
+def made_in_memory(found: Described, properties: Any, is_fixed: bool) -> Iterator[Any]:
+    """Make an empty dataset in memory; nothing is allocated for it, however large it is."""
+    access, trial = h5py.h5p.create(h5py.h5p.FILE_ACCESS), properties.copy()
+    access.set_fapl_core(1 << 16, False)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    if trial.get_layout() != h5py.h5d.COMPACT:
+        is_chunked = trial.get_layout() == h5py.h5d.CHUNKED
+        trial.set_alloc_time(h5py.h5d.ALLOC_TIME_INCR if is_chunked else h5py.h5d.ALLOC_TIME_LATE)
+    space = found.dataset.get_space()
+    if is_fixed:
+        space.set_extent_simple(found.shape, found.shape)
+    memory = h5py.h5f.create(b"dask_chunkio-repack-%d" % next(_numbers), h5py.h5f.ACC_TRUNC, fapl=access)
+    try:
+        yield h5py.h5d.create(memory, b"x", found.elements.kind, space, trial)
+    finally:
+        memory.close()
 
 
 def _has_dtype(kind: Any) -> bool:

@@ -114,12 +114,16 @@ def created_file(path: str, source: h5py.File, options: FileOptions) -> Iterator
 
     Raises
     ------
+    ArgumentError
+        If an option cannot be used with this file.
     TargetError
         If it cannot be created or written.
     """
     try:
         access, create = _access(source, options), _properties(source, options)
         target = h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_EXCL, create, access)
+    except ArgumentError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:
         raise TargetError(f"cannot create {path}: {error}") from error
     try:
@@ -170,29 +174,37 @@ def _properties(source: h5py.File, options: FileOptions) -> Any:
     if options.page_size is not None:
         create.set_file_space_page_size(options.page_size)
     if options.user_block is not None:
+        if options.user_block < create.get_userblock():
+            raise ArgumentError(
+                f"user_block={options.user_block} would cut off the user block of {source.filename}, which has "
+                f"{create.get_userblock()} bytes; leave it out"
+            )
         create.set_userblock(options.user_block)
     return create
 
 
-def copy_user_block(source: str, target: str, options: FileOptions) -> None:
-    """Copy what stands before the HDF5 part of a file, as much of it as the user block of the copy holds.
+def copy_user_block(source: h5py.File, path: str) -> None:
+    """Copy what stands before the HDF5 part of a file.
+
+    Parameters
+    ----------
+    source : h5py.File
+        The file.
+    path : str
+        The closed copy, whose user block is large enough (`created_file`).
 
     Raises
     ------
     TargetError
         If it cannot be written.
     """
-    with h5py.File(target, "r") as file:
-        room = file.id.get_create_plist().get_userblock()
-    with h5py.File(source, "r") as file:
-        held = file.id.get_create_plist().get_userblock()
-    left = min(room, held)
-    if held > room:
-        raise ArgumentError(f"{source} has a user block of {held} bytes, so that user_block={options.user_block} would cut it off")
+    left = source.userblock_size
+    if not left:
+        return
     try:
-        with open(source, "rb") as old, open(target, "r+b") as new:
+        with open(source.filename, "rb") as old, open(path, "r+b") as new:
             while left and (piece := old.read(min(left, _PIECE))):
                 new.write(piece)
                 left -= len(piece)
     except OSError as error:
-        raise TargetError(f"cannot write the user block of {target}: {error}") from error
+        raise TargetError(f"cannot write the user block of {path}: {error}; is there space on the disk?") from error

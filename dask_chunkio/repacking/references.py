@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from dask_chunkio.errors import IntegrityError
 from dask_chunkio.geometry.grid import Array
 from dask_chunkio.storage.hdf5.raw_access import find_region, make_region
 
-__all__ = ["NotYetThere", "Part", "References", "holds_references", "pieces", "special_part"]
+__all__ = ["NotYetThere", "Part", "References", "column", "holds_references", "special_part"]
 
 _UNDEFINED = 2**64 - 1
 _REGION_NBYTES = 12
@@ -155,7 +155,7 @@ class References:
             return
         at = address + part.offset
         if part.kind == "object":
-            self._map_objects(_column(at, count, stride))
+            self._map_objects(column(at, count, stride))
         elif part.kind == "region":
             for number in range(count):
                 self._map_region(owner, at + number * stride)
@@ -195,7 +195,7 @@ class References:
             make_region(self.target, path, region.selection, address)
 
 
-def _column(address: int, count: int, stride: int) -> Array:
+def column(address: int, count: int, stride: int) -> Array:
     """Return one number of 8 bytes of each element in memory, as an array that changes it."""
     memory = (ctypes.c_ubyte * ((count - 1) * stride + _ADDRESS.itemsize)).from_address(address)
     return np.ndarray((count,), _ADDRESS, memory, 0, (stride,))
@@ -211,46 +211,5 @@ def _inside(part: Part, at: int, count: int, stride: int) -> Iterator[tuple[Part
         elif part.kind == "array":
             yield from ((inner, at + number * stride, part.count, part.nbytes) for number in range(count))
         else:
-            lengths, places = _column(at, count, stride).tolist(), _column(at + 8, count, stride).tolist()
+            lengths, places = column(at, count, stride).tolist(), column(at + 8, count, stride).tolist()
             yield from ((inner, p, n, part.nbytes) for n, p in zip(lengths, places, strict=True) if n and p)
-
-
-def pieces(part: Part, at: int, nbytes: int, resolve: Callable[[Part, int], bytes]) -> Iterator[bytes]:
-    """Yield all that one element holds, wherever it is in memory, so that equal elements yield equal bytes.
-
-    Parameters
-    ----------
-    part : Part
-        What the element holds.
-    at : int
-        Where it is.
-    nbytes : int
-        How many bytes it has itself.
-    resolve : callable
-        Returns what a reference at an address stands for.
-    """
-    at += part.offset
-    if part.kind in ("object", "region"):
-        yield resolve(part, at)
-    elif part.kind == "text":
-        text = ctypes.c_char_p.from_address(at).value
-        yield b"\0" if text is None else b"\1" + text
-    elif part.kind == "sequence":
-        length, place = _column(at, 2, 8).tolist()
-        yield length.to_bytes(8, "little")
-        yield from _pieces_of_all(part.parts, place, length, part.nbytes, resolve)
-    elif part.kind == "array":
-        yield from _pieces_of_all(part.parts, at, part.count, part.nbytes, resolve)
-    else:
-        for inner in part.parts:
-            yield from pieces(inner, at, nbytes, resolve)
-
-
-def _pieces_of_all(
-    parts: tuple[Part, ...], at: int, count: int, nbytes: int, resolve: Callable[[Part, int], bytes]
-) -> Iterator[bytes]:
-    if not parts:
-        yield ctypes.string_at(at, count * nbytes) if count else b""
-    for number in range(count if parts else 0):
-        for inner in parts:
-            yield from pieces(inner, at + number * nbytes, nbytes, resolve)

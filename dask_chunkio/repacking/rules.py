@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,8 +48,8 @@ class _Rule:
     removes: bool = False
     words: str = ""
 
-    def is_for(self, path: str) -> bool:
-        return any(matches(pattern, path) for pattern in self.objects)
+    def is_for(self, names: Sequence[str]) -> bool:
+        return any(matches(pattern, name) for pattern in self.objects for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,8 @@ class Rules:
     def __bool__(self) -> bool:
         return bool(self.rules)
 
-    def wanted(self, path: str) -> Wanted:
-        """Return what is wanted for a dataset: what names it goes before what is for all.
+    def wanted(self, *names: str) -> Wanted:
+        """Return what is wanted for a dataset with these names: what names it goes before what is for all.
 
         Examples
         --------
@@ -109,25 +109,22 @@ class Rules:
         >>> rules.wanted("/raw/x").layout.chunks
         (10, 20)
         """
-        filters, filters_named = self._chosen(path, lambda rule: rule.layout is None)
-        layouts, layout_named = self._chosen(path, lambda rule: rule.layout is not None)
+        filters, filters_named = self._chosen(names, lambda rule: rule.layout is None)
+        layouts, layout_named = self._chosen(names, lambda rule: rule.layout is not None)
         pipeline = tuple(rule.filter for rule in filters if rule.filter is not None)
         layout = layouts[-1].layout if layouts else None
         return Wanted(pipeline if filters else None, layout, filters_named, layout_named)
 
-    def _chosen(self, path: str, is_of_kind: Callable[[_Rule], bool]) -> tuple[list[_Rule], bool]:
+    def _chosen(self, names: Sequence[str], is_of_kind: Callable[[_Rule], bool]) -> tuple[list[_Rule], bool]:
         of_kind = [rule for rule in self.rules if is_of_kind(rule)]
-        named = [rule for rule in of_kind if rule.is_for(path)]
+        named = [rule for rule in of_kind if rule.is_for(names)]
         return (named, True) if named else ([rule for rule in of_kind if not rule.objects], False)
 
-    def unused(self, paths: Iterable[str]) -> list[str]:
-        """Return the patterns that none of the paths of datasets fits."""
-        left = {pattern for rule in self.rules for pattern in rule.objects}
-        for path in paths:
-            if not left:
-                break
-            left = {pattern for pattern in left if not matches(pattern, path)}
-        return sorted(left)
+    @property
+    def patterns(self) -> frozenset[str]:
+        """All patterns."""
+        return frozenset(pattern for rule in self.rules for pattern in rule.objects)
+
 
 
 def parse_rules(filters: Iterable[str] = (), layouts: Iterable[str] = (), minimum: int = 0) -> Rules:

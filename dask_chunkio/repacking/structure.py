@@ -10,13 +10,13 @@ from typing import Any
 import h5py
 
 from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetError
-from dask_chunkio.repacking.attributes import Attributes
+from dask_chunkio.repacking.attributes import Attributes, are_plain
 from dask_chunkio.repacking.elements import copy_elements, elements_of
 from dask_chunkio.repacking.layouts import Described, Plan, as_it_is, describe
 from dask_chunkio.repacking.patterns import Selection
 from dask_chunkio.repacking.references import NotYetThere, References, holds_references
 from dask_chunkio.repacking.walk import Found, links_of
-from dask_chunkio.storage.hdf5.raw_access import commit_anonymously, copy_link, get_comment
+from dask_chunkio.storage.hdf5.raw_access import PLAIN, commit_anonymously, copy_link, get_comment
 
 __all__ = ["Decide", "Structure", "set_comment_like"]
 
@@ -25,6 +25,8 @@ Decide = Callable[[Described], Plan]
 
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 _FAILED = (OSError, RuntimeError, ValueError, TypeError, KeyError, ArithmeticError, MemoryError, SystemError)
+# Those of variable length need a conversion when a dataset is copied.
+PLAIN_NUMBERS = PLAIN - {h5py.h5t.STRING}
 _VALUE_OF_USER = h5py.h5d.FILL_VALUE_USER_DEFINED
 
 
@@ -60,8 +62,8 @@ class Structure:
         self.references = References(target, {})
         most = source.id.get_filesize()
         self._attributes = Attributes(self.references, self._type_of, most)
-        self._as_it_is = h5py.h5p.create(h5py.h5p.OBJECT_COPY)
-        self._as_it_is.set_copy_object(h5py.h5o.COPY_WITHOUT_ATTR_FLAG)
+        self._without_attributes = h5py.h5p.create(h5py.h5p.OBJECT_COPY)
+        self._without_attributes.set_copy_object(h5py.h5o.COPY_WITHOUT_ATTR_FLAG)
         self._links = {is_utf8: _link_properties(is_utf8) for is_utf8 in (False, True)}
 
     def copy(self) -> None:
@@ -155,16 +157,14 @@ class Structure:
     def _copy_dataset(self, found: Found, item: Any, parent: Any, links: Any) -> None:
         self.counts["datasets"] += 1
         kind = item.get_type()
+        if self.decide is None and kind.get_class() in PLAIN_NUMBERS and not kind.committed():
+            self._copy_whole(found, item, parent, links)
+            return
         elements = elements_of(kind, found.text)
-        if self.decide is None and elements.part is None and not kind.committed():
-            plan = None
-        else:
-            described = describe(found.text, item, kind, elements)
-            plan = as_it_is(described) if self.decide is None else self.decide(described)
-        if plan is None or plan.way == "whole":
-            h5py.h5o.copy(found.group, found.name, parent, found.name, self._as_it_is, links)
-            if h5py.h5a.get_num_attrs(item):
-                self._attributes.copy(item, h5py.h5d.open(parent, found.name), found.path)
+        described = describe(found.text, item, kind, elements)
+        plan = as_it_is(described) if self.decide is None else self.decide(described)
+        if plan.way == "whole":
+            self._copy_whole(found, item, parent, links)
             return
         made = self._made(described, plan, parent, found.name, links)
         self._copy_notes(item, made, found.path)
@@ -173,6 +173,14 @@ class Structure:
                 copy_elements(item, made, elements, self.references, described.chunks, found.text)
             except NotYetThere:
                 self._later.append(found.path)
+
+    def _copy_whole(self, found: Found, item: Any, parent: Any, links: Any) -> None:
+        """Have HDF5 copy a dataset with its payloads as they are; with its attributes, if it can."""
+        is_whole = are_plain(item)
+        how = None if is_whole else self._without_attributes
+        h5py.h5o.copy(found.group, found.name, parent, found.name, how, links)
+        if not is_whole:
+            self._attributes.copy(item, h5py.h5d.open(parent, found.name), found.path)
 
     def _made(self, found: Described, plan: Plan, parent: Any, name: bytes, links: Any) -> Any:
         """Make the dataset of the copy, without elements."""

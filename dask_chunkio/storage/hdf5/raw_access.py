@@ -19,6 +19,7 @@ from dask_chunkio.errors import FilterError, TargetError
 from dask_chunkio.storage.hdf5.h5py_compat import hdf5_lock, separate_library
 
 __all__ = [
+    "PLAIN",
     "Region",
     "close_attribute",
     "commit_anonymously",
@@ -26,6 +27,7 @@ __all__ = [
     "create_attribute",
     "find_region",
     "get_comment",
+    "is_plain_attribute",
     "link_phases",
     "make_region",
     "opened_attribute",
@@ -48,6 +50,7 @@ _SHORT: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "H5Aclose": (_NUMBER, (_ID,)),
     "H5Acreate2": (_ID, (_ID, _TEXT, _ID, _ID, _ID, _ID)),
     "H5Aget_create_plist": (_ID, (_ID,)),
+    "H5Aget_type": (_ID, (_ID,)),
     "H5Aopen": (_ID, (_ID, _TEXT, _ID)),
     "H5Aread": (_NUMBER, (_ID, _ID, _ADDRESS)),
     "H5Awrite": (_NUMBER, (_ID, _ID, _ADDRESS)),
@@ -60,12 +63,19 @@ _SHORT: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "H5Rdereference2": (_ID, (_ID, _ID, _NUMBER, _ADDRESS)),
     "H5Rget_region": (_ID, (_ID, _NUMBER, _ADDRESS)),
     "H5Tcommit_anon": (_NUMBER, (_ID, _ID, _ID, _ID)),
+    "H5Tclose": (_NUMBER, (_ID,)),
+    "H5Tcommitted": (_NUMBER, (_ID,)),
+    "H5Tget_class": (_NUMBER, (_ID,)),
     "H5Treclaim": (_NUMBER, (_ID, _ID, _ID, _ADDRESS)),
 }
 _LONG: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "H5Dread": (_NUMBER, (_ID, _ID, _ID, _ID, _ID, _ADDRESS)),
     "H5Dwrite": (_NUMBER, (_ID, _ID, _ID, _ID, _ID, _ADDRESS)),
 }
+# Classes of types whose elements hold neither references nor sequences.
+PLAIN = frozenset(
+    {h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.BITFIELD, h5py.h5t.OPAQUE, h5py.h5t.ENUM}
+)
 _WRITES = frozenset({"H5Acreate2", "H5Awrite", "H5Dwrite", "H5Tcommit_anon"})
 
 
@@ -117,6 +127,16 @@ def opened_attribute(owner: Any, name: bytes) -> Iterator[int]:
         yield attribute
     finally:
         _call("H5Aclose", attribute)
+
+
+def is_plain_attribute(owner: Any, name: bytes) -> bool:
+    """Return whether an attribute has numbers or text, and no named type: HDF5 copies it with its object as it is."""
+    with hdf5_lock(), opened_attribute(owner, name) as attribute:
+        kind = _call("H5Aget_type", attribute)
+        try:
+            return _call("H5Tget_class", kind) in PLAIN and not _call("H5Tcommitted", kind)
+        finally:
+            _call("H5Tclose", kind)
 
 
 def create_attribute(owner: Any, name: bytes, kind: Any, space: Any, like: int) -> int:
