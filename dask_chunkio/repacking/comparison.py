@@ -24,6 +24,7 @@ __all__ = ["require_same"]
 _FAILED = (OSError, RuntimeError, ValueError, TypeError, KeyError, ArithmeticError, MemoryError, SystemError)
 # What a reference stands for, if it points to nothing that was copied.
 _NOTHING = b""
+_MOST_BLOCKS = 10_000
 
 
 @dataclass(slots=True)
@@ -41,7 +42,20 @@ class _Side:
         if not any(ctypes.string_at(at, 12)) or (region := find_region(owner, at)) is None:
             return _NOTHING
         path = self.paths.get(region.dataset, _NOTHING)
-        return path + b"\0" + region.selection.encode() if path else _NOTHING
+        return path + b"\0" + _words(region.selection) if path else _NOTHING
+
+
+def _words(selection: Any) -> bytes:
+    """Return a selection in words, without the limits of the dataset, which may have changed."""
+    space = selection.copy()
+    words = [space.get_select_type(), space.get_select_npoints()]
+    if space.get_select_npoints():
+        words.append(space.get_select_bounds())
+    if space.get_select_type() == h5py.h5s.SEL_POINTS:
+        words.append(space.get_select_elem_pointlist().tolist())
+    elif space.get_select_type() == h5py.h5s.SEL_HYPERSLABS and space.get_select_hyper_nblocks() < _MOST_BLOCKS:
+        words.append(space.get_select_hyper_blocklist().tolist())
+    return repr(words).encode()
 
 
 def require_same(source: h5py.File, path: str, selection: Selection) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,6 @@ from dask_chunkio.repacking.patterns import Selection, matches
 from dask_chunkio.repacking.results import RepackedDataset
 from dask_chunkio.repacking.rules import Rules
 from dask_chunkio.repacking.walk import links_of
-from dask_chunkio.storage.chunk_index import count_stored
 from dask_chunkio.storage.hdf5.dataset import describe as layout_of
 
 __all__ = ["Decisions"]
@@ -69,9 +67,8 @@ class Decisions:
         names = (found.name, *self._names.get(found.name, ()))
         if self._unused:
             self._unused = frozenset(one for one in self._unused if not any(matches(one, name) for name in names))
-        count = functools.partial(_count, found.dataset)
         wanted = self._rules.wanted(*names)
-        plan = planned(found, wanted, self._rules.minimum, self._chunk_nbytes, count)
+        plan = planned(found, wanted, self._rules.minimum, self._chunk_nbytes)
         self.notes += plan.notes
         if plan.properties is not found.properties:
             stored = found.dataset.get_storage_size()
@@ -122,10 +119,6 @@ class Decisions:
             RepackedDataset(one.name, one.shape, one.nbytes, one.stored, after, one.plan.way == "filled")
             for one, after in zip(self._changed, stored, strict=True)
         )
-
-
-def _count(dataset: Any) -> int:
-    return count_stored(h5py.Dataset(dataset))
 
 
 def _estimated(found: Described, plan: Plan) -> int | None:

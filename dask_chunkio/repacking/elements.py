@@ -16,9 +16,10 @@ from dask_chunkio.errors import ArgumentError, IntegrityError
 from dask_chunkio.geometry.grid import Shape
 from dask_chunkio.geometry.sizing import buffer_within
 from dask_chunkio.repacking.references import Part, References, special_part
+from dask_chunkio.storage.chunk_index import count_stored, list_stored
 from dask_chunkio.storage.hdf5.raw_access import read_elements, reclaim, write_elements
 
-__all__ = ["Elements", "Slab", "copy_elements", "elements_of", "memory_of", "slabs"]
+__all__ = ["Elements", "Slab", "copy_elements", "elements_of", "is_sparse", "memory_of", "slabs"]
 
 # The most that is read at once, unless one chunk, or one element, has more.
 _SLAB_NBYTES = 8 << 20
@@ -112,12 +113,29 @@ def slabs(dataset: Any, chunk: Shape | None, nbytes: int, where: str) -> Iterato
             f"{where}: its chunks {chunk} have more than {_MOST_CHUNK_NBYTES} bytes each, and have to be decoded as a "
             f"whole; keep its filters and its chunks, or leave it out with exclude="
         )
+    for start, count in _boxes(dataset, shape, chunk, nbytes):
+        space.select_hyperslab(start, count)
+        yield Slab(space, h5py.h5s.create_simple(count), math.prod(count))
+
+
+def _boxes(dataset: Any, shape: Shape, chunk: Shape | None, nbytes: int) -> Iterator[tuple[Shape, Shape]]:
+    """Yield start and shape of the parts in which a dataset is read."""
+    if chunk is not None and is_sparse(dataset, shape, chunk):
+        # The declared shape may be larger than any disk.
+        for start in sorted(map(tuple, list_stored(h5py.Dataset(dataset)).origins.tolist())):
+            if all(0 <= at < n for at, n in zip(start, shape, strict=True)):
+                yield start, tuple(min(c, n - at) for c, n, at in zip(chunk, shape, start, strict=True))
+        return
     within = tuple(min(c, n) for c, n in zip(chunk, shape, strict=True)) if chunk else (1,) * len(shape)
     step = tuple(min(s, n) for s, n in zip(buffer_within(shape, within, nbytes, _SLAB_NBYTES), shape, strict=True))
     for start in itertools.product(*(range(0, n, s) for n, s in zip(shape, step, strict=True))):
-        count = tuple(min(s, n - at) for s, n, at in zip(step, shape, start, strict=True))
-        space.select_hyperslab(start, count)
-        yield Slab(space, h5py.h5s.create_simple(count), math.prod(count))
+        yield start, tuple(min(s, n - at) for s, n, at in zip(step, shape, start, strict=True))
+
+
+def is_sparse(dataset: Any, shape: Shape, chunk: Shape) -> bool:
+    """Return whether less than half of the chunks of a dataset have space in the file."""
+    total = math.prod(-(-n // c) for n, c in zip(shape, chunk, strict=True))
+    return 2 * count_stored(h5py.Dataset(dataset)) < total
 
 
 def copy_elements(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from dask_chunkio.filters.hazards import hazard
 from dask_chunkio.filters.hdf5_encoder import read_filters
 from dask_chunkio.geometry.grid import Shape
 from dask_chunkio.geometry.sizing import readable_chunk_shape
-from dask_chunkio.repacking.elements import Elements
+from dask_chunkio.repacking.elements import Elements, is_sparse
 from dask_chunkio.repacking.rules import FilterChoice, LayoutChoice, Wanted
 
 __all__ = ["Described", "Plan", "as_it_is", "describe", "made_in_memory", "planned"]
@@ -105,9 +105,7 @@ def describe(name: str, dataset: Any, kind: Any, elements: Elements) -> Describe
     return Described(name, dataset, properties, kind, elements, shape, chunks)
 
 
-def planned(
-    found: Described, wanted: Wanted, minimum: int, chunk_nbytes: int, stored_chunks: Callable[[], int]
-) -> Plan:
+def planned(found: Described, wanted: Wanted, minimum: int, chunk_nbytes: int) -> Plan:
     """Decide what becomes of a dataset.
 
     Parameters
@@ -120,8 +118,6 @@ def planned(
         As `Rules.minimum`.
     chunk_nbytes : int
         Size of a chunk whose shape is not given.
-    stored_chunks : callable
-        Returns how many chunks of it have space in the file.
 
     Raises
     ------
@@ -143,7 +139,7 @@ def planned(
         return as_it_is(found, (f"{words}; it keeps its filters and its layout",))
     if not is_fixed and _is_alike(found.properties, properties):
         return as_it_is(found)
-    return Plan(_way_of_change(found, properties, stored_chunks), properties, is_fixed)
+    return Plan(_way_of_change(found, properties), properties, is_fixed)
 
 
 def _refusal(found: Described, wanted: Wanted) -> str | None:
@@ -178,21 +174,17 @@ def _has_nothing(found: Described) -> bool:
     return bool(found.dataset.get_space_status() == h5py.h5d.SPACE_STATUS_NOT_ALLOCATED)
 
 
-def _way_of_change(found: Described, properties: Any, stored_chunks: Callable[[], int]) -> Way:
+def _way_of_change(found: Described, properties: Any) -> Way:
     if _has_nothing(found):
         return "empty"
     if found.nbytes < _LEAST_FILLED or found.elements.part is not None or not _is_text(found.name):
         return "elements"
     if found.kind.get_class() in (h5py.h5t.ARRAY, h5py.h5t.OPAQUE) or not _is_of_numpy(found.kind):
         return "elements"
-    if found.chunks is not None and _is_sparse(found.shape or (), found.chunks, stored_chunks()):
+    # To fill all chunks of such a dataset would make a file without bounds.
+    if found.chunks is not None and is_sparse(found.dataset, found.shape or (), found.chunks):
         return "elements"
     return "filled" if properties.get_layout() != h5py.h5d.COMPACT else "elements"
-
-
-def _is_sparse(shape: Shape, chunks: Shape, stored: int) -> bool:
-    """Return whether less than half of the chunks have space: to fill all would make a file without bounds."""
-    return 2 * stored < math.prod(-(-n // c) for n, c in zip(shape, chunks, strict=True))
 
 
 def _is_text(name: str) -> bool:
