@@ -152,7 +152,7 @@ class Draft:
 
     @property
     def is_published(self) -> bool:
-        """Whether the file has its final name: of an open draft, that an earlier process was cut off just after that."""
+        """Whether the file of an open draft has its final name, as an earlier process was cut off just after that."""
         return self._require_open().is_published
 
     @shortens_tracebacks
@@ -176,8 +176,8 @@ class Draft:
             held.save(replace(held.manifest, made_from=words))
         elif held.manifest.made_from != words:
             raise ArgumentError(
-                f"the draft of {self.filename} was begun from {held.manifest.made_from or 'something else'}, and this is "
-                f"{words}; go on with the same, or discard the draft with dask_chunkio.discard({self.filename!r})"
+                f"the draft of {self.filename} was begun from {held.manifest.made_from or 'something else'}, and this "
+                f"is {words}; go on with the same, or discard the draft with dask_chunkio.discard({self.filename!r})"
             )
 
     @shortens_tracebacks

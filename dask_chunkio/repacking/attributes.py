@@ -11,7 +11,7 @@ import h5py
 
 from dask_chunkio.errors import IntegrityError
 from dask_chunkio.repacking.elements import elements_of, memory_of
-from dask_chunkio.repacking.references import NotYetThere, References
+from dask_chunkio.repacking.references import MissingObjectError, References
 from dask_chunkio.storage.hdf5.raw_access import (
     close_attribute,
     create_attribute,
@@ -72,7 +72,7 @@ class Attributes:
                 if count:
                     self._read(found, elements, count, address)
                     write_attribute(made, elements.kind, address)
-        except NotYetThere:
+        except MissingObjectError:
             self.later.append((path, name))
         finally:
             close_attribute(made)

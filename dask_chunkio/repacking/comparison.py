@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +15,7 @@ import numpy as np
 from dask_chunkio.errors import ChunkIOError, IntegrityError
 from dask_chunkio.geometry.grid import Array
 from dask_chunkio.repacking.attributes import names_of
-from dask_chunkio.repacking.elements import Elements, elements_of, memory_of, slabs
+from dask_chunkio.repacking.elements import Elements, Slab, elements_of, memory_of, slabs
 from dask_chunkio.repacking.patterns import Selection
 from dask_chunkio.repacking.references import column
 from dask_chunkio.repacking.walk import Found, links_of
@@ -100,7 +102,9 @@ def _walked(file: h5py.File, selection: Selection) -> tuple[_Side, list[Found]]:
 
 def _pairs(old: list[Found], new: list[Found]) -> Iterator[tuple[str, Found, Found]]:
     mine, theirs = {one.path: one for one in new}, {one.path for one in old}
-    if missing := [one.text for one in old if one.path not in mine] + [one.text for one in new if one.path not in theirs]:
+    if missing := [one.text for one in old if one.path not in mine] + [
+        one.text for one in new if one.path not in theirs
+    ]:
         raise IntegrityError(f"{missing[0]} is in one of the two files only")
     for one in old:
         yield one.text, one, mine[one.path]
@@ -125,7 +129,9 @@ def _compare_owners(old: _Side, new: _Side, where: str, one: Any, other: Any) ->
     _require(get_comment(one) == get_comment(other), where, "the comments")
     _require(names_of(one) == names_of(other), where, "the names of the attributes, or their order")
     for name in names_of(one):
-        _compare_attributes(old, new, f"{where}, attribute {name!r}", h5py.h5a.open(one, name), h5py.h5a.open(other, name))
+        _compare_attributes(
+            old, new, f"{where}, attribute {name!r}", h5py.h5a.open(one, name), h5py.h5a.open(other, name)
+        )
     if isinstance(one, h5py.h5d.DatasetID):
         _compare_datasets(old, new, where, one, other)
     elif isinstance(one, h5py.h5t.TypeID):
@@ -134,28 +140,43 @@ def _compare_owners(old: _Side, new: _Side, where: str, one: Any, other: Any) ->
 
 def _compare_attributes(old: _Side, new: _Side, where: str, one: Any, other: Any) -> None:
     _compare_form(where, one, other, with_limits=True)
-    count = one.get_space().get_simple_extent_npoints()
-    elements, space = elements_of(one.get_type(), where), one.get_space()
-    if count:
-        reads = [(lambda at, a=a: read_attribute(a.id, elements.kind, at)) for a in (one, other)]
-        _compare_elements(old, new, where, elements, (one, other), space, count, reads)
+    space = one.get_space()
+    values = tuple(_Value(side, at, functools.partial(_read_attribute, at)) for side, at in ((old, one), (new, other)))
+    if count := space.get_simple_extent_npoints():
+        _compare_values(where, elements_of(one.get_type(), where), Slab(space, space, count), values)
 
 
 def _compare_datasets(old: _Side, new: _Side, where: str, one: Any, other: Any) -> None:
     plist = one.get_create_plist()
     is_elsewhere = plist.get_layout() == h5py.h5d.VIRTUAL or plist.get_external_count()
     _compare_form(where, one, other, with_limits=False)
-    if is_elsewhere:
+    if is_elsewhere or one.get_space().get_simple_extent_type() == h5py.h5s.NULL or not _has_elements(one):
         return
     chunk = plist.get_chunk() if plist.get_layout() == h5py.h5d.CHUNKED else None
     elements = elements_of(one.get_type(), where)
-    if one.get_space().get_simple_extent_type() == h5py.h5s.NULL or not _has_elements(one):
-        return
+    values = tuple(_Value(side, at, functools.partial(_read_slab, at)) for side, at in ((old, one), (new, other)))
     for slab in slabs(one, chunk, elements.nbytes, where):
-        reads = [
-            (lambda at, d=d, s=slab: read_elements(d, elements.kind, s.memory, s.selected, at)) for d in (one, other)
-        ]
-        _compare_elements(old, new, where, elements, (one, other), slab.memory, slab.count, reads)
+        _compare_values(where, elements, slab, values)
+
+
+def _read_attribute(attribute: Any, elements: Elements, _: Slab, address: int) -> None:
+    read_attribute(attribute.id, elements.kind, address)
+
+
+def _read_slab(dataset: Any, elements: Elements, slab: Slab, address: int) -> None:
+    read_elements(dataset, elements.kind, slab.memory, slab.selected, address)
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """The value of an attribute or a dataset, on one side."""
+
+    side: _Side
+    owner: Any
+    read: Callable[[Elements, Slab, int], None]
+
+    def resolve(self, kind: Any, address: int) -> bytes:
+        return self.side.refers_to(kind, self.owner, address)
 
 
 def _has_elements(dataset: Any) -> bool:
@@ -170,31 +191,25 @@ def _compare_form(where: str, one: Any, other: Any, with_limits: bool) -> None:
     kinds = [space.get_simple_extent_type() for space in spaces]
     _require(kinds[0] == kinds[1], where, "the dataspaces")
     if kinds[0] == h5py.h5s.SIMPLE:
-        shapes = [(space.get_simple_extent_dims(), with_limits and space.get_simple_extent_dims(True)) for space in spaces]
+        shapes = [
+            (space.get_simple_extent_dims(), with_limits and space.get_simple_extent_dims(True)) for space in spaces
+        ]
         _require(shapes[0] == shapes[1], where, "the shapes")
 
 
-def _compare_elements(
-    old: _Side,
-    new: _Side,
-    where: str,
-    elements: Elements,
-    owners: tuple[Any, Any],
-    space: Any,
-    count: int,
-    reads: list[Callable[[int], None]],
-) -> None:
-    with memory_of(elements, space, count) as first, memory_of(elements, space, count) as second:
-        reads[0](first)
-        reads[1](second)
-        if ctypes.string_at(first, count * elements.nbytes) == ctypes.string_at(second, count * elements.nbytes):
-            if elements.part is None:
-                return
+def _compare_values(where: str, elements: Elements, slab: Slab, values: tuple[_Value, ...]) -> None:
+    count, nbytes = slab.count, elements.nbytes
+    with memory_of(elements, slab.memory, count) as first, memory_of(elements, slab.memory, count) as second:
+        for value, address in zip(values, (first, second), strict=True):
+            value.read(elements, slab, address)
+        is_same = ctypes.string_at(first, count * nbytes) == ctypes.string_at(second, count * nbytes)
+        if is_same and elements.part is None:
+            return
         mine, theirs = (
-            _canonical(elements.kind, at, count, elements.nbytes, lambda kind, at, s=side, o=owner: s.refers_to(kind, o, at))
-            for side, owner, at in ((old, owners[0], first), (new, owners[1], second))
+            list(_canonical(elements.kind, address, count, nbytes, value.resolve))
+            for value, address in zip(values, (first, second), strict=True)
         )
-        _require(list(mine) == list(theirs), where, "the elements")
+        _require(mine == theirs, where, "the elements")
 
 
 _Resolve = Callable[[Any, int], bytes]
@@ -203,32 +218,39 @@ _Resolve = Callable[[Any, int], bytes]
 def _canonical(kind: Any, at: int, count: int, stride: int, resolve: _Resolve) -> Iterator[bytes]:
     """Yield all that elements hold, wherever it is in memory, but for the padding between fields."""
     group = kind.get_class()
+    places = range(at, at + count * stride, stride)
     if group == h5py.h5t.COMPOUND:
         for number in range(kind.get_nmembers()):
-            yield from _canonical(kind.get_member_type(number), at + kind.get_member_offset(number), count, stride, resolve)
+            start = at + kind.get_member_offset(number)
+            yield from _canonical(kind.get_member_type(number), start, count, stride, resolve)
     elif group == h5py.h5t.ARRAY:
         many, base = int(np.prod(kind.get_array_dims(), dtype=object)), kind.get_super()
-        for number in range(count):
-            yield from _canonical(base, at + number * stride, many, base.get_size(), resolve)
+        for place in places:
+            yield from _canonical(base, place, many, base.get_size(), resolve)
     elif group == h5py.h5t.VLEN:
-        base = kind.get_super()
-        for number in range(count):
-            length, place = column(at + number * stride, 2, 8).tolist()
-            yield length.to_bytes(8, "little")
-            if length:
-                yield from _canonical(base, place, length, base.get_size(), resolve)
+        yield from itertools.chain.from_iterable(_sequence(kind.get_super(), place, resolve) for place in places)
     elif group == h5py.h5t.REFERENCE:
-        yield from (resolve(kind, at + number * stride) for number in range(count))
+        yield from (resolve(kind, place) for place in places)
     elif group == h5py.h5t.STRING and kind.is_variable_str():
-        for number in range(count):
-            text = ctypes.c_char_p.from_address(at + number * stride).value
-            yield b"\0" if text is None else b"\1" + text
+        yield from map(_text, places)
     else:
         yield _plain(at, count, stride, kind.get_size()).tobytes()
 
 
+def _sequence(base: Any, at: int, resolve: _Resolve) -> Iterator[bytes]:
+    length, place = column(at, 2, 8).tolist()
+    yield length.to_bytes(8, "little")
+    if length:
+        yield from _canonical(base, place, length, base.get_size(), resolve)
+
+
+def _text(at: int) -> bytes:
+    text = ctypes.c_char_p.from_address(at).value
+    return b"\0" if text is None else b"\1" + text
+
+
 def _plain(at: int, count: int, stride: int, nbytes: int) -> Array:
-    memory = (ctypes.c_ubyte * ((count - 1) * stride + nbytes)).from_address(at)
+    memory: Any = (ctypes.c_ubyte * ((count - 1) * stride + nbytes)).from_address(at)
     return np.ndarray((count, nbytes), np.uint8, memory, 0, (stride, 1))
 
 

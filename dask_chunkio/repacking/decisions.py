@@ -11,7 +11,7 @@ import h5py
 from dask_chunkio.errors import ArgumentError, ChunkIOError
 from dask_chunkio.filters.chunking import cut_chunk
 from dask_chunkio.filters.hdf5_encoder import encoder_for
-from dask_chunkio.repacking.elements import elements_of
+from dask_chunkio.repacking.elements import elements_of, is_sparse
 from dask_chunkio.repacking.layouts import Described, Plan, describe, made_in_memory, planned
 from dask_chunkio.repacking.patterns import Selection, matches
 from dask_chunkio.repacking.results import RepackedDataset
@@ -123,19 +123,15 @@ class Decisions:
 
 def _estimated(found: Described, plan: Plan) -> int | None:
     """Return the estimated stored size of a dataset, from a few of its chunks; None if there is no estimate."""
-    if plan.way == "empty":
-        return 0
-    if plan.properties.get_layout() != h5py.h5d.CHUNKED:
-        return found.nbytes
-    if found.elements.part is not None:
+    if plan.way == "empty" or plan.properties.get_layout() != h5py.h5d.CHUNKED:
+        return 0 if plan.way == "empty" else found.nbytes
+    if found.elements.part is not None or (found.chunks and is_sparse(found.dataset, found.shape or (), found.chunks)):
         return None
     with made_in_memory(found, plan.properties, plan.is_fixed) as made:
         layout = layout_of(h5py.Dataset(made))
     count = len(layout.chunks)
-    if not layout.form.filters:
-        return count * layout.form.nbytes
-    if not layout.is_chunked:
-        return None
+    if not layout.form.filters or not layout.is_chunked:
+        return None if layout.form.filters else count * layout.form.nbytes
     try:
         return sum(_encoded(found, layout, number) for number in _spread(count)) * count // min(count, _SAMPLE)
     except (ChunkIOError, OSError):

@@ -138,17 +138,13 @@ def is_sparse(dataset: Any, shape: Shape, chunk: Shape) -> bool:
     return 2 * count_stored(h5py.Dataset(dataset)) < total
 
 
-def copy_elements(
-    source: Any, target: Any, elements: Elements, references: References, chunk: Shape | None, where: str
-) -> None:
+def copy_elements(source: Any, target: Any, references: References, chunk: Shape | None, where: str) -> None:
     """Copy all elements of a dataset.
 
     Parameters
     ----------
     source, target : h5py.h5d.DatasetID
         The dataset, and its copy.
-    elements : Elements
-        Their type.
     references : References
         Maps references.
     chunk : tuple of int or None
@@ -158,11 +154,12 @@ def copy_elements(
 
     Raises
     ------
-    NotYetThere
+    MissingObjectError
         If they refer to an object that is not copied yet.
     ArgumentError
         As `slabs`.
     """
+    elements = elements_of(source.get_type(), where)
     for slab in slabs(source, chunk, elements.nbytes, where):
         with memory_of(elements, slab.memory, slab.count) as address:
             read_elements(source, elements.kind, slab.memory, slab.selected, address)

@@ -236,7 +236,8 @@ def _without_chunks(found: Described, properties: Any, layout: LayoutChoice) -> 
         properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     else:
         properties.set_layout(h5py.h5d.CONTIGUOUS)
-    return properties, True
+    most = tuple(found.dataset.get_space().get_simple_extent_dims(True))
+    return properties, most != found.shape
 
 
 def _apply(properties: Any, one: FilterChoice) -> None:

@@ -13,7 +13,7 @@ import h5py
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, TargetError
 from dask_chunkio.storage.hdf5.raw_access import link_phases, set_link_phases
 
-__all__ = ["FileOptions", "copy_user_block", "parse_file_options", "created_file"]
+__all__ = ["FileOptions", "copy_user_block", "created_file", "parse_file_options"]
 
 _STRATEGIES = {
     "FSM_AGGR": h5py.h5f.FSPACE_STRATEGY_FSM_AGGR,
@@ -69,6 +69,7 @@ class FileOptions:
 
 
 def parse_file_options(
+    *,
     libver: Any = None,
     fs_strategy: Any = None,
     fs_persist: Any = None,

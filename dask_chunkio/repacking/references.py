@@ -14,7 +14,7 @@ from dask_chunkio.errors import IntegrityError
 from dask_chunkio.geometry.grid import Array
 from dask_chunkio.storage.hdf5.raw_access import find_region, make_region
 
-__all__ = ["NotYetThere", "Part", "References", "column", "holds_references", "special_part"]
+__all__ = ["MissingObjectError", "Part", "References", "column", "holds_references", "special_part"]
 
 _UNDEFINED = 2**64 - 1
 _REGION_NBYTES = 12
@@ -47,7 +47,7 @@ class Part:
     parts: tuple[Part, ...] = ()
 
 
-class NotYetThere(Exception):
+class MissingObjectError(Exception):
     """A reference to an object that is not copied yet."""
 
 
@@ -121,7 +121,7 @@ class References:
     paths : dict
         For the address of each object of the file, where its copy is.
     is_final : bool
-        Whether all objects are copied; until then, a reference to one that is not there raises `NotYetThere`.
+        Whether all objects are copied; until then, a reference to one that is not there raises `MissingObjectError`.
     lost : int
         How many references point to nothing that was copied; they become empty.
     """
@@ -148,7 +148,7 @@ class References:
 
         Raises
         ------
-        NotYetThere
+        MissingObjectError
             If an object is not there yet.
         """
         if not count or not holds_references(part):
@@ -179,12 +179,12 @@ class References:
     def _path(self, old: int) -> bytes | None:
         path = self.paths.get(old)
         if path is None and not self.is_final:
-            raise NotYetThere
+            raise MissingObjectError
         self.lost += path is None
         return path
 
     def _map_region(self, owner: Any, address: int) -> None:
-        raw = (ctypes.c_ubyte * _REGION_NBYTES).from_address(address)
+        raw: Any = (ctypes.c_ubyte * _REGION_NBYTES).from_address(address)
         if not any(raw):
             return
         region = find_region(owner, address)
@@ -197,7 +197,7 @@ class References:
 
 def column(address: int, count: int, stride: int) -> Array:
     """Return one number of 8 bytes of each element in memory, as an array that changes it."""
-    memory = (ctypes.c_ubyte * ((count - 1) * stride + _ADDRESS.itemsize)).from_address(address)
+    memory: Any = (ctypes.c_ubyte * ((count - 1) * stride + _ADDRESS.itemsize)).from_address(address)
     return np.ndarray((count,), _ADDRESS, memory, 0, (stride,))
 
 

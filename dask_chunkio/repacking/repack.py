@@ -16,6 +16,7 @@ from dask_chunkio.drafts import Draft
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 from dask_chunkio.events import Listener
 from dask_chunkio.execution.tracebacks import shortens_tracebacks
+from dask_chunkio.filters.hdf5_encoder import require_filter
 from dask_chunkio.paths import local_path
 from dask_chunkio.repacking.comparison import require_same
 from dask_chunkio.repacking.decisions import Decisions
@@ -25,6 +26,7 @@ from dask_chunkio.repacking.results import RepackResult
 from dask_chunkio.repacking.rules import Rules, parse_rules
 from dask_chunkio.repacking.structure import Structure
 from dask_chunkio.storage.hdf5.raw_access import require_raw_access
+from dask_chunkio.storage.journal.draft_manifest import DraftMode
 from dask_chunkio.storage.preconditions import opened_to_look
 from dask_chunkio.storage.target import Durability, Target
 from dask_chunkio.validation import check_flag
@@ -156,13 +158,22 @@ def repack(
         check_flag(name, flag)
     source, path = _paths(input, output, in_place, dry_run)
     run = {"scheduler": scheduler, "memory_limit": memory_limit, "progress": progress, "callback": callback}
-    options = parse_file_options(libver, fs_strategy, fs_persist, fs_threshold, fs_page_size, user_block)
+    options = parse_file_options(
+        libver=libver,
+        fs_strategy=fs_strategy,
+        fs_persist=fs_persist,
+        fs_threshold=fs_threshold,
+        fs_page_size=fs_page_size,
+        user_block=user_block,
+    )
     rules = parse_rules(filters, layouts, _minimum(minimum))
+    for code in rules.codes:
+        require_filter(code)
     selection = Selection(_patterns("include", include), _patterns("exclude", exclude))
     job = _Job(source, path, rules, selection, options, {**run, "compute_kwargs": compute_kwargs})
     if dry_run:
         return _estimated(job)
-    mode = "w" if in_place or overwrite else "x"
+    mode: DraftMode = "w" if in_place or overwrite else "x"
     return _repacked(job, Draft(path, mode=mode, resume=resume, wait=wait, durability=durability), verify)
 
 
@@ -239,11 +250,15 @@ def _paths(source: Any, output: Any, in_place: bool, dry_run: bool) -> tuple[str
         raise ArgumentError(f"{old} is not an HDF5 file, or its first bytes are damaged")
     if in_place:
         if output is not None:
-            raise ArgumentError(f"in_place=True replaces {old}, so that output={output!r} has no meaning; leave one out")
+            raise ArgumentError(
+                f"in_place=True replaces {old}, so that output={output!r} has no meaning; leave one out"
+            )
         return old, old
     if output is None:
         if not dry_run:
-            raise ArgumentError("output is missing; give the name of the new file, or in_place=True to replace the file")
+            raise ArgumentError(
+                "output is missing; give the name of the new file, or in_place=True to replace the file"
+            )
         return old, old
     new = os.path.abspath(local_path("output", output))
     if os.path.realpath(new) == old or (os.path.exists(new) and os.path.samefile(new, old)):

@@ -84,4 +84,6 @@ class RepackResult:
         if self.dry_run:
             return printable(f"{self.path} would have about {after} ({self.source} has {before}); {changed}")
         checked = ", compared with the old file" if self.verified else ""
-        return printable(f"{self.path}: {after} ({self.source} has {before}); {changed} in {self.seconds:.2f} s{checked}")
+        return printable(
+            f"{self.path}: {after} ({self.source} has {before}); {changed} in {self.seconds:.2f} s{checked}"
+        )

@@ -121,10 +121,14 @@ class Rules:
         return (named, True) if named else ([rule for rule in of_kind if not rule.objects], False)
 
     @property
+    def codes(self) -> frozenset[int]:
+        """HDF5's numbers of all filters."""
+        return frozenset(rule.filter.code for rule in self.rules if rule.filter is not None)
+
+    @property
     def patterns(self) -> frozenset[str]:
         """All patterns."""
         return frozenset(pattern for rule in self.rules for pattern in rule.objects)
-
 
 
 def parse_rules(filters: Iterable[str] = (), layouts: Iterable[str] = (), minimum: int = 0) -> Rules:
@@ -152,10 +156,10 @@ def parse_rules(filters: Iterable[str] = (), layouts: Iterable[str] = (), minimu
 
 
 def _texts(name: str, values: Any) -> list[str]:
-    values = [values] if isinstance(values, str) else list(values)
-    if strange := [value for value in values if not isinstance(value, str)]:
+    texts: list[str] = [values] if isinstance(values, str) else list(values)
+    if strange := [value for value in texts if not isinstance(value, str)]:
         raise ArgumentTypeError(f"{name}= has {strange[0]!r}; give texts such as 'GZIP=4' or '/a,/b:CHUNK=10x20'")
-    return values
+    return texts
 
 
 def _parsed(name: str, text: str, rule: Callable[[tuple[str, ...], str, str], _Rule]) -> _Rule:

@@ -14,7 +14,7 @@ from dask_chunkio.repacking.attributes import Attributes, are_plain
 from dask_chunkio.repacking.elements import copy_elements, elements_of
 from dask_chunkio.repacking.layouts import Described, Plan, as_it_is, describe
 from dask_chunkio.repacking.patterns import Selection
-from dask_chunkio.repacking.references import NotYetThere, References, holds_references
+from dask_chunkio.repacking.references import MissingObjectError, References, holds_references
 from dask_chunkio.repacking.walk import Found, links_of
 from dask_chunkio.storage.hdf5.raw_access import PLAIN, commit_anonymously, copy_link, get_comment
 
@@ -170,8 +170,8 @@ class Structure:
         self._copy_notes(item, made, found.path)
         if plan.way == "elements":
             try:
-                copy_elements(item, made, elements, self.references, described.chunks, found.text)
-            except NotYetThere:
+                copy_elements(item, made, self.references, described.chunks, found.text)
+            except MissingObjectError:
                 self._later.append(found.path)
 
     def _copy_whole(self, found: Found, item: Any, parent: Any, links: Any) -> None:
@@ -199,7 +199,7 @@ class Structure:
             item, made = h5py.h5d.open(self.source.id, path), h5py.h5d.open(self.target, path)
             kind, text = item.get_type(), path.decode("utf-8", "surrogateescape")
             described = describe(text, item, kind, elements_of(kind, text))
-            copy_elements(item, made, described.elements, self.references, described.chunks, text)
+            copy_elements(item, made, self.references, described.chunks, text)
         self._attributes.write_later(self.source.id, self.target)
 
 
