@@ -163,7 +163,8 @@ def _properties(source: h5py.File, options: FileOptions) -> Any:
     create.set_link_creation_order(root.get_link_creation_order())
     create.set_attr_creation_order(root.get_attr_creation_order())
     create.set_attr_phase_change(*root.get_attr_phase_change())
-    set_link_phases(create, *link_phases(root))
+    if link_phases(root) != link_phases(create):
+        set_link_phases(create, *link_phases(root))
     strategy, persist, threshold = create.get_file_space_strategy()
     given = (options.strategy, options.persist, options.threshold)
     if any(value is not None for value in given):

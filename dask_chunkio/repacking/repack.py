@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 
 from dask_chunkio.config import settings
-from dask_chunkio.drafts import Draft
+from dask_chunkio.drafts import Draft, is_published, require_made_from
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 from dask_chunkio.events import Listener
 from dask_chunkio.execution.tracebacks import shortens_tracebacks
@@ -188,7 +188,7 @@ def _repacked(job: _Job, draft: Draft, verifies: bool) -> RepackResult:
     decisions = Decisions(job.rules, settings().chunk_nbytes)
     with draft:
         # A process that was cut off just after it had given the file its name has done everything.
-        if not draft.is_published:
+        if not is_published(draft):
             _make(job, draft, decisions, verifies)
     with h5py.File(job.path, "r") as file:
         datasets = decisions.results(file)
@@ -199,7 +199,7 @@ def _repacked(job: _Job, draft: Draft, verifies: bool) -> RepackResult:
 
 def _make(job: _Job, draft: Draft, decisions: Decisions, verifies: bool) -> None:
     """Make the structure of the copy, fill its datasets, and compare it with the file."""
-    draft.require_made_from(job.words)
+    require_made_from(draft, job.words)
     with opened_to_look(Target(job.source, "")) as source:
         decisions.find_names(source, job.selection)
         if draft.is_new:

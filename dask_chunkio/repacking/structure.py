@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,14 @@ from dask_chunkio.repacking.layouts import Described, Plan, as_it_is, describe
 from dask_chunkio.repacking.patterns import Selection
 from dask_chunkio.repacking.references import MissingObjectError, References, holds_references
 from dask_chunkio.repacking.walk import Found, links_of
-from dask_chunkio.storage.hdf5.raw_access import PLAIN, commit_anonymously, copy_link, get_comment
+from dask_chunkio.storage.hdf5.raw_access import (
+    PLAIN,
+    commit_anonymously,
+    copy_link,
+    get_comment,
+    link_phases,
+    set_link_phases,
+)
 
 __all__ = ["Decide", "Structure", "set_comment_like"]
 
@@ -100,7 +108,7 @@ class Structure:
     def _copy_link(self, found: Found) -> None:
         parent, links = self._group(found.parent), self._links[found.is_utf8]
         if not found.is_hard:
-            copy_link(found.group, parent, found.name, links)
+            self._copy_link_by_name(found, parent, links)
             self.counts["links"] += 1
             return
         known = self.references.paths.get(found.address)
@@ -119,6 +127,16 @@ class Structure:
             found.made = False
             self._copy_type(found, item, parent, links)
 
+    def _copy_link_by_name(self, found: Found, parent: Any, links: Any) -> None:
+        """Copy a link that is not a hard one, as it is: nobody looks where it leads."""
+        if found.kind == h5py.h5l.TYPE_SOFT:
+            parent.links.create_soft(found.name, found.group.links.get_val(found.name), links)
+        elif found.kind == h5py.h5l.TYPE_EXTERNAL:
+            file, path = found.group.links.get_val(found.name)
+            parent.links.create_external(found.name, file, path, links)
+        else:
+            copy_link(found.group, parent, found.name, links)
+
     def _group(self, found: Found | None) -> Any:
         """Return the group of the copy for a link that has led to a group."""
         if found is None:
@@ -128,7 +146,7 @@ class Structure:
         return found.made
 
     def _copy_group(self, found: Found, item: Any, parent: Any, links: Any) -> bool:
-        made = h5py.h5g.create(parent, found.name, links, item.get_create_plist())
+        made = h5py.h5g.create(parent, found.name, links, _properties_of_group(item))
         self.counts["groups"] += 1
         self._copy_notes(item, made, found.path)
         return True
@@ -207,6 +225,36 @@ def set_comment_like(item: Any, made: Any) -> None:
     """Give an object the comment of another one."""
     if comment := get_comment(item):
         h5py.h5o.set_comment(made, comment)
+
+
+def _properties_of_group(item: Any) -> Any:
+    """Return the creation properties of a group, for another one.
+
+    HDF5's own list of a group with many links also has the address of its heap; a group that is made with it would
+    use what stands there in the other file.
+    """
+    old = item.get_create_plist()
+    return _group_properties(
+        old.get_link_creation_order(),
+        old.get_attr_creation_order(),
+        old.get_attr_phase_change(),
+        link_phases(old),
+        old.get_obj_track_times(),
+    )
+
+
+@functools.lru_cache(64)
+def _group_properties(
+    links: int, attributes: int, attribute_phases: tuple[int, int], phases: tuple[int, int], has_times: bool
+) -> Any:
+    found = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    found.set_link_creation_order(links)
+    found.set_attr_creation_order(attributes)
+    found.set_attr_phase_change(*attribute_phases)
+    found.set_obj_track_times(has_times)
+    if phases != link_phases(found):
+        set_link_phases(found, *phases)
+    return found
 
 
 def _link_properties(is_utf8: bool) -> Any:
