@@ -3,9 +3,9 @@
 Usage: python -m tests.support.kills.repacks [--kills N] [--seed S] [--folder DIR]
 
 A file with every kind of object, and with datasets that are filled in parallel, is repacked to another name or in
-place.  The process is killed as it begins, in the structure, in the fill, in the comparison and as it publishes, and run
-again with ``resume=True``.  Until it ends, the input is whole, and the name of the copy stands for nothing, or for what
-it stood for before.
+place.  The process is killed as it begins, in the structure, in the fill, in the comparison and as it publishes, and
+run again with ``resume=True``.  Until it ends, the input is whole, and the name of the copy stands for nothing, or for
+what it stood for before.
 """
 
 import argparse
@@ -82,14 +82,14 @@ def killed_until_done(folder: Path, mode: str, scheduler: str, draw: random.Rand
             return kills
         is_published = b"TargetExistsError" in errors and mode in ("new", "verify")
         require(process.returncode == -9 or is_published, errors.decode())
-        if is_published or _is_published(folder, target, before):
+        if is_published or _is_published(target, before):
             return kills
         require(mode == "in_place" or digest(folder / OLD) == original, "the input has changed")
         is_as_before = digest(target) == before if before else not target.exists()
         require(is_as_before or Path(f"{target}.draft").exists(), "something is there before the end")
 
 
-def _is_published(folder: Path, target: Path, before: str) -> bool:
+def _is_published(target: Path, before: str) -> bool:
     """Whether the script was killed after it had published the file and removed the folder."""
     is_there = target.exists() and not Path(f"{target}.draft").exists()
     return is_there and digest(target) != before

@@ -232,7 +232,7 @@ def run(*words: object) -> subprocess.CompletedProcess[str]:
 
 def is_readable(path: Path) -> bool:
     """Return whether HDF5's tools can read a file; those of 1.10 do not know the latest format."""
-    return run("h5diff", path, path).returncode == 0
+    return run("h5dump", path).returncode == 0
 
 
 def dumped(path: Path, *options: str) -> list[str]:
