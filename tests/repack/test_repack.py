@@ -46,8 +46,10 @@ def test_a_copy_is_alike(name: str, tmp_path: Path) -> None:
         return
     with h5py.File(old) as file, h5py.File(new) as copy:
         assert list(file) == list(copy)
-        for path in (path for path in file if isinstance(file[path], h5py.Dataset)):
-            assert np.array_equal(file[path], copy[path])
+        datasets = [path for path in file if isinstance(file[path], h5py.Dataset) and file[path].dtype.kind in "iuf"]
+        assert datasets
+        for path in datasets:
+            assert file[path].shape is copy[path].shape is None or np.array_equal(file[path], copy[path])
 
 
 OPTIONS = (
