@@ -57,7 +57,7 @@ _DATASETS_SHOWN = 20
 )
 @click.option("--include", multiple=True, metavar="PATTERN", help="Copy only these objects, with all below them.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave these objects out, with all below them.")
-@click.option("-L", "--latest", is_flag=True, help="Use the latest version of the file format.")
+@click.option("--latest", "-L", is_flag=True, help="Use the latest version of the file format.")
 @click.option(
     "--low",
     type=click.IntRange(0, len(_BOUNDS) - 1),
@@ -77,10 +77,10 @@ _DATASETS_SHOWN = 20
     type=click.Choice(["FSM_AGGR", "PAGE", "AGGR", "NONE"]),
     help="File space strategy.  [default: as in IN]",
 )
-@click.option("-P", "--fs_persist", type=click.IntRange(0, 1), metavar="0|1", help="Persist free space.")
-@click.option("-T", "--fs_threshold", type=click.IntRange(min=0), metavar="N", help="Smallest free space to track.")
-@click.option("-G", "--fs_pagesize", type=click.IntRange(min=512), metavar="N", help="Size of a page of file space.")
-@click.option("-b", "--block", "user_block", type=click.IntRange(min=0), metavar="N", help="Size of the user block.")
+@click.option("--fs_persist", "-P", type=click.IntRange(0, 1), metavar="0|1", help="Persist free space.")
+@click.option("--fs_threshold", "-T", type=click.IntRange(min=0), metavar="N", help="Smallest free space to track.")
+@click.option("--fs_pagesize", "-G", type=click.IntRange(min=512), metavar="N", help="Size of a page of file space.")
+@click.option("--block", "-b", "user_block", type=click.IntRange(min=0), metavar="N", help="Size of the user block.")
 @click.option("--in-place", is_flag=True, help="Replace IN itself, when the copy is complete.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted repack, which had the same arguments.")
