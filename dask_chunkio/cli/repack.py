@@ -31,8 +31,8 @@ _DATASETS_SHOWN = 20
 @click.argument("input", metavar="IN", type=click.Path())
 @click.argument("output", metavar="[OUT]", type=click.Path(), required=False)
 @click.option(
-    "-f",
     "--filter",
+    "-f",
     "filters",
     multiple=True,
     metavar="[OBJECTS:]FILTER",
@@ -40,16 +40,16 @@ _DATASETS_SHOWN = 20
     "datasets, or for those that OBJECTS names: paths or patterns, separated by commas.",
 )
 @click.option(
-    "-l",
     "--layout",
+    "-l",
     "layouts",
     multiple=True,
     metavar="[OBJECTS:]LAYOUT",
     help="CHUNK=10x20, CONTI or COMPA.",
 )
 @click.option(
-    "-m",
     "--minimum",
+    "-m",
     type=click.IntRange(min=0),
     default=0,
     metavar="N",
@@ -72,8 +72,8 @@ _DATASETS_SHOWN = 20
     help="Latest version of the format for new objects.  [default: the latest]",
 )
 @click.option(
-    "-S",
     "--fs_strategy",
+    "-S",
     type=click.Choice(["FSM_AGGR", "PAGE", "AGGR", "NONE"]),
     help="File space strategy.  [default: as in IN]",
 )
