@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from dask_chunkio.read import VerificationReport, from_hdf5, open_array, verify
     from dask_chunkio.reading.array import Hdf5Array
     from dask_chunkio.references.write import ReferencesResult, write_references
+    from dask_chunkio.repacking.repack import repack
+    from dask_chunkio.repacking.results import RepackedDataset, RepackResult
     from dask_chunkio.results import DatasetResult, WriteResult
     from dask_chunkio.storage.inspection.status import DatasetState, UnfinishedWrite, status
     from dask_chunkio.storage.recovery import RecoveryResult, discard, recover
@@ -38,6 +40,8 @@ __all__ = [
     "NetworkOpening",
     "RecoveryResult",
     "ReferencesResult",
+    "RepackResult",
+    "RepackedDataset",
     "UnfinishedWrite",
     "VerificationReport",
     "WriteEvent",
@@ -53,6 +57,7 @@ __all__ = [
     "open_array",
     "plan",
     "recover",
+    "repack",
     "status",
     "to_hdf5",
     "verify",
@@ -74,6 +79,8 @@ _MODULES = {
     "NetworkOpening": "planning.plan",
     "RecoveryResult": "storage.recovery",
     "ReferencesResult": "references.write",
+    "RepackResult": "repacking.results",
+    "RepackedDataset": "repacking.results",
     "UnfinishedWrite": "storage.inspection.status",
     "VerificationReport": "read",
     "WriteEvent": "events",
@@ -88,6 +95,7 @@ _MODULES = {
     "open_array": "read",
     "plan": "write",
     "recover": "storage.recovery",
+    "repack": "repacking.repack",
     "status": "storage.inspection.status",
     "to_hdf5": "write",
     "verify": "read",

@@ -29,7 +29,7 @@ from dask_chunkio.storage.target import Durability
 from dask_chunkio.validation import check_choice, check_flag
 from dask_chunkio.write import RunArguments, layout_of_new_file, run_write
 
-__all__ = ["Draft", "draft"]
+__all__ = ["Draft", "draft", "is_published", "require_made_from"]
 
 
 def draft(
@@ -307,6 +307,38 @@ def _layout_of_new(layout: Any, mode: DraftMode) -> LayoutName | None:
             f"its layout; leave it out"
         )
     return found
+
+
+def is_published(draft: Draft) -> bool:
+    """Return whether the file of an open draft has its name, as an earlier process was cut off just after that."""
+    return draft._require_open().is_published
+
+
+def require_made_from(draft: Draft, words: str) -> None:
+    """Record what an open draft is made of, or make sure that an earlier process has said the same.
+
+    Parameters
+    ----------
+    draft : Draft
+        The draft.
+    words : str
+        Names and versions of the inputs, and whatever else decides what is written.
+
+    Raises
+    ------
+    ArgumentError
+        If the draft was begun with other words.
+    TargetError
+        If they cannot be recorded.
+    """
+    held = draft._require_open()
+    if held.manifest.state == "structure":
+        held.save(replace(held.manifest, made_from=words))
+    elif held.manifest.made_from != words:
+        raise ArgumentError(
+            f"the draft of {draft.filename} was begun from {held.manifest.made_from or 'something else'}, and this is "
+            f"{words}; go on with the same, or discard the draft with dask_chunkio.discard({draft.filename!r})"
+        )
 
 
 def _filled(

@@ -15,7 +15,7 @@ from dask_chunkio.geometry.grid import Shape
 from dask_chunkio.printable import missing_in_words, printable
 from dask_chunkio.storage.completeness import StoredDataset
 
-__all__ = ["DatasetResult", "WriteResult", "already_complete", "amounts_of"]
+__all__ = ["DatasetResult", "WriteResult", "already_complete", "amounts_of", "bytes_in_words"]
 
 logger = logging.getLogger("dask_chunkio")
 
@@ -152,6 +152,17 @@ def amounts_of(result: WriteResult) -> str:
         return f"{sizes} there already; nothing was written"
     left = f"; {missing_in_words(result.missing_parts)}" if result.missing_parts else ""
     return f"{sizes} in {result.seconds:.2f} s, {format_bytes(int(result.rate))}/s{left}"
+
+
+def bytes_in_words(nbytes: int) -> str:
+    """Return a number of bytes with a unit.
+
+    Examples
+    --------
+    >>> bytes_in_words(3 << 20)
+    '3.00 MiB'
+    """
+    return str(format_bytes(nbytes))
 
 
 def _html_cells(dataset: DatasetResult) -> str:

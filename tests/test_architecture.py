@@ -31,6 +31,7 @@ FLOORS = (
     {"execution."},
     {"write", "read"},
     {"drafts"},
+    {"repacking."},
     {"__init__", "__main__", "cli.", "integrations."},
 )
 # Those of storage.
@@ -59,6 +60,7 @@ STORAGE_DOORS = {
     "recovery",
     "inspection.",
     "preconditions",
+    "chunk_index",
     "regions",
     "completeness",
     "draft_paths",
@@ -67,7 +69,6 @@ STORAGE_DOORS = {
     "tokens",
     "activity.keepalive",
     "activity.limits",
-    "chunk_index",
     "hdf5.staged_file",
     "journal.journal",
     "filesystem.descriptors",
@@ -77,6 +78,7 @@ STORAGE_DOORS = {
     "hdf5.dataset",
     "hdf5.file_layout",
     "hdf5.h5py_compat",
+    "hdf5.raw_access",
     "journal.draft_manifest",
 }
 STANDARD = sys.stdlib_module_names
@@ -109,6 +111,7 @@ GUESTS = {
         "reading.",
         "filters.",
         "references.",
+        "repacking.",
         "integrations.xarray.structure",
         "integrations.xarray.write",
         "cli.demo",
@@ -306,6 +309,8 @@ def test_public_names() -> None:
         "NetworkOpening",
         "RecoveryResult",
         "ReferencesResult",
+        "RepackResult",
+        "RepackedDataset",
         "UnfinishedWrite",
         "VerificationReport",
         "WriteEvent",
@@ -321,6 +326,7 @@ def test_public_names() -> None:
         "open_array",
         "plan",
         "recover",
+        "repack",
         "status",
         "to_hdf5",
         "verify",

@@ -36,6 +36,7 @@ from dask_chunkio.cli.options import (
     workers_option,
 )
 from dask_chunkio.cli.references import references
+from dask_chunkio.cli.repack import repack
 from dask_chunkio.cli.scheduler import LOCAL, describe, running_scheduler, thread_count
 from dask_chunkio.cli.terminal import in_one_line, in_options, options_of, say
 from dask_chunkio.errors import ArgumentError, ChunkIOError, IntegrityError
@@ -308,7 +309,7 @@ def _from_folder(location: Location, folder: str) -> Location:
     return location if "://" in location.file else replace(location, file=os.path.join(folder, location.file))
 
 
-for command in (status, verify, recover, discard, check, references):
+for command in (repack, status, verify, recover, discard, check, references):
     main.add_command(command)
 
 

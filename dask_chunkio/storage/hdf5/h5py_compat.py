@@ -13,7 +13,7 @@ import numpy as np
 from dask_chunkio.geometry.grid import Array
 
 __all__ = ["EXTENSIBLE_ARRAY", "can_search", "chunk_index_type", "keep_unlinked", "keeps_partial_chunks_unfiltered"]
-__all__ += ["search_chunks"]
+__all__ += ["hdf5_lock", "search_chunks", "separate_library"]
 
 # H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS and H5D_CHUNK_IDX_EARRAY of H5Dpublic.h.
 _DONT_FILTER_PARTIAL_CHUNKS = 2
@@ -88,6 +88,24 @@ def keep_unlinked(dataset: h5py.h5d.DatasetID) -> None:
     if library is not None:
         with h5py._objects.phil:
             library.H5Oincr_refcount(ctypes.c_int64(dataset.id))
+
+
+def separate_library(keeps_gil: bool) -> Any:
+    """Return an object of its own for the HDF5 library that h5py uses; None if it cannot be called.
+
+    Parameters
+    ----------
+    keeps_gil : bool
+        Whether calls keep the GIL, which suits short ones.
+    """
+    if _hdf5() is None:
+        return None
+    return (ctypes.PyDLL if keeps_gil else ctypes.CDLL)(h5py.defs.__file__)
+
+
+def hdf5_lock() -> Any:
+    """Return the lock of h5py, which whoever calls HDF5 holds."""
+    return h5py._objects.phil
 
 
 @functools.cache

@@ -60,6 +60,8 @@ class DraftManifest:
         For each fill that is complete, in order, what it has written: names, shapes, dtypes, regions.
     parts : int
         Number of the parts among which independent jobs divide the only fill; 0 for a draft of one process.
+    made_from : str
+        What the draft is made of, in words: who goes on with it says the same.
     """
 
     holder: str
@@ -68,6 +70,7 @@ class DraftManifest:
     original: Original | None = None
     fills: tuple[tuple[str, ...], ...] = ()
     parts: int = 0
+    made_from: str = ""
 
     def save(self, path: str) -> None:
         """Write the file, complete or not at all."""
@@ -103,8 +106,12 @@ def _manifest(found: Any, path: str) -> DraftManifest:
         raise ValueError("it does not say which datasets are filled")
     if type(found["parts"]) is not int or not 0 <= found["parts"] <= MOST_PARTS:
         raise ValueError(f"it names {found['parts']!r} parts")
+    made_from = found.get("made_from", "")
+    if type(made_from) is not str:
+        raise ValueError("it does not say of what the draft is made")
     holder, mode, state = found["holder"], found["mode"], found["state"]
-    return DraftManifest(holder, mode, state, _original(found["original"]), tuple(map(tuple, names)), found["parts"])
+    original, fills = _original(found["original"]), tuple(map(tuple, names))
+    return DraftManifest(holder, mode, state, original, fills, found["parts"], made_from)
 
 
 def _original(found: Any) -> Original | None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import dask_chunkio as dcio
 from dask_chunkio.execution import tasks
-from dask_chunkio.storage import finish, redo_log, session, target, writer
+from dask_chunkio.storage import begin, finish, redo_log, session, writer
 from dask_chunkio.storage.filesystem.side_folder import Folder
 from dask_chunkio.storage.journal.redo_record import Mark, RedoRecord
 from dask_chunkio.storage.payload_file import PayloadFile
@@ -93,7 +93,7 @@ def _remove_half(found: Folder, *_: object) -> None:
 
 
 CUTS: dict[str, Callable[[], Any]] = {
-    "empty": lambda: cut(target.Target, "describe_folder"),
+    "empty": lambda: cut(begin, "describe_folder"),
     "begun": lambda: cut(session, "writer_for"),
     # A transaction is in the log, and its mark is not written yet.
     "first": lambda: cut(Mark, "pack"),

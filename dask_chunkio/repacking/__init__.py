@@ -1,0 +1,1 @@
+"""Copies of whole files, with other chunks and filters."""

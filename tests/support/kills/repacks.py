@@ -1,0 +1,149 @@
+"""Repacks that are killed at random moments and run again, until they are published.
+
+Usage: python -m tests.support.kills.repacks [--kills N] [--seed S] [--folder DIR]
+
+A file with every kind of object, and with datasets that are filled in parallel, is repacked to another name or in
+place.  The process is killed as it begins, in the structure, in the fill, in the comparison and as it publishes, and
+run again with ``resume=True``.  Until it ends, the input is whole, and the name of the copy stands for nothing, or for
+what it stood for before.
+"""
+
+import argparse
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+import dask_chunkio as dcio
+from tests.support.drafts.structures import make_reference
+from tests.support.files import MEMORY, digest
+from tests.support.processes import environment, python
+from tests.support.promises import require
+
+OLD, NEW = "old.h5", "new.h5"
+
+
+def make_file(path: Path) -> None:
+    """Make the file that is repacked."""
+    make_reference(path)
+    with h5py.File(path, "r+") as file:
+        x = np.arange(1_200_000, dtype="<i4").reshape(2000, 600)
+        large = file.create_dataset("large/chunked", data=x, chunks=(100, 60), compression="gzip", compression_opts=1)
+        file["large/plain"] = x[::-1] / 7
+        file["large"].attrs["refers"] = large.ref
+        for number in range(300):
+            file[f"many/{number}"] = number
+
+
+def pause(event: object) -> None:
+    """Make a fill take its time."""
+    if isinstance(event, dcio.BufferCommitted):
+        time.sleep(0.004)
+
+
+def run_script(folder: Path, mode: str, scheduler: str) -> None:
+    """Repack the file, as a script does that is run again and again."""
+    (folder / "begun").touch()
+    output = None if mode == "in_place" else folder / NEW
+    dcio.repack(
+        folder / OLD, output, filters=["SHUF", "GZIP=2"], layouts=["/large/*:CHUNK=50x100"], verify=mode == "verify",
+        in_place=mode == "in_place", overwrite=mode == "overwrite", resume=True, wait=True, callback=pause,
+        scheduler=scheduler, progress=False,
+    )  # fmt: skip
+
+
+def killed_until_done(folder: Path, mode: str, scheduler: str, draw: random.Random, longest: float) -> int:
+    """Run and kill the script until it ends by itself; return how often it was killed."""
+    target = folder / (OLD if mode == "in_place" else NEW)
+    before, original = digest(target) if target.exists() else "", digest(folder / OLD)
+    words = python("-m", "tests.support.kills.repacks", "--script", mode, scheduler, "--folder", folder)
+    kills = 0
+    while True:
+        (folder / "begun").unlink(missing_ok=True)
+        process = subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        while not (folder / "begun").exists() and process.poll() is None:
+            time.sleep(0.002)
+        try:
+            # A structure that is cut off begins anew: the script is given longer and longer.
+            _, errors = process.communicate(timeout=draw.random() * longest * 1.15**kills)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            _, errors = process.communicate()
+            kills += 1
+        if process.returncode == 0:
+            return kills
+        is_published = b"TargetExistsError" in errors and mode in ("new", "verify")
+        require(process.returncode == -9 or is_published, errors.decode())
+        if is_published or _is_published(target, before):
+            return kills
+        require(mode == "in_place" or digest(folder / OLD) == original, "the input has changed")
+        is_as_before = digest(target) == before if before else not target.exists()
+        require(is_as_before or Path(f"{target}.draft").exists(), "something is there before the end")
+
+
+def _is_published(target: Path, before: str) -> bool:
+    """Whether the script was killed after it had published the file and removed the folder."""
+    is_there = target.exists() and not Path(f"{target}.draft").exists()
+    return is_there and digest(target) != before
+
+
+def one_repack(root: Path, number: int, draw: random.Random) -> Counter[str]:
+    """Repack one file, and judge what comes of it."""
+    folder = root / str(number)
+    folder.mkdir()
+    mode, scheduler = draw.choice(["new", "verify", "in_place", "overwrite"]), draw.choice(["threads", "synchronous"])
+    make_file(folder / OLD)
+    shutil.copy(folder / OLD, folder / "reference.h5")
+    if mode == "overwrite":
+        with h5py.File(folder / NEW, "w") as file:
+            file["before"] = 1
+    kills = killed_until_done(folder, mode, scheduler, draw, draw.choice([0.1, 0.6, 1.5]))
+    target = folder / (OLD if mode == "in_place" else NEW)
+    dcio.discard(target)
+    _judge(folder / "reference.h5", target)
+    require(not [one for one in folder.iterdir() if "draft" in one.name or "removed" in one.name], "something is left")
+    shutil.rmtree(folder)
+    return Counter({"repacks": 1, "kills": kills, mode: 1})
+
+
+def _judge(reference: Path, target: Path) -> None:
+    told = subprocess.run(["h5diff", str(reference), str(target)], capture_output=True, text=True, check=False)
+    require(told.returncode == 0, f"h5diff: {told.returncode} {told.stdout[-500:]}")
+    with h5py.File(target) as file:
+        require(file["large/chunked"].chunks == (50, 100), "the layout is not the one that was asked for")
+        require(file["large/plain"].compression_opts == 2, "the filters are not those that were asked for")
+        require(file[file["large"].attrs["refers"]] == file["large/chunked"], "a reference is lost")
+        require(len(file["many"]) == 300, "small datasets are lost")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--script", nargs=2, metavar=("MODE", "SCHEDULER"), help="run the script, and nothing else")
+    options = parser.parse_args(arguments)
+    if options.script is not None:
+        run_script(options.folder, *options.script)
+        return 0
+    root, started = Path(tempfile.mkdtemp(dir=options.folder or MEMORY, prefix="repacks-")), time.monotonic()
+    tally: Counter[str] = Counter()
+    draw = random.Random(options.seed)
+    while tally["kills"] < options.kills:
+        tally += one_repack(root, tally["repacks"], draw)
+    shutil.rmtree(root)
+    figures = ", ".join(f"{name} {count}" for name, count in tally.items())
+    sys.stdout.write(f"seed {options.seed}: {figures}; {time.monotonic() - started:.0f} s\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
