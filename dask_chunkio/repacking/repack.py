@@ -250,9 +250,7 @@ def _paths(source: Any, output: Any, in_place: bool, dry_run: bool) -> tuple[str
         raise ArgumentError(f"{old} is not an HDF5 file, or its first bytes are damaged")
     if in_place:
         if output is not None:
-            raise ArgumentError(
-                f"in_place=True replaces {old}, so that output={output!r} has no meaning; leave one out"
-            )
+            raise ArgumentError(f"in_place=True replaces {old}, and there is an output, too; leave one of them out")
         return old, old
     if output is None:
         if not dry_run:
