@@ -21,6 +21,7 @@ from dask_chunkio.errors import IntegrityError
 from dask_chunkio.filters.blosc2_frames import Blosc2
 from dask_chunkio.filters.chunk_format import Data, Filter
 from dask_chunkio.filters.plugin import PLUGIN_NAMES, Plugin, find_plugin
+from dask_chunkio.filters.scratch import empty
 
 __all__ = ["Run", "find_inverse"]
 
@@ -127,7 +128,7 @@ def _zstd(library: ctypes.CDLL) -> Run:
             raise _damaged(one, "has no valid header")
         nbytes = most if nbytes == unknown else nbytes
         _require_room(one, nbytes, most)
-        target = np.empty(nbytes, np.uint8)
+        target = empty(nbytes)
         made = decompress(target.ctypes.data, nbytes, source.ctypes.data, len(source))
         if is_error(made):
             raise _damaged(one, "is damaged")
@@ -149,7 +150,7 @@ def _lz4(library: ctypes.CDLL) -> Run:
         _require_room(one, total, most)
         if not block:
             raise _damaged(one, "has blocks without a length")
-        target, at, done = np.empty(total, np.uint8), head.size, 0
+        target, at, done = empty(total), head.size, 0
         while done < total:
             wanted = min(block, total - done)
             if at + length.size > len(source):
@@ -194,7 +195,7 @@ def _bitshuffle(library: ctypes.CDLL) -> Run:
             raise _damaged(one, f"declares {nbytes} bytes, and its elements have {itemsize}")
         if mode in by_mode:
             _require_blocks(one, data, nbytes, itemsize, block)
-        target = np.empty(nbytes, np.uint8)
+        target = empty(nbytes)
         made = decompress(source.ctypes.data + at, target.ctypes.data, nbytes // itemsize, itemsize, block)
         if made < 0:
             raise _damaged(one, f"is damaged (error {made} of bitshuffle)")
@@ -226,7 +227,7 @@ def _lzf(library: ctypes.CDLL) -> Run:
         source, room = _bytes(data), min(most, _MOST_UNSIGNED)
         if len(source) > _MOST_UNSIGNED:
             raise _damaged(one, f"has {len(source)} bytes")
-        target = np.empty(room, np.uint8)
+        target = empty(room)
         made = decompress(source.ctypes.data, len(source), target.ctypes.data, room)
         if not made:
             raise _damaged(one, f"is damaged, or holds more than {most} bytes")
@@ -250,7 +251,7 @@ def _blosc(library: ctypes.CDLL) -> Run:
         if validate(source.ctypes.data, stored, ctypes.byref(nbytes)) < 0:
             raise _damaged(one, "has no valid header")
         _require_room(one, nbytes.value, most)
-        target = np.empty(nbytes.value, np.uint8)
+        target = empty(nbytes.value)
         made = decompress(source.ctypes.data, target.ctypes.data, len(target), 1)
         if made != len(target):
             raise _damaged(one, "is damaged")

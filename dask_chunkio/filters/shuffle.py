@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 
+from dask_chunkio.filters.scratch import empty
 from dask_chunkio.geometry.grid import Array
 
 __all__ = ["SHUFFLE", "shuffle", "unshuffle"]
@@ -82,7 +83,8 @@ def _paired(planes: Array) -> Array:
         low, high = (0, 1) if sys.byteorder == "little" else (1, 0)
         joined = []
         for pair in zip(halves[::2], halves[1::2], strict=True):
-            words = pair[high].astype(word)
+            words = empty(word.itemsize * len(pair[0])).view(word)
+            words[...] = pair[high]
             words <<= word.type(8 * nbytes)
             words |= pair[low]
             joined.append(words)

@@ -10,6 +10,7 @@ import numpy as np
 from dask_chunkio.errors import IntegrityError
 from dask_chunkio.filters.chunk_format import ChunkFormat, Payload
 from dask_chunkio.filters.hdf5_decoder import decoder_for
+from dask_chunkio.filters.scratch import empty
 from dask_chunkio.geometry.grid import Array, ChunkGrid
 from dask_chunkio.reading.chunk_table import ChunkTable, Place
 from dask_chunkio.storage.filesystem.io import pread_into
@@ -97,7 +98,7 @@ class ChunkReader:
     def _stored(self, place: Place) -> Payload:
         if place.nbytes > self._decoder.most_nbytes:
             raise IntegrityError(f"it has {place.nbytes} bytes, and {self._decoder.most_nbytes} at most can be right")
-        payload = np.empty(place.nbytes, np.uint8).data
+        payload = empty(place.nbytes).data
         if pread_into(self._descriptor, payload, place.offset) < place.nbytes:
             raise IntegrityError("the file ends before it does")
         return Payload(payload, place.mask)

@@ -33,6 +33,7 @@ import numpy as np
 from dask_chunkio.errors import FilterError, IntegrityError
 from dask_chunkio.filters.decoder import direct_inverses
 from dask_chunkio.filters.plugin import require_decoder
+from dask_chunkio.filters.scratch import reused
 from dask_chunkio.geometry.grid import ChunkGrid, Selection, selection_shape
 from dask_chunkio.printable import printable
 from dask_chunkio.reading.block_reader import processors
@@ -227,7 +228,8 @@ def _problem(chunks: ChunkReader) -> Callable[[int], str | None]:
     def decode(number: int) -> str | None:
         try:
             if (place := chunks.table.find(number)) is not None:
-                chunks.decode(place)
+                with reused:
+                    chunks.decode(place)
         except Exception as error:
             return _words(error)
         return None

@@ -25,6 +25,7 @@ from dask_chunkio.filters.chunk_format import ChunkFormat, Payload
 from dask_chunkio.filters.chunking import copied
 from dask_chunkio.filters.padding import as_bytes
 from dask_chunkio.filters.plugin import require_decoder
+from dask_chunkio.filters.scratch import reused
 from dask_chunkio.geometry.grid import Array, ChunkGrid, Selection, Shape, chunk_grid, selection_shape
 from dask_chunkio.reading.chunk_reader import ChunkReader
 from dask_chunkio.reading.chunk_table import ChunkTable, read_chunk_table
@@ -315,11 +316,13 @@ class _Pieces:
             start, stop = max(at, axis.start), min(at + length, axis.stop)
             inside.append(slice(start - at, stop - at))
             target.append(slice(start - axis.start, stop - axis.start))
-        part, chunk = self._found[tuple(target)], self._chunks.read(number)
-        if chunk is None:
-            part[...] = self._chunks.fill
-        else:
-            as_bytes(part)[...] = as_bytes(chunk[tuple(inside)])
+        part = self._found[tuple(target)]
+        with reused:
+            chunk = self._chunks.read(number)
+            if chunk is None:
+                part[...] = self._chunks.fill
+            else:
+                as_bytes(part)[...] = as_bytes(chunk[tuple(inside)])
 
 
 def _renew_lock() -> None:
