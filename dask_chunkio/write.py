@@ -448,8 +448,9 @@ def plan(
 
     Parameters
     ----------
-    filename, \*args, encoding, overwrite, resume, token, part, libver, layout, references, references_url, scheduler, \
-    memory_limit, \*\*keywords
+    filename, \*args, encoding, overwrite, resume, token, part, libver, layout, \*\*keywords
+        Same as in `to_hdf5`.
+    references, references_url, scheduler, memory_limit
         Same as in `to_hdf5`.
     sample : int, optional
         Number of chunks of each dataset that this call reads and encodes to estimate the stored size.  By default
