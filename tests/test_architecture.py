@@ -99,6 +99,7 @@ XARRAY = {
     *(f"integrations.xarray.{name}" for name in ("append", "compat", "engine", "structure", "write")),
     "integrations.xarray_engine",
 }
+ZARR = {f"integrations.zarr.{name}" for name in ("compat", "from_hdf5", "to_hdf5")}
 # Who may import what is not in Python, and is not numpy.
 GUESTS = {
     "h5py": {
@@ -146,12 +147,14 @@ GUESTS = {
     },
     "tqdm": {"execution.progress", "iterator"},
     "click": {"cli."},
+    "zarr": {"sources.zarr_chunks", *ZARR},
 }
 LAZY = {
     ("filters.plugin", "hdf5plugin"),
     ("filters.names", "hdf5plugin"),
     ("iterator", "tqdm"),
     ("execution.progress", "tqdm"),
+    ("sources.zarr_chunks", "zarr"),
 }
 
 MODULES = {

@@ -19,7 +19,7 @@ from dask_chunkio.filters.plugin import require_filter
 from dask_chunkio.filters.shuffle import SHUFFLE, unshuffle
 from dask_chunkio.geometry.grid import Array
 
-__all__ = ["DirectDecoder", "Inverse", "direct_inverses"]
+__all__ = ["DirectDecoder", "Inverse", "direct_inverses", "most_after"]
 
 _CHECKSUM = 4
 # A filter that gains nothing may lengthen its input: by a header, and a part of it.  No filter of HDF5 doubles it.
@@ -112,15 +112,28 @@ class DirectDecoder:
         """Return how many bytes the input of each filter may have, and then those of the payload."""
         lengths = [self._form.nbytes]
         for position, inverse in enumerate(self._inverses):
-            lengths.append(_most_after(inverse.filter, lengths[-1]) if not mask >> position & 1 else lengths[-1])
+            lengths.append(most_after(inverse.filter.code, lengths[-1]) if not mask >> position & 1 else lengths[-1])
         return lengths
 
 
-def _most_after(one: Filter, most: int) -> int:
-    """Return how many bytes a filter can make of so many."""
-    if one.code == SHUFFLE:
+def most_after(code: int, most: int) -> int:
+    """Return how many bytes a filter can make of so many.
+
+    Parameters
+    ----------
+    code : int
+        HDF5's identifier of the filter.
+    most : int
+        The number of bytes before it.
+
+    Examples
+    --------
+    >>> most_after(3, 100)
+    104
+    """
+    if code == SHUFFLE:
         return most
-    return most + _CHECKSUM if one.code == FLETCHER32 else _MOST_LENGTHENED * most + _HEADER
+    return most + _CHECKSUM if code == FLETCHER32 else _MOST_LENGTHENED * most + _HEADER
 
 
 def direct_inverses(filters: Iterable[Filter]) -> tuple[Inverse, ...] | None:
