@@ -99,7 +99,8 @@ XARRAY = {
     *(f"integrations.xarray.{name}" for name in ("append", "compat", "engine", "structure", "write")),
     "integrations.xarray_engine",
 }
-ZARR = {f"integrations.zarr.{name}" for name in ("compat", "from_hdf5", "to_hdf5")}
+ZARR = {f"integrations.zarr.{name}" for name in ("compat", "to_hdf5")}
+OF_HDF5 = ("array_write", "attributes", "dimensions", "elements", "from_hdf5", "objects", "to_hdf5")
 # Who may import what is not in Python, and is not numpy.
 GUESTS = {
     "h5py": {
@@ -111,6 +112,8 @@ GUESTS = {
         "cli.demo",
         "cli.inputs",
         "cli.main",
+        "integrations.zarr",
+        *(f"integrations.zarr.{name}" for name in OF_HDF5),
         *HDMF,
     },
     "dask": {
@@ -147,6 +150,7 @@ GUESTS = {
     },
     "tqdm": {"execution.progress", "iterator"},
     "click": {"cli."},
+    "numcodecs": {"integrations.zarr.compat"},
     "zarr": {"sources.zarr_chunks", *ZARR},
 }
 LAZY = {
@@ -288,6 +292,7 @@ def test_public_names() -> None:
         "BufferCommitted",
         "BufferGrid",
         "ChunkGrid",
+        "Conversion",
         "DataChunk",
         "DatasetPlan",
         "DatasetResult",
@@ -304,6 +309,7 @@ def test_public_names() -> None:
         "WritePlan",
         "WriteResult",
         "WriteStarted",
+        "convert",
         "discard",
         "draft",
         "errors",

@@ -20,7 +20,8 @@ from dask_chunkio.filters.fletcher32 import FLETCHER32
 from dask_chunkio.filters.shuffle import SHUFFLE
 from dask_chunkio.geometry.grid import Shape
 
-__all__ = ["BLOSC", "ZSTD", "Codec", "ZarrForm", "codecs_of", "filters_of", "form_of_metadata", "is_readable_payload"]
+__all__ = ["BLOSC", "BLOSC_COMPRESSORS", "BLOSC_SHUFFLES", "ZSTD", "Codec", "ZarrForm", "codecs_of", "filters_of"]
+__all__ += ["form_of_metadata", "has_equal_filters", "is_readable_payload"]
 
 BLOSC, ZSTD = 32001, 32015
 _COMPRESSORS = (DEFLATE, BLOSC, ZSTD)
@@ -127,7 +128,7 @@ def form_of_metadata(metadata: Mapping[str, Any], dtype: np.dtype[Any]) -> ZarrF
     True
     """
     found = _form_2(metadata, dtype) if metadata.get("zarr_format") == 2 else _form_3(metadata, dtype)
-    return found if found is not None and _is_pipeline(found) else None
+    return found if found is not None and has_equal_filters(found) else None
 
 
 def _form_2(metadata: Mapping[str, Any], dtype: np.dtype[Any]) -> ZarrForm | None:
@@ -190,8 +191,14 @@ def _level(level: Any, default: tuple[int, int]) -> int:
     return meaning if level is None or int(level) == own else int(level)
 
 
-def _is_pipeline(form: ZarrForm) -> bool:
-    """Return whether HDF5 sets the same options for these codecs, and the length of what each one takes is known."""
+def has_equal_filters(form: ZarrForm) -> bool:
+    """Return whether HDF5 sets the same options for these codecs, and the length of what each one takes is known.
+
+    Parameters
+    ----------
+    form : ZarrForm
+        The codecs, and what they encode.
+    """
     codes = [codec.code for codec in form.codecs]
     sizes = [codec.options for codec in form.codecs if codec.code == SHUFFLE]
     return (
