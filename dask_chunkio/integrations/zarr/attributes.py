@@ -11,7 +11,7 @@ import base64
 import binascii
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import h5py
@@ -53,8 +53,10 @@ def from_json(value: Any) -> Any:
         return np.bool_(value)
     if isinstance(value, int | float):
         return _numbers(value)
-    if not isinstance(value, list | tuple) or not value:
-        return None
+    return _list(value) if isinstance(value, list | tuple) and value else None
+
+
+def _list(value: Sequence[Any]) -> Any:
     if all(isinstance(one, str) for one in value):
         is_small = len(value) * _STRING_NBYTES < _MOST_NBYTES
         return np.array(value, h5py.string_dtype()) if is_small and all(map(_is_text, value)) else None

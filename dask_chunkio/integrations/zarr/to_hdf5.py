@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from zarr import Array
 
-import dask_chunkio
+from dask_chunkio.drafts import draft
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, ChunkIOError
 from dask_chunkio.filters.names import resolve_compression
 from dask_chunkio.filters.plugin import require_filter
@@ -33,6 +33,7 @@ from dask_chunkio.integrations.zarr.records import Conversion, ConvertedArray, O
 from dask_chunkio.sources.zarr_chunks import zarr_form
 from dask_chunkio.sources.zarr_codecs import ZarrForm, filters_of
 from dask_chunkio.storage.hdf5.dataset import describe
+from dask_chunkio.storage.recovery import discard
 
 __all__ = ["zarr_to_hdf5"]
 
@@ -214,21 +215,21 @@ def _kept_attributes(plan: _Plan, path: str, attributes: Mapping[str, Any]) -> d
 def _write(plan: _Plan, target: str, options: Options) -> None:
     scales = _scales(plan)
     mode: Any = "w" if options.overwrite else "x"
-    with dask_chunkio.draft(target, mode=mode, resume=options.resume, **options.drafting) as draft:
-        is_new = draft.is_new
+    with draft(target, mode=mode, resume=options.resume, **options.drafting) as made:
+        is_new = made.is_new
         if is_new:
-            _make_structure(draft.path, plan, scales, options)
+            _make_structure(made.path, plan, scales, options)
         # HDF5 has nothing to write to where there are no elements.
         sources = {one.path: one.source for one in plan.arrays if 0 not in one.array.shape}
         if not sources:
             return
         try:
-            draft.fill(sources, **options.run)
+            made.fill(sources, **options.run)
         except (ArgumentError, ArgumentTypeError):
             if is_new:
                 # The structure is made again in no time: the next call need not resume this one.
-                draft.keep()
-                dask_chunkio.discard(target)
+                made.keep()
+                discard(target)
             raise
 
 
