@@ -248,7 +248,8 @@ def _zarr_opener() -> Callable[[str], Any]:
     def opened(name: str) -> Any:
         # A store may raise any exception: for missing files, for missing packages for a URL, or of its own.
         try:
-            return zarr.open(name, mode="r")
+            is_zip = name.endswith(".zip") and os.path.isfile(name)
+            return zarr.open(zarr.storage.ZipStore(name, mode="r") if is_zip else name, mode="r")
         except Exception as error:
             _refuse_missing_codec(name, error)
             what = "the folder " if os.path.isdir(name) else ""

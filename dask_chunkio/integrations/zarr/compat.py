@@ -11,7 +11,7 @@ import numcodecs
 import numpy as np
 import zarr
 from zarr.codecs import BytesCodec
-from zarr.storage import LocalStore, MemoryStore
+from zarr.storage import LocalStore, MemoryStore, ZipStore
 
 from dask_chunkio.errors import SourceError
 from dask_chunkio.filters.deflate import DEFLATE
@@ -49,7 +49,7 @@ def open_node(source: Any) -> Any:
         return source
     # A store may raise any exception: for missing files, for missing packages for a URL, or of its own.
     try:
-        return zarr.open(source, mode="r")
+        return zarr.open(ZipStore(source, mode="r") if str(source).endswith(".zip") else source, mode="r")
     except Exception as error:
         raise SourceError(
             f"cannot read {source} as zarr: {type(error).__name__}: {str(error) or 'no reason given'}"
