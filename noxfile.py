@@ -42,6 +42,7 @@ BENCHMARKS = (
     "durability",
     "netcdf",
     "reading",
+    "zarr_convert",
     "kills",
 )
 

@@ -262,7 +262,9 @@ def test_what_hdf5_cannot_have(tmp_path: Path) -> None:
     root = zarr.open_group(tmp_path / "in.zarr", mode="w", zarr_format=2, attributes={"CLASS": "x", "kept": 1})
     root.create_array("good", shape=(3,), dtype="i4")
     root.create_array("when", shape=(3,), dtype="M8[ns]", attributes={"a": 1})
-    with pytest.raises(errors.SourceError, match=r"2 of its objects.*/@CLASS: HDF5 uses this.*/when: HDF5 has no times"):
+    with pytest.raises(
+        errors.SourceError, match=r"2 of its objects.*/@CLASS: HDF5 uses this.*/when: HDF5 has no times"
+    ):
         converted(tmp_path / "in.zarr", tmp_path)
     assert not (tmp_path / "out.h5").exists()
     result, out = converted(tmp_path / "in.zarr", tmp_path, skip_unsupported=True)

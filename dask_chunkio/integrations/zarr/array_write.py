@@ -161,6 +161,8 @@ def _reader(one: Planned) -> Callable[[Selection], Any]:
     if one.element_type is str:
         texts = dataset.asstr()
         return lambda selection: texts[selection]
+    if not dataset.shape:
+        return lambda selection: np.asarray(dataset[selection], one.dtype)
     found = index_dataset(dataset.file.filename, dataset.name)
     direct: Any = Hdf5Array(found, threads=1) if found.is_direct else dataset
 

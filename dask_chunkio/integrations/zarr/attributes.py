@@ -113,7 +113,7 @@ def to_json(value: Any, is_netcdf: bool = False) -> Any:
     if isinstance(value, str | bytes):
         return _text(value)
     array = np.asarray(value)
-    if array.dtype.kind not in "biufSO":
+    if array.dtype.kind not in "biufSO" or (array.dtype.kind == "f" and array.dtype.itemsize > 8):
         raise UnstorableError(f"JSON has no {_words(array.dtype)}")
     if array.dtype.kind == "O" and not all(isinstance(one, str | bytes) for one in array.flat):
         raise UnstorableError("JSON has no references, and no arrays of arrays of various lengths")

@@ -80,9 +80,10 @@ def hdf5_to_zarr(source: str, target: str, options: Options) -> Conversion:
 
 
 def _planned(file: h5py.File, options: Options) -> _Plan:
-    objects = list_objects(file)
+    zarr_format = options.zarr_format or compat.default_format()
+    objects = list_objects(file, zarr_format)
     by_id = dimensions_by_id([one for one in objects.datasets.values() if one.is_scale])
-    plan = _Plan(options.zarr_format or compat.default_format(), "_NCProperties" in file.attrs, by_id, objects.refused)
+    plan = _Plan(zarr_format, "_NCProperties" in file.attrs, by_id, objects.refused)
     for path, group in objects.groups.items():
         plan.groups[path] = convert_attributes(path, group, plan.is_netcdf, plan.refused)
     only = {path for path, one in objects.datasets.items() if is_only_dimension(one)}

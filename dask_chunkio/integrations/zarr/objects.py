@@ -33,13 +33,15 @@ class Objects:
     refused: list[Refusal] = field(default_factory=list)
 
 
-def list_objects(file: h5py.File) -> Objects:
+def list_objects(file: h5py.File, zarr_format: int) -> Objects:
     """List the groups and datasets of a file.
 
     Parameters
     ----------
     file : h5py.File
         An open file.
+    zarr_format : int
+        2 or 3; format 3 keeps names with two underscores for itself.
     """
     found = Objects()
     names: dict[tuple[int, int], str] = {}
@@ -55,7 +57,7 @@ def list_objects(file: h5py.File) -> Objects:
             found.datasets[path] = one
         elif isinstance(one, h5py.Group):
             found.groups[path] = one
-            left.extend(reversed(list(_members(path, one, found.refused))))
+            left.extend(reversed(list(_members(path, one, (found.refused, zarr_format)))))
         else:
             found.refused.append(Refusal(path, "it is a named type, and zarr has none"))
     return found
@@ -66,12 +68,13 @@ def _address(one: Any) -> tuple[int, int]:
     return int(info.fileno), int(info.addr)
 
 
-def _members(path: str, group: h5py.Group, refused: list[Refusal]) -> Iterator[tuple[str, Any]]:
+def _members(path: str, group: h5py.Group, how: tuple[list[Refusal], int]) -> Iterator[tuple[str, Any]]:
+    refused, zarr_format = how
     for name in sorted(group):
         own = f"{path.rstrip('/')}/{name}"
         try:
             link = group.get(name, getlink=True)
-            reason = _why_not(name, link)
+            reason = _why_not(name, link, zarr_format)
             found = None if reason is not None else group[name]
         except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
             reason, found = f"it cannot be opened: {error}", None
@@ -81,12 +84,13 @@ def _members(path: str, group: h5py.Group, refused: list[Refusal]) -> Iterator[t
             yield own, found
 
 
-def _why_not(name: str, link: Any) -> str | None:
+def _why_not(name: str, link: Any, zarr_format: int) -> str | None:
     if isinstance(link, h5py.ExternalLink):
         return f"it is a link to {link.path} of the file {link.filename}, and zarr has no links"
     if isinstance(link, h5py.SoftLink):
         return f"it is a link to {link.path}, and zarr has no links"
-    if name in ("", ".", "..") or name.startswith("__") or name in _METADATA or "\\" in name:
+    is_reserved = name in _METADATA or (zarr_format == 3 and name.startswith("__"))
+    if name in ("", ".", "..") or is_reserved or "\\" in name:
         return "zarr does not allow this name"
     try:
         is_long = len(name.encode()) > 255
