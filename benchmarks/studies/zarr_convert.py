@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dask
 import h5py
@@ -42,7 +42,7 @@ from benchmarks.studies.measure import (
 
 OURS = "convert"
 _HEAD = ("codec, target, method", "seconds", "min-max", "MB/s", f"its time / {OURS}'s", "min-max")
-_FORMAT = 2
+_FORMAT: Literal[2] = 2
 # Name: keywords of h5py; filter and compressor of zarr; keywords of `convert` with another level.
 CODECS: dict[str, tuple[dict[str, Any], tuple[Any, Any], dict[str, Any]]] = {
     "gzip 4 + shuffle": (
@@ -176,7 +176,7 @@ def _xarray_to_zarr(source: Path, name: str, chunks: tuple[int, ...], target: Pa
         encoding["filters"] = [shuffle]
     of_chunks = dict(zip(("time", "channel"), chunks, strict=True))
     with xr.open_dataset(source, engine="h5netcdf", chunks=of_chunks) as dataset:
-        dataset.drop_encoding().to_zarr(target, zarr_format=_FORMAT, encoding={"x": encoding})  # type: ignore[call-overload]
+        dataset.drop_encoding().to_zarr(target, zarr_format=_FORMAT, encoding={"x": encoding})
 
 
 def _timed(method: tuple[Callable[[Path], object], Path], folder: Path, array: Any) -> float:

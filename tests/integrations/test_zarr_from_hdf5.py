@@ -249,7 +249,10 @@ def winds() -> xr.Dataset:
 
 @FORMATS
 def test_xarray_reads_both_alike(tmp_path: Path, zarr_format: Any) -> None:
-    encoding = {"wind": {"chunksizes": (10, 8), "zlib": True, "shuffle": True}, "count": {"_FillValue": 7}}
+    encoding: dict[str, Any] = {
+        "wind": {"chunksizes": (10, 8), "zlib": True, "shuffle": True},
+        "count": {"_FillValue": 7},
+    }
     winds().to_netcdf(tmp_path / "in.h5", engine="h5netcdf", encoding=encoding)
     winds().isel(time=slice(4)).to_netcdf(tmp_path / "in.h5", engine="h5netcdf", group="g/h", mode="a")
     result, root = converted(tmp_path, zarr_format=zarr_format)
@@ -353,3 +356,55 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keywords: dic
     with pytest.raises(errors.ChunkIOError, match=words):
         dcio.convert(**{"source": "in.h5", "target": "out.zarr", **keywords})
     assert [path.name for path in tmp_path.iterdir()] == ["in.h5"]
+
+
+@FORMATS
+def test_datasets_that_grow(tmp_path: Path, zarr_format: Any) -> None:
+    winds().to_netcdf(tmp_path / "in.h5", engine="h5netcdf", unlimited_dims=["time"], encoding={"wind": {"zlib": True}})
+    result, root = converted(tmp_path, zarr_format=zarr_format)
+    assert {one.name: one.is_copied for one in result.arrays}["/wind"]
+    with (
+        xr.open_zarr(tmp_path / "out.zarr", consolidated=zarr_format == 2) as ours,
+        xr.open_dataset(tmp_path / "in.h5", engine="h5netcdf") as theirs,
+    ):
+        xr.testing.assert_identical(theirs.load(), ours.load())
+    # In HDF5 a chunk may be longer than a dataset that grows.
+    with h5py.File(tmp_path / "in.h5") as file:
+        assert root["time"].chunks == file["time"].chunks
+
+
+@FORMATS
+def test_what_was_never_written_takes_no_space(tmp_path: Path, zarr_format: Any) -> None:
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file.create_dataset("contiguous", (1 << 40,), "f8", fillvalue=2)
+        file.create_dataset("chunked", (1 << 40,), "f8", fillvalue=3, chunks=(1 << 20,), compression="gzip")
+    _, root = converted(tmp_path, zarr_format=zarr_format)
+    assert root["contiguous"][5:7].tolist() == [2, 2]
+    assert root["chunked"][5:7].tolist() == [3, 3]
+    assert sum(path.is_file() for path in (tmp_path / "out.zarr").rglob("*")) < 12
+
+
+def test_netcdf_names_and_coordinates_of_two_axes(tmp_path: Path) -> None:
+    h5netcdf: Any = pytest.importorskip("h5netcdf.legacyapi")
+    with h5netcdf.Dataset(tmp_path / "in.h5", "w") as file:
+        file.createDimension("x", 3)
+        file.createDimension("y", 2)
+        file.createDimension("unused", 7)
+        file.createVariable("a", "f4", ("y", "x"))[...] = 1
+        file.createVariable("y", "f4", ("y", "x"))[...] = 2
+        file.number = 5
+    result, root = converted(tmp_path)
+    assert set(root) == {"a", "y"}
+    assert root["a"].metadata.dimension_names == root["y"].metadata.dimension_names == ("y", "x")
+    assert dict(root.attrs) == {"number": 5}
+    (note,) = result.notes
+    assert "/unused: no array beside it has this dimension" in note
+    assert "length of 7" in note
+
+
+def test_attributes_of_a_dimension_are_not_dropped(tmp_path: Path) -> None:
+    winds().to_netcdf(tmp_path / "in.h5", engine="h5netcdf")
+    with h5py.File(tmp_path / "in.h5", "r+") as file:
+        file["level"].attrs["unit"] = "m"
+    with pytest.raises(errors.SourceError, match="/level@unit"):
+        converted(tmp_path)

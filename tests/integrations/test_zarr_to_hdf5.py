@@ -60,6 +60,10 @@ def converted(source: Any, tmp_path: Path, **keywords: Any) -> tuple[Conversion,
     return dcio.convert(source, out, progress=False, **keywords), out
 
 
+def opened(tmp_path: Path) -> Any:
+    return zarr.open_group(tmp_path / "in.zarr", mode="r")
+
+
 def values(dtype: Any, shape: tuple[int, ...] = (7, 5)) -> Any:
     dtype = np.dtype(dtype)
     if dtype.names is not None:
@@ -88,13 +92,13 @@ def test_types(tmp_path: Path, zarr_format: Any, dtype: str) -> None:
         if dtype == "U6":
             assert np.array_equal(found.asstr()[...], data)
         else:
-            assert found.dtype == (data.dtype if zarr_format == 2 else zarr.open(tmp_path / "in.zarr")["a/x"].dtype)
+            assert found.dtype == (data.dtype if zarr_format == 2 else opened(tmp_path)["a/x"].dtype)
             assert np.array_equal(found[...], data)
     assert [one.name for one in result.arrays] == ["/a/x"]
     assert result.arrays[0].is_copied == (dtype != "U6")
 
 
-CODECS: dict[str, tuple[int, dict[str, Any], bool, list[str]]] = {
+CODECS: dict[str, tuple[Any, dict[str, Any], bool, list[str]]] = {
     "none": (3, {"compressors": None}, True, []),
     "zstd": (3, {"compressors": ZstdCodec(level=5)}, True, ["32015"]),
     "blosc": (3, {"compressors": BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")}, True, ["32001"]),
@@ -123,7 +127,8 @@ def test_codecs(tmp_path: Path, case: str) -> None:
     zarr_format, keywords, is_copied, filters = CODECS[case]
     data = values("i4", (25, 12))
     array: Any = zarr.create_array(
-        tmp_path / "in.zarr", name="x", shape=data.shape, dtype="i4", chunks=(10, 5), zarr_format=zarr_format, **keywords
+        tmp_path / "in.zarr", name="x", shape=data.shape, dtype="i4", chunks=(10, 5), zarr_format=zarr_format,
+        **keywords,
     )  # fmt: skip
     array[...] = data
     result, out = converted(tmp_path / "in.zarr", tmp_path)
@@ -134,6 +139,9 @@ def test_codecs(tmp_path: Path, case: str) -> None:
         plist = file["x"].id.get_create_plist()
         names = {1: "gzip", 2: "shuffle", 3: "fletcher32"}
         codes = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
+        for cell in np.ndindex(3, 3) if is_copied else ():
+            stored = (tmp_path / "in.zarr/x" / array.metadata.encode_chunk_key(cell)).read_bytes()
+            assert file["x"].id.read_direct_chunk((cell[0] * 10, cell[1] * 5)) == (0, stored)
         assert [names.get(code, str(code)) for code in codes] == filters
 
 
@@ -219,7 +227,7 @@ def test_dimensions_without_a_scale_are_labels(tmp_path: Path) -> None:
         assert [one.label for one in file["a"].dims] == ["x", "y"]
         assert [len(one) for one in file["y"].dims] == [1, 0]
     dcio.convert(out, tmp_path / "back.zarr")
-    back = zarr.open_group(tmp_path / "back.zarr", mode="r")
+    back: Any = zarr.open_group(tmp_path / "back.zarr", mode="r")
     assert [back[name].metadata.dimension_names for name in "aby"] == [("x", "y"), ("x",), ("p", None)]
 
 
@@ -338,7 +346,7 @@ def test_a_damaged_chunk_leaves_nothing_half_made(tmp_path: Path) -> None:
     chunk.write_bytes(whole)
     converted(tmp_path / "in.zarr", tmp_path, resume=True)
     with h5py.File(tmp_path / "out.h5") as file:
-        assert np.array_equal(file["x"], zarr.open(tmp_path / "in.zarr", mode="r")["x"][...])
+        assert np.array_equal(file["x"], opened(tmp_path)["x"][...])
 
 
 @pytest.mark.parametrize(
@@ -361,3 +369,22 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keywords: dic
     with pytest.raises(errors.ChunkIOError, match=words):
         dcio.convert(**{"source": "in.zarr", "target": "out.h5", **keywords})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.zarr"]
+
+
+def test_what_consolidated_metadata_do_not_list_is_converted(tmp_path: Path) -> None:
+    root = zarr.open_group(tmp_path / "in.zarr", mode="w", zarr_format=2)
+    root.create_array("old", data=values("i4"))
+    zarr.consolidate_metadata(tmp_path / "in.zarr")
+    root.create_array("new", data=values("i4"))
+    result, _ = converted(tmp_path / "in.zarr", tmp_path)
+    assert [one.name for one in result.arrays] == ["/new", "/old"]
+
+
+def test_other_processes(tmp_path: Path) -> None:
+    root = zarr.open_group(tmp_path / "in.zarr", mode="w")
+    root.create_array("x", data=values("i4"), chunks=(3, 5))
+    root.create_array("text", shape=(4,), chunks=(2,), dtype=str)[...] = np.array(["a", "b", "c", "d"], object)
+    _, out = converted(tmp_path / "in.zarr", tmp_path, scheduler="processes")
+    with h5py.File(out) as file:
+        assert np.array_equal(file["x"], opened(tmp_path)["x"][...])
+        assert file["text"].asstr()[...].tolist() == ["a", "b", "c", "d"]

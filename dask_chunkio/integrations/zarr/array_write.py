@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -27,6 +28,8 @@ from dask_chunkio.storage.filesystem.io import open_to_read
 __all__ = ["Planned", "write_array"]
 
 _BLOCK_NBYTES = 8 << 20
+# Chunks that one call of a thread copies.
+_BATCH = 64
 _TEXT_ITEMSIZE = 16
 
 
@@ -104,6 +107,8 @@ def write_array(source: str, store: str, one: Planned, array: Any, threads: int 
             return
         table = read_chunk_table(one.dataset, os.path.getsize(source)) if one.dataset.chunks else None
         if table is None:
+            if one.fill.is_that_of_hdf5 and _is_never_written(one.dataset):
+                return
             itemsize = one.dtype.itemsize if one.element_type is not str else _TEXT_ITEMSIZE
             block = buffer_within(shape, one.chunks, itemsize, _BLOCK_NBYTES)
             _encode(one, array, ChunkGrid(shape, block), pool)
@@ -113,6 +118,13 @@ def write_array(source: str, store: str, one: Planned, array: Any, threads: int 
         if one.is_copied:
             left -= _copied(source, store, one, array, (table, grid, pool))
         _encode(one, array, (grid[number] for number in sorted(left)), pool)
+
+
+def _is_never_written(dataset: h5py.Dataset) -> bool:
+    """Return whether a dataset without chunks has no element but its fill value."""
+    plist = dataset.id.get_create_plist()
+    is_own = plist.get_layout() == h5py.h5d.CONTIGUOUS and not plist.get_external_count()
+    return bool(is_own and not dataset.id.get_storage_size())
 
 
 def _copied(
@@ -126,7 +138,8 @@ def _copied(
         form = ZarrForm(one.chunks, one.dtype, one.codecs)
         folder, key = os.path.join(store, *one.path.strip("/").split("/")), array.metadata.encode_chunk_key
         copy = ChunkCopy(descriptor, f"{source}, {one.dataset.name}", folder, form, table, grid, key)
-        return {number for number, is_done in zip(numbers, pool.map(copy.copy, numbers), strict=True) if is_done}
+        batches = [numbers[start : start + _BATCH] for start in range(0, len(numbers), _BATCH)]
+        return set(itertools.chain.from_iterable(pool.map(copy.copy_all, batches)))
     finally:
         close_descriptor(descriptor)
 

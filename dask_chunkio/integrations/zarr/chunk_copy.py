@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +46,21 @@ class ChunkCopy:
     table: ChunkTable
     grid: ChunkGrid
     key: Callable[[Shape], str]
+
+    def copy_all(self, numbers: Sequence[int]) -> list[int]:
+        """Copy chunks; return the numbers of those that need not be encoded.
+
+        Parameters
+        ----------
+        numbers : sequence of int
+            Their numbers, in C order of the grid.
+
+        Raises
+        ------
+        IntegrityError, TargetError
+            As `copy`.
+        """
+        return [number for number in numbers if self.copy(number)]
 
     def copy(self, number: int) -> bool:
         """Copy a chunk.

@@ -31,9 +31,6 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*not in the Zarr version 3 specification.*")
         warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
-        warnings.filterwarnings(
-            "ignore", message=".*Object at .* is not recognized as a component of a Zarr hierarchy.*"
-        )
         yield
 
 
@@ -49,7 +46,12 @@ def open_node(source: Any) -> Any:
         return source
     # A store may raise any exception: for missing files, for missing packages for a URL, or of its own.
     try:
-        return zarr.open(ZipStore(source, mode="r") if str(source).endswith(".zip") else source, mode="r")
+        store = ZipStore(source, mode="r") if str(source).endswith(".zip") else source
+        found = zarr.open(store, mode="r")
+        if isinstance(found, zarr.Group) and "://" not in str(source):
+            # Consolidated metadata may be older than the store, and are needed only where nothing can be listed.
+            found = zarr.open_group(store, mode="r", use_consolidated=False)
+        return found
     except Exception as error:
         raise SourceError(
             f"cannot read {source} as zarr: {type(error).__name__}: {str(error) or 'no reason given'}"

@@ -90,6 +90,11 @@ def _planned(file: h5py.File, options: Options) -> _Plan:
     for path, dataset in objects.datasets.items():
         if path not in only:
             _add_array(plan, _renamed(path, only, objects), dataset, options)
+        else:
+            found = convert_attributes(path, dataset, plan.is_netcdf, plan.refused)
+            plan.refused.extend(
+                Refusal(f"{path}@{name}", "a dimension without values has no attributes") for name in found
+            )
     used = {posixpath.join(posixpath.dirname(one.path), name) for one in plan.arrays for name in one.names if name}
     plan.notes.extend(
         f"{path}: no array beside it has this dimension, so that zarr cannot keep its length of {len(one)}"

@@ -72,7 +72,7 @@ def make_old(target: Path) -> None:
 def is_old(target: Path) -> bool:
     """Return whether a store is the one that is replaced."""
     root: Any = zarr.open_group(target, mode="r")
-    return root.attrs.get("old") == OLD and root["x"][...].tolist() == list(range(OLD))
+    return bool(root.attrs.get("old") == OLD) and root["x"][...].tolist() == list(range(OLD))
 
 
 def convert(source: Path, target: Path, overwrite: bool) -> None:
@@ -126,7 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true")
     options = parser.parse_args(arguments)
     if options.convert is not None:
-        convert(*options.convert, options.overwrite)
+        source, target = options.convert
+        convert(source, target, options.overwrite)
         return 0
     root, started = Path(tempfile.mkdtemp(dir=options.folder or MEMORY, prefix="conversions-")), time.monotonic()
     tally: Counter[str] = Counter()
