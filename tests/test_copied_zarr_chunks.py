@@ -114,7 +114,12 @@ def test_other_options_are_encoded(case: str, tmp_path: Path) -> None:
 
 def test_any_store(tmp_path: Path) -> None:
     for number, store in enumerate(
-        [zarr.storage.MemoryStore(), zarr.storage.ZipStore(tmp_path / "in.zip", mode="w"), tmp_path / "in.zarr"]
+        [
+            zarr.storage.MemoryStore(),
+            zarr.storage.ZipStore(tmp_path / "in.zip", mode="w"),
+            zarr.storage.FsspecStore.from_url(f"memory://{tmp_path.name}/in.zarr"),
+            tmp_path / "in.zarr",
+        ]
     ):
         array = made(store, compressors=[ZLIB])
         assert copied(array, tmp_path / f"{number}.h5", **GZIP)

@@ -27,7 +27,11 @@ def zarr_form(array: Any) -> ZarrForm | None:
     metadata: Any = getattr(array, "metadata", None)
     if not hasattr(metadata, "to_dict") or not hasattr(array, "store_path"):
         return None
-    return form_of_metadata(metadata.to_dict(), np.dtype(array.dtype))
+    try:
+        return form_of_metadata(metadata.to_dict(), np.dtype(array.dtype))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        # Of an extension of zarr: its chunks are left to zarr.
+        return None
 
 
 def zarr_payloads(

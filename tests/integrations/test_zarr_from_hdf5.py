@@ -16,6 +16,7 @@ from dask_chunkio import errors
 from dask_chunkio.integrations.zarr.compat import quiet
 from dask_chunkio.integrations.zarr.records import Conversion
 from dask_chunkio.integrations.zarr.store_folder import StoreFolder
+from tests.support.processes import run_python
 
 RNG = np.random.default_rng(7)
 FORMATS = pytest.mark.parametrize("zarr_format", [2, 3])
@@ -408,3 +409,19 @@ def test_attributes_of_a_dimension_are_not_dropped(tmp_path: Path) -> None:
         file["level"].attrs["unit"] = "m"
     with pytest.raises(errors.SourceError, match="/level@unit"):
         converted(tmp_path)
+
+
+def test_chunks_are_copied_without_their_plugin(tmp_path: Path) -> None:
+    """HDF5 is not asked to decode them."""
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file.create_dataset("x", data=np.arange(100), chunks=(10,), **hdf5plugin.Zstd())
+    script = """
+import sys
+sys.modules["hdf5plugin"] = None
+import dask_chunkio
+print(dask_chunkio.convert(*sys.argv[1:]).arrays[0].is_copied)
+"""
+    done = run_python("-c", script, tmp_path / "in.h5", tmp_path / "out.zarr", check=True)
+    assert done.stdout == "True\n"
+    root: Any = zarr.open_group(tmp_path / "out.zarr", mode="r")
+    assert root["x"][...].tolist() == list(range(100))

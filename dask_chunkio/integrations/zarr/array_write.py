@@ -117,7 +117,8 @@ def write_array(source: str, store: str, one: Planned, array: Any, threads: int 
         left = set(range(len(grid))) if not one.fill.is_that_of_hdf5 else set(table.numbers.tolist())
         if one.is_copied:
             left -= _copied(source, store, one, array, (table, grid, pool))
-        _encode(one, array, (grid[number] for number in sorted(left)), pool)
+        if left:
+            _encode(one, array, (grid[number] for number in sorted(left)), pool)
 
 
 def _is_never_written(dataset: h5py.Dataset) -> bool:

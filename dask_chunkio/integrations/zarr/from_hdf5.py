@@ -120,7 +120,6 @@ def _add_array(plan: _Plan, path: str, dataset: h5py.Dataset, options: Options) 
 
 def _array(plan: _Plan, path: str, dataset: h5py.Dataset, options: Options) -> Planned:
     elements = convert_elements(dataset, plan.zarr_format)
-    require_decoder(dataset)
     attributes = {**convert_attributes(path, dataset, plan.is_netcdf, plan.refused), **elements.attributes}
     names = _names(plan, path, dataset)
     has_names = bool(names) and all(name is not None for name in names)
@@ -129,6 +128,8 @@ def _array(plan: _Plan, path: str, dataset: h5py.Dataset, options: Options) -> P
     chunks = _chunks(dataset)
     codecs = _codecs(path, dataset, form, options)
     is_copied = form is not None and _is_copied(dataset, elements.dtype, ZarrForm(chunks, form.dtype, codecs))
+    if not is_copied:
+        require_decoder(dataset)
     found = Planned(path, dataset, elements.dtype, chunks, codecs, names, attributes, fill, is_copied)
     _try_out(found, plan.zarr_format)
     return found
