@@ -1,7 +1,6 @@
 """Chunks of zarr arrays that are written as they are stored, where chunks and codecs have equals in HDF5."""
 
 import pickle
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from zarr.codecs import BloscCodec, BytesCodec, ZstdCodec
 
 import dask_chunkio as dcio
 from dask_chunkio import errors
+from dask_chunkio.integrations.zarr.compat import quiet
 from dask_chunkio.sources.adapt import as_source
 
 DATA = np.arange(65 * 40, dtype="i4").reshape(65, 40)
@@ -56,10 +56,7 @@ CASES: dict[str, tuple[int, dict[str, Any], dict[str, Any]]] = {
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Any:
-    with warnings.catch_warnings():
-        # Codecs of numcodecs have no specification in format 3.
-        warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
-        warnings.simplefilter("ignore", UserWarning)
+    with quiet():
         yield
 
 

@@ -267,8 +267,10 @@ def test_texts(tmp_path: Path, zarr_format: Any) -> None:
 
 
 def test_what_hdf5_cannot_have(tmp_path: Path) -> None:
-    root = zarr.open_group(tmp_path / "in.zarr", mode="w", zarr_format=2, attributes={"CLASS": "x", "kept": 1})
-    root.create_array("good", shape=(3,), dtype="i4")
+    root = zarr.open_group(
+        tmp_path / "in.zarr", mode="w", zarr_format=2, attributes={"CLASS": "DIMENSION_SCALE", "kept": 1}
+    )
+    root.create_array("good", shape=(3,), dtype="i4", attributes={"CLASS": "ARRAY", "NAME": "of PyTables"})
     root.create_array("when", shape=(3,), dtype="M8[ns]", attributes={"a": 1})
     with pytest.raises(
         errors.SourceError, match=r"2 of its objects.*/@CLASS: HDF5 uses this.*/when: HDF5 has no times"
@@ -279,6 +281,7 @@ def test_what_hdf5_cannot_have(tmp_path: Path) -> None:
     assert [one.name for one in result.skipped] == ["/@CLASS", "/when"]
     with h5py.File(out) as file:
         assert set(file) == {"good"}
+        assert dict(file["good"].attrs) == {"CLASS": "ARRAY", "NAME": "of PyTables"}
         assert dict(file.attrs) == {"kept": 1}
 
 
@@ -388,3 +391,23 @@ def test_other_processes(tmp_path: Path) -> None:
     with h5py.File(out) as file:
         assert np.array_equal(file["x"], opened(tmp_path)["x"][...])
         assert file["text"].asstr()[...].tolist() == ["a", "b", "c", "d"]
+
+
+def test_a_dimension_twice(tmp_path: Path) -> None:
+    root = zarr.open_group(tmp_path / "in.zarr", mode="w")
+    root.create_array("covariance", data=values("f8", (4, 4)), dimension_names=["x", "x"])
+    _, out = converted(tmp_path / "in.zarr", tmp_path)
+    with h5py.File(out) as file:
+        assert [one[0] for one in file["covariance"].dims] == [file["x"], file["x"]]
+
+
+def test_names_that_lead_elsewhere_are_only_labels(tmp_path: Path) -> None:
+    root = zarr.open_group(tmp_path / "in.zarr", mode="w")
+    names = ["../up", ".", "..", "a/b"]
+    root.create_array("g/x", data=values("i4", (2, 2, 2, 2)), dimension_names=names)
+    result, out = converted(tmp_path / "in.zarr", tmp_path)
+    assert len(result.notes) == 4
+    with h5py.File(out) as file:
+        assert [one.label for one in file["g/x"].dims] == names
+        assert set(file) == {"g"}
+        assert set(file["g"]) == {"x"}

@@ -38,7 +38,8 @@ from dask_chunkio.storage.recovery import discard
 __all__ = ["zarr_to_hdf5"]
 
 # What HDF5 gives a meaning of its own.
-_RESERVED = STRUCTURE | {"CLASS", "NAME", "_NCProperties", JSON_NAMES}
+_RESERVED = STRUCTURE | {"_NCProperties", JSON_NAMES}
+_OF_SCALES = frozenset({"CLASS", "NAME"})
 _DIMENSIONS = "_ARRAY_DIMENSIONS"
 _MOST_CHUNK_NBYTES = 2**32 - 1
 _TEXT_ITEMSIZE = 16
@@ -149,7 +150,7 @@ def _add_array(plan: _Plan, path: str, array: Array[Any]) -> None:
     had_names = _DIMENSIONS in attributes
     names = _names(attributes, metadata, array.ndim)
     _decode_fill(attributes, array, dtype, has_names=had_names and _DIMENSIONS not in attributes)
-    kept = _kept_attributes(plan, path, attributes)
+    kept = _kept_attributes(plan, path, attributes, may_be_scale=names == (posixpath.basename(path),))
     plan.arrays.append(_Planned(path, array, source, dtype, form, names, kept))
 
 
@@ -198,10 +199,14 @@ def _decode_fill(attributes: dict[str, Any], array: Array[Any], dtype: np.dtype[
         attributes["_FillValue"] = np.asarray(array.metadata.fill_value).astype(dtype)[()]
 
 
-def _kept_attributes(plan: _Plan, path: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
+def _kept_attributes(
+    plan: _Plan, path: str, attributes: Mapping[str, Any], may_be_scale: bool = False
+) -> dict[str, Any]:
     found, texts = {}, []
+    is_scale = may_be_scale or attributes.get("CLASS") == "DIMENSION_SCALE"
+    reserved = _RESERVED | _OF_SCALES if is_scale else _RESERVED
     for name, value in attributes.items():
-        if name in _RESERVED or not name or "\0" in name:
+        if name in reserved or not name or "\0" in name:
             plan.refused.append(Refusal(f"{path}@{name}", "HDF5 uses this name itself"))
             continue
         typed = value if isinstance(value, np.generic) else from_json(value)
