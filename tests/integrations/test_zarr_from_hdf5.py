@@ -425,3 +425,24 @@ print(dask_chunkio.convert(*sys.argv[1:]).arrays[0].is_copied)
     assert done.stdout == "True\n"
     root: Any = zarr.open_group(tmp_path / "out.zarr", mode="r")
     assert root["x"][...].tolist() == list(range(100))
+
+
+def test_what_zarr_writes_but_cannot_read_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file["x"] = np.zeros(2, [("a", "f4"), ("inside", [("b", "i1"), ("c", "f8")])])
+    for zarr_format in (2, 3):
+        result, root = converted(tmp_path, zarr_format=zarr_format, overwrite=True, skip_unsupported=True)
+        assert [one.name for one in result.skipped] == ([] if "x" in root else ["/x"])
+        assert all(root[name].shape == (2,) for name in root)
+
+
+def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file.create_dataset("x", data=np.arange(100), chunks=(10,), compression="gzip")
+        # The folders of zarr have room for the name of a group, but not for so long a path.
+        group = file
+        for _ in range(20):
+            group = group.create_group("n" * 240)
+    with pytest.raises(errors.TargetError, match=r"cannot write .*out\.zarr"):
+        converted(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.h5"]

@@ -20,7 +20,7 @@ from dask_chunkio.filters.shuffle import SHUFFLE
 from dask_chunkio.sources.zarr_codecs import BLOSC, BLOSC_COMPRESSORS, BLOSC_SHUFFLES, ZSTD, Codec
 
 __all__ = ["consolidate", "create_array", "create_group", "default_format", "list_nodes", "memory_store", "open_node"]
-__all__ += ["folder_store", "is_group", "quiet"]
+__all__ += ["folder_store", "is_group", "open_array", "quiet"]
 
 _ARRAY_TO_BYTES = (DEFLATE, BLOSC, ZSTD)
 
@@ -196,6 +196,19 @@ def _named_3(codec: Codec, dtype: Any) -> dict[str, Any]:
         "blocksize": 0,
     }
     return {"name": "blosc", "configuration": configuration}
+
+
+def open_array(store: Any, path: str) -> Any:
+    """Open an array for reading.
+
+    Parameters
+    ----------
+    store : zarr store
+        Where it is.
+    path : str
+        Its path, without a slash at the beginning.
+    """
+    return zarr.open_array(store, path=path, mode="r")
 
 
 def consolidate(store: Any) -> None:

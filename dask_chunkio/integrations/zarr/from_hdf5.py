@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from dask_chunkio.errors import ArgumentError, ChunkIOError, FilterError
+from dask_chunkio.errors import ArgumentError, ChunkIOError, FilterError, TargetError
 from dask_chunkio.filters.chunk_format import ChunkFormat
 from dask_chunkio.filters.names import resolve_compression
 from dask_chunkio.filters.plugin import require_decoder
@@ -72,7 +72,12 @@ def hdf5_to_zarr(source: str, target: str, options: Options) -> Conversion:
         with StoreFolder(target, overwrite=options.overwrite, is_durable=is_durable) as folder:
             plan = _planned(file, options)
             require_all(source, plan.refused, options)
-            _write(source, folder.store, plan, options)
+            try:
+                _write(source, folder.store, plan, options)
+            except OSError as error:
+                if isinstance(error, ChunkIOError):
+                    raise
+                raise TargetError(f"cannot write {target}: {error.strerror or error}") from error
         arrays = tuple(
             ConvertedArray(one.path, tuple(one.dataset.shape), one.dtype, one.is_copied) for one in plan.arrays
         )
@@ -115,7 +120,7 @@ def _add_array(plan: _Plan, path: str, dataset: h5py.Dataset, options: Options) 
     try:
         plan.arrays.append(_array(plan, path, dataset, options))
     except (UnstorableError, FilterError) as error:
-        plan.refused.append(Refusal(path, str(error)))
+        plan.refused.append(Refusal(path, str(error).removeprefix(f"{dataset.name}: ")))
 
 
 def _array(plan: _Plan, path: str, dataset: h5py.Dataset, options: Options) -> Planned:
@@ -183,7 +188,7 @@ def _is_copied(dataset: h5py.Dataset, dtype: Any, form: ZarrForm) -> bool:
 
 
 def _try_out(one: Planned, zarr_format: int) -> None:
-    """Have zarr create the array in memory.
+    """Have zarr create the array in memory, and open it.
 
     Raises
     ------
@@ -191,7 +196,10 @@ def _try_out(one: Planned, zarr_format: int) -> None:
         If it cannot.
     """
     try:
-        _create(compat.memory_store(), one, "x", zarr_format)
+        store = compat.memory_store()
+        _create(store, one, "x", zarr_format)
+        # zarr writes some metadata that it cannot read.
+        compat.open_array(store, "x")
     except Exception as error:
         raise UnstorableError(f"zarr cannot create it: {type(error).__name__}: {error}") from error
 
