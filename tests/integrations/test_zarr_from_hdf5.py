@@ -1,5 +1,7 @@
 """Whole HDF5 files as zarr stores, read by zarr and by xarray."""
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -446,3 +448,33 @@ def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(errors.TargetError, match=r"cannot write .*out\.zarr"):
         converted(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["in.h5"]
+
+
+def test_the_old_store_gets_its_name_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file["x"] = [1, 2, 3]
+    converted(tmp_path)
+    rename = os.rename
+
+    def failing(source: str, target: str) -> None:
+        if source.endswith("store"):
+            raise OSError(errno.EIO, "the disk is gone")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises(errors.TargetError, match=r"cannot give .*out\.zarr its name: the disk is gone"):
+        converted(tmp_path, overwrite=True)
+    root: Any = zarr.open_group(tmp_path / "out.zarr", mode="r")
+    assert root["x"][...].tolist() == [1, 2, 3]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.h5", "out.zarr"]
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file["x"] = [1, 2, 3]
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.TargetError, match=r"cannot write .*file/out\.zarr"):
+        dcio.convert(tmp_path / "in.h5", tmp_path / "file" / "out.zarr")
+    with pytest.raises(errors.TargetError, match=r"cannot write .*nowhere/out\.zarr"):
+        dcio.convert(tmp_path / "in.h5", tmp_path / "nowhere" / "out.zarr")
+    assert not (tmp_path / "nowhere").exists()

@@ -411,3 +411,21 @@ def test_names_that_lead_elsewhere_are_only_labels(tmp_path: Path) -> None:
         assert [one.label for one in file["g/x"].dims] == names
         assert set(file) == {"g"}
         assert set(file["g"]) == {"x"}
+
+
+def test_filters_that_do_not_fit_leave_nothing(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "in.zarr", name="x", shape=(4,), chunks=(2,), dtype=str)
+    with pytest.raises(errors.ArgumentError, match="/x: blosc divides by the size of elements"):
+        converted(tmp_path / "in.zarr", tmp_path, compression="blosc")
+    with pytest.raises(errors.ArgumentError, match="/x: HDF5 cannot create this dataset"):
+        converted(tmp_path / "in.zarr", tmp_path, compression="gzip", compression_opts=99)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.zarr"]
+
+
+def test_integers_beyond_their_enumeration(tmp_path: Path) -> None:
+    attributes = {"dask_chunkio_enum": {"A": 300}}
+    zarr.create_array(tmp_path / "in.zarr", name="x", data=values("u1"), attributes=attributes)
+    _, out = converted(tmp_path / "in.zarr", tmp_path)
+    with h5py.File(out) as file:
+        assert h5py.check_enum_dtype(file["x"].dtype) is None
+        assert file["x"].attrs["dask_chunkio_enum"] == '{"A": 300}'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from types import TracebackType
@@ -84,7 +85,8 @@ class StoreFolder:
     def _locked(self) -> int:
         path = os.path.join(self._folder, "lock")
         for _ in range(_ATTEMPTS):
-            os.makedirs(self._folder, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self._folder)
             try:
                 descriptor = open_side_file(path)
             except FileNotFoundError:
