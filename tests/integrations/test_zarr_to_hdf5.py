@@ -423,7 +423,7 @@ def test_filters_that_do_not_fit_leave_nothing(tmp_path: Path) -> None:
 
 
 def test_integers_beyond_their_enumeration(tmp_path: Path) -> None:
-    attributes = {"dask_chunkio_enum": {"A": 300}}
+    attributes: dict[str, Any] = {"dask_chunkio_enum": {"A": 300}}
     zarr.create_array(tmp_path / "in.zarr", name="x", data=values("u1"), attributes=attributes)
     _, out = converted(tmp_path / "in.zarr", tmp_path)
     with h5py.File(out) as file:
