@@ -45,6 +45,7 @@ BENCHMARKS = (
     "reading",
     "cloud",
     "references",
+    "zarr_convert",
     "kills",
 )
 

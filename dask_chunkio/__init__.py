@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from dask_chunkio.drafts import Draft, draft
     from dask_chunkio.events import BufferCommitted, WriteEvent, WriteFailed, WriteFinished, WriteStarted
     from dask_chunkio.geometry.grid import BufferGrid, ChunkGrid
+    from dask_chunkio.integrations.zarr import convert
+    from dask_chunkio.integrations.zarr.records import Conversion
     from dask_chunkio.iterator import GenericDataChunkIterator
     from dask_chunkio.planning.plan import DatasetPlan, NetworkOpening, WritePlan
     from dask_chunkio.read import VerificationReport, from_hdf5, open_array, verify
@@ -30,6 +32,7 @@ __all__ = [
     "BufferCommitted",
     "BufferGrid",
     "ChunkGrid",
+    "Conversion",
     "DataChunk",
     "DatasetPlan",
     "DatasetResult",
@@ -50,6 +53,7 @@ __all__ = [
     "WritePlan",
     "WriteResult",
     "WriteStarted",
+    "convert",
     "discard",
     "draft",
     "errors",
@@ -69,6 +73,7 @@ _MODULES = {
     "BufferCommitted": "events",
     "BufferGrid": "geometry.grid",
     "ChunkGrid": "geometry.grid",
+    "Conversion": "integrations.zarr.records",
     "DataChunk": "data_chunk",
     "DatasetPlan": "planning.plan",
     "DatasetResult": "results",
@@ -89,6 +94,7 @@ _MODULES = {
     "WritePlan": "planning.plan",
     "WriteResult": "results",
     "WriteStarted": "events",
+    "convert": "integrations.zarr",
     "discard": "storage.recovery",
     "draft": "drafts",
     "from_hdf5": "read",

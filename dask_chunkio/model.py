@@ -96,7 +96,16 @@ class DatasetJob:
         layout = self.layout
         if not isinstance(reader, StoredReader) or not layout.is_chunked or layout.region is not None:
             return None
-        return None if self.has_own_data else reader.payloads(layout.form, layout.shape, chunks)
+        if self.has_own_data:
+            return None
+        return reader.payloads(layout.form, layout.shape, chunks, can_grow=self._can_grow)
+
+    @property
+    def _can_grow(self) -> bool:
+        """Whether the dataset may be extended after the write."""
+        # Only the layout of a dataset that existed knows how far.
+        maxshape = self.options.get("maxshape") if self.layout.maxshape is None else self.layout.maxshape
+        return self.open_ended or (maxshape is not None and maxshape != self.layout.shape)
 
     def copies(self, reader: Reader) -> bool:
         """Return whether chunks of a source are copied as they are stored."""

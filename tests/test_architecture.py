@@ -104,6 +104,8 @@ XARRAY = {
     *(f"integrations.xarray.{name}" for name in ("append", "compat", "engine", "structure", "write")),
     "integrations.xarray_engine",
 }
+ZARR = {f"integrations.zarr.{name}" for name in ("compat", "to_hdf5")}
+OF_HDF5 = ("array_write", "attributes", "dimensions", "elements", "from_hdf5", "objects", "to_hdf5")
 # Who may import what is not in Python, and is not numpy.
 GUESTS = {
     "h5py": {
@@ -117,6 +119,8 @@ GUESTS = {
         "cli.demo",
         "cli.inputs",
         "cli.main",
+        "integrations.zarr",
+        *(f"integrations.zarr.{name}" for name in OF_HDF5),
         *HDMF,
     },
     "dask": {
@@ -156,6 +160,8 @@ GUESTS = {
     "virtualizarr": {"integrations.virtualizarr"},
     "fastparquet": {"references.parquet_format"},
     "pandas": {"references.parquet_format"},
+    "numcodecs": {"integrations.zarr.compat"},
+    "zarr": {"sources.zarr_chunks", *ZARR},
 }
 LAZY = {
     ("references.parquet_format", "fastparquet"),
@@ -166,6 +172,7 @@ LAZY = {
     ("filters.names", "hdf5plugin"),
     ("iterator", "tqdm"),
     ("execution.progress", "tqdm"),
+    ("sources.zarr_chunks", "zarr"),
 }
 
 MODULES = {
@@ -299,6 +306,7 @@ def test_public_names() -> None:
         "BufferCommitted",
         "BufferGrid",
         "ChunkGrid",
+        "Conversion",
         "DataChunk",
         "DatasetPlan",
         "DatasetResult",
@@ -319,6 +327,7 @@ def test_public_names() -> None:
         "WritePlan",
         "WriteResult",
         "WriteStarted",
+        "convert",
         "discard",
         "draft",
         "errors",

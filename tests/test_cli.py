@@ -291,7 +291,7 @@ def test_overwrite(run: Run) -> None:
         (["none.h5", "out.h5"], "none.h5 holds no datasets"),
         (["none.h5:/x", "out.h5"], "none.h5 has no /x, nor any other dataset"),
         (["cut.h5", "out.h5"], "cannot read cut.h5"),
-        (["many.zarr", "out.h5"], "many.zarr holds 2 datasets; choose one of its datasets"),
+        (["many.zarr", "out.h5:/x"], "many.zarr holds 2 datasets; choose one of its datasets"),
         (["many.zarr:/nope", "out.h5"], "many.zarr has no /nope; choose one of its datasets"),
         (["a.zarr:/nope", "out.h5"], "a.zarr has no /nope"),
         (["folder", "out.h5"], "cannot read the folder folder as zarr"),

@@ -18,7 +18,7 @@ from dask_chunkio.cli.locations import Location
 from dask_chunkio.errors import ArgumentError, SourceError
 from dask_chunkio.sources.codecs import missing_codec
 
-__all__ = ["RawLayout", "SourceArray", "open_source"]
+__all__ = ["RawLayout", "SourceArray", "count_zarr_arrays", "open_source"]
 
 _NPY_MAGIC = b"\x93NUMPY"
 _NPZ_MAGIC = b"PK\x03\x04"
@@ -248,7 +248,8 @@ def _zarr_opener() -> Callable[[str], Any]:
     def opened(name: str) -> Any:
         # A store may raise any exception: for missing files, for missing packages for a URL, or of its own.
         try:
-            return zarr.open(name, mode="r")
+            is_zip = name.endswith(".zip") and os.path.isfile(name)
+            return zarr.open(zarr.storage.ZipStore(name, mode="r") if is_zip else name, mode="r")
         except Exception as error:
             _refuse_missing_codec(name, error)
             what = "the folder " if os.path.isdir(name) else ""
@@ -263,6 +264,25 @@ def _refuse_missing_codec(where: str, error: Exception) -> None:
     # Both numcodecs and zarr have an error of this name; their messages quote the name of the codec once or twice.
     if type(error).__name__ == "UnknownCodecError":
         raise missing_codec(where, str(error).rpartition(":")[2].strip(" '\"")) from error
+
+
+def count_zarr_arrays(name: str) -> int | None:
+    """Return how many arrays the group at the root of a zarr store holds; None for any other file or an array.
+
+    Parameters
+    ----------
+    name : str
+        The file, or the folder or URL of a store.
+
+    Raises
+    ------
+    SourceError
+        If there is no such file, or it cannot be read.
+    """
+    if _kind(name) != "zarr":
+        return None
+    found = _zarr_opener()(name)
+    return None if hasattr(found, "dtype") else len(_arrays(found))
 
 
 def _arrays(group: Any) -> dict[str, str]:

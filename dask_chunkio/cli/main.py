@@ -17,6 +17,7 @@ import click
 import h5py
 
 from dask_chunkio import __version__
+from dask_chunkio.cli.conversion import is_conversion, refuse_for_one_array, run_conversion
 from dask_chunkio.cli.demo import run_demo
 from dask_chunkio.cli.inputs import RawLayout, open_source
 from dask_chunkio.cli.locations import Location
@@ -189,6 +190,11 @@ def main() -> None:
     help="Failure that a committed buffer survives: the death of any process, or a power failure too.  "
     "[default: process]",
 )
+@click.option(
+    "--skip-unsupported", is_flag=True,
+    help="Of a whole zarr store or HDF5 file: leave out what DST cannot have, and list it.",
+)  # fmt: skip
+@click.option("--zarr-format", type=click.Choice(["2", "3"]), help="Format of a zarr store DST.  [default: zarr's, 3]")
 @progress_option
 @click.option("--plan", "only_plan", is_flag=True, help="Print what the command would do, without writing anything.")
 def write(src: Location, dst: Location, **options: Any) -> None:
@@ -197,6 +203,9 @@ def write(src: Location, dst: Location, **options: Any) -> None:
     SRC is a .npy file, an HDF5 file (FILE or FILE:/dataset), a zarr store (STORE or STORE:/array),
     or a raw binary file described by --dtype and --shape. By default PATH is the name of SRC.
     DST appears only when it is complete.
+
+    A zarr store of several arrays becomes a whole HDF5 file, and an HDF5 file a zarr store if DST ends
+    in .zarr. Each array keeps its filters unless others are given.
     """
     _run_write(src, dst, {**options, "kept": click.get_current_context().meta[_ARGUMENTS]})
 
@@ -205,6 +214,11 @@ def _run_write(src: Location, dst: Location, options: dict[str, Any]) -> None:
     raw = RawLayout(options["dtype"], options["shape"], options["offset"])
     scheduler = options["scheduler"], options["workers"], options["threads"], options["scheduler_file"]
     keywords = _dataset_keywords(options)
+    if is_conversion(src, dst):
+        with running_scheduler(*scheduler) as running, _logged(options["progress"]):
+            run_conversion(src, dst, {**options, "compression_opts": _opts(options)}, running)
+        return
+    refuse_for_one_array(options)
     with open_source(src, raw) as opened, running_scheduler(*scheduler) as running, _logged(options["progress"]):
         name = dst.path or f"/{opened.name}"
         of_plan = {"scheduler": running} | {word: options[word] for word in _OF_A_PLAN}
@@ -228,7 +242,7 @@ def _show_plan(**options: Any) -> None:
 
 
 _OF_A_PLAN = ("layout", "memory_limit", "overwrite", "token", "part", "references", "references_url")
-_OF_A_WRITE_ONLY = ("resume", "wait", "durability", "progress", "only_plan")
+_OF_A_WRITE_ONLY = ("resume", "wait", "durability", "progress", "only_plan", "skip_unsupported", "zarr_format")
 main.add_command(
     click.Command(
         "plan",
@@ -360,10 +374,14 @@ def _dataset_keywords(options: dict[str, Any]) -> DatasetKeywords:
         "buffer_shape": options["buffer_shape"],
         "dtype": options["out_dtype"],
         "compression": options["compression"],
-        "compression_opts": _compression_opts(options["compression"], options["compression_opts"]),
+        "compression_opts": _opts(options),
         "shuffle": options["shuffle"] or None,
         "fletcher32": options["fletcher32"] or None,
     }
+
+
+def _opts(options: dict[str, Any]) -> Any:
+    return _compression_opts(options["compression"], options["compression_opts"])
 
 
 def _compression_opts(compression: str | int | None, text: str | None) -> Any:

@@ -12,13 +12,26 @@ from dask_chunkio.filters.fletcher32 import FLETCHER32
 from dask_chunkio.filters.shuffle import SHUFFLE
 from dask_chunkio.geometry.grid import Array, Shape
 
-__all__ = ["ChunkFormat", "Data", "Decoder", "Encoder", "Filter", "Payload"]
+__all__ = ["ChunkFormat", "Data", "Decoder", "Encoder", "Filter", "Payload", "most_added"]
 
 Data = bytes | memoryview
 _OPTIONAL = 1
 _CHECKSUM = 4
 # A filter that gains nothing may lengthen its input: by a header, and a part of it.  No filter of HDF5 doubles it.
 _HEADER = 64 << 10
+
+
+def most_added(code: int, chunk_nbytes: int) -> int:
+    """Return how many bytes a filter can add in the pipeline of a chunk, however many filters that has.
+
+    Examples
+    --------
+    >>> most_added(FLETCHER32, 100)
+    4
+    """
+    if code == SHUFFLE:
+        return 0
+    return _CHECKSUM if code == FLETCHER32 else chunk_nbytes + _HEADER
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +62,7 @@ class Filter:
 
     def most_added(self, chunk_nbytes: int) -> int:
         """Return how many bytes the filter can add in the pipeline of a chunk, however many filters that has."""
-        if self.code == SHUFFLE:
-            return 0
-        return _CHECKSUM if self.code == FLETCHER32 else chunk_nbytes + _HEADER
+        return most_added(self.code, chunk_nbytes)
 
     def __str__(self) -> str:
         options = "" if self.code in (SHUFFLE, FLETCHER32) else ",".join(map(str, self.options))

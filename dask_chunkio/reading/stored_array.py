@@ -161,8 +161,8 @@ class StoredArray:
         if self.offset is not None:
             # A map ends with the last array that uses it; the copy does not.
             with_data = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-            whole: Array = np.ndarray(self.shape, self.dtype, with_data, self.offset)
-            return copied(whole[selection])
+            whole: Any = np.ndarray(self.shape, self.dtype, with_data, self.offset)
+            return copied(whole[(*selection, ...)])
         found = np.empty(selection_shape(selection), self.dtype)
         pieces = _Pieces(self._chunks_of(descriptor), selection, found)
         for _ in (map if executor is None else executor.map)(pieces.read, pieces.numbers()):

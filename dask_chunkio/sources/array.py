@@ -17,6 +17,8 @@ from dask_chunkio.reading.array import Hdf5Array
 from dask_chunkio.reading.stored_array import index_dataset
 from dask_chunkio.sources.base import Reader, ReadMode, Shapes
 from dask_chunkio.sources.codecs import require_codecs
+from dask_chunkio.sources.zarr_chunks import zarr_form, zarr_payloads
+from dask_chunkio.sources.zarr_codecs import ZarrForm
 
 __all__ = ["ArraySource", "is_array_like"]
 
@@ -68,10 +70,12 @@ class ArraySource:
                 f"the source's dtype {array.dtype!r} is not one of numpy's; give the "
                 f"array that its .to_numpy() or .numpy() returns"
             ) from error
+        self._zarr: ZarrForm | None = None
         if _is_h5py(array):
             require_decoder(array)
         elif _package(array) == "zarr":
             require_codecs(array)
+            self._zarr = zarr_form(array)
 
     @property
     def shape(self) -> Shape:
@@ -110,18 +114,23 @@ class ArraySource:
         # The element of an array without axes may be an array itself.
         return found if self._dtype.hasobject and not self._shape else np.asanyarray(found)
 
-    def payloads(self, form: ChunkFormat, shape: Shape, chunks: Sequence[int]) -> tuple[Payload, ...] | None:
+    def payloads(
+        self, form: ChunkFormat, shape: Shape, chunks: Sequence[int], *, can_grow: bool = False
+    ) -> tuple[Payload, ...] | None:
         """Return chunks as they are stored, if an array of this format and shape is stored so; otherwise None."""
-        if not isinstance(self._array, Hdf5Array) or shape != self._shape:
+        if shape != self._shape:
             return None
-        return self._array.payloads(form, chunks)
+        if self._zarr is not None:
+            return zarr_payloads(self._array, self._zarr, form, chunks, can_grow)
+        return self._array.payloads(form, chunks) if isinstance(self._array, Hdf5Array) else None
 
     def part(self, selection: Selection) -> Reader | None:
         """Return the selected part of an array in memory; None for other arrays, which are small to send."""
         return _InMemory(self._array[(*selection, ...)]) if _is_in_memory(self._array) else None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_array": _portable(self._array), "_shape": self._shape, "_dtype": self._dtype}
+        state = {"_shape": self._shape, "_dtype": self._dtype, "_zarr": self._zarr}
+        return {"_array": _portable(self._array), **state}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

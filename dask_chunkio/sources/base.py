@@ -31,8 +31,13 @@ class Reader(Protocol):
 class StoredReader(Reader, Protocol):
     """Protocol of readers of arrays that are stored in encoded chunks."""
 
-    def payloads(self, form: ChunkFormat, shape: Shape, chunks: Sequence[int]) -> tuple[Payload, ...] | None:
-        """Return chunks as they are stored, if an array of this format and shape is stored so; otherwise None."""
+    def payloads(
+        self, form: ChunkFormat, shape: Shape, chunks: Sequence[int], *, can_grow: bool = False
+    ) -> tuple[Payload, ...] | None:
+        """Return chunks as they are stored, if an array of this format and shape is stored so; otherwise None.
+
+        `can_grow` says that the dataset may be extended, so that the padding of chunks at its edges becomes visible.
+        """
         ...
 
 

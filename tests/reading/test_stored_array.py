@@ -101,6 +101,7 @@ def every_kind(file: h5py.File) -> list[str]:
     file["contiguous"] = values((30, 4), "<i4")
     file["big-endian"] = values((30,), ">f4")
     file["scalar"] = 3.5
+    file["fixed string"] = np.bytes_(b"ab")
     file["strings"] = ["a", "bc", "d" * 100]
     file["empty"] = np.zeros((0, 3))
     file["null"] = h5py.Empty("f4")
