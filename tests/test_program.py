@@ -106,7 +106,13 @@ def test_the_lines_of_the_documentation_run(line: str, tmp_path: Path, monkeypat
     Path("probe.bin").write_bytes(bytes(512) + recording.tobytes()[: 384 * 2 * 100])
     with h5py.File("old.h5", "w") as file:
         file["acquisition/lfp"] = recording
-    pytest.importorskip("zarr").open_group("images.zarr", mode="w").create_array("0", data=recording)
-    _, *words = shlex.split(line)
+    zarr = pytest.importorskip("zarr")
+    zarr.open_group("images.zarr", mode="w").create_array("0", data=recording)
+    _, *words = shlex.split(line, comments=True)
+    if "experiment.zarr" in words[:2]:
+        zarr.open_group("experiment.zarr", mode="w").create_array("a", data=recording)
+        zarr.open_group("experiment.zarr").create_array("b", data=recording)
+    elif "experiment.h5" in words[:2]:
+        shutil.copy("old.h5", "experiment.h5")
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output
