@@ -29,7 +29,8 @@ def what_is_missing() -> str:
     """One line, or nothing where namespaces can be made."""
     if shutil.which("ip") is None or shutil.which("unshare") is None:
         return "several hosts cannot be tested: ip or unshare are not installed (packages iproute2 and util-linux)"
-    probe = f"{PREFIX}-probe"
+    # Each process of pytest-xdist asks.
+    probe = f"{PREFIX}-probe-{os.getpid()}"
     made = run("ip", "netns", "add", probe, check=False)
     run("ip", "netns", "delete", probe, check=False)
     if made.returncode:

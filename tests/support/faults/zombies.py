@@ -26,7 +26,6 @@ from dask_chunkio.storage.filesystem.side_folder import Folder
 from dask_chunkio.storage.journal.redo_record import Mark, RedoRecord
 from dask_chunkio.storage.payload_file import PayloadFile
 from dask_chunkio.storage.redo_log import RedoLog
-from dask_chunkio.storage.target import Target
 from tests.support.iterators import FromArray
 
 DATA = np.arange(40 * 8, dtype="i4").reshape(40, 8) % 23
@@ -184,7 +183,7 @@ FREE_BEGINNING: Phases = {
     "before the activity lock": lambda stop: stop.before(ActivityLock, "take_alone"),
 }
 HELD_BEGINNING: Phases = {
-    "before the manifest": lambda stop: stop.before(Target, "describe_folder"),
+    "before the manifest": lambda stop: stop.before(begin, "describe_folder"),
     "before sharing": lambda stop: stop.before(ActivityLock, "share"),
     "before the datasets": lambda stop: stop.before(session, "writer_for"),
 }
