@@ -173,7 +173,7 @@ def below_floor(report: dict[str, dict[str, dict[str, dict[str, float]]]]) -> li
 def run_heavy(session: nox.Session, *paths: str) -> None:
     """Run the heavy tests below some paths, or all."""
     session.install("-e", ".[test,mpi]")
-    run_pytest(session, "-m", "heavy", "-n", "2", "--dist", "loadgroup", "--durations=10", "-rs", *paths)
+    run_pytest(session, "-m", "heavy", "-n", "2", "--dist", "loadfile", "--durations=10", "-rs", *paths)
 
 
 def run_pytest(session: nox.Session, *words: str) -> None:

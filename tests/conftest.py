@@ -40,18 +40,6 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 
-# Their tests start daemons, and make hosts and mounts: one process runs all of them, if there are several.
-OF_THE_MACHINE = ("hosts", "mpi", "network", "slurm")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the tests together that change the machine, where pytest-xdist distributes them by groups."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            if item.path.relative_to(Path(__file__).parent).parts[0] in OF_THE_MACHINE:
-                item.add_marker(pytest.mark.xdist_group("machine"))
-
-
 def _serves(folder: Path) -> bool:
     """Whether there is room, and files have attributes of users (before Linux 6.6, those in memory have none)."""
     if not os.access(folder, os.W_OK) or shutil.disk_usage(folder).free < 2 << 30:
