@@ -1012,7 +1012,7 @@ def fill_in_buffers(draft: dcio.Draft) -> None:
     draft.fill("/x", source, scheduler="synchronous", progress=False)
 
 
-@pytest.mark.parametrize(("names", "step"), [(WRITES, 7), (NAMES, 1)], ids=["writes", "names"])
+@pytest.mark.parametrize(("names", "step"), [(WRITES, 7), (NAMES, 2)], ids=["writes", "names"])
 def test_the_file_of_a_resumed_draft_can_be_opened_wherever_a_fill_was_cut_off(
     tmp_path: Path, names: Sequence[str], step: int
 ) -> None:

@@ -106,8 +106,15 @@ def check(path: Path) -> None:
     assert not Path(f"{path}.writing").exists()
 
 
-@pytest.mark.parametrize("existing", [False, True])
-@pytest.mark.parametrize("is_released", [False, True])
+@pytest.mark.parametrize(
+    ("is_released", "existing"),
+    [
+        (False, False),
+        (True, True),
+        pytest.param(False, True, marks=pytest.mark.heavy),
+        pytest.param(True, False, marks=pytest.mark.heavy),
+    ],
+)
 def test_the_write_is_finished_by_another_as_its_last_task_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existing: bool, is_released: bool
 ) -> None:

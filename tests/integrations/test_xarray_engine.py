@@ -62,8 +62,9 @@ def test_a_file_is_what_the_engine_h5netcdf_reads(path: Path) -> None:
         xr.testing.assert_identical(found, expected)
 
 
-@pytest.mark.parametrize("chunks", [{}, {"x": 10}, "auto"])
-@pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
+@pytest.mark.parametrize(
+    ("chunks", "scheduler"), [({}, "synchronous"), ({"x": 10}, "threads"), ("auto", "threads"), ({}, "processes")]
+)
 def test_blocks_of_dask(path: Path, expected: xr.Dataset, chunks: Any, scheduler: str) -> None:
     found = open_dataset(path, chunks=chunks)
     xr.testing.assert_identical(found.compute(scheduler=scheduler), expected)
