@@ -91,14 +91,21 @@ class DatasetJob:
             return tuple(slice(along.start - start, along.stop - start) for along, (start, _) in pairs)
         return found if region is None else region.of_source(found)
 
-    def payloads(self, reader: Reader, chunks: Sequence[int]) -> tuple[Payload, ...] | None:
-        """Return chunks as a source stores them, if the dataset stores them so; None if they must be encoded."""
+    def payloads(self, reader: Reader, buffer: int) -> tuple[Payload, ...] | None:
+        """Return the chunks of a buffer as a source stores them, if the dataset stores them so; otherwise None."""
+        # Not isinstance: of a protocol it takes as long as a part of the commit.
+        return self._stored(reader, self.chunks_of(buffer)) if hasattr(reader, "payloads") else None
+
+    def copies(self, reader: Reader) -> bool:
+        """Return whether chunks of a source are copied as they are stored."""
+        return hasattr(reader, "payloads") and self._stored(reader, ()) is not None
+
+    def _stored(self, reader: Any, chunks: Sequence[int]) -> tuple[Payload, ...] | None:
         layout = self.layout
-        if not isinstance(reader, StoredReader) or not layout.is_chunked or layout.region is not None:
+        if self.has_own_data or not layout.is_chunked or layout.region is not None:
             return None
-        if self.has_own_data:
-            return None
-        return reader.payloads(layout.form, layout.shape, chunks, can_grow=self._can_grow)
+        stored: StoredReader = reader
+        return stored.payloads(layout.form, layout.shape, chunks, can_grow=self._can_grow)
 
     @property
     def _can_grow(self) -> bool:
@@ -106,10 +113,6 @@ class DatasetJob:
         # Only the layout of a dataset that existed knows how far.
         maxshape = self.options.get("maxshape") if self.layout.maxshape is None else self.layout.maxshape
         return self.open_ended or (maxshape is not None and maxshape != self.layout.shape)
-
-    def copies(self, reader: Reader) -> bool:
-        """Return whether chunks of a source are copied as they are stored."""
-        return self.payloads(reader, ()) is not None
 
     def chunks_of(self, buffer: int) -> list[int]:
         """Return the numbers of the chunks in a buffer; a contiguous dataset counts as one chunk."""

@@ -280,7 +280,7 @@ def _read(layout: WriteLayout, place: tuple[int, int], reader: Reader) -> Array 
         return _reported(layout, place)
     dtypes = job.source_dtype, job.layout.form.dtype
     where = job.where(buffer, selection)
-    if (stored := job.payloads(reader, job.chunks_of(buffer))) is not None:
+    if (stored := job.payloads(reader, buffer)) is not None:
         return stored
     if job.read == "concurrent":
         return read_checked(reader, selection, dtypes, where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
@@ -27,7 +27,6 @@ class Reader(Protocol):
         ...
 
 
-@runtime_checkable
 class StoredReader(Reader, Protocol):
     """Protocol of readers of arrays that are stored in encoded chunks."""
 
