@@ -8,7 +8,6 @@ clock of the file system, because the clocks of hosts may differ.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import socket
@@ -21,7 +20,7 @@ from dask_chunkio.storage.activity.limits import DEFAULT_SECONDS, MOST_SECONDS
 from dask_chunkio.storage.filesystem.boot import boot_id
 from dask_chunkio.storage.filesystem.descriptors import close_descriptor, open_descriptor
 from dask_chunkio.storage.filesystem.io import open_side_file, pread_into, pwrite_all
-from dask_chunkio.storage.journal.records import LEASE, first_record, json_object, pack_record
+from dask_chunkio.storage.journal.records import LEASE, fields_of, first_record, json_object, pack_record
 
 __all__ = [
     "LEASES",
@@ -97,7 +96,7 @@ class Lease:
 
     def pack(self) -> bytes:
         """Return the lease as a record, which always has the same length."""
-        body = json.dumps(dataclasses.asdict(self)).encode()
+        body = json.dumps(fields_of(self)).encode()
         return pack_record(LEASE, body.ljust(_NBYTES - _HEAD))
 
     @classmethod

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dask_chunkio.printable import TIME_FORM, local_time
-from dask_chunkio.storage.journal.records import OWNER, json_object, pack_json
+from dask_chunkio.storage.journal.records import OWNER, fields_of, json_object, pack_json
 
 __all__ = ["Owner", "moment_of", "user_name"]
 
@@ -56,7 +56,7 @@ class Owner:
 
     def pack(self) -> bytes:
         """Return the record."""
-        return pack_json(OWNER, {**dataclasses.asdict(self), "started": self.started.strftime(TIME_FORM)})
+        return pack_json(OWNER, {**fields_of(self), "started": self.started.strftime(TIME_FORM)})
 
     @classmethod
     def unpack(cls, body: bytes) -> Owner:

@@ -12,6 +12,7 @@ A reader takes time and memory in proportion to the size of the file, whatever t
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import struct
@@ -26,7 +27,7 @@ from dask_chunkio.storage.filesystem.io import pread_into
 __all__ = ["APPLYING", "CREATED", "DISCARDED", "FILLED", "FINISHED", "LEASE", "OWNER", "PART", "REDO", "RESERVED"]
 __all__ += ["HEADER_NBYTES", "VERSION", "Bytes", "claimed_nbytes", "damaged_before_others", "is_whole_at", "pack_json"]
 __all__ += ["checksum", "checksum_at", "first_record", "is_cut_off", "json_object", "pack_record", "parse_json"]
-__all__ += ["read_records"]
+__all__ += ["fields_of", "read_records"]
 
 VERSION = 3
 CREATED, RESERVED, REDO, OWNER, FILLED, FINISHED, APPLYING, DISCARDED, LEASE, PART = range(1, 11)
@@ -181,6 +182,11 @@ def parse_json(text: bytes | str) -> Any:
         )
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def fields_of(record: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass whose values are no dataclasses; `dataclasses.asdict` would copy each value."""
+    return {one.name: getattr(record, one.name) for one in dataclasses.fields(record)}
 
 
 def pack_json(kind: int, value: object) -> bytes:
