@@ -19,13 +19,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
+from dask_chunkio.child_process import reserve_output
 from dask_chunkio.errors import FilterError, IntegrityError
 from dask_chunkio.filters.chunk_format import ChunkFormat, Filter, Payload
 from dask_chunkio.filters.decoding_messages import ANSWER, CRASHED, DAMAGED, DECODED, MISSING, REQUEST, read_into
 from dask_chunkio.filters.hdf5_decoder import Hdf5Decoder
+from dask_chunkio.filters.plugin import add_plugin_paths
 from dask_chunkio.geometry.grid import Array
 
 if sys.platform != "win32":
@@ -46,8 +47,7 @@ _INPUT_ENDED = 3
 
 def main() -> None:
     """Answer requests until standard input ends."""
-    for path in json.loads(sys.argv[1]):
-        h5py.h5pl.append(path.encode("utf-8", "surrogateescape"))
+    add_plugin_paths(json.loads(sys.argv[1]))
     worker = _Worker(io.FileIO(0), _reserved_output())
     if not hasattr(os, "fork"):
         while worker.serve() != _INPUT_ENDED:
@@ -175,9 +175,7 @@ def _bound_memory(nbytes: int) -> None:
 
 
 def _reserved_output() -> io.FileIO:
-    """Reserve standard output for answers, because plugins print; and write no core files of crashes."""
+    """Reserve standard output for answers, and write no core files of crashes."""
     if sys.platform != "win32":
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    own = os.dup(1)
-    os.dup2(2, 1)
-    return io.FileIO(own, "w")
+    return io.FileIO(reserve_output(), "w")

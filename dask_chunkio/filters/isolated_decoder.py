@@ -16,16 +16,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import cast
 
-import h5py
 import numpy as np
 
+from dask_chunkio.child_process import child_command
 from dask_chunkio.errors import FilterError, IntegrityError, WorkerError
 from dask_chunkio.filters.chunk_format import ChunkFormat, Data, Payload
 from dask_chunkio.filters.decoding_messages import ANSWER, CRASHED, DAMAGED, DECODED, MISSING, REQUEST, read_into
-from dask_chunkio.filters.plugin import PLUGIN_NAMES, require_filter
+from dask_chunkio.filters.plugin import PLUGIN_NAMES, plugin_paths, require_filter
 from dask_chunkio.geometry.grid import Array
 
 if sys.platform != "win32":
@@ -33,16 +32,6 @@ if sys.platform != "win32":
 
 __all__ = ["IsolatedDecoder"]
 
-_PACKAGE = str(Path(__file__).parents[1])
-# Runs the package without its `__init__`, which takes seconds to import dask.
-_SCRIPT = """
-import json, sys, types
-folder, sys.path[:] = json.loads(sys.argv.pop())
-package = sys.modules["dask_chunkio"] = types.ModuleType("dask_chunkio")
-package.__path__ = [folder]
-from dask_chunkio.filters.decoding_process import main
-main()
-"""
 # Each thread that decodes has a core of its own already.
 _VARIABLES = {"OMP_NUM_THREADS": "1", "BLOSC_NTHREADS": "1"}
 _MOST_PROCESSES = os.cpu_count() or 1
@@ -159,9 +148,7 @@ class _Process:
     """A process that decodes one chunk at a time (`dask_chunkio.filters.decoding_process`)."""
 
     def __init__(self) -> None:
-        plugins = [h5py.h5pl.get(n).decode("utf-8", "surrogateescape") for n in range(h5py.h5pl.size())]
-        # Isolated: a json.py in the working folder must not be imported.
-        command = [sys.executable, "-I", "-c", _SCRIPT, json.dumps(plugins), json.dumps([_PACKAGE, sys.path])]
+        command = child_command("dask_chunkio.filters.decoding_process", plugin_paths())
         try:
             # In a session of its own: Ctrl-C is for the parent.
             self._process = subprocess.Popen(

@@ -11,7 +11,7 @@ import ctypes
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,8 @@ from dask_chunkio.errors import FilterError
 from dask_chunkio.filters.chunk_format import Data, Filter
 from dask_chunkio.filters.filter_class import CLASS_VERSION, FilterClass, FilterFunction
 
-__all__ = ["PLUGIN_NAMES", "Plugin", "find_plugin", "require_decoder", "require_filter"]
+__all__ = ["PLUGIN_NAMES", "Plugin", "add_plugin_paths", "find_plugin", "plugin_paths", "require_decoder"]
+__all__ += ["require_filter"]
 
 _LZF, _BLOSC, _SZ, _BLOSC2 = 32000, 32001, 32017, 32026
 PLUGIN_NAMES = {
@@ -75,6 +76,17 @@ class _Block:
 
     def __del__(self) -> None:
         self._free(self._address)
+
+
+def plugin_paths() -> list[str]:
+    """Return the folders in which HDF5 looks for plugins in this process, for another one."""
+    return [h5py.h5pl.get(number).decode("utf-8", "surrogateescape") for number in range(h5py.h5pl.size())]
+
+
+def add_plugin_paths(paths: Iterable[str]) -> None:
+    """Have HDF5 look for plugins in further folders, which `plugin_paths` of another process returned."""
+    for path in paths:
+        h5py.h5pl.append(path.encode("utf-8", "surrogateescape"))
 
 
 def require_filter(code: int) -> None:

@@ -30,9 +30,10 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 
+from dask_chunkio.child_process import reserve_output
 from dask_chunkio.errors import FilterError, IntegrityError
 from dask_chunkio.filters.decoder import direct_inverses
-from dask_chunkio.filters.plugin import require_decoder
+from dask_chunkio.filters.plugin import add_plugin_paths, require_decoder
 from dask_chunkio.filters.scratch import reused
 from dask_chunkio.geometry.grid import ChunkGrid, Selection, selection_shape
 from dask_chunkio.printable import printable
@@ -72,10 +73,9 @@ class _Searched:
 
 def main() -> None:
     """Decode the file that the only argument, which `verify` builds, names."""
-    _keep_standard_output()
-    path, done, plugin_paths = json.loads(sys.argv[1])
-    for plugin_path in plugin_paths:
-        h5py.h5pl.append(plugin_path.encode("utf-8", "surrogateescape"))
+    sys.stdout = os.fdopen(reserve_output(), "w", encoding="utf-8")
+    path, done, plugins = json.loads(sys.argv[1])
+    add_plugin_paths(plugins)
     decode_file(path, done, _say)
 
 
@@ -305,10 +305,3 @@ def _stored(dataset: h5py.Dataset, searched: _Searched, say: Say) -> StoredChunk
             say("problem", f"{dataset.name}: the chunk at {origin} is stored, and is not found by its coordinates")
         return stored
     return StoredChunks(np.zeros((0, len(dataset.shape)), np.int64), np.zeros(0, ROW))
-
-
-def _keep_standard_output() -> None:
-    """Reserve standard output for `_say`, because plugins print."""
-    own = os.dup(1)
-    os.dup2(2, 1)
-    sys.stdout = os.fdopen(own, "w", encoding="utf-8")

@@ -10,12 +10,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import h5py
-
+from dask_chunkio.child_process import child_command
 from dask_chunkio.errors import TargetError, WorkerError
+from dask_chunkio.filters.plugin import plugin_paths
 from dask_chunkio.printable import printable
 from dask_chunkio.storage.filesystem.side_folder import is_left
 from dask_chunkio.storage.inspection.comparison import compare_payloads
@@ -27,16 +26,6 @@ __all__ = ["VerificationReport", "verify_file"]
 _MOST_CRASHES = 20
 # The signal with which the system ends a process that uses more processor time than `decoding` allows.
 _TIME_IS_OVER = int(getattr(signal, "SIGXCPU", 0)) or None
-_PACKAGE = str(Path(__file__).parents[1])
-# Runs the package without its `__init__`, which takes seconds to import dask.
-_SCRIPT = """
-import json, sys, types
-folder, sys.path[:] = json.loads(sys.argv.pop())
-package = sys.modules["dask_chunkio"] = types.ModuleType("dask_chunkio")
-package.__path__ = [folder]
-from dask_chunkio.reading.decoding import main
-main()
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +177,7 @@ def _said(line: str) -> tuple[str, Any]:
 @contextlib.contextmanager
 def _decoder(path: str, done: int) -> Iterator[subprocess.Popen[str]]:
     """Start a process that decodes a file, and end it with the context."""
-    plugins = [h5py.h5pl.get(n).decode("utf-8", "surrogateescape") for n in range(h5py.h5pl.size())]
-    # Isolated: a json.py in the working folder, which may be the folder of the file, must not be imported.
-    words = [sys.executable, "-I", "-c", _SCRIPT, json.dumps([path, done, plugins]), json.dumps([_PACKAGE, sys.path])]
+    words = child_command("dask_chunkio.reading.decoding", [path, done, plugin_paths()])
     try:
         process = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8",

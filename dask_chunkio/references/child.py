@@ -11,6 +11,7 @@ import os
 import sys
 from typing import Any
 
+from dask_chunkio.child_process import reserve_output
 from dask_chunkio.errors import ChunkIOError
 from dask_chunkio.references.scan import DAMAGED
 from dask_chunkio.references.write import make_references
@@ -28,9 +29,7 @@ _NBYTES, _NBYTES_FOR_A_BYTE = 2 << 30, 16
 
 def main() -> None:
     """Make the references that the only argument, which `write_references` builds, describes."""
-    # HDF5 and plugins may print.
-    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    answer = os.fdopen(reserve_output(), "w", encoding="utf-8")
     path, *others = json.loads(sys.argv[1])
     _limit(path)
     said: dict[str, Any]

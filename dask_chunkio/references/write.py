@@ -10,10 +10,10 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dask_chunkio import errors
+from dask_chunkio.child_process import child_command
 from dask_chunkio.errors import ArgumentError, IntegrityError, TargetError, WorkerError
 from dask_chunkio.paths import local_path
 from dask_chunkio.printable import printable
@@ -31,16 +31,6 @@ logger = logging.getLogger("dask_chunkio")
 INLINE_NBYTES = 500
 # Lines of an error that names datasets.
 _MOST_NAMED = 10
-_PACKAGE = str(Path(__file__).parents[1])
-# Runs the package without its `__init__`, which takes seconds to import dask.
-_SCRIPT = """
-import json, sys, types
-folder, sys.path[:] = json.loads(sys.argv.pop())
-package = sys.modules["dask_chunkio"] = types.ModuleType("dask_chunkio")
-package.__path__ = [folder]
-from dask_chunkio.references.child import main
-main()
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +194,7 @@ def _by_child(arguments: list[Any]) -> ReferencesResult:
     """Call `make_references` in a process of its own."""
     path, output = arguments[:2]
     # Isolated: a json.py in the working folder, which may be the folder of the file, must not be imported.
-    words = [sys.executable, "-I", "-c", _SCRIPT, json.dumps(arguments), json.dumps([_PACKAGE, sys.path])]
+    words = child_command("dask_chunkio.references.child", arguments)
     try:
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     except (OSError, ValueError) as error:

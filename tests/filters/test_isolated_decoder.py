@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
+from dask_chunkio import child_process
 from dask_chunkio.errors import FilterError, IntegrityError, WorkerError
 from dask_chunkio.filters import isolated_decoder
 from dask_chunkio.filters.chunk_format import ChunkFormat, Filter, Payload
@@ -126,13 +127,13 @@ def test_a_worker_that_was_killed_while_it_waited_is_replaced() -> None:
 
 
 def test_processes_that_somebody_kills_again_and_again_are_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolated_decoder, "_SCRIPT", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    monkeypatch.setattr(child_process, "_SCRIPT", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(WorkerError, match="a process that decodes was ended by signal 9"):
         IsolatedDecoder(FORM).decode(PAYLOAD)
 
 
 def test_a_process_that_answers_something_else_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolated_decoder, "_SCRIPT", "import sys; sys.stdout.write('x' * 10_000)")
+    monkeypatch.setattr(child_process, "_SCRIPT", "import sys; sys.stdout.write('x' * 10_000)")
     with pytest.raises(IntegrityError, match="crashes"):
         IsolatedDecoder(FORM).decode(PAYLOAD)
 

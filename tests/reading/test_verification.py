@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import dask_chunkio as dcio
+from dask_chunkio import child_process
 from dask_chunkio.errors import TargetError, WorkerError
 from dask_chunkio.reading import decoding
 from dask_chunkio.reading import verification as module
@@ -168,14 +169,14 @@ say("finished", None)
 def test_what_comes_after_a_dataset_on_which_hdf5_ends_is_read_by_another_process(
     file: Path, monkeypatch: pytest.MonkeyPatch, how: str, words: str
 ) -> None:
-    monkeypatch.setattr(module, "_SCRIPT", ends(how))
+    monkeypatch.setattr(child_process, "_SCRIPT", ends(how))
     report = dcio.verify(file)
     assert report.problems == (f"/b: {words}",)
     assert report.checked == 4
 
 
 def test_a_file_on_which_hdf5_ends_again_and_again_is_given_up(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SCRIPT", ends("os._exit(3)"))
+    monkeypatch.setattr(child_process, "_SCRIPT", ends("os._exit(3)"))
     monkeypatch.setattr(module, "_MOST_CRASHES", 1)
     report = dcio.verify(file)
     (problem,) = report.problems
@@ -186,7 +187,7 @@ def test_a_file_on_which_hdf5_ends_again_and_again_is_given_up(file: Path, monke
 def test_a_process_that_ends_before_it_names_a_dataset_has_read_nothing(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_SCRIPT", "import os; print('[', flush=True); os._exit(3)")
+    monkeypatch.setattr(child_process, "_SCRIPT", "import os; print('[', flush=True); os._exit(3)")
     (problem,) = dcio.verify(file).problems
     assert problem == (
         "the file: HDF5 crashed, with exit code 3, while it listed the content of the file; "

@@ -32,9 +32,9 @@ import h5py
 from click.testing import CliRunner
 
 import dask_chunkio as dcio
+from dask_chunkio.child_process import _SCRIPT
 from dask_chunkio.cli.main import main as command_line
 from dask_chunkio.errors import ChunkIOError
-from dask_chunkio.reading.verification import _SCRIPT
 from dask_chunkio.storage.activity import activity_lock
 from tests.support.fuzz import cut_off_writes, hostile
 from tests.support.fuzz.cut_off_writes import DATA, check_new, check_old
