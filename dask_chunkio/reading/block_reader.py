@@ -6,15 +6,26 @@ import itertools
 import math
 import os
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from dask_chunkio.geometry.grid import Array, Selection
+from dask_chunkio.reading.chunk_cache import ChunkCache
 from dask_chunkio.reading.indexing import Wanted, runs
 from dask_chunkio.reading.stored_array import StoredArray
 
 __all__ = ["BlockReader", "processors"]
+
+
+@dataclass(slots=True)
+class _Own:
+    """What a reader has in one process."""
+
+    pid: int
+    cache: ChunkCache = field(default_factory=ChunkCache)
+    executor: Executor | None = None
 
 
 class BlockReader:
@@ -30,14 +41,14 @@ class BlockReader:
 
     def __init__(self, stored: StoredArray, threads: int | None = None) -> None:
         self._stored, self._threads = stored, threads
-        self._executor: tuple[int, Executor] | None = None
+        self._own: _Own | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_executor": None}
+        return {**self.__dict__, "_own": None}
 
     def read(self, selection: Selection) -> Array:
         """Return the elements of a selection: for each axis a slice inside the array, without a step."""
-        return self._stored.read(selection, self._own_executor(selection))
+        return self._stored.read(selection, self._executor_for(selection), self._of_this_process().cache)
 
     def read_wanted(self, wanted: Wanted) -> Array:
         """Return the elements that are wanted along each axis."""
@@ -55,7 +66,7 @@ class BlockReader:
             box = boxes[number]
             cells = np.unravel_index(number, tuple(map(len, along)))
             target = tuple(slice(at[cell], at[cell + 1]) for at, cell in zip(starts, cells, strict=True))
-            part = self._stored.read(tuple(piece for piece, _ in box))
+            part = self._stored.read(tuple(piece for piece, _ in box), cache=self._of_this_process().cache)
             found[target] = _taken(part, [inside for _, inside in box])
 
         executor = self._threads_of(len(boxes))
@@ -63,7 +74,7 @@ class BlockReader:
             pass
         return found
 
-    def _own_executor(self, selection: Selection) -> Executor | None:
+    def _executor_for(self, selection: Selection) -> Executor | None:
         chunks = math.prod(
             -(-axis.stop // length) - axis.start // length
             for axis, length in zip(selection, self._stored.grid.chunk_shape, strict=True)
@@ -74,10 +85,16 @@ class BlockReader:
         threads = self._threads or processors()
         if threads == 1 or tasks < 2 or not self._stored.is_direct:
             return None
-        # A forked process has none of the threads of its parent.
-        if self._executor is None or self._executor[0] != os.getpid():
-            self._executor = os.getpid(), ThreadPoolExecutor(threads, "dask_chunkio-read")
-        return self._executor[1]
+        own = self._of_this_process()
+        if own.executor is None:
+            own.executor = ThreadPoolExecutor(threads, "dask_chunkio-read")
+        return own.executor
+
+    def _of_this_process(self) -> _Own:
+        # A forked process has none of the threads of its parent, and a lock that one of them held is never released.
+        if self._own is None or self._own.pid != os.getpid():
+            self._own = _Own(os.getpid())
+        return self._own
 
 
 def processors() -> int:

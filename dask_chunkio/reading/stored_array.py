@@ -27,6 +27,7 @@ from dask_chunkio.filters.padding import as_bytes
 from dask_chunkio.filters.plugin import require_decoder
 from dask_chunkio.filters.scratch import reused
 from dask_chunkio.geometry.grid import Array, ChunkGrid, Selection, Shape, chunk_grid, selection_shape
+from dask_chunkio.reading.chunk_cache import ChunkCache
 from dask_chunkio.reading.chunk_reader import ChunkReader
 from dask_chunkio.reading.chunk_table import ChunkTable, read_chunk_table
 from dask_chunkio.reading.file_state import FileState, opened
@@ -42,6 +43,8 @@ Result = TypeVar("Result")
 _indexing = threading.Lock()
 # A table of more chunks is not sent to other processes, some of which get the array again with every task.
 _MOST_SENT = 4096
+# A chunk of which a read takes so small a part is kept for the next one.
+_SMALL_PART = 4
 # How many times a file is indexed again that changes while it is read.
 _ATTEMPTS = 5
 
@@ -99,7 +102,7 @@ class StoredArray:
             values["table"] = None
         return type(self), tuple(values.values())
 
-    def read(self, selection: Selection, executor: Executor | None = None) -> Array:
+    def read(self, selection: Selection, executor: Executor | None = None, cache: ChunkCache | None = None) -> Array:
         """Return the elements of a selection.
 
         Parameters
@@ -108,6 +111,8 @@ class StoredArray:
             For each axis a slice with a start and a stop inside the array, and no step.
         executor : concurrent.futures.Executor, optional
             Whose threads read and decode the chunks; by default this thread does.
+        cache : ChunkCache, optional
+            Keeps chunks of which this read takes a small part.
 
         Raises
         ------
@@ -120,10 +125,12 @@ class StoredArray:
         """
         if not self.is_direct:
             return self._read_by_hdf5(selection)
-        return self._with_file(lambda stored, file: stored._read_outside(file, selection, executor))
+        return self._with_file(lambda stored, file: stored._read_outside(file, selection, executor, cache))
 
     def payloads(self, chunks: Sequence[int]) -> tuple[Payload, ...] | None:
-        """Return chunks as they are stored, undecoded; None if one was never written, or HDF5 has to read.
+        """Return chunks as they are stored, undecoded; None if they have to be read and encoded.
+
+        That is so if one was never written, if the dataset has grown since, or if HDF5 has to read it.
 
         Parameters
         ----------
@@ -137,7 +144,12 @@ class StoredArray:
         """
         if self.form is None:
             return None
-        return self._with_file(lambda stored, file: stored._chunks_of(file).payloads(chunks))
+
+        def read(stored: StoredArray, file: int) -> tuple[Payload, ...] | None:
+            # In an array that has grown, the chunks have other numbers, and the last ones more elements.
+            return stored._chunks_of(file).payloads(chunks) if stored.shape == self.shape else None
+
+        return self._with_file(read)
 
     def _with_file(self, function: Callable[[StoredArray, int], Result]) -> Result:
         """Call a function with the dataset as it is now, and the descriptor of its file."""
@@ -157,14 +169,16 @@ class StoredArray:
             raise ValueError("a dataset that HDF5 reads")
         return ChunkReader(descriptor, f"{self.path}, {self.name}", self.grid, self.form, self.table)
 
-    def _read_outside(self, descriptor: int, selection: Selection, executor: Executor | None) -> Array:
+    def _read_outside(
+        self, descriptor: int, selection: Selection, executor: Executor | None, cache: ChunkCache | None
+    ) -> Array:
         if self.offset is not None:
             # A map ends with the last array that uses it; the copy does not.
             with_data = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
             whole: Any = np.ndarray(self.shape, self.dtype, with_data, self.offset)
             return copied(whole[(*selection, ...)])
         found = np.empty(selection_shape(selection), self.dtype)
-        pieces = _Pieces(self._chunks_of(descriptor), selection, found)
+        pieces = _Pieces(self._chunks_of(descriptor), selection, found, _Kept(cache, self.state))
         for _ in (map if executor is None else executor.map)(pieces.read, pieces.numbers()):
             pass
         return found
@@ -298,8 +312,8 @@ def _opened(path: str) -> int:
 class _Pieces:
     """The chunks that a selection touches, each read into its part of the result."""
 
-    def __init__(self, chunks: ChunkReader, selection: Selection, found: Array) -> None:
-        self._chunks, self._selection, self._found = chunks, selection, found
+    def __init__(self, chunks: ChunkReader, selection: Selection, found: Array, kept: _Kept) -> None:
+        self._chunks, self._selection, self._found, self._kept = chunks, selection, found, kept
 
     def numbers(self) -> Iterator[int]:
         grid = self._chunks.grid
@@ -317,12 +331,33 @@ class _Pieces:
             inside.append(slice(start - at, stop - at))
             target.append(slice(start - axis.start, stop - axis.start))
         part = self._found[tuple(target)]
-        with reused:
-            chunk = self._chunks.read(number)
-            if chunk is None:
-                part[...] = self._chunks.fill
-            else:
-                as_bytes(part)[...] = as_bytes(chunk[tuple(inside)])
+        if self._kept.cache is not None and part.nbytes * _SMALL_PART <= self._chunks.form.nbytes:
+            self._copy(part, self._kept.read(self._chunks, number), inside)
+        else:
+            with reused:
+                self._copy(part, self._chunks.read(number), inside)
+
+    def _copy(self, part: Array, chunk: Array | None, inside: list[slice]) -> None:
+        if chunk is None:
+            part[...] = self._chunks.fill
+        else:
+            as_bytes(part)[...] = as_bytes(chunk[tuple(inside)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The chunks that are kept of a file in one state, if any are."""
+
+    cache: ChunkCache | None
+    state: FileState
+
+    def read(self, chunks: ChunkReader, number: int) -> Array | None:
+        """Return a chunk that is kept, or read it and keep it."""
+        if self.cache is None:
+            return chunks.read(number)
+        if (found := self.cache.find(self.state, number)) is None and (found := chunks.read(number)) is not None:
+            self.cache.keep(self.state, number, found)
+        return found
 
 
 def _renew_lock() -> None:

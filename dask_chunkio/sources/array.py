@@ -215,9 +215,20 @@ def _in_parallel(array: Any) -> Any:
     if not _is_h5py(array) or array.name is None or array.shape is None:
         return array
     file = array.file
-    if file.mode != "r" or file.driver not in _OF_FILES:
+    if file.mode != "r" or file.driver not in _OF_FILES or not _is_at_its_name(file):
         return array
     return Hdf5Array(index_dataset(os.path.realpath(file.filename), array.name), threads=1)
+
+
+def _is_at_its_name(file: Any) -> bool:
+    """Return whether the name of an open file still stands for it: another program may have replaced or removed it."""
+    if file.driver == "stdio":  # its handle is no descriptor
+        return os.path.exists(file.filename)
+    try:
+        mine, named = os.fstat(file.id.get_vfd_handle()), os.stat(file.filename)
+    except (OSError, NotImplementedError, TypeError, ValueError, RuntimeError):
+        return False
+    return (mine.st_dev, mine.st_ino) == (named.st_dev, named.st_ino)
 
 
 def _refuse_open(dataset: Any) -> Any:
@@ -228,6 +239,11 @@ def _refuse_open(dataset: Any) -> Any:
         raise PicklingError(
             f"{name} is open for writing in this process, so that no other process can read {dataset.name} from it; "
             f"open it with mode 'r', or use scheduler='threads'"
+        )
+    if file.driver in _OF_FILES and not _is_at_its_name(file):
+        raise PicklingError(
+            f"{name} was replaced or removed since this process has opened it, so that no other process can read "
+            f"{dataset.name} from it; open it again, or use scheduler='threads'"
         )
     raise PicklingError(
         f"dataset {dataset.name} of {file.filename} cannot be read in another process, since the file is opened "

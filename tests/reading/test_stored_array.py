@@ -184,6 +184,15 @@ def test_a_file_that_was_written_to_is_indexed_again(tmp_path: Path) -> None:
     assert whole(stored).tolist() == list(range(10)), "its shape is that of when it was opened"
 
 
+def test_chunks_of_an_array_that_has_grown_are_not_copied_by_their_old_numbers(tmp_path: Path) -> None:
+    stored = made(tmp_path / "x.h5", np.zeros((4, 4), "i4"), chunks=(2, 2), maxshape=(None, None))
+    assert len(stored.payloads((0, 1, 2)) or ()) == 3
+    with h5py.File(tmp_path / "x.h5", "r+") as file:
+        file["x"].resize((4, 8))
+        file["x"][...] = 1
+    assert stored.payloads((0, 1, 2)) is None
+
+
 @pytest.mark.parametrize("new", [np.zeros(9, "i4"), np.zeros(10, "i8"), np.zeros((10, 2), "i4")], ids=str)
 def test_another_dataset_of_that_name_is_refused(tmp_path: Path, new: Any) -> None:
     stored = made(tmp_path / "x.h5", np.zeros(10, "i4"))

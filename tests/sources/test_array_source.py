@@ -207,6 +207,18 @@ def test_a_dataset_without_a_place_in_a_named_file_cannot_be_read_elsewhere(tmp_
                 pickle.dumps(source)
 
 
+def test_a_file_that_was_replaced_since_it_was_opened_is_read_as_it_was(tmp_path: Path) -> None:
+    for name, data in (("in.h5", DATA), ("new.h5", DATA + 1)):
+        with h5py.File(tmp_path / name, "w") as file:
+            file.create_dataset("x", data=data, chunks=(50, 50), compression="gzip")
+    with h5py.File(tmp_path / "in.h5") as file:
+        (tmp_path / "new.h5").rename(tmp_path / "in.h5")
+        source = ArraySource(file["x"])
+        np.testing.assert_array_equal(source.read(SELECTION), DATA[SELECTION])
+        with pytest.raises(PicklingError, match=r"in\.h5 was replaced or removed since.*open it again"):
+            pickle.dumps(source)
+
+
 def test_zarr_arrays_travel_by_name(tmp_path: Path, in_another_process: Callable[[Any], Any]) -> None:
     array = zarr.create_array(tmp_path / "in.zarr", shape=SHAPE, dtype="<i4", chunks=(100, 100))
     array[...] = DATA
