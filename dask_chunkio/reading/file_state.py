@@ -14,7 +14,7 @@ import h5py
 from dask_chunkio.errors import TargetBusyError, TargetError, UnfinishedWriteError
 from dask_chunkio.storage.target import Target
 
-__all__ = ["FileState", "opened"]
+__all__ = ["FileState", "opened", "refusal"]
 
 # Seconds that a transaction of a write may keep the file locked, and between two attempts.
 _PATIENCE, _PAUSE = 3.0, 0.02
@@ -85,18 +85,17 @@ def _opened_in_time(path: str, locking: bool | None) -> h5py.File:
         try:
             return h5py.File(path, "r", locking=locking)
         except OSError as error:
-            is_locked = isinstance(error, BlockingIOError)
-            if is_locked and time.monotonic() < end:
+            if isinstance(error, BlockingIOError) and time.monotonic() < end:
                 time.sleep(_PAUSE)
                 continue
-            if is_locked or "already open" in str(error):
-                raise TargetBusyError(
-                    f"{path} is open for writing in another program ({error}); close it there, or give "
-                    f"locking=False if nothing is written to it meanwhile"
-                ) from error
-            raise TargetError(
-                f"{path} cannot be opened as an HDF5 file: {error}; it is not one, or cut off or damaged"
-            ) from error
+            raise refusal(path, error, ", or give locking=False if nothing is written to it meanwhile") from error
+
+
+def refusal(path: str, error: OSError, remedy: str = "") -> TargetError:
+    """Return an error that says why HDF5 cannot open a file for reading, and what to do about one that is busy."""
+    if isinstance(error, BlockingIOError) or "already open" in str(error):
+        return TargetBusyError(f"{path} is open for writing in another program ({error}); close it there{remedy}")
+    return TargetError(f"{path} cannot be opened as an HDF5 file: {error}; it is not one, or cut off or damaged")
 
 
 def _require_no_transaction(path: str) -> None:

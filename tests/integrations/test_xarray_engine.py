@@ -1,3 +1,5 @@
+import fcntl
+import os
 import pickle
 import subprocess
 import sys
@@ -119,6 +121,21 @@ def test_a_lazy_dataset_is_pickled(path: Path, expected: xr.Dataset) -> None:
 def test_what_is_no_local_file_is_refused(name: str) -> None:
     with pytest.raises(errors.ArgumentError, match=r"filename_or_obj|is a URL"):
         xr.open_dataset(name, engine=ChunkioBackend)
+
+
+def test_what_cannot_be_opened_is_named(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.nc"):
+        open_dataset(tmp_path / "none.nc")
+    (tmp_path / "text.nc").write_text("text")
+    with pytest.raises(errors.TargetError, match=r"text\.nc cannot be opened as an HDF5 file"):
+        open_dataset(tmp_path / "text.nc")
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with pytest.raises(errors.TargetBusyError, match=r"x\.nc is open for writing in another program"):
+            open_dataset(path)
+    finally:
+        os.close(descriptor)
 
 
 def test_the_engine_has_a_name() -> None:

@@ -16,6 +16,7 @@ from xarray.core import indexing
 from dask_chunkio.integrations.xarray.compat import HDF5_LOCK, variable_path
 from dask_chunkio.paths import local_path
 from dask_chunkio.reading.array import Hdf5Array
+from dask_chunkio.reading.file_state import refusal
 from dask_chunkio.reading.stored_array import index_dataset
 
 __all__ = ["open_dataset"]
@@ -39,9 +40,20 @@ def open_dataset(
     ------
     ArgumentError, ArgumentTypeError
         If the file is not one of the local file system.
+    FileNotFoundError
+        If there is no such file.
+    TargetBusyError
+        If another program has it open for writing.
+    TargetError
+        If it is not HDF5, or cannot be read.
     """
     path = os.path.realpath(local_path("filename_or_obj", filename))
-    store = _Store.open(path, lock=HDF5_LOCK, **opening)
+    try:
+        store = _Store.open(path, lock=HDF5_LOCK, **opening)
+    except FileNotFoundError:  # it says what is missing, and is what callers of xarray expect
+        raise
+    except OSError as error:
+        raise refusal(path, error) from error
     try:
         return StoreBackendEntrypoint().open_dataset(store, **decoding)
     finally:
