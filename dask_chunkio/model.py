@@ -102,7 +102,7 @@ class DatasetJob:
 
     def _stored(self, reader: Any, chunks: Sequence[int]) -> tuple[Payload, ...] | None:
         layout = self.layout
-        if self.has_own_data or not layout.is_chunked or layout.region is not None:
+        if not layout.is_chunked or layout.region is not None:
             return None
         stored: StoredReader = reader
         return stored.payloads(layout.form, layout.shape, chunks, can_grow=self._can_grow)

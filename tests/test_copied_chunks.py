@@ -95,7 +95,22 @@ def test_only_whole_datasets_are_copied(source: Path) -> None:
     out = copied(source)
     with h5py.File(source) as file:
         dcio.to_hdf5(out, "/x", file["x"], region=(slice(0, 60), slice(0, 40)), progress=False)
+    assert payloads(out) != payloads(source)
     with h5py.File(out) as file:
+        assert np.array_equal(file["x"], DATA)
+
+
+def test_a_dataset_without_chunks_is_filled_by_hdf5(tmp_path: Path) -> None:
+    """Its only chunk would have the form of the source's."""
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file.create_dataset("x", data=DATA, chunks=DATA.shape)
+    with dcio.draft(tmp_path / "out.h5") as draft:
+        with h5py.File(draft.path, "w") as file:
+            file.create_dataset("x", DATA.shape, DATA.dtype)
+        with h5py.File(tmp_path / "in.h5") as file:
+            draft.fill("/x", file["x"], buffer_shape=DATA.shape, progress=False)
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert file["x"].chunks is None
         assert np.array_equal(file["x"], DATA)
 
 

@@ -77,6 +77,20 @@ def test_scattered_points_are_read_chunk_by_chunk() -> None:
     assert sum(sizes) < 300, "not all rows with all columns"
 
 
+@pytest.mark.parametrize("middle", [slice(None), slice(1, 4), 3])
+def test_scattered_points_beside_other_axes(middle: Any) -> None:
+    """Arrays that stand apart come first in the result."""
+    data = np.arange(40 * 5 * 40).reshape(40, 5, 40)
+    points = np.arange(0, 40, 3)
+    for index in ((points, middle, points[::-1]), (points, points % 5, middle), (middle, ..., points % 5, points)):
+        found = read_indexed(index, data.shape, (5, 5, 5), lambda wanted: data[np.ix_(*map(along, wanted, data.shape))])
+        assert np.array_equal(found, data[index])
+
+
+def along(wanted: Any, length: int) -> Any:
+    return np.arange(length)[wanted]
+
+
 @pytest.mark.parametrize(
     ("index", "words"),
     [
