@@ -1,12 +1,15 @@
-"""Chunks of an HDF5 file that are written as they are stored, where chunks and filters stay."""
+"""Chunks of an HDF5 file or a zarr array that are written as they are stored, where chunks and filters stay."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import h5py
+import hdf5plugin
+import numcodecs
 import numpy as np
 import pytest
+import zarr
 from distributed import Client
 
 import dask_chunkio as dcio
@@ -129,3 +132,53 @@ def test_the_plan_says_that_chunks_are_copied(source: Path) -> None:
         other = plan(source.with_name("out.h5"), "/x", file["x"], **{**AS_STORED, "compression_opts": 1})
     assert same.datasets[0].encoder == "copying of the chunks as they are stored"
     assert "isal" in other.datasets[0].encoder
+
+
+# zarr
+
+
+GZIP9: dict[str, Any] = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
+# Format of zarr and its keywords; those of h5py that are equal; some that are not.
+CODECS: dict[str, tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]] = {
+    "format 2, zlib": (
+        {"zarr_format": 2, "filters": [numcodecs.Shuffle(4)], "compressors": numcodecs.Zlib(9)},
+        GZIP9,
+        [{**GZIP9, "compression_opts": 1}, {**GZIP9, "shuffle": False}, {**GZIP9, "fletcher32": True}],
+    ),
+    "format 2, zstd": (
+        {"zarr_format": 2, "compressors": numcodecs.Zstd(7)},
+        dict(hdf5plugin.Zstd(7)),
+        [dict(hdf5plugin.Zstd(1)), {**hdf5plugin.Zstd(7), "shuffle": True}, {"compression": "gzip"}],
+    ),
+    "format 3, zstd": (
+        {"zarr_format": 3, "compressors": zarr.codecs.ZstdCodec(level=7)},
+        dict(hdf5plugin.Zstd(7)),
+        [dict(hdf5plugin.Zstd(1)), {**hdf5plugin.Zstd(7), "shuffle": True}, {"compression": "gzip"}],
+    ),
+}
+
+
+def array_of(tmp_path: Path, name: str) -> tuple[Any, bytes]:
+    """Return an array of zarr, and its first chunk as it is stored."""
+    path = tmp_path / "in.zarr"
+    array = zarr.create_array(path, shape=DATA.shape, dtype="<i4", chunks=(10, 16), **CODECS[name][0])
+    array[...] = DATA
+    return array, (path / ("0.0" if "format 2" in name else "c/0/0")).read_bytes()
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_chunks_of_zarr_are_copied_where_codecs_and_filters_are_equal(tmp_path: Path, name: str) -> None:
+    array, chunk = array_of(tmp_path, name)
+    dcio.to_hdf5(tmp_path / "out.h5", "/x", array, chunks=(10, 16), progress=False, **CODECS[name][1])
+    assert payloads(tmp_path / "out.h5")[0, 0] == (0, chunk)
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert np.array_equal(file["x"], DATA)
+
+
+@pytest.mark.parametrize(("name", "number"), [(name, number) for name in CODECS for number in range(3)])
+def test_chunks_of_zarr_with_other_options_are_encoded(tmp_path: Path, name: str, number: int) -> None:
+    array, chunk = array_of(tmp_path, name)
+    dcio.to_hdf5(tmp_path / "out.h5", "/x", array, chunks=(10, 16), progress=False, **CODECS[name][2][number])
+    assert payloads(tmp_path / "out.h5")[0, 0][1] != chunk
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert np.array_equal(file["x"], DATA)
