@@ -5,13 +5,9 @@ Usage: python -m tests.support.kills.conversions [--kills N] [--seed S] [--folde
 Before a conversion ends, the name of its target stands for nothing, or for the store that it replaces.
 """
 
-import argparse
 import random
 import shutil
-import subprocess
 import sys
-import tempfile
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +20,8 @@ import zarr
 
 import dask_chunkio as dcio
 from dask_chunkio.integrations.zarr.compat import quiet
-from tests.support.files import MEMORY
-from tests.support.processes import environment, python
+from tests.support.kills.killed_scripts import count_kills, parser_of, run_and_kill
+from tests.support.processes import python
 from tests.support.promises import require
 
 DATA = np.random.default_rng(0).integers(0, 50, (400, 60)).astype("i4")
@@ -83,33 +79,23 @@ def convert(source: Path, target: Path, overwrite: bool) -> None:
 
 def one_conversion(folder: Path, draw: random.Random) -> Counter[str]:
     """Run and kill a conversion until it ends by itself, and judge what comes of it."""
-    folder.mkdir()
     is_file, longest = draw.random() < 0.5, draw.choice([0.05, 0.3, 1.0])
     source, target = make_source(folder, is_file), folder / ("out.zarr" if is_file else "out.h5")
     replaces = is_file and draw.random() < 0.5
     if replaces:
         make_old(target)
     words = python("-m", "tests.support.kills.conversions", "--convert", source, target, "--folder", folder)
+    words += ["--overwrite"] if replaces else []
     kills = 0
     while True:
-        (folder / "begun").unlink(missing_ok=True)
-        process = subprocess.Popen(
-            [*words, *(["--overwrite"] if replaces else [])], env=environment(), stderr=subprocess.PIPE
-        )
-        while not (folder / "begun").exists() and process.poll() is None:
-            time.sleep(0.002)
-        try:
-            _, errors = process.communicate(timeout=draw.random() * longest * 1.2**kills)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            _, errors = process.communicate()
-            kills += 1
+        code, errors, is_killed = run_and_kill(words, folder, draw.random() * longest * 1.2**kills)
+        kills += is_killed
         if target.exists() and not (replaces and is_old(target)):
             require_whole(target)
         require(target.exists() or not replaces or (folder / "out.zarr.converting/old").exists(), "the old one is lost")
-        if process.returncode == 0 or (b"TargetExistsError" in errors and target.exists()):
+        if code == 0 or (b"TargetExistsError" in errors and target.exists()):
             break
-        require(process.returncode == -9, errors.decode())
+        require(code == -9, errors.decode())
     require_whole(target)
     left = {path.name for path in folder.iterdir()} - {source.name, target.name, "begun"}
     require(not left, f"{left} is left")
@@ -118,10 +104,7 @@ def one_conversion(folder: Path, draw: random.Random) -> Counter[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
-    parser.add_argument("--folder", type=Path)
+    parser = parser_of(__doc__, 100)
     parser.add_argument("--convert", nargs=2, type=Path, help="convert, and nothing else")
     parser.add_argument("--overwrite", action="store_true")
     options = parser.parse_args(arguments)
@@ -129,14 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source, target = options.convert
         convert(source, target, options.overwrite)
         return 0
-    root, started = Path(tempfile.mkdtemp(dir=options.folder or MEMORY, prefix="conversions-")), time.monotonic()
-    tally: Counter[str] = Counter()
-    draw = random.Random(options.seed)
-    while tally["kills"] < options.kills:
-        tally += one_conversion(root / str(tally["conversions"]), draw)
-    shutil.rmtree(root)
-    figures = ", ".join(f"{name} {count}" for name, count in tally.items())
-    sys.stdout.write(f"seed {options.seed}: {figures}; {time.monotonic() - started:.0f} s\n")
+    count_kills(options, one_conversion)
     return 0
 
 

@@ -7,12 +7,9 @@ begins, in the structure, in the fills and as it publishes, and run again with `
 final name stands for nothing, or for what it stood for before.
 """
 
-import argparse
 import random
 import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -23,9 +20,10 @@ import h5py
 
 import dask_chunkio as dcio
 from tests.support.drafts.structures import make_reference, make_structure, require_alike, sources
-from tests.support.files import MEMORY, digest
+from tests.support.files import digest
 from tests.support.iterators import FromArray
-from tests.support.processes import environment, python
+from tests.support.kills.killed_scripts import count_kills, parser_of, run_and_kill
+from tests.support.processes import python
 from tests.support.promises import require
 
 FILE = "out.h5"
@@ -64,21 +62,13 @@ def killed_until_done(folder: Path, mode: str, scheduler: str, draw: random.Rand
     words = python("-m", "tests.support.kills.drafts", "--script", mode, scheduler, "--folder", folder)
     kills = 0
     while True:
-        (folder / "begun").unlink(missing_ok=True)
-        process = subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        while not (folder / "begun").exists() and process.poll() is None:
-            time.sleep(0.002)
-        try:
-            # A structure that is cut off begins anew: the script is given longer and longer.
-            _, errors = process.communicate(timeout=draw.random() * longest * 1.2**kills)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            _, errors = process.communicate()
-            kills += 1
-        if process.returncode == 0:
+        # A structure that is cut off begins anew: the script is given longer and longer.
+        code, errors, is_killed = run_and_kill(words, folder, draw.random() * longest * 1.2**kills)
+        kills += is_killed
+        if code == 0:
             return kills
         is_published = b"TargetExistsError" in errors and mode == "x"
-        require(process.returncode == -9 or is_published, errors.decode())
+        require(code == -9 or is_published, errors.decode())
         if is_published or _is_published(folder, mode, before):
             return kills
         is_as_before = digest(folder / FILE) == before if before else not (folder / FILE).exists()
@@ -91,10 +81,8 @@ def _is_published(folder: Path, mode: str, before: str) -> bool:
     return is_there and (mode == "x" or digest(folder / FILE) != before)
 
 
-def one_draft(root: Path, number: int, draw: random.Random) -> Counter[str]:
+def one_draft(folder: Path, draw: random.Random) -> Counter[str]:
     """Make one draft, and judge what comes of it."""
-    folder = root / str(number)
-    folder.mkdir()
     mode, scheduler = draw.choice("xxa"), draw.choice(["threads", "synchronous"])
     reference = folder / "reference.h5"
     make_reference(reference)
@@ -118,23 +106,13 @@ def one_draft(root: Path, number: int, draw: random.Random) -> Counter[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
-    parser.add_argument("--folder", type=Path)
+    parser = parser_of(__doc__, 300)
     parser.add_argument("--script", nargs=2, metavar=("MODE", "SCHEDULER"), help="run the script, and nothing else")
     options = parser.parse_args(arguments)
     if options.script is not None:
         run_script(options.folder, *options.script)
         return 0
-    root, started = Path(tempfile.mkdtemp(dir=options.folder or MEMORY, prefix="drafts-")), time.monotonic()
-    tally: Counter[str] = Counter()
-    draw = random.Random(options.seed)
-    while tally["kills"] < options.kills:
-        tally += one_draft(root, tally["drafts"], draw)
-    shutil.rmtree(root)
-    figures = ", ".join(f"{name} {count}" for name, count in tally.items())
-    sys.stdout.write(f"seed {options.seed}: {figures}; {time.monotonic() - started:.0f} s\n")
+    count_kills(options, one_draft)
     return 0
 
 

@@ -8,12 +8,10 @@ run again with ``resume=True``.  Until it ends, the input is whole, and the name
 what it stood for before.
 """
 
-import argparse
 import random
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -24,8 +22,9 @@ import numpy as np
 
 import dask_chunkio as dcio
 from tests.support.drafts.structures import make_reference
-from tests.support.files import MEMORY, digest
-from tests.support.processes import environment, python
+from tests.support.files import digest
+from tests.support.kills.killed_scripts import count_kills, parser_of, run_and_kill
+from tests.support.processes import python
 from tests.support.promises import require
 
 OLD, NEW = "old.h5", "new.h5"
@@ -67,21 +66,13 @@ def killed_until_done(folder: Path, mode: str, scheduler: str, draw: random.Rand
     words = python("-m", "tests.support.kills.repacks", "--script", mode, scheduler, "--folder", folder)
     kills = 0
     while True:
-        (folder / "begun").unlink(missing_ok=True)
-        process = subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        while not (folder / "begun").exists() and process.poll() is None:
-            time.sleep(0.002)
-        try:
-            # A structure that is cut off begins anew: the script is given longer and longer.
-            _, errors = process.communicate(timeout=draw.random() * longest * 1.15**kills)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            _, errors = process.communicate()
-            kills += 1
-        if process.returncode == 0:
+        # A structure that is cut off begins anew: the script is given longer and longer.
+        code, errors, is_killed = run_and_kill(words, folder, draw.random() * longest * 1.15**kills)
+        kills += is_killed
+        if code == 0:
             return kills
         is_published = b"TargetExistsError" in errors and mode in ("new", "verify")
-        require(process.returncode == -9 or is_published, errors.decode())
+        require(code == -9 or is_published, errors.decode())
         if is_published or _is_published(target, before):
             return kills
         require(mode == "in_place" or digest(folder / OLD) == original, "the input has changed")
@@ -95,10 +86,8 @@ def _is_published(target: Path, before: str) -> bool:
     return is_there and digest(target) != before
 
 
-def one_repack(root: Path, number: int, draw: random.Random) -> Counter[str]:
+def one_repack(folder: Path, draw: random.Random) -> Counter[str]:
     """Repack one file, and judge what comes of it."""
-    folder = root / str(number)
-    folder.mkdir()
     mode, scheduler = draw.choice(["new", "verify", "in_place", "overwrite"]), draw.choice(["threads", "synchronous"])
     make_file(folder / OLD)
     shutil.copy(folder / OLD, folder / "reference.h5")
@@ -125,23 +114,13 @@ def _judge(reference: Path, target: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
-    parser.add_argument("--folder", type=Path)
+    parser = parser_of(__doc__, 200)
     parser.add_argument("--script", nargs=2, metavar=("MODE", "SCHEDULER"), help="run the script, and nothing else")
     options = parser.parse_args(arguments)
     if options.script is not None:
         run_script(options.folder, *options.script)
         return 0
-    root, started = Path(tempfile.mkdtemp(dir=options.folder or MEMORY, prefix="repacks-")), time.monotonic()
-    tally: Counter[str] = Counter()
-    draw = random.Random(options.seed)
-    while tally["kills"] < options.kills:
-        tally += one_repack(root, tally["repacks"], draw)
-    shutil.rmtree(root)
-    figures = ", ".join(f"{name} {count}" for name, count in tally.items())
-    sys.stdout.write(f"seed {options.seed}: {figures}; {time.monotonic() - started:.0f} s\n")
+    count_kills(options, one_repack)
     return 0
 
 
