@@ -21,7 +21,7 @@ BEGUN = "begun"
 
 
 def run_and_kill(words: Sequence[str], folder: Path, seconds: float) -> tuple[int, bytes, bool]:
-    """Run a script, and kill it some seconds after its begin; return its exit code, its errors, and if it was killed."""
+    """Run a script, and kill it some time after its begin; return its exit code, its errors, whether it was killed."""
     (folder / BEGUN).unlink(missing_ok=True)
     process = subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     while not (folder / BEGUN).exists() and process.poll() is None:
