@@ -118,7 +118,7 @@ GUESTS = {
         "integrations.xarray.write",
         "cli.demo",
         "cli.inputs",
-        "cli.main",
+        "cli.resume",
         "integrations.zarr",
         *(f"integrations.zarr.{name}" for name in OF_HDF5),
         *HDMF,
@@ -396,6 +396,13 @@ def test_importing_us_imports_no_package_that_is_not_needed() -> None:
         "bokeh",
         "pyfive",
     }
+
+
+def test_the_help_of_the_program_imports_no_command() -> None:
+    script = "from dask_chunkio.cli.main import main; main(['--help'], standalone_mode=False)"
+    loaded = loaded_by(script)
+    assert "dask_chunkio.cli.terminal" in loaded
+    assert not loaded & {"numpy", "h5py", "dask.array", "dask_chunkio.cli.write", "dask_chunkio.cli.maintenance"}
 
 
 def test_a_public_name_imports_its_module_at_its_first_use() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import h5py
 import numpy as np
 import pytest
@@ -409,8 +410,22 @@ def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dask_chunkio.cli.main.run_write", interrupt)
+    monkeypatch.setattr("dask_chunkio.cli.write.run_write", interrupt)
     result = run("write", *npy(), "out.h5")
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted\n")
     monkeypatch.setattr("dask_chunkio.cli.main.say", interrupt)  # pressed again, as the first one is reported
     assert run("write", *npy(), "out.h5").exit_code == 130
+
+
+def test_every_command_is_listed_and_has_its_help(run: Run) -> None:
+    listed = run("--help").stdout.partition("Commands:")[2]
+    names = main.list_commands(click.Context(main))
+    assert {"write", "repack", "demo"} <= set(names)
+    for name in names:
+        assert f"\n  {name} " in listed
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        assert command.name == name
+        assert f"main {name} [OPTIONS]" in run(name, "--help").stdout
+    misspelt = run("wirte")
+    assert (misspelt.exit_code, "No such command 'wirte'" in misspelt.stderr) == (2, True)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import click
 import dask
 import dask.array as da
 import h5py
@@ -22,12 +23,15 @@ from dask.diagnostics.progress import ProgressBar
 from dask.utils import format_bytes
 
 from dask_chunkio.cli.demo_recording import RATE_HZ, RepeatedRecording, save_excerpt
+from dask_chunkio.cli.options import progress_option, threads_option, workers_option
+from dask_chunkio.cli.scheduler import LOCAL, describe, running_scheduler, thread_count
 from dask_chunkio.cli.terminal import say
 from dask_chunkio.errors import IntegrityError, TargetError
+from dask_chunkio.execution.progress import wants_progress
 from dask_chunkio.geometry.grid import Array, Selection
 from dask_chunkio.write import plan, to_hdf5
 
-__all__ = ["Comparison", "Measured", "run_demo"]
+__all__ = ["Comparison", "Measured", "demo", "run_demo"]
 
 _CHANNELS = 384
 _LEVELS = (4, 1)
@@ -295,3 +299,44 @@ def _random_selections(recording: RepeatedRecording) -> list[Selection]:
     frames, channels = recording.maxshape
     starts = np.random.default_rng().integers(0, frames - _SAMPLE_FRAMES, _SAMPLES, endpoint=True)
     return [(slice(start, start + _SAMPLE_FRAMES), slice(0, channels)) for start in starts.tolist()]
+
+
+@click.command()
+@click.option(
+    "--size-mb",
+    type=click.IntRange(min=1),
+    default=1024,
+    metavar="N",
+    show_default=True,
+    help="Size of the recording, in MB of 10⁶ bytes.",
+)
+@click.option(
+    "--compare-mb", type=click.IntRange(min=0), metavar="N",
+    help="Size of the part that dask.array.to_hdf5 writes; 0 for nothing.  [default: 256, or all if that is less]",
+)  # fmt: skip
+@click.option("--folder", type=click.Path(exists=True, file_okay=False), help="Folder to use.  [default: temporary]")
+@click.option("--keep", is_flag=True, help="Keep the files, and print their paths.")
+@workers_option
+@threads_option
+@click.option(
+    "--scheduler",
+    type=click.Choice(LOCAL),
+    default="threads",
+    show_default=True,
+    help="Scheduler that runs our writes.",
+)
+@progress_option
+def demo(size_mb: int, compare_mb: int | None, folder: str | None, keep: bool, **options: Any) -> None:
+    """Write a synthetic recording, and time dask.array.to_hdf5 on the same data."""
+    scheduler = options["scheduler"], options["workers"], options["threads"]
+    with running_scheduler(*scheduler) as running:
+        run_demo(
+            size_mb,
+            min(size_mb, 256 if compare_mb is None else compare_mb),
+            folder=folder,
+            keep=keep,
+            scheduler=running,
+            threads=thread_count(*scheduler),
+            workers=describe(*scheduler),
+            progress=wants_progress(options["progress"]),
+        )

@@ -1,4 +1,4 @@
-"""The commands of ``dask-chunkio``.
+"""The program ``dask-chunkio``: its commands, and what it does with errors.
 
 Exit codes: 0 for success, 1 for one of our errors (one line on standard error), 2 for a wrong command line,
 130 for an interruption by Ctrl-C.
@@ -6,61 +6,55 @@ Exit codes: 0 for success, 1 for one of our errors (one line on standard error),
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-from collections.abc import Iterator
-from dataclasses import replace
+import importlib
 from typing import Any
 
 import click
-import h5py
 
 from dask_chunkio import __version__
-from dask_chunkio.cli.conversion import is_conversion, refuse_for_one_array, run_conversion
-from dask_chunkio.cli.demo import run_demo
-from dask_chunkio.cli.inputs import RawLayout, open_source
-from dask_chunkio.cli.locations import Location
-from dask_chunkio.cli.maintenance import check, discard, recover, status, verify
-from dask_chunkio.cli.options import (
-    compression,
-    dtype,
-    layout,
-    lengths,
-    location,
-    memory_limit_option,
-    part,
-    progress_option,
-    scheduler_file_option,
-    scheduler_option,
-    threads_option,
-    workers_option,
-)
-from dask_chunkio.cli.references import references
-from dask_chunkio.cli.repack import repack
-from dask_chunkio.cli.scheduler import LOCAL, describe, running_scheduler, thread_count
-from dask_chunkio.cli.terminal import in_one_line, in_options, options_of, say
-from dask_chunkio.errors import ArgumentError, ChunkIOError, IntegrityError
-from dask_chunkio.events import BufferCommitted
-from dask_chunkio.execution.progress import logger, wants_progress
-from dask_chunkio.execution.supervise import KeptNote
-from dask_chunkio.keywords import DatasetKeywords
-from dask_chunkio.results import WriteResult, amounts_of
-from dask_chunkio.storage.inspection.status import UnfinishedWrite
-from dask_chunkio.storage.inspection.status import status as status_of
-from dask_chunkio.write import RunArguments, plan, run_write
+from dask_chunkio.cli.terminal import LEFTOVERS, in_one_line, in_options, options_of, say
+from dask_chunkio.errors import ChunkIOError
 
 __all__ = ["main"]
 
 _INTERRUPTED = 130
-_LEFTOVERS = "dask_chunkio.leftovers"
-_ARGUMENTS = "dask_chunkio.validation"
+# The module of each command, and its line in the help.
+_COMMANDS = {
+    "check": ("maintenance", "Show what is guaranteed on the file system of a folder."),
+    "demo": ("demo", "Time a write of a synthetic recording."),
+    "discard": ("maintenance", "Remove the data of an unfinished write."),
+    "plan": ("write", "Show what a write would do."),
+    "recover": ("maintenance", "Make the file of an unfinished write readable, without its source."),
+    "references": ("references", "Make references to the chunks of a file, for zarr and xarray."),
+    "repack": ("repack", "Copy an HDF5 file with other chunks and filters."),
+    "resume": ("resume", "Resume a write that the command line began."),
+    "status": ("maintenance", "Show the progress of an unfinished write."),
+    "verify": ("maintenance", "Check every chunk of a file."),
+    "write": ("write", "Write an array from a file to an HDF5 file."),
+}
 
 
 class _Commands(click.Group):
-    """Group of commands that converts our errors and Ctrl-C to a line on standard error and an exit code."""
+    """Group that imports a command when it is used, and converts errors and Ctrl-C to a line and an exit code.
+
+    The help of the group imports no command: most of them import dask.array, which takes half a second.
+    """
 
     _is_interrupted = False
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002, click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002, click's signature
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"dask_chunkio.cli.{_COMMANDS[cmd_name][0]}")
+        found: click.Command = getattr(module, cmd_name)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002, click's signature
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, words) for name, (_, words) in _COMMANDS.items()])
 
     def main(self, *args: Any, **extra: Any) -> Any:
         self._is_interrupted = False
@@ -87,339 +81,16 @@ class _Commands(click.Group):
             raise click.ClickException("standard input ended without an answer; give --yes") from error
 
 
-class _Kept(click.Command):
-    """Command that stores its arguments as they were typed, for `resume`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta[_ARGUMENTS] = tuple(args)
-        return super().parse_args(ctx, args)
-
-
 def _interrupted(ctx: click.Context) -> click.exceptions.Exit:
     say(_in_one_line("Interrupted", ctx), error=True)
     return click.exceptions.Exit(_INTERRUPTED)
 
 
 def _in_one_line(words: str, ctx: click.Context) -> str:
-    return in_one_line(". ".join((words, *ctx.meta.get(_LEFTOVERS, ()))))
+    return in_one_line(". ".join((words, *ctx.meta.get(LEFTOVERS, ()))))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="dask-chunkio")
 def main() -> None:
     """Write large arrays to one compressed HDF5 file, in parallel."""
-
-
-@main.command(cls=_Kept, short_help="Write an array from a file to an HDF5 file.")
-@click.argument("src", callback=location)
-@click.argument("dst", metavar="DST[:/PATH]", callback=location)
-@click.option(
-    "--dtype",
-    callback=dtype,
-    metavar="DTYPE",
-    help="Type of the elements of a raw binary SRC, such as int16 or '>f4'.",
-)
-@click.option(
-    "--shape",
-    callback=lengths(0, may_be_open=True),
-    metavar="N,N...",
-    help="Shape of a raw binary SRC, such as 1000,64; one length may be -1, to find it from the size of the file.",
-)
-@click.option(
-    "--offset",
-    type=click.IntRange(min=0),
-    default=0,
-    metavar="N",
-    help="Bytes before the elements of a raw binary SRC.",
-)
-@click.option(
-    "--chunks",
-    callback=lengths(words=("auto",)),
-    metavar="N,N...|auto",
-    default="auto",
-    show_default=True,
-    help="Chunk shape, such as 1000,64.",
-)
-@click.option(
-    "--buffer-shape",
-    callback=lengths(),
-    metavar="N,N...",
-    help="Shape of the part that one task reads, a multiple of the chunk shape.  [default: chosen]",
-)
-@click.option(
-    "--compression", callback=compression, metavar="NAME|ID|none", default="none", show_default=True,
-    help="Filter, by its name or its HDF5 number.",
-)  # fmt: skip
-@click.option("--compression-opts", metavar="N[,N...]", help="Options of the filter: e.g. 4 for gzip; nn,8 for szip.")
-@click.option("--shuffle/--no-shuffle", default=False, help="Shuffle bytes before compression.")
-@click.option("--fletcher32", is_flag=True, help="Store a checksum with each chunk.")
-@click.option("--out-dtype", callback=dtype, metavar="DTYPE", help="Type of the elements in DST.  [default: as in SRC]")
-@click.option(
-    "--layout",
-    callback=layout,
-    metavar="cloud|cmip7",
-    help="Layout of a new file: all metadata in its first page, for readers over a network; cmip7: large chunks, too.",
-)
-@workers_option
-@threads_option
-@scheduler_option
-@scheduler_file_option
-@memory_limit_option
-@click.option("--overwrite", is_flag=True, help="Replace the dataset if DST has it already.")
-@click.option("--resume", is_flag=True, help="Resume an unfinished write of DST, if there is one.")
-@click.option(
-    "--token",
-    metavar="TEXT",
-    help="Text that identifies this command; if the dataset has this token already, nothing is written.",
-)
-@click.option(
-    "--part",
-    callback=part,
-    metavar="NUMBER/COUNT|slurm",
-    help="Write only one of COUNT parts, numbered from 0; independent jobs write the others.  'slurm' takes both "
-    "from a job array.",
-)
-@click.option("--references", type=click.Path(), metavar="OUT",
-    help="Make references to the chunks of DST: OUT ends with .json or .parquet.",
-)  # fmt: skip
-@click.option("--references-url", metavar="URL", help="Where readers of the references find DST.  [default: its path]")
-@click.option("--wait", is_flag=True, default=None, help="Wait while another program writes DST.")
-@click.option(
-    "--durability",
-    type=click.Choice(["process", "power"]),
-    help="Failure that a committed buffer survives: the death of any process, or a power failure too.  "
-    "[default: process]",
-)
-@click.option(
-    "--skip-unsupported", is_flag=True,
-    help="Of a whole zarr store or HDF5 file: leave out what DST cannot have, and list it.",
-)  # fmt: skip
-@click.option("--zarr-format", type=click.Choice(["2", "3"]), help="Format of a zarr store DST.  [default: zarr's, 3]")
-@progress_option
-@click.option("--plan", "only_plan", is_flag=True, help="Print what the command would do, without writing anything.")
-def write(src: Location, dst: Location, **options: Any) -> None:
-    """Write the array SRC to the dataset PATH of the HDF5 file DST.
-
-    SRC is a .npy file, an HDF5 file (FILE or FILE:/dataset), a zarr store (STORE or STORE:/array),
-    or a raw binary file described by --dtype and --shape. By default PATH is the name of SRC.
-    DST appears only when it is complete.
-
-    A zarr store of several arrays becomes a whole HDF5 file, and an HDF5 file a zarr store if DST ends
-    in .zarr. Each array keeps its filters unless others are given.
-    """
-    _run_write(src, dst, {**options, "kept": click.get_current_context().meta[_ARGUMENTS]})
-
-
-def _run_write(src: Location, dst: Location, options: dict[str, Any]) -> None:
-    raw = RawLayout(options["dtype"], options["shape"], options["offset"])
-    scheduler = options["scheduler"], options["workers"], options["threads"], options["scheduler_file"]
-    keywords = _dataset_keywords(options)
-    if is_conversion(src, dst):
-        with running_scheduler(*scheduler) as running, _logged(options["progress"]):
-            run_conversion(src, dst, {**options, "compression_opts": _opts(options)}, running)
-        return
-    refuse_for_one_array(options)
-    with open_source(src, raw) as opened, running_scheduler(*scheduler) as running, _logged(options["progress"]):
-        name = dst.path or f"/{opened.name}"
-        of_plan = {"scheduler": running} | {word: options[word] for word in _OF_A_PLAN}
-        if options["only_plan"]:
-            say(in_options(repr(plan(dst.file, name, opened.array, **keywords, **of_plan)), options_of(main)))
-            return
-        of_run = {word: options[word] for word in ("resume", "wait", "durability", "progress")}
-        run = RunArguments(command=options["kept"], **of_plan, **of_run)
-        with _leftovers_named(dst.file):
-            done = run_write(dst.file, (name, opened.array), keywords, run)
-    say(_summary(dst.file, done))
-
-
-def _show_plan(**options: Any) -> None:
-    """Show what 'dask-chunkio write' would do with the same arguments, without writing anything.
-
-    Three chunks of SRC are read and encoded to estimate the stored size.
-    """
-    defaults = {"resume": False, "wait": False, "durability": None, "progress": False}
-    _run_write(options.pop("src"), options.pop("dst"), {**defaults, **options, "only_plan": True, "kept": ()})
-
-
-_OF_A_PLAN = ("layout", "memory_limit", "overwrite", "token", "part", "references", "references_url")
-_OF_A_WRITE_ONLY = ("resume", "wait", "durability", "progress", "only_plan", "skip_unsupported", "zarr_format")
-main.add_command(
-    click.Command(
-        "plan",
-        callback=_show_plan,
-        params=[parameter for parameter in write.params if parameter.name not in _OF_A_WRITE_ONLY],
-        help=_show_plan.__doc__,
-        short_help="Show what a write would do.",
-    )
-)
-
-
-@contextlib.contextmanager
-def _logged(progress: bool | None) -> Iterator[None]:
-    """Write a progress line to standard error at intervals, if there is no bar and no log handler is set."""
-    if progress is False or wants_progress(progress) or logger.hasHandlers():
-        yield
-        return
-    handler, level = logging.StreamHandler(), logger.level
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    handler.addFilter(_is_news)
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Return whether to show a record; the command itself reports the start and the end of the write."""
-    event = getattr(record, "chunkio_event", None)
-    return isinstance(event, BufferCommitted) or (event is None and record.levelno >= logging.WARNING)
-
-
-@main.command(short_help="Resume a write that the command line began.")
-@click.argument("file", type=click.Path())
-@workers_option
-@threads_option
-@scheduler_option
-@scheduler_file_option
-@memory_limit_option
-@progress_option
-def resume(file: str, **options: Any) -> None:
-    """Resume an unfinished write of FILE that 'dask-chunkio write' began, with the same arguments.
-
-    The options --scheduler, --workers, --threads and --memory-limit of the first command are not kept; give them again
-    if you need them.
-    """
-    found = status_of(file)
-    if found is None and h5py.is_hdf5(file):
-        say(f"{file}: there is no unfinished write of it; nothing was written")
-        return
-    if found is None:
-        raise ArgumentError(f"there is no unfinished write of {file}; start one with 'dask-chunkio write'")
-    context = _kept_command(found)
-    src, dst = (_from_folder(context.params[name], found.command_folder) for name in ("src", "dst"))
-    if os.path.realpath(dst.file) != found.path:
-        raise IntegrityError(f"{found.folder} has the command of a write of {dst.file}, not of {file}; discard it")
-    # What other jobs have not written is written, too.
-    of_all = {"resume": True, "part": None, "only_plan": False, "kept": found.command}
-    _run_write(src, dst, {**context.params, **options, **of_all})
-
-
-def _kept_command(found: UnfinishedWrite) -> click.Context:
-    if not found.command:
-        words = (
-            f"the unfinished write of {found.path} was begun by a script; run that again with resume=True in to_hdf5"
-        )
-        raise click.ClickException(in_one_line(words))
-    try:
-        return write.make_context("write", list(found.command))
-    except (click.ClickException, click.exceptions.Exit, click.Abort) as error:
-        raise IntegrityError(f"{found.folder} has an invalid command ({error}); discard it") from error
-
-
-def _from_folder(location: Location, folder: str) -> Location:
-    return location if "://" in location.file else replace(location, file=os.path.join(folder, location.file))
-
-
-for command in (repack, status, verify, recover, discard, check, references):
-    main.add_command(command)
-
-
-@main.command(short_help="Time a write of a synthetic recording.")
-@click.option(
-    "--size-mb",
-    type=click.IntRange(min=1),
-    default=1024,
-    metavar="N",
-    show_default=True,
-    help="Size of the recording, in MB of 10⁶ bytes.",
-)
-@click.option(
-    "--compare-mb", type=click.IntRange(min=0), metavar="N",
-    help="Size of the part that dask.array.to_hdf5 writes; 0 for nothing.  [default: 256, or all if that is less]",
-)  # fmt: skip
-@click.option("--folder", type=click.Path(exists=True, file_okay=False), help="Folder to use.  [default: temporary]")
-@click.option("--keep", is_flag=True, help="Keep the files, and print their paths.")
-@workers_option
-@threads_option
-@click.option(
-    "--scheduler",
-    type=click.Choice(LOCAL),
-    default="threads",
-    show_default=True,
-    help="Scheduler that runs our writes.",
-)
-@progress_option
-def demo(size_mb: int, compare_mb: int | None, folder: str | None, keep: bool, **options: Any) -> None:
-    """Write a synthetic recording, and time dask.array.to_hdf5 on the same data."""
-    scheduler = options["scheduler"], options["workers"], options["threads"]
-    with running_scheduler(*scheduler) as running:
-        run_demo(
-            size_mb,
-            min(size_mb, 256 if compare_mb is None else compare_mb),
-            folder=folder,
-            keep=keep,
-            scheduler=running,
-            threads=thread_count(*scheduler),
-            workers=describe(*scheduler),
-            progress=wants_progress(options["progress"]),
-        )
-
-
-def _dataset_keywords(options: dict[str, Any]) -> DatasetKeywords:
-    return {
-        "chunks": options["chunks"],
-        "buffer_shape": options["buffer_shape"],
-        "dtype": options["out_dtype"],
-        "compression": options["compression"],
-        "compression_opts": _opts(options),
-        "shuffle": options["shuffle"] or None,
-        "fletcher32": options["fletcher32"] or None,
-    }
-
-
-def _opts(options: dict[str, Any]) -> Any:
-    return _compression_opts(options["compression"], options["compression_opts"])
-
-
-def _compression_opts(compression: str | int | None, text: str | None) -> Any:
-    """Return the options in the form that h5py requires for this filter."""
-    if text is None:
-        return None
-    if compression is None:
-        raise click.UsageError("--compression-opts requires --compression")
-    values = tuple(int(word) if word.lstrip("-").isdecimal() else word for word in text.split(","))
-    if isinstance(compression, int) and not all(isinstance(value, int) for value in values):
-        raise click.UsageError(f"--compression-opts {text}: the options of filter {compression} are whole numbers")
-    # With the name of a filter one number is a level; with the number of a filter it is an option of the filter.
-    is_level = isinstance(compression, str) and compression != "szip" and len(values) == 1
-    return values[0] if is_level else values
-
-
-@contextlib.contextmanager
-def _leftovers_named(file: str) -> Iterator[None]:
-    """Store the resume instructions of an error, which are added to the line that reports it."""
-    try:
-        yield
-    except BaseException as error:
-        click.get_current_context().meta[_LEFTOVERS] = [
-            f"The committed data are kept in {note.folder}; {_again(note, file)}, "
-            f"or remove them with: dask-chunkio discard {file}"
-            for note in getattr(error, "__notes__", ())
-            if isinstance(note, KeptNote)
-        ]
-        raise
-
-
-def _again(note: KeptNote, file: str) -> str:
-    # `resume` would write what the other jobs have not written yet.
-    return "run the same command again" if note.is_part else f"resume the write with: dask-chunkio resume {file}"
-
-
-def _summary(file: str, result: WriteResult) -> str:
-    (dataset,) = result.datasets
-    if result.already_complete:
-        return f"{file}:{dataset.name}: complete already, {dataset.shape} {dataset.dtype}; nothing was written"
-    return f"{file}:{dataset.name}: {amounts_of(result)}"

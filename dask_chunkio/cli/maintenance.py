@@ -24,7 +24,7 @@ _PROBLEMS_SHOWN = 20
 _KINDS = {"new": "a new file", "existing": "datasets added to an existing file", "draft": "a draft"}
 
 
-@click.command(short_help="Show the progress of an unfinished write.")
+@click.command()
 @click.argument("file", type=click.Path())
 def status(file: str) -> None:
     """Show which part of an unfinished write of FILE is committed, when it was committed, and by which processes."""
@@ -81,7 +81,7 @@ def _lines_of_parts(found: UnfinishedWrite) -> list[str]:
     return lines + [f"  part {part.number:<6d} {part}" for part in found.parts]
 
 
-@click.command(short_help="Make the file of an unfinished write readable, without its source.")
+@click.command()
 @click.argument("file", type=click.Path())
 @click.option("--output", type=click.Path(), metavar="PATH", help="Move the file to PATH, and end the write.")
 def recover(file: str, output: str | None) -> None:
@@ -96,7 +96,7 @@ def recover(file: str, output: str | None) -> None:
     say(f"{done.committed} of {done.chunks} chunks hold their data; the others read as the fill value.")
 
 
-@click.command(short_help="Remove the data of an unfinished write.")
+@click.command()
 @click.argument("file", type=click.Path())
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--force", is_flag=True, help="Remove the side files even if they are damaged, or FILE was changed.")
@@ -117,7 +117,7 @@ def _nbytes(folder: str) -> int:
     return sum(os.lstat(os.path.join(at, name)).st_size for at, _, names in os.walk(folder) for name in names)
 
 
-@click.command(short_help="Check every chunk of a file.")
+@click.command()
 @click.argument("file", type=click.Path())
 @progress_option
 def verify(file: str, progress: bool | None) -> None:
@@ -139,7 +139,7 @@ def verify(file: str, progress: bool | None) -> None:
         raise click.exceptions.Exit(1 if found.problems else 3)
 
 
-@click.command(short_help="Show what is guaranteed on the file system of a folder.")
+@click.command()
 @click.argument("folder", type=click.Path())
 def check(folder: str) -> None:
     """Test in FOLDER whether its file system has what a write needs, and show what is guaranteed there.

@@ -12,7 +12,7 @@ __all__ = ["references"]
 _LINES_SHOWN = 20
 
 
-@click.command(short_help="Make references to the chunks of a file, for zarr and xarray.")
+@click.command()
 @click.argument("file", type=click.Path())
 @click.option(
     "-o", "--output", type=click.Path(), required=True, metavar="OUT",

@@ -27,7 +27,7 @@ _BOUNDS = ("earliest", "v108", "v110", "v112", "v114", "v200")
 _DATASETS_SHOWN = 20
 
 
-@click.command(short_help="Copy an HDF5 file with other chunks and filters.")
+@click.command()
 @click.argument("input", metavar="IN", type=click.Path())
 @click.argument("output", metavar="[OUT]", type=click.Path(), required=False)
 @click.option(

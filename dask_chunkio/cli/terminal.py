@@ -9,7 +9,10 @@ import click
 
 from dask_chunkio.printable import printable
 
-__all__ = ["in_one_line", "in_options", "options_of", "say"]
+__all__ = ["LEFTOVERS", "in_one_line", "in_options", "options_of", "say"]
+
+# Where a command keeps lines for the report of an error, in the metadata of click's context.
+LEFTOVERS = "dask_chunkio.leftovers"
 
 # The option --dtype is that of a raw source; the keyword dtype of `to_hdf5` is the option --out-dtype.
 _OTHER_KEYWORDS = {"out_dtype": "dtype", "dtype": None}
@@ -37,9 +40,10 @@ def in_one_line(words: str) -> str:
 
 def options_of(commands: click.Group) -> dict[str, str]:
     """Return the option for each keyword of the Python functions, such as ``--wait`` for ``wait``."""
-    found = {}
-    for command in commands.commands.values():
-        for parameter in command.params:
+    found, context = {}, click.Context(commands)
+    for name in commands.list_commands(context):
+        command = commands.get_command(context, name)
+        for parameter in command.params if command else ():
             keyword = _OTHER_KEYWORDS.get(str(parameter.name), parameter.name)
             if isinstance(parameter, click.Option) and keyword is not None:
                 found[keyword] = parameter.opts[0]
