@@ -10,11 +10,10 @@ accumulate buffers between the read and the commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dask.array.core import Array
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, List, Task, TaskRef
@@ -24,7 +23,14 @@ from dask_chunkio.execution.fusion import FusingOptimizer, fuse_commits, held_bl
 from dask_chunkio.execution.ordered_tasks import write_in_order
 from dask_chunkio.execution.tasks import commit_buffer, create_target, finish_target, read_buffer, write_buffer
 from dask_chunkio.model import Creation, DatasetJob, WriteLayout
-from dask_chunkio.planning.array_blocks import ArrayBlocks, aligned_array, array_blocks, block_keys, has_layers
+from dask_chunkio.planning.array_blocks import (
+    ArrayBlocks,
+    aligned_array,
+    array_blocks,
+    array_optimizer,
+    block_keys,
+    has_layers,
+)
 from dask_chunkio.planning.planner import PreparedWrite
 from dask_chunkio.sources.base import Source
 from dask_chunkio.sources.dask_array import DaskArraySource
@@ -39,7 +45,10 @@ class DelayedWrite(Delayed):
     """A write that can be computed together with other collections, and is optimized together with their arrays."""
 
     __slots__ = ()
-    __dask_optimize__ = vars(Array)["__dask_optimize__"]
+
+    @property
+    def __dask_optimize__(self) -> Callable[..., Any]:
+        return array_optimizer()
 
 
 class FusedWrite(DelayedWrite):
@@ -49,7 +58,7 @@ class FusedWrite(DelayedWrite):
 
     @property
     def __dask_optimize__(self) -> FusingOptimizer:
-        return FusingOptimizer(Array.__dask_optimize__)
+        return FusingOptimizer(array_optimizer())
 
 
 @dataclass(slots=True)
