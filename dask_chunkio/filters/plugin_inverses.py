@@ -207,6 +207,8 @@ def _bitshuffle(library: ctypes.CDLL) -> Run:
         if not itemsize or nbytes % itemsize:
             raise _damaged(one, f"declares {nbytes} bytes, and its elements have {itemsize}")
         first, size = 0, nbytes // itemsize
+        if needed is not None and needed.stop > nbytes:
+            needed = None  # what is declared is no chunk
         if mode in by_mode:
             first, at, size = _blocks(one, data, (size, itemsize, block), needed)
         target = empty(nbytes)
@@ -230,7 +232,7 @@ def _blocks(one: Filter, data: Data, lengths: tuple[int, int, int], needed: slic
     count = size // block + (size % block >= 8)
     first, last = 0, count
     if needed is not None:
-        first, last = min(needed.start // itemsize // block, count), min(-(-needed.stop // itemsize // block), count)
+        first, last = needed.start // itemsize // block, min(-(-needed.stop // itemsize // block), count)
     start = at = _HEAD_OF_BLOCKS
     for number in range(last):
         if at + _LENGTH.size > len(data):
