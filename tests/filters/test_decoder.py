@@ -97,7 +97,7 @@ def test_the_needed_part_of_a_chunk_is_that_of_the_whole(
 
 @pytest.mark.heavy
 @given(arrays(), st.sampled_from(["bitshuffle", "blosc2"]), st.sampled_from(AROUND), st.data())
-@settings(deadline=None, max_examples=1500, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 def test_the_needed_part_of_a_chunk_is_that_of_the_whole_at_length(
     array: Any, name: str, around: Any, draw: st.DataObject
 ) -> None:
