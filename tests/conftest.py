@@ -38,7 +38,7 @@ PLUGIN_PATH = os.environ.get("HDF5_PLUGIN_PATH")
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the files of the default tests in memory, unless ``TMPDIR`` is set; the heavy ones use the disk.
 
-    All temporary files but those of ``tmp_path`` are in a folder that is removed at the end: processes that are killed and
+    All temporary files but those of ``tmp_path`` are in a folder that is removed at the end: killed processes and
     examples of documents leave theirs.
     """
     # A worker of pytest-xdist has the variables of the process that started it.
