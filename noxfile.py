@@ -22,8 +22,11 @@ IN_TWO_PROCESSES = ("-n", "2", "--dist", "worksteal")
 # Parts of the heavy tests.
 CRASH = (
     "tests/faults",
+    "tests/kills/test_killed_conversions.py",
     "tests/kills/test_killed_processes.py",
+    "tests/kills/test_part_jobs.py",
     "tests/power",
+    "tests/references/test_damaged_files.py",
     "tests/replay",
     "tests/storage",
     "tests/storm",
