@@ -29,7 +29,7 @@ ANY = ["u1", "<i2", ">i4", "f8", "c16", "S7", "V3"]
 FLOATS = ["<f4", "<f8", ">f4"]
 PIXELS = ["u1", "u2"]
 # hdf5plugin's object and the types of elements that it takes
-CODECS = {
+CODECS: dict[str, tuple[Any, list[str]]] = {
     "zstd": (hdf5plugin.Zstd(3), ANY),
     # hdf5plugin takes levels below 1 since 7.0, its filter always.
     "zstd-fast": ({"compression": 32015, "compression_opts": (2**32 - 5,)}, ANY),
@@ -45,7 +45,7 @@ CODECS = {
     "blosc-bits": (hdf5plugin.Blosc(cname="lz4", shuffle=hdf5plugin.Blosc.BITSHUFFLE), ANY),
     "blosc-stored": (hdf5plugin.Blosc(cname="lz4", clevel=0), ANY),
 }
-SHAPED = {
+SHAPED: dict[str, tuple[Any, list[str]]] = {
     "zfp-accuracy": (hdf5plugin.Zfp(accuracy=0.1), ["<f4", "<f8"]),
     "zfp-rate": (hdf5plugin.Zfp(rate=8.0), ["<f4", "<f8", "<i4"]),
     "zfp-reversible": (hdf5plugin.Zfp(reversible=True), [*FLOATS, "<i4", "<i8"]),
