@@ -54,6 +54,13 @@ def test_where_folders_have_no_locks_none_is_removed(tmp_path: Path, monkeypatch
     assert list(tmp_path.iterdir()) == [left]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_others_come_through_it_and_list_nothing(tmp_path: Path) -> None:
+    folder, remove = make_run_folder(tmp_path)
+    assert folder.stat().st_mode & 0o777 == 0o711
+    remove()
+
+
 def test_files_of_this_run_and_of_its_children_are_in_it() -> None:
     folder = tempfile.gettempdir()
     assert Path(folder).name.startswith("dask-chunkio-tests-")

@@ -35,6 +35,8 @@ def make_run_folder(parent: Path) -> tuple[Path, Callable[[], None]]:
     with _locked(parent, wait=True):
         _remove_left_behind(parent)
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        # Tests that root runs as another user come through here to their own folders.
+        folder.chmod(0o711)
         held.enter_context(_locked(folder))
     held.callback(shutil.rmtree, folder, ignore_errors=True)
     return folder, held.close
