@@ -130,6 +130,7 @@ GUESTS = {
         "write",
         "read",
         "planning.array_blocks",
+        "planning.array_graphs",
         "planning.plan",
         "planning.plan_html",
         "planning.planner",
@@ -164,6 +165,7 @@ GUESTS = {
     "zarr": {"sources.zarr_chunks", *ZARR},
 }
 LAZY = {
+    ("planning.plan_html", "dask"),
     ("references.parquet_format", "fastparquet"),
     ("references.parquet_format", "pandas"),
     ("integrations.virtualizarr", "virtualizarr"),
@@ -376,7 +378,7 @@ def test_the_tree_of_errors_is_as_drawn() -> None:
 
 
 def loaded_by(script: str) -> set[str]:
-    script = f"import sys, dask_chunkio; {script}; print(*sys.modules)"
+    script = f"import sys, dask_chunkio\n{script}\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
@@ -403,6 +405,23 @@ def test_the_help_of_the_program_imports_no_command() -> None:
     loaded = loaded_by(script)
     assert "dask_chunkio.cli.terminal" in loaded
     assert not loaded & {"numpy", "h5py", "dask.array", "dask_chunkio.cli.write", "dask_chunkio.cli.maintenance"}
+
+
+def test_a_repack_imports_neither_dask_array_nor_distributed() -> None:
+    """They take a second, which is a third of the time for a gigabyte."""
+    script = """
+import os, tempfile
+import h5py
+with tempfile.TemporaryDirectory() as folder:
+    old, new = os.path.join(folder, 'old.h5'), os.path.join(folder, 'new.h5')
+    with h5py.File(old, 'w') as file:
+        file['x'] = [7] * 400_000
+    done = dask_chunkio.repack(old, new, filters='GZIP=1', progress=False)
+    assert [one.in_parallel for one in done.datasets] == [True]
+"""
+    loaded = loaded_by(script)
+    assert "dask_chunkio.execution.tasks" in loaded
+    assert not loaded & {"dask.array", "distributed", "xarray", "pandas"}
 
 
 def test_a_public_name_imports_its_module_at_its_first_use() -> None:

@@ -1,4 +1,7 @@
-"""The blocks of dask arrays: the tasks that compute them, and the memory of blocks that several tasks need."""
+"""The blocks of dask arrays: the tasks that compute them, and the memory of blocks that several tasks need.
+
+The import of dask.array takes half a second: a write without dask arrays does without it.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dask.array.chunk import getitem
-from dask.array.core import Array
 from dask.base import optimize
 from dask.core import flatten, reverse_dict
-from dask.highlevelgraph import HighLevelGraph
 from dask.order import order
 from dask.task_spec import Alias
 
@@ -26,7 +26,6 @@ from dask_chunkio.sources.dask_array import DaskArraySource
 __all__ = ["ArrayBlocks", "aligned_array", "array_blocks", "block_keys", "has_layers", "needs", "without_aliases"]
 
 Key = Any
-_CUTTING = (operator.getitem, getitem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,19 +177,29 @@ def array_blocks(sources: Sequence[Source], jobs: Sequence[DatasetJob]) -> Array
     keys = {n: tuple(others.get(key, key) for key in of_array) for n, of_array in zip(arrays, found, strict=True)}
     sizes = {others.get(key, key): n for pair in arrays.values() for array in pair for key, n in _sizes(array)}
     cutting = {key for array, aligned in arrays.values() if aligned is not array for key in _added(array, aligned)}
-    cutting |= {key for key, task in tasks.items() if getattr(task, "func", None) in _CUTTING}
+    cutting |= set(_selecting(tasks))
     return ArrayBlocks(
         tasks, tuple(keys.get(number, ()) for number in range(len(jobs))), sizes, frozenset(cutting - sizes.keys())
     )
 
 
+def _selecting(tasks: Mapping[Key, Any]) -> Iterator[Key]:
+    """Yield the keys of tasks that select a part of a block."""
+    if tasks:
+        from dask_chunkio.planning.array_graphs import SELECTING
+
+        yield from (key for key, task in tasks.items() if getattr(task, "func", None) in SELECTING)
+
+
 def _optimized(arrays: Sequence[Any]) -> tuple[dict[Key, Any], list[tuple[Key, ...]]]:
     """Return the tasks of arrays, optimized, and the keys of the blocks of each."""
+    if not arrays:
+        return {}, []
     if all(map(has_layers, arrays)):
+        from dask_chunkio.planning.array_graphs import optimized
+
         keys = list(map(block_keys, arrays))
-        # `dask.optimize` would optimize the arrays one by one.
-        merged = HighLevelGraph.merge(*(array.__dask_graph__() for array in arrays))
-        return dict(Array.__dask_optimize__(merged, list(itertools.chain.from_iterable(keys)))), keys
+        return optimized(arrays, keys), keys
     done = optimize(*arrays, traverse=False)
     return {key: task for array in done for key, task in array.__dask_graph__().items()}, list(map(block_keys, done))
 
@@ -214,7 +223,9 @@ def _substituted(task: Any, others: Mapping[Key, Key]) -> Any:
 
 def has_layers(array: Any) -> bool:
     """Return whether dask can optimize the array together with others by their layers."""
-    return isinstance(array, Array) and isinstance(array.__dask_graph__(), HighLevelGraph)
+    from dask_chunkio.planning import array_graphs
+
+    return array_graphs.has_layers(array)
 
 
 def aligned_array(array: Any, job: DatasetJob) -> Any:
