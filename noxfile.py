@@ -46,6 +46,7 @@ BENCHMARKS = (
     "cloud",
     "references",
     "zarr_convert",
+    "repack",
     "kills",
 )
 
