@@ -12,7 +12,7 @@ from dask_chunkio.errors import ArgumentError, ChunkIOError
 from dask_chunkio.filters.chunking import cut_chunk
 from dask_chunkio.filters.hdf5_encoder import encoder_for
 from dask_chunkio.repacking.elements import elements_of, is_sparse
-from dask_chunkio.repacking.layouts import Described, Plan, describe, made_in_memory, planned
+from dask_chunkio.repacking.layouts import Described, Plan, describe, is_large, made_in_memory, planned
 from dask_chunkio.repacking.patterns import Selection, matches
 from dask_chunkio.repacking.results import RepackedDataset
 from dask_chunkio.repacking.rules import Rules
@@ -47,11 +47,19 @@ class Decisions:
         Size of a chunk whose shape is not given.
     estimates : bool
         Whether to estimate the stored size of what changes.
+
+    Attributes
+    ----------
+    filled : list of str
+        The datasets that are filled in parallel.
+    notes : list of str
+        What cannot be done for datasets that no pattern names.
     """
 
     def __init__(self, rules: Rules, chunk_nbytes: int, estimates: bool = False) -> None:
         self._rules, self._chunk_nbytes, self._estimates = rules, chunk_nbytes, estimates
         self._changed: list[_Changed] = []
+        self.filled: list[str] = []
         self._unused = rules.patterns
         self._names: dict[str, list[str]] = {}
         self.notes: list[str] = []
@@ -70,11 +78,17 @@ class Decisions:
         wanted = self._rules.wanted(*names)
         plan = planned(found, wanted, self._rules.minimum, self._chunk_nbytes)
         self.notes += plan.notes
+        if plan.way == "filled":
+            self.filled.append(found.name)
         if plan.properties is not found.properties:
             stored = found.dataset.get_storage_size()
             estimate = _estimated(found, plan) if self._estimates else None
             self._changed.append(_Changed(found.name, found.shape or (), found.nbytes, stored, plan, estimate))
         return plan
+
+    def leaves(self, dataset: Any) -> bool:
+        """Return whether a dataset of numbers stays as it is, and is so small that HDF5 copies it at once."""
+        return not self._rules and not is_large(dataset)
 
     def find_names(self, source: h5py.File, selection: Selection) -> None:
         """Find the datasets that have several names (hard links): a pattern may mean any of them."""
@@ -105,12 +119,9 @@ class Decisions:
             found.made = isinstance(item, h5py.h5g.GroupID)
             if isinstance(item, h5py.h5d.DatasetID):
                 kind = item.get_type()
+                if self.leaves(item):
+                    continue
                 self(describe(found.text, item, kind, elements_of(kind, found.text)))
-
-    @property
-    def filled(self) -> list[str]:
-        """The datasets that are filled in parallel."""
-        return [one.name for one in self._changed if one.plan.way == "filled"]
 
     def results(self, file: h5py.File | None) -> tuple[RepackedDataset, ...]:
         """Describe what has changed: as it is in the new file, or, without one, by the estimates."""

@@ -204,7 +204,7 @@ def _make(job: _Job, draft: Draft, decisions: Decisions, verifies: bool) -> None
         decisions.find_names(source, job.selection)
         if draft.is_new:
             _make_structure(job, source, draft.path, decisions)
-        elif job.rules:
+        else:
             decisions.survey(source, job.selection)
         if filled := decisions.filled:
             draft.fill({name: source_of(source[name]) for name in filled}, **job.run)
@@ -218,7 +218,7 @@ def _make_structure(job: _Job, source: h5py.File, path: str, decisions: Decision
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     with created_file(path, source, job.options) as target:
-        structure = Structure(source, target, job.selection, decisions if job.rules else None)
+        structure = Structure(source, target, job.selection, decisions)
         structure.copy()
     copy_user_block(source, path)
     decisions.require_all_used()
