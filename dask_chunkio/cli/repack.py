@@ -17,13 +17,12 @@ from dask_chunkio.cli.options import (
 )
 from dask_chunkio.cli.scheduler import running_scheduler
 from dask_chunkio.cli.terminal import say
+from dask_chunkio.repacking.command import LIBVERS
 from dask_chunkio.repacking.repack import repack as repack_file
 from dask_chunkio.repacking.results import RepackResult
 
 __all__ = ["repack"]
 
-# h5repack's numbers for the versions of the format, by their place.
-_BOUNDS = ("earliest", "v108", "v110", "v112", "v114", "v200")
 _DATASETS_SHOWN = 20
 
 
@@ -60,14 +59,14 @@ _DATASETS_SHOWN = 20
 @click.option("--latest", "-L", is_flag=True, help="Use the latest version of the file format.")
 @click.option(
     "--low",
-    type=click.IntRange(0, len(_BOUNDS) - 1),
+    type=click.IntRange(0, len(LIBVERS) - 1),
     metavar="BOUND",
     help="Oldest version of the format for new objects: 0 for the earliest, 1 for that of HDF5 1.8, 2 for 1.10.  "
     "[default: as in IN]",
 )
 @click.option(
     "--high",
-    type=click.IntRange(0, len(_BOUNDS) - 1),
+    type=click.IntRange(0, len(LIBVERS) - 1),
     metavar="BOUND",
     help="Latest version of the format for new objects.  [default: the latest]",
 )
@@ -117,7 +116,7 @@ def _libver(latest: bool, low: int | None, high: int | None) -> tuple[str, str] 
         return "latest", "latest"
     if low is None and high is None:
         return None
-    return _BOUNDS[low or 0], "latest" if high is None else _BOUNDS[high]
+    return LIBVERS[low or 0], "latest" if high is None else LIBVERS[high]
 
 
 def _lines(result: RepackResult) -> list[str]:

@@ -11,7 +11,7 @@ from dask_chunkio.errors import ChunkIOError
 from dask_chunkio.paths import local_path
 from dask_chunkio.storage.draft_paths import DraftPaths
 from dask_chunkio.storage.filesystem.side_folder import is_left
-from dask_chunkio.storage.journal.draft_manifest import DraftManifest, read_draft
+from dask_chunkio.storage.journal.draft_manifest import DraftManifest, DraftPurpose, read_draft
 from dask_chunkio.storage.journal.journal import HELD, Journal, read_journal
 from dask_chunkio.storage.journal.manifest import read_manifest, require_real_folder
 from dask_chunkio.storage.journal.owner import Owner
@@ -103,6 +103,11 @@ class UnfinishedWrite:
     part_count: int = 0
     parts: tuple[PartState, ...] = ()
     draft: DraftManifest | None = None
+
+    @property
+    def purpose(self) -> DraftPurpose | None:
+        """What a draft is made for, such as a repack; None for a write, and for the draft of a script."""
+        return None if self.draft is None else self.draft.purpose
 
     @property
     def missing_parts(self) -> tuple[int, ...]:

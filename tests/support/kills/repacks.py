@@ -3,9 +3,9 @@
 Usage: python -m tests.support.kills.repacks [--kills N] [--seed S] [--folder DIR]
 
 A file with every kind of object, and with datasets that are filled and copied in parallel, is repacked to another name
-or in place.  The process is killed as it begins, in the structure, in the fill, in the comparison and as it publishes, and
-run again with ``resume=True``.  Until it ends, the input is whole, and the name of the copy stands for nothing, or for
-what it stood for before.
+or in place.  The process is killed as it begins, in the structure, in the fill, in the comparison and as it publishes,
+and run again with ``resume=True``.  Until it ends, the input is whole, and the name of the copy stands for nothing, or
+for what it stood for before.
 """
 
 import random
