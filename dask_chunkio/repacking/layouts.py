@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,7 +21,7 @@ from dask_chunkio.repacking.rules import FilterChoice, LayoutChoice, Wanted
 from dask_chunkio.storage.chunk_index import count_stored
 from dask_chunkio.storage.hdf5.h5py_compat import keeps_partial_chunks_unfiltered
 
-__all__ = ["Described", "Plan", "as_it_is", "describe", "is_large", "made_in_memory", "planned"]
+__all__ = ["Described", "Plan", "as_it_is", "describe", "file_in_memory", "is_large", "planned", "try_to_make"]
 
 Way = Literal["whole", "elements", "filled", "empty"]
 # HDF5's limit for a dataset in the header of its object.
@@ -113,7 +111,7 @@ def describe(name: str, dataset: Any, kind: Any, elements: Elements) -> Describe
     return Described(name, dataset, properties, kind, elements, shape, chunks)
 
 
-def planned(found: Described, wanted: Wanted, minimum: int, chunk_nbytes: int) -> Plan:
+def planned(found: Described, wanted: Wanted, minimum: int, chunk_nbytes: int, memory: Any) -> Plan:
     """Decide what becomes of a dataset.
 
     Parameters
@@ -126,6 +124,8 @@ def planned(found: Described, wanted: Wanted, minimum: int, chunk_nbytes: int) -
         As `Rules.minimum`.
     chunk_nbytes : int
         Size of a chunk whose shape is not given.
+    memory : h5py.h5f.FileID
+        A file in memory, in which datasets are made for a trial.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def planned(found: Described, wanted: Wanted, minimum: int, chunk_nbytes: int) -
         return as_it_is(found)
     try:
         properties, is_fixed = _changed(found, wanted, chunk_nbytes)
-        _filters_if_possible(found, properties, is_fixed)
+        _filters_if_possible(found, properties, is_fixed, memory)
     except (ValueError, OSError, RuntimeError, TypeError) as error:
         words = f"{found.name}: {error}"
         if wanted.is_named:
@@ -228,7 +228,8 @@ def _is_made_alike(found: Described) -> bool:
     """Return whether HDF5, given its properties, makes a dataset with just the same filters; it may lack one."""
     try:
         require_decoder(h5py.Dataset(found.dataset))
-        return _filters_if_possible(found, found.properties, is_fixed=False) == read_filters(found.properties)
+        found_again = _filters_if_possible(found, found.properties, is_fixed=False, memory=file_in_memory())
+        return found_again == read_filters(found.properties)
     except (FilterError, ValueError, OSError, RuntimeError, TypeError):
         return False
 
@@ -301,10 +302,9 @@ def _apply(properties: Any, one: FilterChoice) -> None:
         properties.set_filter(one.code, one.flags, one.options)
 
 
-def _filters_if_possible(found: Described, properties: Any, is_fixed: bool) -> tuple[Filter, ...]:
+def _filters_if_possible(found: Described, properties: Any, is_fixed: bool, memory: Any) -> tuple[Filter, ...]:
     """Return the filters with which HDF5 makes the dataset; refuse what it cannot make, or what ends the process."""
-    with made_in_memory(found, properties, is_fixed) as made:
-        steps = read_filters(made.get_create_plist())
+    steps = read_filters(try_to_make(memory, found, properties, is_fixed).get_create_plist())
     chunks = properties.get_chunk() if properties.get_layout() == h5py.h5d.CHUNKED else None
     if steps and _has_dtype(found.kind):
         nbytes = None if chunks is None else math.prod(chunks) * found.elements.nbytes
@@ -313,23 +313,41 @@ def _filters_if_possible(found: Described, properties: Any, is_fixed: bool) -> t
     return steps
 
 
-@contextmanager
-def made_in_memory(found: Described, properties: Any, is_fixed: bool) -> Iterator[Any]:
-    """Make an empty dataset in memory; nothing is allocated for it, however large it is."""
-    access, trial = h5py.h5p.create(h5py.h5p.FILE_ACCESS), properties.copy()
+def file_in_memory() -> Any:
+    """Return a new file in memory, which ends with the last reference to it."""
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_fapl_core(1 << 16, False)
     access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    return h5py.h5f.create(b"dask_chunkio-repack-%d" % next(_numbers), h5py.h5f.ACC_TRUNC, fapl=access)
+
+
+def try_to_make(memory: Any, found: Described, properties: Any, is_fixed: bool) -> Any:
+    """Make an empty dataset without a name; nothing is allocated for it, however large it is.
+
+    Parameters
+    ----------
+    memory : h5py.h5f.FileID
+        As `file_in_memory` returns it.
+    found : Described
+        The dataset of the file.
+    properties : h5py.h5p.PropDCID
+        Creation properties.
+    is_fixed : bool
+        Whether it cannot grow.
+
+    Raises
+    ------
+    ValueError, OSError, RuntimeError, TypeError
+        If HDF5 cannot make it.
+    """
+    trial = properties.copy()
     if trial.get_layout() != h5py.h5d.COMPACT:
         is_chunked = trial.get_layout() == h5py.h5d.CHUNKED
         trial.set_alloc_time(h5py.h5d.ALLOC_TIME_INCR if is_chunked else h5py.h5d.ALLOC_TIME_LATE)
     space = found.dataset.get_space()
     if is_fixed:
         space.set_extent_simple(found.shape, found.shape)
-    memory = h5py.h5f.create(b"dask_chunkio-repack-%d" % next(_numbers), h5py.h5f.ACC_TRUNC, fapl=access)
-    try:
-        yield h5py.h5d.create(memory, b"x", found.elements.kind, space, trial)
-    finally:
-        memory.close()
+    return h5py.h5d.create(memory, None, found.elements.kind, space, trial)
 
 
 def _has_dtype(kind: Any) -> bool:

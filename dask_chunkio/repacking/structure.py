@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 
 from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetError
-from dask_chunkio.repacking.attributes import Attributes, are_plain
+from dask_chunkio.repacking.attributes import Attributes
 from dask_chunkio.repacking.decisions import Decisions
 from dask_chunkio.repacking.elements import copy_elements, elements_of
 from dask_chunkio.repacking.layouts import Described, Plan, describe
@@ -19,6 +19,7 @@ from dask_chunkio.repacking.references import MissingObjectError, References, ho
 from dask_chunkio.repacking.walk import Found, links_of
 from dask_chunkio.storage.hdf5.raw_access import (
     PLAIN,
+    are_attributes_plain,
     commit_anonymously,
     copy_link,
     get_comment,
@@ -191,7 +192,7 @@ class Structure:
 
     def _copy_whole(self, found: Found, item: Any, parent: Any, links: Any) -> None:
         """Have HDF5 copy a dataset with its payloads as they are; with its attributes, if it can."""
-        is_whole = are_plain(item)
+        is_whole = are_attributes_plain(item)
         how = None if is_whole else self._without_attributes
         h5py.h5o.copy(found.group, found.name, parent, found.name, how, links)
         if not is_whole:

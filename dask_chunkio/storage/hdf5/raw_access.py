@@ -21,13 +21,13 @@ from dask_chunkio.storage.hdf5.h5py_compat import hdf5_lock, separate_library
 __all__ = [
     "PLAIN",
     "Region",
+    "are_attributes_plain",
     "close_attribute",
     "commit_anonymously",
     "copy_link",
     "create_attribute",
     "find_region",
     "get_comment",
-    "is_plain_attribute",
     "link_phases",
     "make_region",
     "opened_attribute",
@@ -52,6 +52,7 @@ _SHORT: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "H5Aget_create_plist": (_ID, (_ID,)),
     "H5Aget_type": (_ID, (_ID,)),
     "H5Aopen": (_ID, (_ID, _TEXT, _ID)),
+    "H5Aopen_by_idx": (_ID, (_ID, _TEXT, _NUMBER, _NUMBER, ctypes.c_uint64, _ID, _ID)),
     "H5Aread": (_NUMBER, (_ID, _ID, _ADDRESS)),
     "H5Awrite": (_NUMBER, (_ID, _ID, _ADDRESS)),
     "H5Lcopy": (_NUMBER, (_ID, _TEXT, _ID, _TEXT, _ID, _ID)),
@@ -129,14 +130,27 @@ def opened_attribute(owner: Any, name: bytes) -> Iterator[int]:
         _call("H5Aclose", attribute)
 
 
-def is_plain_attribute(owner: Any, name: bytes) -> bool:
-    """Return whether an attribute has numbers or text, and no named type: HDF5 copies it with its object as it is."""
-    with hdf5_lock(), opened_attribute(owner, name) as attribute:
-        kind = _call("H5Aget_type", attribute)
-        try:
-            return _call("H5Tget_class", kind) in PLAIN and not _call("H5Tcommitted", kind)
-        finally:
-            _call("H5Tclose", kind)
+def are_attributes_plain(owner: Any) -> bool:
+    """Return whether all attributes have numbers or text, and no named types: HDF5 copies them as they are.
+
+    It is asked of each of very many small objects, so that it calls HDF5 as directly as possible.
+    """
+    with hdf5_lock():
+        return all(_is_attribute_plain(owner.id, number) for number in range(h5py.h5a.get_num_attrs(owner)))
+
+
+def _is_attribute_plain(owner: int, number: int) -> bool:
+    found = _functions()
+    attribute = found["H5Aopen_by_idx"](owner, b".", h5py.h5.INDEX_NAME, h5py.h5.ITER_NATIVE, number, 0, 0)
+    kind = found["H5Aget_type"](attribute) if attribute >= 0 else -1
+    is_plain = kind >= 0 and found["H5Tget_class"](kind) in PLAIN and found["H5Tcommitted"](kind) == 0
+    if kind >= 0:
+        found["H5Tclose"](kind)
+    if attribute >= 0:
+        found["H5Aclose"](attribute)
+    if kind < 0:
+        raise OSError("H5Aopen_by_idx or H5Aget_type of HDF5 failed")
+    return is_plain
 
 
 def create_attribute(owner: Any, name: bytes, kind: Any, space: Any, like: int) -> int:
