@@ -18,6 +18,8 @@ _OF_FILE = {
     "threshold": "--fs_threshold",
     "page_size": "--fs_pagesize",
     "user_block": "--block",
+    "user_block_file": "--ublock",
+    "meta_block_size": "--metadata_block_size",
 }
 
 

@@ -92,6 +92,8 @@ def repack(
     fs_threshold: int | None = None,
     fs_page_size: int | None = None,
     user_block: int | None = None,
+    user_block_file: str | os.PathLike[str] | None = None,
+    meta_block_size: int | None = None,
     wait: bool | None = None,
     durability: Durability | None = None,
     scheduler: Any = None,
@@ -136,7 +138,12 @@ def repack(
     fs_strategy, fs_persist, fs_threshold, fs_page_size : optional
         How the file manages its space, as h5repack's ``-S``, ``-P``, ``-T`` and ``-G``; by default as in `input`.
     user_block : int, optional
-        Size of the user block, in bytes; by default as in `input`.
+        Size of the user block, in bytes; by default as in `input`, or the smallest for `user_block_file`.
+    user_block_file : str or path-like, optional
+        A file whose bytes become the user block, if `input` has none.
+    meta_block_size : int, optional
+        Size, in bytes, of the blocks in which space for metadata is allocated while the structure is made, as in
+        `h5py.File`; by default HDF5's, 2048.
     wait, durability, scheduler, memory_limit, progress, callback, compute_kwargs
         Same as in `to_hdf5`.
 
@@ -181,6 +188,8 @@ def repack(
         fs_threshold=fs_threshold,
         fs_page_size=fs_page_size,
         user_block=user_block,
+        user_block_file=user_block_file,
+        meta_block_size=meta_block_size,
     )
     rules = parse_rules(filters, layouts, _minimum(minimum))
     for code in rules.codes:

@@ -145,8 +145,9 @@ def test_the_command_asks_for_the_same() -> None:
 
     rules = parse_rules(["SHUF", "/a,/b:GZIP=3", "UD=32015,0,1,3"], ["/a:CHUNK=5x5", "CONTI"], 100)
     options = parse_file_options(
-        libver=("v108", "v110"), fs_strategy="PAGE", fs_persist=False, fs_threshold=2, fs_page_size=8192, user_block=512
-    )
+        libver=("v108", "v110"), fs_strategy="PAGE", fs_persist=False, fs_threshold=2, fs_page_size=8192,
+        user_block=1 << 20, user_block_file=__file__, meta_block_size=4096,
+    )  # fmt: skip
     selection = Selection(("/a", "/-b"), ("/a/x y",))
     words = command_of("/a.h5", "/b.h5", rules=rules, selection=selection, options=options, others={"overwrite": True})
     found = repack.make_context("repack", list(words[1:])).params
@@ -159,6 +160,8 @@ def test_the_command_asks_for_the_same() -> None:
         fs_threshold=found["fs_threshold"],
         fs_page_size=found["fs_pagesize"],
         user_block=found["user_block"],
+        user_block_file=found["user_block_file"],
+        meta_block_size=found["meta_block_size"],
     )
     assert again == options
     assert (found["input"], found["output"], found["overwrite"]) == ("/a.h5", "/b.h5", True)
