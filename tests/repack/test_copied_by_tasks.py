@@ -15,7 +15,7 @@ import pytest
 import dask_chunkio as dcio
 from dask_chunkio.repacking import layouts
 from dask_chunkio.storage.hdf5.h5py_compat import keeps_partial_chunks_unfiltered
-from tests.support.repack.files import require_alike
+from tests.support.repack.files import FILES, is_readable, require_alike
 
 needs_tools = pytest.mark.skipif(shutil.which("h5dump") is None, reason="needs hdf5-tools")
 NUMBERS = np.random.default_rng(3).integers(0, 9, (300, 50)).astype("<i4")
@@ -176,6 +176,22 @@ def test_what_tasks_cannot_keep_is_copied_by_hdf5(name: str, tmp_path: Path) -> 
         assert len({keeps_partial_chunks_unfiltered(plist) for plist in plists}) == 1
         if one["x"].chunks:
             assert payloads(one) == payloads(other)
+
+
+@pytest.mark.heavy
+@needs_tools
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_other_libraries_are_alike(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever tasks can copy, they copy."""
+    monkeypatch.setattr(layouts, "LEAST_COPIED", 1)
+    modules, make = FILES[name]
+    for module in modules:
+        pytest.importorskip(module)
+    old, new = tmp_path / ("old.nwb" if name == "nwb" else "old.h5"), tmp_path / "new.h5"
+    make(old)
+    dcio.repack(old, new, verify=True)
+    if is_readable(old):
+        require_alike(new, old)
 
 
 def test_what_was_copied_is_not_copied_again(tmp_path: Path) -> None:
