@@ -24,7 +24,12 @@ __all__ = ["check", "discard", "recover", "status", "verify"]
 
 _PROBLEMS_SHOWN = 20
 _SAME_SCRIPT = "the same script with draft(..., resume=True)"
-_KINDS = {"new": "a new file", "existing": "datasets added to an existing file", "draft": "a draft"}
+_KINDS = {
+    "new": "a new file",
+    "existing": "datasets added to an existing file",
+    "draft": "a draft",
+    "store": "a zarr store",
+}
 
 
 @click.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dask_chunkio.repacking.command import command_of
 from dask_chunkio.repacking.new_file import parse_file_options
 from dask_chunkio.repacking.patterns import Selection
 from dask_chunkio.repacking.rules import parse_rules
+from dask_chunkio.storage.store_folder import StoreFolder
 
 NUMBERS = np.random.default_rng(3).integers(0, 9, (3000, 100)).astype("<i4")
 
@@ -137,6 +139,36 @@ def test_a_conversion_that_was_cut_off(tmp_path: Path) -> None:
     dcio.convert(zarr.open_group(store), new, resume=True, compression="gzip")
     with h5py.File(new) as file:
         assert np.array_equal(file["x"], NUMBERS)
+
+
+def test_a_conversion_to_a_zarr_store_that_was_cut_off(old: Path, tmp_path: Path) -> None:
+    store = tmp_path / "new.zarr"
+    with StoreFolder(str(store), source=str(old)):
+        told = run("status", store).output
+        assert f"{store}: a conversion of {old}, begun 2" in told
+        assert "; running" in told
+        assert run("discard", store, "--yes").exit_code == 1
+        shutil.copytree(f"{store}.converting", tmp_path / "kept")
+        (Path(f"{store}.converting") / "store/zarr.json").touch()
+    shutil.rmtree(store)
+    shutil.move(tmp_path / "kept", f"{store}.converting")
+    told = run("status", store).output
+    assert "; interrupted" in told
+    assert "the same call of dask_chunkio.convert" in told
+    assert dcio.discard(store) == f"{store}.converting"
+    assert dcio.status(store) is None
+    assert [one.name for one in tmp_path.iterdir()] == ["old.h5"]
+
+
+def test_a_store_that_was_just_replaced_gets_its_name_back(tmp_path: Path) -> None:
+    store = tmp_path / "new.zarr"
+    old = Path(f"{store}.converting/old")
+    old.mkdir(parents=True)
+    (old / "zarr.json").write_text("{}", "utf-8")
+    assert "a source that is not known" in run("status", store).output
+    assert run("discard", store, "--yes").exit_code == 0
+    assert (store / "zarr.json").read_text("utf-8") == "{}"
+    assert [one.name for one in tmp_path.iterdir()] == ["new.zarr"]
 
 
 def test_the_command_asks_for_the_same() -> None:

@@ -13,7 +13,7 @@ from dask_chunkio.geometry.share import MOST_PARTS
 from dask_chunkio.storage.filesystem.io import write_whole_file
 from dask_chunkio.storage.journal.manifest import read_description
 
-__all__ = ["DraftManifest", "DraftMode", "DraftPurpose", "DraftState", "Original", "read_draft"]
+__all__ = ["DraftManifest", "DraftMode", "DraftPurpose", "DraftState", "Original", "read_draft", "read_purpose"]
 
 DraftMode = Literal["x", "w", "a"]
 DraftState = Literal["structure", "filling", "publishing"]
@@ -66,6 +66,10 @@ class DraftPurpose:
 
     def __str__(self) -> str:
         return f"{self.kind} of {self.source}"
+
+    def save(self, path: str) -> None:
+        """Write a file that says so, complete or not at all."""
+        write_whole_file(path, json.dumps(asdict(self), indent=1).encode())
 
     @property
     def words_to_go_on(self) -> str:
@@ -129,6 +133,17 @@ def read_draft(path: str) -> DraftManifest | None:
         If it is damaged, or cannot be read.
     """
     return read_description(path, _MOST, _manifest)
+
+
+def read_purpose(path: str) -> DraftPurpose | None:
+    """Read what `DraftPurpose.save` has written; return None if the file does not exist.
+
+    Raises
+    ------
+    IntegrityError
+        If it is damaged, or cannot be read.
+    """
+    return read_description(path, _MOST, lambda found, _: _purpose(found))
 
 
 def _manifest(found: Any, path: str) -> DraftManifest:
