@@ -49,6 +49,7 @@ BENCHMARKS = (
     "cloud",
     "references",
     "zarr_convert",
+    "repack",
     "kills",
 )
 

@@ -7,15 +7,20 @@ is not imported, there is no client, no worker and no error of theirs.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from types import FrameType
 from typing import Any
 
+import dask.base
+import dask.config
+import dask.threaded
 from dask.local import batch_execute_tasks, get_async
 
 __all__ = [
@@ -24,6 +29,7 @@ __all__ = [
     "cluster_errors",
     "dask_array",
     "distributed",
+    "find_get",
     "in_worker",
     "is_client",
     "is_connection_lost",
@@ -99,7 +105,37 @@ def _locations(name: str) -> list[str]:
 
 def memory_limit() -> int:
     """Return the memory limit of this process in bytes, as distributed finds it in the machine, cgroup and limits."""
-    return int(importlib.import_module("distributed.system").MEMORY_LIMIT)
+    return int(importlib.import_module("distributed.system").MEMORY_LIMIT if is_loaded() else _limit_without_package())
+
+
+@functools.cache
+def _limit_without_package() -> int:
+    """Return what distributed would find; of the package only this module is run, which needs none of the others."""
+    spec = spec_from_file_location("_distributed_system", os.path.join(*_locations("distributed")[:1], "system.py"))
+    if spec is None or spec.loader is None:
+        raise ImportError("distributed has no module system")
+    system = module_from_spec(spec)
+    spec.loader.exec_module(system)
+    return int(system.MEMORY_LIMIT)
+
+
+def find_get(scheduler: Any) -> Callable[..., Any]:
+    """Return the function with which dask would compute, as `dask.base.get_scheduler` does; threads by default.
+
+    dask imports distributed to find a client, even for a scheduler of its own.
+
+    Raises
+    ------
+    RuntimeError, TypeError, ValueError
+        As dask does.
+    """
+    name = dask.config.get("scheduler", None) if scheduler is None else scheduler
+    if not is_loaded():
+        if name is None:
+            return dask.threaded.get
+        if isinstance(name, str) and name.lower() in dask.base.named_schedulers:
+            return dask.base.named_schedulers[name.lower()]
+    return dask.base.get_scheduler(scheduler=scheduler) or dask.threaded.get
 
 
 def transaction_lock(write_id: str) -> Callable[[], AbstractContextManager[object]]:

@@ -24,7 +24,7 @@ from dask_chunkio.storage.drafts.file import complete_structure, describe_datase
 from dask_chunkio.storage.drafts.held_draft import HeldDraft
 from dask_chunkio.storage.drafts.publish import is_recorded_whole, publish_draft, record_fill
 from dask_chunkio.storage.hdf5.file_layout import LayoutName, parse_layout
-from dask_chunkio.storage.journal.draft_manifest import DraftMode
+from dask_chunkio.storage.journal.draft_manifest import DraftMode, DraftPurpose
 from dask_chunkio.storage.target import Durability
 from dask_chunkio.validation import check_choice, check_flag
 from dask_chunkio.write import RunArguments, layout_of_new_file, run_write
@@ -286,10 +286,11 @@ class Draft:
             self._keep_after(error)
 
     def _keep_after(self, error: BaseException) -> None:
-        is_kept = self._held is not None and not self._held.is_published and not self.is_new
+        held = self._held
+        is_kept = held is not None and not held.is_published and not self.is_new
         self.keep()
-        if is_kept:
-            error.add_note(_kept_note(self._paths))
+        if held is not None and is_kept:
+            error.add_note(_kept_note(self._paths, held.manifest.purpose))
 
     def _require_open(self) -> HeldDraft:
         if self._held is None:
@@ -314,7 +315,7 @@ def is_published(draft: Draft) -> bool:
     return draft._require_open().is_published
 
 
-def require_made_from(draft: Draft, words: str) -> None:
+def require_made_from(draft: Draft, words: str, purpose: DraftPurpose | None = None) -> None:
     """Record what an open draft is made of, or make sure that an earlier process has said the same.
 
     Parameters
@@ -323,6 +324,8 @@ def require_made_from(draft: Draft, words: str) -> None:
         The draft.
     words : str
         Names and versions of the inputs, and whatever else decides what is written.
+    purpose : DraftPurpose, optional
+        What the draft is made for: `dask_chunkio.status` says it.
 
     Raises
     ------
@@ -333,7 +336,7 @@ def require_made_from(draft: Draft, words: str) -> None:
     """
     held = draft._require_open()
     if held.manifest.state == "structure":
-        held.save(replace(held.manifest, made_from=words))
+        held.save(replace(held.manifest, made_from=words, purpose=purpose))
     elif held.manifest.made_from != words:
         raise ArgumentError(
             f"the draft of {draft.filename} was begun from {held.manifest.made_from or 'something else'}, and this is "
@@ -375,10 +378,11 @@ def _filled_before(held: HeldDraft, number: int, words: tuple[str, ...], names: 
     return already_complete(filename, describe_datasets(held.file, names))
 
 
-def _kept_note(paths: DraftPaths) -> str:
+def _kept_note(paths: DraftPaths, purpose: DraftPurpose | None) -> str:
+    again = "the same script and draft(..., resume=True)" if purpose is None else purpose.words_to_go_on
     return printable(
-        f"{paths.path} was not written. Its draft is kept in {paths.folder}: go on with the same script and "
-        f"draft(..., resume=True), or remove it with dask_chunkio.discard({paths.path!r})."
+        f"{paths.path} was not written. Its draft is kept in {paths.folder}: go on with {again}, or remove it with "
+        f"dask_chunkio.discard({paths.path!r})."
     )
 
 

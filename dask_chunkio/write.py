@@ -16,6 +16,7 @@ import dask.base
 from dask.delayed import Delayed, delayed
 
 from dask_chunkio.config import settings
+from dask_chunkio.dask_compat import find_get
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, TargetBusyError, TargetChangedError
 from dask_chunkio.events import Listener
 from dask_chunkio.execution.graph import build_graph, kept_nbytes
@@ -396,7 +397,8 @@ def _compute(
     workers: Workers, scheduler: Any, keywords: Mapping[str, Any], interrupts: Interrupts, graph: Delayed
 ) -> Any:
     """Compute the graph of a write; Ctrl-C ends the computation."""
-    compute = functools.partial(dask.base.compute, graph, scheduler=scheduler, **keywords)
+    chosen = find_get(scheduler) if workers.client is None else scheduler
+    compute = functools.partial(dask.base.compute, graph, scheduler=chosen, **keywords)
     if workers.client is None:
         with interrupts.between_tasks(), _own_threads(workers, keywords) as own:
             return compute(**own)[0]

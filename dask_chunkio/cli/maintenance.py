@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 
 import click
 from dask.utils import format_bytes
 
 from dask_chunkio.cli.options import progress_option
 from dask_chunkio.cli.terminal import in_one_line, say
-from dask_chunkio.errors import TargetError
+from dask_chunkio.errors import ChunkIOError, TargetError
 from dask_chunkio.paths import local_path
 from dask_chunkio.printable import local_time, missing_in_words
 from dask_chunkio.read import verify as verify_file
@@ -17,11 +18,18 @@ from dask_chunkio.storage import recovery
 from dask_chunkio.storage.inspection.probe import CheckedFolder, check_folder
 from dask_chunkio.storage.inspection.status import UnfinishedWrite
 from dask_chunkio.storage.inspection.status import status as status_of
+from dask_chunkio.storage.journal.draft_manifest import DraftPurpose
 
 __all__ = ["check", "discard", "recover", "status", "verify"]
 
 _PROBLEMS_SHOWN = 20
-_KINDS = {"new": "a new file", "existing": "datasets added to an existing file", "draft": "a draft"}
+_SAME_SCRIPT = "the same script with draft(..., resume=True)"
+_KINDS = {
+    "new": "a new file",
+    "existing": "datasets added to an existing file",
+    "draft": "a draft",
+    "store": "a zarr store",
+}
 
 
 @click.command()
@@ -36,7 +44,9 @@ def status(file: str) -> None:
 
 def _lines(file: str, found: UnfinishedWrite) -> list[str]:
     state = "running" if found.running else "complete, but its folder remains" if found.finished else "interrupted"
-    lines = [f"{found.path}: {_KINDS[found.mode]}; {state}", f"  side files  {found.folder}"]
+    purpose = found.purpose
+    what = _KINDS[found.mode] if purpose is None else f"a {purpose}, begun {_time_of(purpose)}"
+    lines = [f"{found.path}: {what}; {state}", f"  side files  {found.folder}"]
     lines += _lines_of_draft(found)
     for number, owner in enumerate(found.owners):
         lines.append(f"  {'resumed' if number else 'begun':10s}  {str(owner).removeprefix('started ')}")
@@ -55,13 +65,23 @@ def _lines(file: str, found: UnfinishedWrite) -> list[str]:
             f"  an interrupted transaction is in the log ({format_bytes(found.log_nbytes)}); the next one completes it"
         )
     if not found.running:
-        call = "the same call of to_hdf5 with resume=True"
-        if found.draft is not None:
-            call = "the same script with draft(..., resume=True)"
-        again = f"dask-chunkio resume {file}" if found.command else call
         first = "run the jobs of the missing parts again, " if found.missing_parts else ""
-        lines.append(f"  {first}resume it with {again}, or remove it with dask-chunkio discard {file}")
+        lines.append(f"  {first}resume it with {_again(file, found)}, or remove it with dask-chunkio discard {file}")
     return lines
+
+
+def _again(file: str, found: UnfinishedWrite) -> str:
+    """Return in words how to go on with a write."""
+    if found.purpose is not None:
+        words = found.purpose.words_to_go_on
+        return f"dask-chunkio resume {file}, that is {words}" if found.purpose.command else words
+    if found.command:
+        return f"dask-chunkio resume {file}"
+    return "the same call of to_hdf5 with resume=True" if found.draft is None else _SAME_SCRIPT
+
+
+def _time_of(purpose: DraftPurpose) -> str:
+    return local_time(datetime.fromtimestamp(purpose.begun, UTC))
 
 
 def _lines_of_draft(found: UnfinishedWrite) -> list[str]:
@@ -107,10 +127,20 @@ def discard(file: str, yes: bool, force: bool) -> None:
         recovery.discard(file, force=force)
         say(f"There is nothing to remove: no unfinished write of {file}.")
         return
-    if not yes and not click.confirm(in_one_line(f"Remove {folder} ({format_bytes(_nbytes(folder))})?")):
+    what = f"{folder} ({_purpose_of(file)}{format_bytes(_nbytes(folder))})"
+    if not yes and not click.confirm(in_one_line(f"Remove {what}?")):
         raise click.ClickException("nothing was removed")
     removed = recovery.discard(file, force=force)
     say(f"Removed {removed}." if removed else f"There is nothing to remove: no unfinished write of {file}.")
+
+
+def _purpose_of(file: str) -> str:
+    """Return what a draft is made for, in words; nothing for damaged side files, which can be removed, too."""
+    try:
+        found = status_of(file)
+    except ChunkIOError:
+        return ""
+    return "" if found is None or found.purpose is None else f"the unfinished {found.purpose}, "
 
 
 def _nbytes(folder: str) -> int:

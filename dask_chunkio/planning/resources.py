@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeVar
 
 import cloudpickle
 import dask
-import dask.base
 import dask.local
 import dask.multiprocessing
 import dask.threaded
@@ -19,7 +18,7 @@ from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
 
 from dask_chunkio.config import settings
-from dask_chunkio.dask_compat import cluster_errors, distributed, is_client, memory_limit
+from dask_chunkio.dask_compat import cluster_errors, distributed, find_get, is_client, memory_limit
 from dask_chunkio.errors import ArgumentError, PicklingError, WorkerError
 
 __all__ = ["Kind", "Workers", "find_workers", "refuse_import_by_spawn", "require_picklable"]
@@ -130,7 +129,7 @@ def _usable(limit: int) -> int:
 
 def _workers(scheduler: Any) -> Workers:
     try:
-        get = dask.base.get_scheduler(scheduler=scheduler) or dask.threaded.get
+        get = find_get(scheduler)
     except RuntimeError:
         # dask refuses a client that belongs to an event loop: a synchronous call cannot wait there.
         return _asynchronous(scheduler if is_client(scheduler) else distributed().default_client())

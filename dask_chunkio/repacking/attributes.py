@@ -15,13 +15,12 @@ from dask_chunkio.repacking.references import MissingObjectError, References
 from dask_chunkio.storage.hdf5.raw_access import (
     close_attribute,
     create_attribute,
-    is_plain_attribute,
     opened_attribute,
     read_attribute,
     write_attribute,
 )
 
-__all__ = ["Attributes", "are_plain"]
+__all__ = ["Attributes", "names_of"]
 
 _SLACK = 1 << 20
 
@@ -104,8 +103,3 @@ def names_of(owner: Any) -> list[bytes]:
     if h5py.h5a.get_num_attrs(owner):
         h5py.h5a.iterate(owner, names.append, index_type=h5py.h5.INDEX_CRT_ORDER)
     return names
-
-
-def are_plain(owner: Any) -> bool:
-    """Return whether HDF5 copies the attributes of an object, together with it, as they have to be."""
-    return all(is_plain_attribute(owner, name) for name in names_of(owner))

@@ -19,7 +19,14 @@ from dask_chunkio.repacking.elements import Elements, Slab, elements_of, memory_
 from dask_chunkio.repacking.patterns import Selection
 from dask_chunkio.repacking.references import column
 from dask_chunkio.repacking.walk import Found, links_of
-from dask_chunkio.storage.hdf5.raw_access import find_region, get_comment, read_attribute, read_elements
+from dask_chunkio.storage.hdf5.raw_access import (
+    find_region,
+    find_standard,
+    get_comment,
+    read_attribute,
+    read_elements,
+    standard_reference_type,
+)
 
 __all__ = ["require_same"]
 
@@ -41,10 +48,19 @@ class _Side:
         """Return what a reference in memory stands for, in words that are the same in both files."""
         if kind.equal(h5py.h5t.STD_REF_OBJ):
             return self.paths.get(int(column(at, 1, 8)[0]), _NOTHING)
+        if kind.equal(standard_reference_type()):
+            return self._standard_refers_to(kind, owner, at)
         if not any(ctypes.string_at(at, 12)) or (region := find_region(owner, at)) is None:
             return _NOTHING
         path = self.paths.get(region.dataset, _NOTHING)
         return path + b"\0" + _words(region.selection) if path else _NOTHING
+
+    def _standard_refers_to(self, kind: Any, owner: Any, at: int) -> bytes:
+        if not any(ctypes.string_at(at, kind.get_size())) or (found := find_standard(owner, at)) is None:
+            return _NOTHING
+        path = self.paths.get(found.target, _NOTHING)
+        selection = b"" if found.selection is None else _words(found.selection)
+        return b"\0".join((path, selection, found.attribute or b"")) if path else _NOTHING
 
 
 def _words(selection: Any) -> bytes:

@@ -12,7 +12,7 @@ from dask_chunkio.errors import ArgumentError, ChunkIOError
 from dask_chunkio.filters.chunking import cut_chunk
 from dask_chunkio.filters.hdf5_encoder import encoder_for
 from dask_chunkio.repacking.elements import elements_of, is_sparse
-from dask_chunkio.repacking.layouts import Described, Plan, describe, made_in_memory, planned
+from dask_chunkio.repacking.layouts import Described, Plan, describe, file_in_memory, is_large, planned, try_to_make
 from dask_chunkio.repacking.patterns import Selection, matches
 from dask_chunkio.repacking.results import RepackedDataset
 from dask_chunkio.repacking.rules import Rules
@@ -26,13 +26,13 @@ _SAMPLE = 3
 
 @dataclass(frozen=True, slots=True)
 class _Changed:
-    """A dataset that changes."""
+    """A dataset that changes; it holds no object of HDF5, as h5py looks at all of them whenever a file is closed."""
 
     name: str
     shape: tuple[int, ...]
     nbytes: int
     stored: int
-    plan: Plan
+    is_filled: bool
     estimate: int | None
 
 
@@ -47,11 +47,20 @@ class Decisions:
         Size of a chunk whose shape is not given.
     estimates : bool
         Whether to estimate the stored size of what changes.
+
+    Attributes
+    ----------
+    filled : list of str
+        The datasets that are filled in parallel.
+    notes : list of str
+        What cannot be done for datasets that no pattern names.
     """
 
     def __init__(self, rules: Rules, chunk_nbytes: int, estimates: bool = False) -> None:
         self._rules, self._chunk_nbytes, self._estimates = rules, chunk_nbytes, estimates
         self._changed: list[_Changed] = []
+        self._memory = file_in_memory()
+        self.filled: list[str] = []
         self._unused = rules.patterns
         self._names: dict[str, list[str]] = {}
         self.notes: list[str] = []
@@ -68,13 +77,20 @@ class Decisions:
         if self._unused:
             self._unused = frozenset(one for one in self._unused if not any(matches(one, name) for name in names))
         wanted = self._rules.wanted(*names)
-        plan = planned(found, wanted, self._rules.minimum, self._chunk_nbytes)
+        plan = planned(found, wanted, self._rules.minimum, self._chunk_nbytes, self._memory)
         self.notes += plan.notes
+        if plan.way == "filled":
+            self.filled.append(found.name)
         if plan.properties is not found.properties:
             stored = found.dataset.get_storage_size()
-            estimate = _estimated(found, plan) if self._estimates else None
-            self._changed.append(_Changed(found.name, found.shape or (), found.nbytes, stored, plan, estimate))
+            estimate = _estimated(found, plan, self._memory) if self._estimates else None
+            is_filled = plan.way == "filled"
+            self._changed.append(_Changed(found.name, found.shape or (), found.nbytes, stored, is_filled, estimate))
         return plan
+
+    def leaves(self, dataset: Any) -> bool:
+        """Return whether a dataset of numbers stays as it is, and is so small that HDF5 copies it at once."""
+        return not self._rules and not is_large(dataset)
 
     def find_names(self, source: h5py.File, selection: Selection) -> None:
         """Find the datasets that have several names (hard links): a pattern may mean any of them."""
@@ -105,30 +121,26 @@ class Decisions:
             found.made = isinstance(item, h5py.h5g.GroupID)
             if isinstance(item, h5py.h5d.DatasetID):
                 kind = item.get_type()
+                if self.leaves(item):
+                    continue
                 self(describe(found.text, item, kind, elements_of(kind, found.text)))
-
-    @property
-    def filled(self) -> list[str]:
-        """The datasets that are filled in parallel."""
-        return [one.name for one in self._changed if one.plan.way == "filled"]
 
     def results(self, file: h5py.File | None) -> tuple[RepackedDataset, ...]:
         """Describe what has changed: as it is in the new file, or, without one, by the estimates."""
         stored = [one.estimate if file is None else file[one.name].id.get_storage_size() for one in self._changed]
         return tuple(
-            RepackedDataset(one.name, one.shape, one.nbytes, one.stored, after, one.plan.way == "filled")
+            RepackedDataset(one.name, one.shape, one.nbytes, one.stored, after, one.is_filled)
             for one, after in zip(self._changed, stored, strict=True)
         )
 
 
-def _estimated(found: Described, plan: Plan) -> int | None:
+def _estimated(found: Described, plan: Plan, memory: Any) -> int | None:
     """Return the estimated stored size of a dataset, from a few of its chunks; None if there is no estimate."""
     if plan.way == "empty" or plan.properties.get_layout() != h5py.h5d.CHUNKED:
         return 0 if plan.way == "empty" else found.nbytes
     if found.elements.part is not None or (found.chunks and is_sparse(found.dataset, found.shape or (), found.chunks)):
         return None
-    with made_in_memory(found, plan.properties, plan.is_fixed) as made:
-        layout = layout_of(h5py.Dataset(made))
+    layout = layout_of(h5py.Dataset(try_to_make(memory, found, plan.properties, plan.is_fixed)))
     count = len(layout.chunks)
     if not layout.form.filters or not layout.is_chunked:
         return None if layout.form.filters else count * layout.form.nbytes

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import h5py
 
-from dask_chunkio.errors import ArgumentError
+from dask_chunkio.errors import ArgumentError, FilterError
+from dask_chunkio.filters.chunk_format import Filter
 from dask_chunkio.filters.hazards import hazard
 from dask_chunkio.filters.hdf5_encoder import read_filters
+from dask_chunkio.filters.plugin import require_decoder
 from dask_chunkio.geometry.grid import Shape
 from dask_chunkio.geometry.sizing import readable_chunk_shape
 from dask_chunkio.repacking.elements import Elements, is_sparse
 from dask_chunkio.repacking.rules import FilterChoice, LayoutChoice, Wanted
+from dask_chunkio.storage.chunk_index import count_stored
+from dask_chunkio.storage.hdf5.h5py_compat import keeps_partial_chunks_unfiltered
 
-__all__ = ["Described", "Plan", "as_it_is", "describe", "made_in_memory", "planned"]
+__all__ = ["Described", "Plan", "as_it_is", "describe", "file_in_memory", "is_large", "planned", "try_to_make"]
 
 Way = Literal["whole", "elements", "filled", "empty"]
 # HDF5's limit for a dataset in the header of its object.
 _MOST_COMPACT = (1 << 16) - 512
 # Smaller datasets are rewritten by HDF5 while the structure is made: for these, a task costs more than the work.
 _LEAST_FILLED = 1 << 20
+# Larger ones that stay as they are go through tasks, too: in parallel, with a bar, and resumed if they are cut off.
+LEAST_COPIED = 64 << 20
+# Tasks hold a chunk in each thread.
+_MOST_COPIED_CHUNK = 16 << 20
 _ALL_FILTERS = 0
 _numbers = itertools.count()
 _DEFLATE, _SHUFFLE, _FLETCHER32, _SZIP, _SCALEOFFSET = 1, 2, 3, 4, 6
@@ -105,7 +111,7 @@ def describe(name: str, dataset: Any, kind: Any, elements: Elements) -> Describe
     return Described(name, dataset, properties, kind, elements, shape, chunks)
 
 
-def planned(found: Described, wanted: Wanted, minimum: int, chunk_nbytes: int) -> Plan:
+def planned(found: Described, wanted: Wanted, minimum: int, chunk_nbytes: int, memory: Any) -> Plan:
     """Decide what becomes of a dataset.
 
     Parameters
@@ -118,6 +124,8 @@ def planned(found: Described, wanted: Wanted, minimum: int, chunk_nbytes: int) -
         As `Rules.minimum`.
     chunk_nbytes : int
         Size of a chunk whose shape is not given.
+    memory : h5py.h5f.FileID
+        A file in memory, in which datasets are made for a trial.
 
     Raises
     ------
@@ -131,7 +139,7 @@ def planned(found: Described, wanted: Wanted, minimum: int, chunk_nbytes: int) -
         return as_it_is(found)
     try:
         properties, is_fixed = _changed(found, wanted, chunk_nbytes)
-        _require_possible(found, properties, is_fixed)
+        _filters_if_possible(found, properties, is_fixed, memory)
     except (ValueError, OSError, RuntimeError, TypeError) as error:
         words = f"{found.name}: {error}"
         if wanted.is_named:
@@ -160,8 +168,15 @@ def as_it_is(found: Described, notes: tuple[str, ...] = ()) -> Plan:
     return Plan(_way_as_it_is(found), found.properties, notes=notes)
 
 
+def is_large(dataset: Any) -> bool:
+    """Return whether a dataset takes so much of the file that tasks copy it, even if it stays as it is."""
+    return bool(dataset.get_storage_size() >= LEAST_COPIED)
+
+
 def _way_as_it_is(found: Described) -> Way:
     """Return how a dataset is copied whose properties stay."""
+    if is_large(found.dataset) and _has_numbers(found) and _has_payloads_to_copy(found):
+        return "filled"
     # HDF5 copies neither references, nor elements of variable length, nor what has a named type as they have to be.
     if found.elements.part is None and not found.kind.committed():
         return "whole"
@@ -177,14 +192,46 @@ def _has_nothing(found: Described) -> bool:
 def _way_of_change(found: Described, properties: Any) -> Way:
     if _has_nothing(found):
         return "empty"
-    if found.nbytes < _LEAST_FILLED or found.elements.part is not None or not _is_text(found.name):
-        return "elements"
-    if found.kind.get_class() in (h5py.h5t.ARRAY, h5py.h5t.OPAQUE) or not _is_of_numpy(found.kind):
+    if found.nbytes < _LEAST_FILLED or not _has_numbers(found):
         return "elements"
     # To fill all chunks of such a dataset would make a file without bounds.
     if found.chunks is not None and is_sparse(found.dataset, found.shape or (), found.chunks):
         return "elements"
     return "filled" if properties.get_layout() != h5py.h5d.COMPACT else "elements"
+
+
+def _has_numbers(found: Described) -> bool:
+    """Return whether tasks can read and write its elements: numpy has their type, and a text is its name."""
+    if found.elements.part is not None or not _is_text(found.name):
+        return False
+    return found.kind.get_class() not in (h5py.h5t.ARRAY, h5py.h5t.OPAQUE) and _is_of_numpy(found.kind)
+
+
+def _has_payloads_to_copy(found: Described) -> bool:
+    """Return whether tasks copy its chunks as they are stored, and the dataset stays what it is.
+
+    A task fills all chunks of its buffer, so that none may be missing.  HDF5 fills chunks that are allocated early when
+    the dataset is made, and stores partial chunks without filters where neither masks nor h5py show it.  Without
+    chunks, tasks would have HDF5 write the elements, one buffer at a time, in ten times the time of its own copy.
+    """
+    properties, shape = found.properties, found.shape
+    if found.chunks is None or shape is None or properties.get_alloc_time() == h5py.h5d.ALLOC_TIME_EARLY:
+        return False
+    chunk_nbytes = math.prod(found.chunks) * found.elements.nbytes
+    if chunk_nbytes > _MOST_COPIED_CHUNK or keeps_partial_chunks_unfiltered(properties):
+        return False
+    count = math.prod(-(-n // c) for n, c in zip(shape, found.chunks, strict=True))
+    return count_stored(h5py.Dataset(found.dataset)) == count and _is_made_alike(found)
+
+
+def _is_made_alike(found: Described) -> bool:
+    """Return whether HDF5, given its properties, makes a dataset with just the same filters; it may lack one."""
+    try:
+        require_decoder(h5py.Dataset(found.dataset))
+        found_again = _filters_if_possible(found, found.properties, is_fixed=False, memory=file_in_memory())
+        return found_again == read_filters(found.properties)
+    except (FilterError, ValueError, OSError, RuntimeError, TypeError):
+        return False
 
 
 def _is_text(name: str) -> bool:
@@ -255,34 +302,52 @@ def _apply(properties: Any, one: FilterChoice) -> None:
         properties.set_filter(one.code, one.flags, one.options)
 
 
-def _require_possible(found: Described, properties: Any, is_fixed: bool) -> None:
-    """Refuse properties with which HDF5 cannot make the dataset, or which end the process."""
-    with made_in_memory(found, properties, is_fixed) as made:
-        steps = read_filters(made.get_create_plist())
+def _filters_if_possible(found: Described, properties: Any, is_fixed: bool, memory: Any) -> tuple[Filter, ...]:
+    """Return the filters with which HDF5 makes the dataset; refuse what it cannot make, or what ends the process."""
+    steps = read_filters(try_to_make(memory, found, properties, is_fixed).get_create_plist())
     chunks = properties.get_chunk() if properties.get_layout() == h5py.h5d.CHUNKED else None
     if steps and _has_dtype(found.kind):
         nbytes = None if chunks is None else math.prod(chunks) * found.elements.nbytes
         if (reason := hazard(steps, found.kind.dtype, nbytes)) is not None:
             raise ValueError(reason)
+    return steps
 
 
-@contextmanager
-def made_in_memory(found: Described, properties: Any, is_fixed: bool) -> Iterator[Any]:
-    """Make an empty dataset in memory; nothing is allocated for it, however large it is."""
-    access, trial = h5py.h5p.create(h5py.h5p.FILE_ACCESS), properties.copy()
+def file_in_memory() -> Any:
+    """Return a new file in memory, which ends with the last reference to it."""
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_fapl_core(1 << 16, False)
     access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    return h5py.h5f.create(b"dask_chunkio-repack-%d" % next(_numbers), h5py.h5f.ACC_TRUNC, fapl=access)
+
+
+def try_to_make(memory: Any, found: Described, properties: Any, is_fixed: bool) -> Any:
+    """Make an empty dataset without a name; nothing is allocated for it, however large it is.
+
+    Parameters
+    ----------
+    memory : h5py.h5f.FileID
+        As `file_in_memory` returns it.
+    found : Described
+        The dataset of the file.
+    properties : h5py.h5p.PropDCID
+        Creation properties.
+    is_fixed : bool
+        Whether it cannot grow.
+
+    Raises
+    ------
+    ValueError, OSError, RuntimeError, TypeError
+        If HDF5 cannot make it.
+    """
+    trial = properties.copy()
     if trial.get_layout() != h5py.h5d.COMPACT:
         is_chunked = trial.get_layout() == h5py.h5d.CHUNKED
         trial.set_alloc_time(h5py.h5d.ALLOC_TIME_INCR if is_chunked else h5py.h5d.ALLOC_TIME_LATE)
     space = found.dataset.get_space()
     if is_fixed:
         space.set_extent_simple(found.shape, found.shape)
-    memory = h5py.h5f.create(b"dask_chunkio-repack-%d" % next(_numbers), h5py.h5f.ACC_TRUNC, fapl=access)
-    try:
-        yield h5py.h5d.create(memory, b"x", found.elements.kind, space, trial)
-    finally:
-        memory.close()
+    return h5py.h5d.create(memory, None, found.elements.kind, space, trial)
 
 
 def _has_dtype(kind: Any) -> bool:

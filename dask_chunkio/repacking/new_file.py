@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, TargetError
+from dask_chunkio.paths import local_path
 from dask_chunkio.storage.hdf5.raw_access import link_phases, set_link_phases
 
 __all__ = ["FileOptions", "copy_user_block", "created_file", "parse_file_options"]
@@ -39,6 +40,7 @@ _OF_SUPERBLOCK = {0: "earliest", 1: "earliest", 2: "v108"}
 _LATER = "v110"
 _LEAST_PAGE, _MOST_PAGE = 512, 1 << 30
 _LEAST_BLOCK, _MOST_BLOCK = 512, 1 << 30
+_MOST_META_BLOCK = 1 << 30
 _PIECE = 1 << 20
 
 
@@ -58,6 +60,10 @@ class FileOptions:
         The smallest free space that is remembered, and the size of a page.
     user_block : int or None
         Size of the user block.
+    user_block_file : str or None
+        Absolute path of the file whose bytes become the user block.
+    meta_block_size : int or None
+        Size of the blocks in which space for metadata is allocated.
     """
 
     libver: tuple[str, str] | None = None
@@ -66,6 +72,8 @@ class FileOptions:
     threshold: int | None = None
     page_size: int | None = None
     user_block: int | None = None
+    user_block_file: str | None = None
+    meta_block_size: int | None = None
 
 
 def parse_file_options(
@@ -76,6 +84,8 @@ def parse_file_options(
     fs_threshold: Any = None,
     fs_page_size: Any = None,
     user_block: Any = None,
+    user_block_file: Any = None,
+    meta_block_size: Any = None,
 ) -> FileOptions:
     """Check the options for the file.
 
@@ -86,15 +96,35 @@ def parse_file_options(
     """
     if fs_strategy is not None and fs_strategy not in _STRATEGIES:
         raise ArgumentError(f"fs_strategy={fs_strategy!r} is not one of {', '.join(_STRATEGIES)}")
-    for name, value in (("fs_threshold", fs_threshold), ("fs_page_size", fs_page_size), ("user_block", user_block)):
+    numbers = {"fs_threshold": fs_threshold, "fs_page_size": fs_page_size, "user_block": user_block}
+    for name, value in {**numbers, "meta_block_size": meta_block_size}.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
             raise ArgumentTypeError(f"{name}={value!r} is not a whole number of bytes")
     if fs_page_size is not None and not _LEAST_PAGE <= fs_page_size <= _MOST_PAGE:
         raise ArgumentError(f"fs_page_size={fs_page_size} is not from {_LEAST_PAGE} to {_MOST_PAGE}")
     if user_block and (user_block & (user_block - 1) or not _LEAST_BLOCK <= user_block <= _MOST_BLOCK):
         raise ArgumentError(f"user_block={user_block} is neither 0 nor a power of 2 from {_LEAST_BLOCK} on")
+    if meta_block_size is not None and not 0 < meta_block_size <= _MOST_META_BLOCK:
+        raise ArgumentError(f"meta_block_size={meta_block_size} is not from 1 to {_MOST_META_BLOCK}")
     persist = None if fs_persist is None else bool(fs_persist)
-    return FileOptions(_bounds(libver), fs_strategy, persist, fs_threshold, fs_page_size, user_block)
+    file = None if user_block_file is None else os.path.abspath(local_path("user_block_file", user_block_file))
+    size = user_block if file is None else _room_for(file, user_block)
+    return FileOptions(_bounds(libver), fs_strategy, persist, fs_threshold, fs_page_size, size, file, meta_block_size)
+
+
+def _room_for(file: str, size: int | None) -> int:
+    """Return the size of a user block that takes the bytes of a file: the one that is given, or the smallest."""
+    try:
+        nbytes = os.stat(file).st_size
+    except OSError as error:
+        raise ArgumentError(f"user_block_file={file!r} cannot be read: {error.strerror}") from error
+    least = max(_LEAST_BLOCK, 1 << max(0, nbytes - 1).bit_length())
+    if not os.path.isfile(file) or least > _MOST_BLOCK or (size is not None and size < nbytes):
+        raise ArgumentError(
+            f"user_block_file={file!r} has {nbytes} bytes, and a user block at most "
+            f"{_MOST_BLOCK if size is None else size}; give a file that fits, or a larger user_block="
+        )
+    return least if size is None else size
 
 
 def _bounds(libver: Any) -> tuple[str, str] | None:
@@ -136,6 +166,8 @@ def created_file(path: str, source: h5py.File, options: FileOptions) -> Iterator
         target.close()
     except (OSError, RuntimeError) as error:
         raise TargetError(f"cannot write {path}: {error}; is there space on the disk?") from error
+    if options.user_block_file is not None:
+        _copy_start(options.user_block_file, path, os.stat(options.user_block_file).st_size)
 
 
 def _close_after_error(target: Any) -> None:
@@ -153,6 +185,8 @@ def _access(source: h5py.File, options: FileOptions) -> Any:
     version = source.id.get_create_plist().get_version()[0]
     low, high = options.libver or (_OF_SUPERBLOCK.get(version, _LATER), "latest")
     access.set_libver_bounds(_BOUNDS[low], _BOUNDS[high])
+    if options.meta_block_size is not None:
+        access.set_meta_block_size(options.meta_block_size)
     return access
 
 
@@ -175,6 +209,11 @@ def _properties(source: h5py.File, options: FileOptions) -> Any:
         )
     if options.page_size is not None:
         create.set_file_space_page_size(options.page_size)
+    if options.user_block_file is not None and create.get_userblock():
+        raise ArgumentError(
+            f"user_block_file={options.user_block_file!r} would replace the user block of {source.filename}, which has "
+            f"{create.get_userblock()} bytes; leave it out"
+        )
     if options.user_block is not None:
         if options.user_block < create.get_userblock():
             raise ArgumentError(
@@ -200,11 +239,14 @@ def copy_user_block(source: h5py.File, path: str) -> None:
     TargetError
         If it cannot be written.
     """
-    left = source.userblock_size
-    if not left:
-        return
+    if source.userblock_size:
+        _copy_start(source.filename, path, source.userblock_size)
+
+
+def _copy_start(source: str, path: str, left: int) -> None:
+    """Copy so many bytes from the start of a file to the start of another one."""
     try:
-        with open(source.filename, "rb") as old, open(path, "r+b") as new:
+        with open(source, "rb") as old, open(path, "r+b") as new:
             while left and (piece := old.read(min(left, _PIECE))):
                 new.write(piece)
                 left -= len(piece)

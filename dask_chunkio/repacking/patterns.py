@@ -97,7 +97,7 @@ def _of_name(name: str) -> str:
     while at < len(name):
         end = name.find("]", at + 2) if name[at] == "[" else -1
         if end > 0:
-            inside = name[at + 1 : end].replace("\\", "\\\\")
+            inside = re.sub(r"[\\[&~|]|--", r"\\\g<0>", name[at + 1 : end])
             found += f"[{'^' + inside[1:] if inside[0] == '!' else inside}]"
             at = end
         else:

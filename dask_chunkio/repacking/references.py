@@ -12,13 +12,22 @@ import numpy as np
 
 from dask_chunkio.errors import IntegrityError
 from dask_chunkio.geometry.grid import Array
-from dask_chunkio.storage.hdf5.raw_access import find_region, make_region
+from dask_chunkio.storage.hdf5.raw_access import (
+    find_region,
+    find_standard,
+    free_standard,
+    make_region,
+    make_standard,
+    standard_reference_type,
+)
 
 __all__ = ["MissingObjectError", "Part", "References", "column", "holds_references", "special_part"]
 
 _UNDEFINED = 2**64 - 1
 _REGION_NBYTES = 12
+_STANDARD_NBYTES = 64
 _ADDRESS = np.dtype("u8")
+_REFERENCES = frozenset({"object", "region", "standard"})
 # A type is at most as deep as this; the recursion of Python and of HDF5 has its limits.
 _MOST_DEPTH = 60
 
@@ -30,8 +39,9 @@ class Part:
     Parameters
     ----------
     kind : str
-        ``"object"`` and ``"region"`` are references, ``"text"`` a string of variable length, ``"sequence"`` a sequence
-        of variable length, ``"array"`` an array of fixed shape, ``"compound"`` a type with fields.
+        ``"object"`` and ``"region"`` are references, ``"standard"`` those that HDF5 1.12 has introduced, ``"text"`` a
+        string of variable length, ``"sequence"`` a sequence of variable length, ``"array"`` an array of fixed shape,
+        ``"compound"`` a type with fields.
     offset : int
         Where it is in the element around it.
     count, nbytes : int
@@ -40,7 +50,7 @@ class Part:
         What in its elements, or fields, is more than plain bytes.
     """
 
-    kind: Literal["object", "region", "text", "sequence", "array", "compound"]
+    kind: Literal["object", "region", "standard", "text", "sequence", "array", "compound"]
     offset: int = 0
     count: int = 1
     nbytes: int = 0
@@ -94,20 +104,19 @@ def special_part(kind: Any, where: str, offset: int = 0, depth: int = 0) -> Part
 _COMPOSED = frozenset({h5py.h5t.REFERENCE, h5py.h5t.COMPOUND, h5py.h5t.VLEN, h5py.h5t.ARRAY})
 
 
-def _kind_of_reference(kind: Any, where: str) -> Literal["object", "region"]:
+def _kind_of_reference(kind: Any, where: str) -> Literal["object", "region", "standard"]:
     if kind.equal(h5py.h5t.STD_REF_OBJ):
         return "object"
     if kind.equal(h5py.h5t.STD_REF_DSETREG):
         return "region"
-    raise IntegrityError(
-        f"{where} holds references of the kind that HDF5 1.12 has introduced (H5T_STD_REF), which h5py does not read "
-        f"and which are not copied; leave it out with exclude=, or use h5repack"
-    )
+    if kind.equal(standard_reference_type()):
+        return "standard"
+    raise IntegrityError(f"{where} holds references of an unknown kind; leave it out with exclude=")
 
 
 def holds_references(part: Part | None) -> bool:
     """Return whether a part holds references."""
-    return part is not None and (part.kind in ("object", "region") or any(map(holds_references, part.parts)))
+    return part is not None and (part.kind in _REFERENCES or any(map(holds_references, part.parts)))
 
 
 @dataclass(slots=True)
@@ -156,9 +165,10 @@ class References:
         at = address + part.offset
         if part.kind == "object":
             self._map_objects(column(at, count, stride))
-        elif part.kind == "region":
+        elif part.kind in _REFERENCES:
+            map_one = self._map_region if part.kind == "region" else self._map_standard
             for number in range(count):
-                self._map_region(owner, at + number * stride)
+                map_one(owner, at + number * stride)
         else:
             for inner, first, many, step in _inside(part, at, count, stride):
                 self.map(inner, owner, first, many, step)
@@ -193,6 +203,18 @@ class References:
         raw[:] = bytes(_REGION_NBYTES)
         if region is not None and path is not None:
             make_region(self.target, path, region.selection, address)
+
+    def _map_standard(self, owner: Any, address: int) -> None:
+        raw: Any = (ctypes.c_ubyte * _STANDARD_NBYTES).from_address(address)
+        if not any(raw):
+            return
+        found = find_standard(owner, address)
+        path = None if found is None else self._path(found.target)
+        self.lost += found is None
+        free_standard(address)
+        raw[:] = bytes(_STANDARD_NBYTES)
+        if found is not None and path is not None:
+            make_standard(self.target, path, found, address)
 
 
 def column(address: int, count: int, stride: int) -> Array:

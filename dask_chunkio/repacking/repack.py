@@ -18,6 +18,7 @@ from dask_chunkio.events import Listener
 from dask_chunkio.execution.tracebacks import shortens_tracebacks
 from dask_chunkio.filters.hdf5_encoder import require_filter
 from dask_chunkio.paths import local_path
+from dask_chunkio.repacking.command import command_of
 from dask_chunkio.repacking.comparison import require_same
 from dask_chunkio.repacking.decisions import Decisions
 from dask_chunkio.repacking.new_file import FileOptions, copy_user_block, created_file, parse_file_options
@@ -26,7 +27,7 @@ from dask_chunkio.repacking.results import RepackResult
 from dask_chunkio.repacking.rules import Rules, parse_rules
 from dask_chunkio.repacking.structure import Structure
 from dask_chunkio.storage.hdf5.raw_access import require_raw_access
-from dask_chunkio.storage.journal.draft_manifest import DraftMode
+from dask_chunkio.storage.journal.draft_manifest import DraftMode, DraftPurpose
 from dask_chunkio.storage.preconditions import opened_to_look
 from dask_chunkio.storage.target import Durability, Target
 from dask_chunkio.validation import check_flag
@@ -44,6 +45,8 @@ class _Job:
     selection: Selection
     options: FileOptions
     run: Mapping[str, Any]
+    # How the draft is made, as options of the command.
+    making: Mapping[str, Any] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -53,6 +56,19 @@ class _Job:
         found = os.stat(self.source)
         version = f"{found.st_size} bytes, inode {found.st_ino}, modified at {found.st_mtime_ns} ns"
         return f"{self.source} ({version}), by {self.rules}, {self.selection}, {self.options}"
+
+    @property
+    def purpose(self) -> DraftPurpose:
+        """What a draft says that it is made for."""
+        command = command_of(
+            self.source,
+            self.path,
+            rules=self.rules,
+            selection=self.selection,
+            options=self.options,
+            others=self.making,
+        )
+        return DraftPurpose("repack", self.source, time.time(), command)
 
 
 @shortens_tracebacks
@@ -76,6 +92,8 @@ def repack(
     fs_threshold: int | None = None,
     fs_page_size: int | None = None,
     user_block: int | None = None,
+    user_block_file: str | os.PathLike[str] | None = None,
+    meta_block_size: int | None = None,
     wait: bool | None = None,
     durability: Durability | None = None,
     scheduler: Any = None,
@@ -120,7 +138,12 @@ def repack(
     fs_strategy, fs_persist, fs_threshold, fs_page_size : optional
         How the file manages its space, as h5repack's ``-S``, ``-P``, ``-T`` and ``-G``; by default as in `input`.
     user_block : int, optional
-        Size of the user block, in bytes; by default as in `input`.
+        Size of the user block, in bytes; by default as in `input`, or the smallest for `user_block_file`.
+    user_block_file : str or path-like, optional
+        A file whose bytes become the user block, if `input` has none.
+    meta_block_size : int, optional
+        Size, in bytes, of the blocks in which space for metadata is allocated while the structure is made, as in
+        `h5py.File`; by default HDF5's, 2048.
     wait, durability, scheduler, memory_limit, progress, callback, compute_kwargs
         Same as in `to_hdf5`.
 
@@ -165,12 +188,15 @@ def repack(
         fs_threshold=fs_threshold,
         fs_page_size=fs_page_size,
         user_block=user_block,
+        user_block_file=user_block_file,
+        meta_block_size=meta_block_size,
     )
     rules = parse_rules(filters, layouts, _minimum(minimum))
     for code in rules.codes:
         require_filter(code)
     selection = Selection(_patterns("include", include), _patterns("exclude", exclude))
-    job = _Job(source, path, rules, selection, options, {**run, "compute_kwargs": compute_kwargs})
+    making = {"in_place": in_place, "overwrite": overwrite, "verify": verify, "durability": durability}
+    job = _Job(source, path, rules, selection, options, {**run, "compute_kwargs": compute_kwargs}, making)
     if dry_run:
         return _estimated(job)
     mode: DraftMode = "w" if in_place or overwrite else "x"
@@ -199,12 +225,12 @@ def _repacked(job: _Job, draft: Draft, verifies: bool) -> RepackResult:
 
 def _make(job: _Job, draft: Draft, decisions: Decisions, verifies: bool) -> None:
     """Make the structure of the copy, fill its datasets, and compare it with the file."""
-    require_made_from(draft, job.words)
+    require_made_from(draft, job.words, job.purpose)
     with opened_to_look(Target(job.source, "")) as source:
         decisions.find_names(source, job.selection)
         if draft.is_new:
             _make_structure(job, source, draft.path, decisions)
-        elif job.rules:
+        else:
             decisions.survey(source, job.selection)
         if filled := decisions.filled:
             draft.fill({name: source_of(source[name]) for name in filled}, **job.run)
@@ -218,7 +244,7 @@ def _make_structure(job: _Job, source: h5py.File, path: str, decisions: Decision
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     with created_file(path, source, job.options) as target:
-        structure = Structure(source, target, job.selection, decisions if job.rules else None)
+        structure = Structure(source, target, job.selection, decisions)
         structure.copy()
     copy_user_block(source, path)
     decisions.require_all_used()

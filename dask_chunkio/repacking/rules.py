@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError
@@ -170,7 +170,7 @@ def _parsed(name: str, text: str, rule: Callable[[tuple[str, ...], str, str], _R
         raise ArgumentError(f"{name}: {text!r} names no objects before the colon; leave it out, to mean all datasets")
     word, _, parameters = choice.partition("=")
     try:
-        return rule(named, word, parameters)
+        return replace(rule(named, word, parameters), words=text)
     except ValueError as error:
         raise ArgumentError(f"{name}: {text!r}: {error}") from error
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import errno
 import functools
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import h5py
 
 from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetError
-from dask_chunkio.repacking.attributes import Attributes, are_plain
+from dask_chunkio.repacking.attributes import Attributes
+from dask_chunkio.repacking.decisions import Decisions
 from dask_chunkio.repacking.elements import copy_elements, elements_of
-from dask_chunkio.repacking.layouts import Described, Plan, as_it_is, describe
+from dask_chunkio.repacking.layouts import Described, Plan, describe
 from dask_chunkio.repacking.patterns import Selection
 from dask_chunkio.repacking.references import MissingObjectError, References, holds_references
 from dask_chunkio.repacking.walk import Found, links_of
 from dask_chunkio.storage.hdf5.raw_access import (
     PLAIN,
+    are_attributes_plain,
     commit_anonymously,
     copy_link,
     get_comment,
@@ -26,10 +27,7 @@ from dask_chunkio.storage.hdf5.raw_access import (
     set_link_phases,
 )
 
-__all__ = ["Decide", "Structure", "set_comment_like"]
-
-# What becomes of a dataset; None: HDF5 copies it as it is.
-Decide = Callable[[Described], Plan]
+__all__ = ["Structure", "set_comment_like"]
 
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 _FAILED = (OSError, RuntimeError, ValueError, TypeError, KeyError, ArithmeticError, MemoryError, SystemError)
@@ -49,8 +47,8 @@ class Structure:
         The new file, with the properties that its root group has to have.
     selection : Selection
         Which objects are copied.
-    decide : callable
-        Decides what becomes of each dataset; None if HDF5 copies all of them as they are.
+    decisions : Decisions
+        What becomes of each dataset.
 
     Attributes
     ----------
@@ -60,9 +58,9 @@ class Structure:
         Which object of the file became which in the copy.
     """
 
-    def __init__(self, source: h5py.File, target: Any, selection: Selection, decide: Decide | None) -> None:
+    def __init__(self, source: h5py.File, target: Any, selection: Selection, decisions: Decisions) -> None:
         self.source, self.target = source, target
-        self.selection, self.decide = selection, decide
+        self.selection, self.decisions = selection, decisions
         self.counts: Counter[str] = Counter()
         self._types: dict[int, Any] = {}
         self._later: list[bytes] = []
@@ -175,12 +173,12 @@ class Structure:
     def _copy_dataset(self, found: Found, item: Any, parent: Any, links: Any) -> None:
         self.counts["datasets"] += 1
         kind = item.get_type()
-        if self.decide is None and kind.get_class() in PLAIN_NUMBERS and not kind.committed():
+        if kind.get_class() in PLAIN_NUMBERS and not kind.committed() and self.decisions.leaves(item):
             self._copy_whole(found, item, parent, links)
             return
         elements = elements_of(kind, found.text)
         described = describe(found.text, item, kind, elements)
-        plan = as_it_is(described) if self.decide is None else self.decide(described)
+        plan = self.decisions(described)
         if plan.way == "whole":
             self._copy_whole(found, item, parent, links)
             return
@@ -194,7 +192,7 @@ class Structure:
 
     def _copy_whole(self, found: Found, item: Any, parent: Any, links: Any) -> None:
         """Have HDF5 copy a dataset with its payloads as they are; with its attributes, if it can."""
-        is_whole = are_plain(item)
+        is_whole = are_attributes_plain(item)
         how = None if is_whole else self._without_attributes
         h5py.h5o.copy(found.group, found.name, parent, found.name, how, links)
         if not is_whole:

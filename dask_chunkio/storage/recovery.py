@@ -24,6 +24,7 @@ from dask_chunkio.storage.hdf5.dataset import DatasetLayout, describe
 from dask_chunkio.storage.journal.journal import HELD
 from dask_chunkio.storage.journal.records import DISCARDED, pack_record
 from dask_chunkio.storage.side_paths import DAMAGED_LOG, SIDE_FILES
+from dask_chunkio.storage.store_folder import find_unfinished_store_folder, remove_unfinished_store
 from dask_chunkio.storage.take_over import take_over
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.transaction import Transactions
@@ -87,11 +88,8 @@ def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
     True
     """
     target = _target(path)
-    draft = DraftPaths(target.path)
-    if is_left(draft.folder):
-        remove_draft(draft)
-        return draft.folder
-    remove_empty_folder(draft.folder)
+    if (removed := _remove_draft_or_store(target.path)) is not None:
+        return removed
     if leftovers(path) is None:
         remove_empty_folder(target.folder)
         return None
@@ -121,6 +119,17 @@ def discard(path: str | os.PathLike[str], *, force: bool = False) -> str | None:
     return target.folder
 
 
+def _remove_draft_or_store(path: str) -> str | None:
+    draft = DraftPaths(path)
+    if is_left(draft.folder):
+        remove_draft(draft)
+        return draft.folder
+    remove_empty_folder(draft.folder)
+    if (store := find_unfinished_store_folder(path)) is not None:
+        remove_unfinished_store(path)
+    return store
+
+
 def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> RecoveryResult:
     """Make the file of an unfinished write, or of a draft, readable, without its sources.
 
@@ -143,7 +152,7 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
     Raises
     ------
     TargetError
-        If there is nothing to recover, or `output` cannot be used.
+        If there is nothing to recover (as of a zarr store, which begins again), or `output` cannot be used.
     TargetBusyError
         If the write is still running.
     IntegrityError
@@ -188,7 +197,8 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
 def leftovers(path: str | os.PathLike[str]) -> str | None:
     """Return the folder that an unfinished write, or a draft, of a file has left; None if there is none."""
     target = _target(path)
-    return next((one for one in (DraftPaths(target.path).folder, target.folder) if is_left(one)), None)
+    found = (one for one in (DraftPaths(target.path).folder, target.folder) if is_left(one))
+    return next(found, find_unfinished_store_folder(target.path))
 
 
 def _recovered_draft(draft: DraftPaths, output: str | os.PathLike[str] | None) -> RecoveryResult:

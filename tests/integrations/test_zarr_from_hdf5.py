@@ -17,7 +17,7 @@ import dask_chunkio as dcio
 from dask_chunkio import errors
 from dask_chunkio.integrations.zarr.compat import quiet
 from dask_chunkio.integrations.zarr.records import Conversion
-from dask_chunkio.integrations.zarr.store_folder import StoreFolder
+from dask_chunkio.storage.store_folder import StoreFolder
 from tests.support.processes import run_python
 
 RNG = np.random.default_rng(7)

@@ -24,10 +24,10 @@ from dask_chunkio.integrations.zarr.elements import convert_attributes, convert_
 from dask_chunkio.integrations.zarr.nearest import nearest_codecs
 from dask_chunkio.integrations.zarr.objects import Objects, list_objects
 from dask_chunkio.integrations.zarr.records import Conversion, ConvertedArray, Options, Refusal, require_all
-from dask_chunkio.integrations.zarr.store_folder import StoreFolder
 from dask_chunkio.reading.file_state import opened
 from dask_chunkio.sources.zarr_codecs import Codec, ZarrForm, codecs_of, has_equal_filters
 from dask_chunkio.storage.hdf5.dataset import DatasetSpec, describe, preview
+from dask_chunkio.storage.store_folder import StoreFolder
 
 __all__ = ["hdf5_to_zarr"]
 
@@ -69,7 +69,7 @@ def hdf5_to_zarr(source: str, target: str, options: Options) -> Conversion:
     started = time.monotonic()
     is_durable = options.drafting.get("durability") == "power"
     with compat.quiet(), opened(source) as file:
-        with StoreFolder(target, overwrite=options.overwrite, is_durable=is_durable) as folder:
+        with StoreFolder(target, overwrite=options.overwrite, is_durable=is_durable, source=source) as folder:
             plan = _planned(file, options)
             require_all(source, plan.refused, options)
             try:

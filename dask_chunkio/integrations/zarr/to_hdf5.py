@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from zarr import Array
 
-from dask_chunkio.drafts import draft
+from dask_chunkio.drafts import draft, require_made_from
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError, ChunkIOError
 from dask_chunkio.filters.names import resolve_compression
 from dask_chunkio.filters.plugin import require_filter
@@ -33,6 +33,7 @@ from dask_chunkio.integrations.zarr.records import Conversion, ConvertedArray, O
 from dask_chunkio.sources.zarr_chunks import zarr_form
 from dask_chunkio.sources.zarr_codecs import ZarrForm, filters_of
 from dask_chunkio.storage.hdf5.dataset import describe
+from dask_chunkio.storage.journal.draft_manifest import DraftPurpose
 from dask_chunkio.storage.recovery import discard
 
 __all__ = ["zarr_to_hdf5"]
@@ -108,9 +109,21 @@ def zarr_to_hdf5(source: Any, target: str, options: Options) -> Conversion:
     with quiet():
         plan = _planned(source)
         require_all(str(source), plan.refused, options)
-        _write(plan, target, options)
+        _write(plan, target, options, _name_of(source))
         arrays = tuple(_converted(target, plan))
     return Conversion(target, arrays, tuple(plan.refused), tuple(plan.notes), time.monotonic() - started)
+
+
+def _name_of(source: Any) -> str:
+    """Return the path or the URL of a store."""
+    name = source if isinstance(source, str) else str(getattr(source, "store_path", source))
+    return name.removeprefix("file://")
+
+
+def _words_of(options: Options) -> str:
+    """Return the filters that every process describes alike; those of plugins may be any objects."""
+    simple = {name: value for name, value in options.filters.items() if isinstance(value, str | int | None)}
+    return f", with {simple}" if simple else ""
 
 
 def _planned(source: Any) -> _Plan:
@@ -217,11 +230,12 @@ def _kept_attributes(
     return {**found, JSON_NAMES: np.array(texts, h5py.string_dtype())} if texts else found
 
 
-def _write(plan: _Plan, target: str, options: Options) -> None:
+def _write(plan: _Plan, target: str, options: Options, source: str) -> None:
     scales = _scales(plan)
     mode: Any = "w" if options.overwrite else "x"
     with draft(target, mode=mode, resume=options.resume, **options.drafting) as made:
         is_new = made.is_new
+        require_made_from(made, f"{source}{_words_of(options)}", DraftPurpose("conversion", source, time.time()))
         if is_new:
             _make_structure(made.path, plan, scales, options)
         # HDF5 has nothing to write to where there are no elements.

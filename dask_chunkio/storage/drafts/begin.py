@@ -210,8 +210,9 @@ def _share(folder: DraftFolder) -> None:
 
 def _require_resumable(paths: DraftPaths, manifest: DraftManifest, mode: DraftMode, resume: bool) -> None:
     if not resume:
+        of_what = "" if manifest.purpose is None else f", a {manifest.purpose}"
         raise UnfinishedWriteError(
-            f"{paths.folder} holds an unfinished draft of {paths.path}. Go on with it (resume=True, with the same "
+            f"{paths.folder} holds an unfinished draft of {paths.path}{of_what}. Go on with it (resume=True, the same "
             f"arguments), or remove it with dask_chunkio.discard({paths.path!r}) or 'dask-chunkio discard {paths.path}'"
         )
     if manifest.mode != mode:

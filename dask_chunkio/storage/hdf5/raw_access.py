@@ -15,27 +15,32 @@ from typing import Any
 
 import h5py
 
-from dask_chunkio.errors import FilterError, TargetError
+from dask_chunkio.errors import FilterError, IntegrityError, TargetError
 from dask_chunkio.storage.hdf5.h5py_compat import hdf5_lock, separate_library
 
 __all__ = [
     "PLAIN",
     "Region",
+    "StandardReference",
+    "are_attributes_plain",
     "close_attribute",
     "commit_anonymously",
     "copy_link",
     "create_attribute",
     "find_region",
+    "find_standard",
+    "free_standard",
     "get_comment",
-    "is_plain_attribute",
     "link_phases",
     "make_region",
+    "make_standard",
     "opened_attribute",
     "read_attribute",
     "read_elements",
     "reclaim",
     "require_raw_access",
     "set_link_phases",
+    "standard_reference_type",
     "write_attribute",
     "write_elements",
 ]
@@ -44,6 +49,7 @@ _ID, _ADDRESS, _TEXT, _NUMBER = ctypes.c_int64, ctypes.c_size_t, ctypes.c_char_p
 _UNSIGNED = ctypes.c_uint
 _DEFAULT = 0
 _OBJECT, _REGION = 0, 1
+_NEW_REGION, _NEW_ATTRIBUTE = 3, 4
 # HDF5's longest comment is limited by the size of a message in an object header.
 _MOST_COMMENT = 1 << 16
 _SHORT: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -52,6 +58,7 @@ _SHORT: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "H5Aget_create_plist": (_ID, (_ID,)),
     "H5Aget_type": (_ID, (_ID,)),
     "H5Aopen": (_ID, (_ID, _TEXT, _ID)),
+    "H5Aopen_by_idx": (_ID, (_ID, _TEXT, _NUMBER, _NUMBER, ctypes.c_uint64, _ID, _ID)),
     "H5Aread": (_NUMBER, (_ID, _ID, _ADDRESS)),
     "H5Awrite": (_NUMBER, (_ID, _ID, _ADDRESS)),
     "H5Lcopy": (_NUMBER, (_ID, _TEXT, _ID, _TEXT, _ID, _ID)),
@@ -60,11 +67,21 @@ _SHORT: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "H5Pget_link_phase_change": (_NUMBER, (_ID, _ADDRESS, _ADDRESS)),
     "H5Pset_link_phase_change": (_NUMBER, (_ID, _UNSIGNED, _UNSIGNED)),
     "H5Rcreate": (_NUMBER, (_ADDRESS, _ID, _TEXT, _NUMBER, _ID)),
+    "H5Rcreate_attr": (_NUMBER, (_ID, _TEXT, _TEXT, _ID, _ADDRESS)),
+    "H5Rcreate_object": (_NUMBER, (_ID, _TEXT, _ID, _ADDRESS)),
+    "H5Rcreate_region": (_NUMBER, (_ID, _TEXT, _ID, _ID, _ADDRESS)),
     "H5Rdereference2": (_ID, (_ID, _ID, _NUMBER, _ADDRESS)),
+    "H5Rdestroy": (_NUMBER, (_ADDRESS,)),
+    "H5Rget_attr_name": (ctypes.c_ssize_t, (_ADDRESS, _ADDRESS, ctypes.c_size_t)),
+    "H5Rget_file_name": (ctypes.c_ssize_t, (_ADDRESS, _ADDRESS, ctypes.c_size_t)),
     "H5Rget_region": (_ID, (_ID, _NUMBER, _ADDRESS)),
+    "H5Rget_type": (_NUMBER, (_ADDRESS,)),
+    "H5Ropen_object": (_ID, (_ADDRESS, _ID, _ID)),
+    "H5Ropen_region": (_ID, (_ADDRESS, _ID, _ID)),
     "H5Tcommit_anon": (_NUMBER, (_ID, _ID, _ID, _ID)),
     "H5Tclose": (_NUMBER, (_ID,)),
     "H5Tcommitted": (_NUMBER, (_ID,)),
+    "H5Tcopy": (_ID, (_ID,)),
     "H5Tget_class": (_NUMBER, (_ID,)),
     "H5Treclaim": (_NUMBER, (_ID, _ID, _ID, _ADDRESS)),
 }
@@ -129,14 +146,27 @@ def opened_attribute(owner: Any, name: bytes) -> Iterator[int]:
         _call("H5Aclose", attribute)
 
 
-def is_plain_attribute(owner: Any, name: bytes) -> bool:
-    """Return whether an attribute has numbers or text, and no named type: HDF5 copies it with its object as it is."""
-    with hdf5_lock(), opened_attribute(owner, name) as attribute:
-        kind = _call("H5Aget_type", attribute)
-        try:
-            return _call("H5Tget_class", kind) in PLAIN and not _call("H5Tcommitted", kind)
-        finally:
-            _call("H5Tclose", kind)
+def are_attributes_plain(owner: Any) -> bool:
+    """Return whether all attributes have numbers or text, and no named types: HDF5 copies them as they are.
+
+    It is asked of each of very many small objects, so that it calls HDF5 as directly as possible.
+    """
+    with hdf5_lock():
+        return all(_is_attribute_plain(owner.id, number) for number in range(h5py.h5a.get_num_attrs(owner)))
+
+
+def _is_attribute_plain(owner: int, number: int) -> bool:
+    found = _functions()
+    attribute = found["H5Aopen_by_idx"](owner, b".", h5py.h5.INDEX_NAME, h5py.h5.ITER_NATIVE, number, 0, 0)
+    kind = found["H5Aget_type"](attribute) if attribute >= 0 else -1
+    is_plain = kind >= 0 and found["H5Tget_class"](kind) in PLAIN and found["H5Tcommitted"](kind) == 0
+    if kind >= 0:
+        found["H5Tclose"](kind)
+    if attribute >= 0:
+        found["H5Aclose"](attribute)
+    if kind < 0:
+        raise OSError("H5Aopen_by_idx or H5Aget_type of HDF5 failed")
+    return is_plain
 
 
 def create_attribute(owner: Any, name: bytes, kind: Any, space: Any, like: int) -> int:
@@ -229,6 +259,84 @@ def find_region(owner: Any, address: int) -> Region | None:
     except OSError:
         return None
     return Region(h5py.h5o.get_info(dataset).addr, space)
+
+
+@functools.cache
+def standard_reference_type() -> Any:
+    """Return ``H5T_STD_REF``, the type of the references that HDF5 1.12 has introduced, which h5py does not name."""
+    return h5py.h5i.wrap_identifier(_call("H5Tcopy", _ID.in_dll(separate_library(True), "H5T_STD_REF_g").value))
+
+
+@dataclass(frozen=True, slots=True)
+class StandardReference:
+    """What a reference of the type `standard_reference_type` refers to.
+
+    Parameters
+    ----------
+    target : int
+        Address of the object.
+    selection : h5py.h5s.SpaceID or None
+        For a region of a dataset: the selection.
+    attribute : bytes or None
+        For an attribute of the object: its name.
+    """
+
+    target: int
+    selection: Any = None
+    attribute: bytes | None = None
+
+
+def find_standard(owner: Any, address: int) -> StandardReference | None:
+    """Return what the reference at an address in memory refers to; None if that is nothing that is there.
+
+    Parameters
+    ----------
+    owner : h5py.h5i.ObjectID
+        The dataset or the attribute from which it was read.
+    address : int
+        Where it is in memory.
+
+    Raises
+    ------
+    IntegrityError
+        If that is in another file, which is not opened.
+    """
+    kind = _call("H5Rget_type", address)
+    # HDF5 would open that file, whatever it is.
+    if (name := _text_of("H5Rget_file_name", address)) != h5py.h5f.get_name(owner):
+        where = (h5py.h5i.get_name(owner) or b"an object").decode(errors="replace")
+        raise IntegrityError(
+            f"{where} refers to an object in the file {name.decode(errors='replace')}, and such references are not "
+            f"copied; leave it out with exclude="
+        )
+    try:
+        item = h5py.h5i.wrap_identifier(_call("H5Ropen_object", address, _DEFAULT, _DEFAULT))
+        space = h5py.h5s.SpaceID(_call("H5Ropen_region", address, _DEFAULT, _DEFAULT)) if kind == _NEW_REGION else None
+    except OSError:
+        return None
+    name_of_attribute = _text_of("H5Rget_attr_name", address) if kind == _NEW_ATTRIBUTE else None
+    return StandardReference(h5py.h5o.get_info(item).addr, space, name_of_attribute)
+
+
+def make_standard(file: Any, path: bytes, found: StandardReference, address: int) -> None:
+    """Write a reference to the same as `found`, at a path of a file, to memory, where there is none."""
+    if found.attribute is not None:
+        _call("H5Rcreate_attr", file.id, path, found.attribute, _DEFAULT, address)
+    elif found.selection is not None:
+        _call("H5Rcreate_region", file.id, path, found.selection.id, _DEFAULT, address)
+    else:
+        _call("H5Rcreate_object", file.id, path, _DEFAULT, address)
+
+
+def free_standard(address: int) -> None:
+    """Free what HDF5 has allocated for a reference in memory."""
+    _call("H5Rdestroy", address)
+
+
+def _text_of(function: str, address: int) -> bytes:
+    text = ctypes.create_string_buffer(_call(function, address, 0, 0) + 1)
+    _call(function, address, ctypes.addressof(text), len(text))
+    return text.value
 
 
 def make_region(file: Any, path: bytes, selection: Any, address: int) -> None:

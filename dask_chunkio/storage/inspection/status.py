@@ -11,11 +11,12 @@ from dask_chunkio.errors import ChunkIOError
 from dask_chunkio.paths import local_path
 from dask_chunkio.storage.draft_paths import DraftPaths
 from dask_chunkio.storage.filesystem.side_folder import is_left
-from dask_chunkio.storage.journal.draft_manifest import DraftManifest, read_draft
+from dask_chunkio.storage.journal.draft_manifest import DraftManifest, DraftPurpose, read_draft
 from dask_chunkio.storage.journal.journal import HELD, Journal, read_journal
 from dask_chunkio.storage.journal.manifest import read_manifest, require_real_folder
 from dask_chunkio.storage.journal.owner import Owner
 from dask_chunkio.storage.journal.part import PartState, missing_parts
+from dask_chunkio.storage.store_folder import UnfinishedStore, find_unfinished_store
 from dask_chunkio.storage.take_over import last_sign
 from dask_chunkio.storage.target import Target
 
@@ -60,7 +61,7 @@ class UnfinishedWrite:
         The folder of the side files.
     mode : str
         ``"new"`` for a file that is being created, ``"existing"`` for datasets that are being added to a file,
-        ``"draft"`` for a draft.
+        ``"draft"`` for a draft, ``"store"`` for a zarr store that `convert` makes.
     running : bool
         Whether the file is being written now, on any host: a process holds the graph of the write, though it may be
         busy upstream of the write.
@@ -86,6 +87,8 @@ class UnfinishedWrite:
         The parts that jobs have begun, in the order of their numbers.
     draft : DraftManifest or None
         How far a draft is; the other fields describe the fill that is not finished.
+    store : DraftPurpose or None
+        What is converted to a zarr store.
     """
 
     path: str
@@ -103,6 +106,12 @@ class UnfinishedWrite:
     part_count: int = 0
     parts: tuple[PartState, ...] = ()
     draft: DraftManifest | None = None
+    store: DraftPurpose | None = None
+
+    @property
+    def purpose(self) -> DraftPurpose | None:
+        """What is made, if it is a repack or a conversion; None for a write, and for the draft of a script."""
+        return self.store if self.draft is None else self.draft.purpose
 
     @property
     def missing_parts(self) -> tuple[int, ...]:
@@ -138,6 +147,8 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
     target = Target(os.path.realpath(local_path("path", path)), "")
     if is_left(DraftPaths(target.path).folder):
         return _status_of_draft(DraftPaths(target.path))
+    if (store := find_unfinished_store(target.path)) is not None:
+        return _status_of_store(target.path, store)
     if not os.path.lexists(target.folder) or (os.path.isdir(target.folder) and not is_left(target.folder)):
         return None
     # A write that was interrupted while it began may have no manifest yet.
@@ -162,6 +173,11 @@ def status(path: str | os.PathLike[str]) -> UnfinishedWrite | None:
             manifest.parts if manifest else 0,
             tuple(part for _, part in sorted(journal.parts.items())),
         )
+
+
+def _status_of_store(path: str, found: UnfinishedStore) -> UnfinishedWrite:
+    purpose = found.purpose or DraftPurpose("conversion", "a source that is not known", 0.0)
+    return UnfinishedWrite(path, found.folder, "store", found.is_running, (), (), None, 0, False, store=purpose)
 
 
 def _status_of_draft(draft: DraftPaths) -> UnfinishedWrite:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -12,13 +13,15 @@ from dask_chunkio.geometry.share import MOST_PARTS
 from dask_chunkio.storage.filesystem.io import write_whole_file
 from dask_chunkio.storage.journal.manifest import read_description
 
-__all__ = ["DraftManifest", "DraftMode", "DraftState", "Original", "read_draft"]
+__all__ = ["DraftManifest", "DraftMode", "DraftPurpose", "DraftState", "Original", "read_draft", "read_purpose"]
 
 DraftMode = Literal["x", "w", "a"]
 DraftState = Literal["structure", "filling", "publishing"]
 
 _FORMAT, _VERSION = "dask_chunkio draft", 1
 _MOST = 16 << 20
+# The year 3000: later moments are no datetime on some systems.
+_LATEST = 32_503_680_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,44 @@ class Original:
         except FileNotFoundError:
             return None
         return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class DraftPurpose:
+    """What a draft is made for, if that is more than a script's own structure and data.
+
+    Parameters
+    ----------
+    kind : str
+        ``"repack"`` or ``"conversion"``.
+    source : str
+        What is repacked or converted.
+    begun : float
+        When it began, in seconds since 1970.
+    command : tuple of str
+        Arguments of ``dask-chunkio`` that go on with it; empty if there is no such command.
+    """
+
+    kind: Literal["repack", "conversion"]
+    source: str
+    begun: float
+    command: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.source}"
+
+    def save(self, path: str) -> None:
+        """Write a file that says so, complete or not at all."""
+        write_whole_file(path, json.dumps(asdict(self), indent=1).encode())
+
+    @property
+    def words_to_go_on(self) -> str:
+        """How to go on, in words."""
+        name = {"repack": "repack", "conversion": "convert"}[self.kind]
+        call = f"the same call of dask_chunkio.{name} and resume=True"
+        if self.command:
+            return f"'dask-chunkio {shlex.join((*self.command, '--resume'))}', or {call}"
+        return f"{call}, or the same command and --resume"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +103,8 @@ class DraftManifest:
         Number of the parts among which independent jobs divide the only fill; 0 for a draft of one process.
     made_from : str
         What the draft is made of, in words: who goes on with it says the same.
+    purpose : DraftPurpose or None
+        What it is made for; None for a draft of a script.
     """
 
     holder: str
@@ -71,6 +114,7 @@ class DraftManifest:
     fills: tuple[tuple[str, ...], ...] = ()
     parts: int = 0
     made_from: str = ""
+    purpose: DraftPurpose | None = None
 
     def save(self, path: str) -> None:
         """Write the file, complete or not at all."""
@@ -89,6 +133,17 @@ def read_draft(path: str) -> DraftManifest | None:
         If it is damaged, or cannot be read.
     """
     return read_description(path, _MOST, _manifest)
+
+
+def read_purpose(path: str) -> DraftPurpose | None:
+    """Read what `DraftPurpose.save` has written; return None if the file does not exist.
+
+    Raises
+    ------
+    IntegrityError
+        If it is damaged, or cannot be read.
+    """
+    return read_description(path, _MOST, lambda found, _: _purpose(found))
 
 
 def _manifest(found: Any, path: str) -> DraftManifest:
@@ -111,7 +166,19 @@ def _manifest(found: Any, path: str) -> DraftManifest:
         raise ValueError("it does not say of what the draft is made")
     holder, mode, state = found["holder"], found["mode"], found["state"]
     original, fills = _original(found["original"]), tuple(map(tuple, names))
-    return DraftManifest(holder, mode, state, original, fills, found["parts"], made_from)
+    return DraftManifest(
+        holder, mode, state, original, fills, found["parts"], made_from, _purpose(found.get("purpose"))
+    )
+
+
+def _purpose(found: Any) -> DraftPurpose | None:
+    if found is None:
+        return None
+    kind, source, begun, command = (found[field.name] for field in fields(DraftPurpose))
+    is_known = kind in ("repack", "conversion") and type(source) is str and type(begun) is float
+    if not is_known or not isinstance(command, list) or not _are(str, command) or not 0 <= begun < _LATEST:
+        raise ValueError("it does not say what the draft is made for")
+    return DraftPurpose(kind, source, begun, tuple(command))
 
 
 def _original(found: Any) -> Original | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -12,12 +14,93 @@ from dask_chunkio.errors import TargetBusyError, TargetError, TargetExistsError
 from dask_chunkio.storage.filesystem.descriptors import close_descriptor
 from dask_chunkio.storage.filesystem.io import is_at, open_side_file, sync_folder
 from dask_chunkio.storage.filesystem.locks import try_exclusive
+from dask_chunkio.storage.journal.draft_manifest import DraftPurpose, read_purpose
 
-__all__ = ["StoreFolder"]
+__all__ = [
+    "StoreFolder",
+    "UnfinishedStore",
+    "find_unfinished_store",
+    "find_unfinished_store_folder",
+    "remove_unfinished_store",
+]
 
 # A file that says that a folder is a zarr store, of format 2 or 3.
 _MARKS = ("zarr.json", ".zgroup", ".zarray")
 _ATTEMPTS = 100
+_LOCK, _PURPOSE = "lock", "conversion.json"
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedStore:
+    """A conversion to a zarr store that runs, or was cut off.
+
+    Parameters
+    ----------
+    folder : str
+        Absolute path of its folder.
+    purpose : DraftPurpose or None
+        What is converted; None if it was cut off before it had said so.
+    is_running : bool
+        Whether a process works on it.
+    """
+
+    folder: str
+    purpose: DraftPurpose | None
+    is_running: bool
+
+
+def find_unfinished_store_folder(target: str) -> str | None:
+    """Return the folder of an unfinished conversion to a store; None if there is none."""
+    folder = _folder_of(target)
+    return None if os.path.islink(folder) or not os.path.isdir(folder) else folder
+
+
+def find_unfinished_store(target: str) -> UnfinishedStore | None:
+    """Return the unfinished conversion to a store; None if there is none.
+
+    Raises
+    ------
+    IntegrityError
+        If what it says of itself is damaged.
+    """
+    if (folder := find_unfinished_store_folder(target)) is None:
+        return None
+    return UnfinishedStore(folder, read_purpose(os.path.join(folder, _PURPOSE)), _is_locked(folder))
+
+
+def remove_unfinished_store(target: str) -> None:
+    """Remove what an interrupted conversion has left; a store that it was just replacing gets its name back.
+
+    Raises
+    ------
+    TargetBusyError
+        If a process works on it.
+    TargetError
+        If it cannot be removed.
+    """
+    folder = StoreFolder(target)
+    try:
+        folder.clean()
+    except OSError as error:
+        if isinstance(error, TargetError):
+            raise
+        raise TargetError(f"cannot remove {_folder_of(target)}: {error.strerror or error}") from error
+
+
+def _folder_of(target: str) -> str:
+    return f"{target}.converting"
+
+
+def _is_locked(folder: str) -> bool:
+    path = os.path.join(folder, _LOCK)
+    try:
+        descriptor = open_side_file(path, create=False)
+    except OSError:
+        return False
+    try:
+        return not try_exclusive(descriptor, path)
+    finally:
+        close_descriptor(descriptor)
 
 
 class StoreFolder:
@@ -35,6 +118,8 @@ class StoreFolder:
         Whether to replace a store of this name.
     is_durable : bool
         Whether the store is on the disk before it has its name.
+    source : str
+        What is converted.
 
     Raises
     ------
@@ -46,9 +131,9 @@ class StoreFolder:
         If the folder cannot be made.
     """
 
-    def __init__(self, target: str, *, overwrite: bool = False, is_durable: bool = False) -> None:
+    def __init__(self, target: str, *, overwrite: bool = False, is_durable: bool = False, source: str = "") -> None:
         self.target, self._overwrite, self._is_durable = target, overwrite, is_durable
-        self._folder = f"{target}.converting"
+        self._folder, self._source = _folder_of(target), source
         self._lock: int | None = None
 
     @property
@@ -66,6 +151,7 @@ class StoreFolder:
             self._clean()
             self._require_free()
             os.mkdir(self.store)
+            DraftPurpose("conversion", self._source, time.time()).save(os.path.join(self._folder, _PURPOSE))
         except OSError as error:
             self._leave()
             if isinstance(error, TargetError):
@@ -82,8 +168,16 @@ class StoreFolder:
         finally:
             self._leave()
 
+    def clean(self) -> None:
+        """Remove the folder that a killed process has left."""
+        self._lock = self._locked()
+        try:
+            self._clean()
+        finally:
+            self._leave()
+
     def _locked(self) -> int:
-        path = os.path.join(self._folder, "lock")
+        path = os.path.join(self._folder, _LOCK)
         for _ in range(_ATTEMPTS):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(self._folder)
