@@ -37,7 +37,7 @@ def local(**keywords: Any) -> LocalCluster:
 def test_an_asynchronous_client_computes_what_is_delayed(target: Path) -> None:
     async def write() -> Any:
         async with (
-            Scheduler(host="127.0.0.1", port=0, dashboard=False) as scheduler,
+            Scheduler(host="127.0.0.1", port=0, dashboard=False, dashboard_address="127.0.0.1:0") as scheduler,
             Worker(scheduler.address, nthreads=1, host="127.0.0.1"),
             Client(scheduler.address, asynchronous=True) as client,
         ):
