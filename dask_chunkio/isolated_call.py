@@ -94,7 +94,7 @@ def call_isolated(module: str, arguments: Any, path: str, memory: int) -> Answer
     WorkerError
         If the process cannot be started, or was killed.
     """
-    request = {"module": module, "arguments": arguments, "seconds": _SECONDS, "memory": memory}
+    request = {"module": module, "arguments": arguments, "seconds": _SECONDS, "memory": memory, "folder": _folder()}
     told = json.dumps(request).encode()
     answer, arrays = _answered(told)
     if "result" in answer:
@@ -104,6 +104,14 @@ def call_isolated(module: str, arguments: Any, path: str, memory: int) -> Answer
         words = str(answer["message"])
         raise kind(words if path in words else f"{path}: {words}; the file is damaged")
     raise _error_of_crash(path, int(answer["crashed"]), str(answer["where"]))
+
+
+def _folder() -> str | None:
+    """Return the working folder, in which HDF5 looks for files that a file names; None if it was removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
 
 
 def _answered(request: bytes) -> Answer:

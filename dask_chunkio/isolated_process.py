@@ -191,13 +191,17 @@ class _Worker:
     def _answered(self, request: dict[str, Any]) -> bool:
         """Answer a request; return whether nothing was wrong."""
         self.steps.start(request["seconds"], request["memory"])
+        with contextlib.suppress(OSError, TypeError):
+            os.chdir(request["folder"])
         try:
             module = importlib.import_module(request["module"])
             words, arrays = module.answer(request["arguments"], self.steps)
         except ChunkIOError as error:
             self.answer({"error": type(error).__name__, "message": str(error)})
         except MemoryError:
-            self.answer({"error": "IntegrityError", "message": self._where("takes more memory than any valid file")})
+            self.answer(
+                {"error": "IntegrityError", "message": self._where("takes more memory than any valid file needs")}
+            )
         except Exception as error:  # h5py raises many kinds for damaged metadata
             told = f"cannot be read ({type(error).__name__}: {error})"
             self.answer({"error": "IntegrityError", "message": self._where(told)})
