@@ -219,8 +219,9 @@ def index_dataset(path: str, name: str, locking: bool | None = None, isolated: b
 def _indexed(path: str, name: str, state: FileState, locking: bool | None, isolated: bool) -> StoredArray:  # noqa: ARG001
     """Index a dataset; cached for as long as the file does not change, because each task of a process asks."""
     record = (ask_for_record if isolated else read_record)(path, name, locking)
-    require_decoders(f"{record.path}, {record.name}", record.filters)
-    return StoredArray(*(getattr(record, field.name) for field in fields(record)), locking, isolated)
+    require_decoders(record.name, record.filters)
+    known = {field.name: getattr(record, field.name) for field in fields(record)}
+    return StoredArray(**known, locking=locking, isolated=isolated)
 
 
 def _opened(path: str) -> int:

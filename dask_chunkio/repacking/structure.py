@@ -256,8 +256,8 @@ def work_of(item: Any, file_nbytes: int) -> int:
     # Elements of variable length are in heaps, anywhere in the file.
     elsewhere = 0 if kind.get_class() in PLAIN_NUMBERS else file_nbytes
     if plist.get_layout() != h5py.h5d.CHUNKED:
-        return elsewhere + min(item.get_storage_size(), file_nbytes)
-    chunk = math.prod(plist.get_chunk()) * kind.get_size()
+        return elsewhere + min(int(item.get_storage_size()), file_nbytes)
+    chunk = math.prod(map(int, plist.get_chunk())) * int(kind.get_size())
     return elsewhere + min(count_stored(h5py.Dataset(item)), file_nbytes) * chunk
 
 
