@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import graphlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ _UNREADABLE = (OSError, RuntimeError, ValueError, TypeError, KeyError, Arithmeti
 _AT_ONCE = 1 << 16
 
 
-def check_structure(path: str, locking: bool | None = None, indexes: bool = False) -> None:
+def check_structure(path: str, locking: bool | None = None, indexes: bool = False) -> str | None:
     """Make sure that no group, link, attribute or type of a file crashes HDF5, or keeps it busy for ever.
 
     Elements of variable length are read, too: their places are metadata.  What HDF5 refuses to read is no error here:
@@ -45,6 +46,11 @@ def check_structure(path: str, locking: bool | None = None, indexes: bool = Fals
         As `h5py.File` takes it.
     indexes : bool
         Whether to list all chunks, too.
+
+    Returns
+    -------
+    str or None
+        A hard link to a group above it, if there is one: a walk by paths would never end.
 
     Raises
     ------
@@ -60,13 +66,14 @@ def check_structure(path: str, locking: bool | None = None, indexes: bool = Fals
     except OSError as error:
         raise TargetError(f"cannot read {path}: {error.strerror}") from error
     require_not_written_here(path)
-    _checked(path, state, locking, indexes)
+    return _checked(path, state, locking, indexes)
 
 
 @functools.lru_cache(64)
-def _checked(path: str, state: FileState, locking: bool | None, indexes: bool) -> None:  # noqa: ARG001
+def _checked(path: str, state: FileState, locking: bool | None, indexes: bool) -> str | None:  # noqa: ARG001
     asked = {"path": path, "locking": locking, "indexes": indexes, "plugins": plugin_paths()}
-    call_isolated(__name__, asked, path, memory_for(path))
+    found, _ = call_isolated(__name__, asked, path, memory_for(path))
+    return None if found is None else str(found)
 
 
 def answer(asked: Any, steps: Steps) -> tuple[Any, Sequence[Any]]:
@@ -76,8 +83,7 @@ def answer(asked: Any, steps: Steps) -> tuple[Any, Sequence[Any]]:
     path = asked["path"]
     steps.begin("/", os.stat(path).st_size)
     with opened(path, asked["locking"]) as file:
-        _Look(file, steps, os.stat(path).st_size, asked["indexes"]).at_all()
-    return None, ()
+        return _Look(file, steps, os.stat(path).st_size, asked["indexes"]).at_all(), ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,22 +95,28 @@ class _Look:
     nbytes: int
     indexes: bool
 
-    def at_all(self) -> None:
-        groups, seen = [self.file["/"]], {_address(self.file["/"])}
-        self._at(groups[0])
+    def at_all(self) -> str | None:
+        """Look at all objects; return a link to a group above it, if there is one."""
+        root = self.file["/"]
+        groups, seen, links = [root], {_address(root)}, _Links()
+        self._at(root)
         while groups:
             group = groups.pop()
             for name in self._members(group):
+                path = f"{group.name.rstrip('/')}/{name}"
                 # An attribute may be as large as the file.
-                self.steps.begin(f"{group.name.rstrip('/')}/{name}", self.nbytes)
+                self.steps.begin(path, self.nbytes)
                 with _tolerated():
                     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                         continue
                     found = group[name]
+                    if isinstance(found, h5py.Group):
+                        links.add(_address(group), _address(found), path)
                     if (address := _address(found)) not in seen:
                         seen.add(address)
                         self._at(found)
                         groups += [found] if isinstance(found, h5py.Group) else []
+        return links.cycle()
 
     def _members(self, group: h5py.Group) -> list[str]:
         self.steps.begin(group.name, self.nbytes)
@@ -148,6 +160,28 @@ class _Look:
         if dataset.size and 0 < stored <= self.nbytes:
             rows = max(1, _AT_ONCE * dataset.shape[0] // dataset.size)
             yield from (slice(start, start + rows) for start in range(0, dataset.shape[0], rows))
+
+
+class _Links:
+    """The hard links from groups to groups."""
+
+    def __init__(self) -> None:
+        self._paths: dict[tuple[int, int], str] = {}
+        self._inside: dict[int, set[int]] = {}
+
+    def add(self, outer: int, inner: int, path: str) -> None:
+        """Add a link, by the addresses of the groups."""
+        self._paths.setdefault((outer, inner), path)
+        self._inside.setdefault(outer, set()).add(inner)
+
+    def cycle(self) -> str | None:
+        """Return the path of a link that closes a circle; None without any."""
+        try:
+            graphlib.TopologicalSorter(self._inside).prepare()
+        except graphlib.CycleError as error:
+            inner, outer = error.args[1][:2]
+            return self._paths.get((outer, inner)) or self._paths.get((inner, outer))
+        return None
 
 
 @contextlib.contextmanager

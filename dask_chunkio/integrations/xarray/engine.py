@@ -14,7 +14,7 @@ import xarray
 from xarray.backends import BackendArray, H5NetCDFStore, StoreBackendEntrypoint
 from xarray.core import indexing
 
-from dask_chunkio.errors import ChunkIOError, IntegrityError
+from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetError
 from dask_chunkio.integrations.xarray.compat import HDF5_LOCK, variable_path
 from dask_chunkio.isolated_call import is_isolated
 from dask_chunkio.paths import local_path
@@ -67,11 +67,13 @@ def open_dataset(
     check_flag("isolated", isolated)
     isolates = is_isolated(isolated)
     if isolates and os.path.exists(path):
-        check_structure(path)
+        _require_end(path, check_structure(path), opening)
     try:
         return _opened(path, opening, decoding, isolates)
-    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-        if isinstance(error, ChunkIOError) or not _is_of_hdf5(error):
+    except (ChunkIOError, FileNotFoundError):
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+        if not _is_of_damage(error):
             raise
         raise IntegrityError(f"{path}: HDF5 cannot read all metadata ({error}); the file is damaged") from error
 
@@ -91,10 +93,20 @@ def _opened(path: str, opening: Mapping[str, Any], decoding: Mapping[str, Any], 
         store.close()
 
 
-def _is_of_hdf5(error: BaseException) -> bool:
-    """Return whether h5py has raised an error, and not xarray, whose errors are about the content of a sound file."""
+def _require_end(path: str, cycle: str | None, opening: Mapping[str, Any]) -> None:
+    """Refuse a file in which h5netcdf would walk in a circle: so it counts dimensions without names."""
+    if cycle is not None and opening.get("phony_dims") == "sort":
+        raise TargetError(
+            f"{path}: {cycle} is a hard link to a group above it, which no netCDF file has, and h5netcdf would go "
+            f"round for ever; give phony_dims='access', or remove the link"
+        )
+
+
+def _is_of_damage(error: BaseException) -> bool:
+    """Return whether metadata are damaged; what else xarray raises is about the content of a sound file."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return str(frame.f_globals.get("__name__", "")).partition(".")[0] == "h5py"
+    is_of_hdf5 = str(frame.f_globals.get("__name__", "")).partition(".")[0] == "h5py"
+    return is_of_hdf5 or isinstance(error, AttributeError | IndexError | RecursionError)
 
 
 class _Store(H5NetCDFStore):

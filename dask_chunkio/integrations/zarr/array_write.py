@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from dask_chunkio.errors import ChunkIOError, SourceError, TargetError
+from dask_chunkio.errors import ChunkIOError, IntegrityError, SourceError, TargetError
 from dask_chunkio.geometry.grid import ChunkGrid, Selection
 from dask_chunkio.geometry.sizing import buffer_within
 from dask_chunkio.integrations.zarr.chunk_copy import ChunkCopy
@@ -109,7 +109,7 @@ def write_array(
         if not shape:
             _encode(_reader(one, isolated), one, array, [()], pool)
             return
-        table = read_chunk_table(one.dataset, os.path.getsize(source)) if one.dataset.chunks else None
+        table = _table(source, one) if one.dataset.chunks else None
         if table is None:
             if one.fill.is_that_of_hdf5 and _is_never_written(one.dataset):
                 return
@@ -124,6 +124,15 @@ def write_array(
         if left:
             selections = (grid[number] for number in sorted(left))
             _encode(_reader(one, isolated), one, array, selections, pool)
+
+
+def _table(source: str, one: Planned) -> ChunkTable | None:
+    try:
+        return read_chunk_table(one.dataset, os.path.getsize(source))
+    except IntegrityError as error:
+        raise IntegrityError(f"{source}, {one.path}: {error}") from error
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        raise IntegrityError(f"{source}, {one.path}: HDF5 cannot read its index of chunks ({error})") from error
 
 
 def _is_never_written(dataset: h5py.Dataset) -> bool:

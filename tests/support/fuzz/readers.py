@@ -1,6 +1,7 @@
 """Damages the metadata of HDF5 files of many kinds, runs a reader on each, and counts how that ended; seeded.
 
-Usage: python -m tests.support.fuzz.readers READER [--runs N] [--seed S] [--folder DIR] [--seconds 20] [--in-process]
+Usage: python -m tests.support.fuzz.readers READER... [--runs N] [--seed S] [--folder DIR] [--seconds 100] [--kinds N]
+           [--in-process]
 
 The reader runs in a child, which is replaced when it crashes, takes longer than it may, or more memory.  Each run has
 to end with data or an error of ours; nothing but what was asked for may be written.
@@ -29,7 +30,8 @@ import h5py
 import numpy as np
 
 import dask_chunkio as dcio
-from dask_chunkio.errors import ChunkIOError
+from dask_chunkio import isolated_call
+from dask_chunkio.errors import ChunkIOError, TargetError
 from tests.support.fuzz.damaged_metadata import Template, damage, templates
 from tests.support.options import seeded
 
@@ -109,11 +111,15 @@ def source(path: Path, names: Sequence[str], keywords: dict[str, Any]) -> Any:
         check_structure(str(path))
 
     def write(name: str) -> Any:
-        with h5py.File(path) as file:
-            if not isinstance(file.get(name), h5py.Dataset) or file[name].nbytes > _MOST_READ:
-                return None
+        with contextlib.ExitStack() as stack:
+            try:
+                dataset = stack.enter_context(h5py.File(path))[name]
+                if not isinstance(dataset, h5py.Dataset) or dataset.nbytes > _MOST_READ:
+                    return None
+            except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+                raise TargetError(f"h5py cannot open it: {error}") from error
             dcio.to_hdf5(
-                path.with_name("out.h5"), "/x", file[name], overwrite=True, scheduler="synchronous", progress=False
+                path.with_name("out.h5"), "/x", dataset, overwrite=True, scheduler="synchronous", progress=False
             )
         with h5py.File(path.with_name("out.h5")) as file:
             return file["x"][()]
@@ -238,12 +244,14 @@ def _answers(lines: Any, seconds: float) -> Iterator[tuple[int, str]]:
         yield seed, words
 
 
-def prepared(reader: str, keywords: dict[str, Any], base: Path) -> Case:
+def prepared(reader: str, keywords: dict[str, Any], base: Path, kinds: int = 99) -> Case:
     """Make the files, and read each of them undamaged."""
+    # A loop is noticed sooner than in the files of users.
+    isolated_call._SECONDS = 3.0
     folder, made = base / "case", base / "templates"
     folder.mkdir()
     made.mkdir()
-    case = Case(reader, keywords if reader in _TAKES_KEYWORD else {}, templates(made), {}, folder)
+    case = Case(reader, keywords if reader in _TAKES_KEYWORD else {}, templates(made, kinds), {}, folder)
     for template in case.files:
         path = folder / "damaged.h5"
         path.write_bytes(template.data)
@@ -260,27 +268,32 @@ def prepared(reader: str, keywords: dict[str, Any], base: Path) -> Case:
 
 def main() -> int:
     parser = seeded(__doc__, 2000)
-    parser.add_argument("reader", choices=sorted(READERS))
-    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("readers", nargs="+", choices=sorted(READERS), metavar="READER", help=", ".join(READERS))
+    parser.add_argument("--seconds", type=float, default=100)
     parser.add_argument("--in-process", action="store_true", help="without the process that bounds HDF5")
+    parser.add_argument("--kinds", type=int, default=99, help="of files")
     parser.add_argument("--show", action="store_true", help="print each run")
     options = parser.parse_args()
     np.set_printoptions(threshold=sys.maxsize)
+    return 1 if sum(_failures(reader, options) for reader in options.readers) else 0
+
+
+def _failures(reader: str, options: Any) -> int:
+    """Run a reader; print how that ended, and return how often it was wrong."""
     tally: collections.Counter[str] = collections.Counter()
     failures = 0
     with tempfile.TemporaryDirectory(dir=options.folder) as base:
-        case = prepared(options.reader, {"isolated": False} if options.in_process else {}, Path(base))
+        case = prepared(reader, {"isolated": False} if options.in_process else {}, Path(base), options.kinds)
         for seed, words in results(case, range(options.seed, options.seed + options.runs), options.seconds):
-            ending = words.partition(": ")[2] or words
-            kind = ending.split()[0]
+            kind = (words.partition(": ")[2] or words).split()[0]
             tally[kind] += 1
             failures += kind in BAD
             if kind in BAD or options.show:
                 sys.stdout.write(f"seed {seed}: {words}\n")
                 sys.stdout.flush()
-    said = {"reader": options.reader, "files": len(case.right), "runs": options.runs, "failures": failures}
+    said = {"reader": reader, "files": len(case.right), "runs": options.runs, "failures": failures}
     sys.stdout.write(json.dumps({**said, "outcomes": tally}) + "\n")
-    return 1 if failures else 0
+    return failures
 
 
 if __name__ == "__main__":
