@@ -238,6 +238,6 @@ def test_readers_of_damaged_metadata_end_with_data_or_an_error_of_ours(tmp_path:
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("reader", READERS)
-def test_many_damaged_files(reader: str) -> None:
-    (said,) = fuzz((reader,), Path(MEMORY), "--runs", RUNS, "--seed", SEED, timeout=100 + 3 * RUNS)
+def test_many_damaged_files(reader: str, tmp_path: Path) -> None:
+    (said,) = fuzz((reader,), Path(MEMORY or tmp_path), "--runs", RUNS, "--seed", SEED, timeout=100 + 3 * RUNS)
     assert said["runs"] == RUNS

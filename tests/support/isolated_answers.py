@@ -16,7 +16,8 @@ __all__ = ["answer"]
 def answer(asked: Any, steps: Steps) -> tuple[Any, Sequence[Any]]:
     """Do what is asked for."""
     steps.begin(asked.get("at", ""))
-    return _ANSWERS[asked["do"]](asked)
+    found: tuple[Any, Sequence[Any]] = _ANSWERS[asked["do"]](asked)
+    return found
 
 
 def _echo(asked: Any) -> tuple[Any, Sequence[Any]]:
