@@ -33,7 +33,10 @@ Answer = tuple[Any, Sequence[bytes]]
 _MODULES = ("dask_chunkio.reading.dataset_record", "dask_chunkio.reading.structure_check")
 # Processor time in seconds of a step, beside that for its bytes; its waiting is bounded by ten times as much.
 _SECONDS = 10.0
-_MOST_WORDS = 1 << 30
+# Each call has one thread: the time of others would count.
+_VARIABLES = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "BLOSC_NTHREADS": "1"}
+# Seconds in which Python starts: where Python is part of another program, `sys.executable` may be that program.
+_START = 120.0
 _MOST_IDLE = 2
 # Seconds in which a process that has closed its output ends.
 _PATIENCE = 10
@@ -150,7 +153,7 @@ class _Process:
             # In a session of its own: Ctrl-C is for the parent.
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
-                start_new_session=True,
+                env={**os.environ, **_VARIABLES}, start_new_session=True,
             )  # fmt: skip
         except (OSError, ValueError, RuntimeError) as error:  # the last in a sub-interpreter
             raise WorkerError(
@@ -164,7 +167,11 @@ class _Process:
 
     def _require_ready(self) -> None:
         """Wait until the process has imported what it needs."""
+        watch = threading.Timer(_START, self._process.kill)
+        watch.daemon = True
+        watch.start()
         answer, _ = self._answer()
+        watch.cancel()
         if "crashed" in answer:
             self.end()
             raise WorkerError(

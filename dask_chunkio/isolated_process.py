@@ -44,6 +44,7 @@ _PIECE = 1 << 20
 
 def main() -> None:
     """Import the modules that the only argument names, and answer requests until standard input ends."""
+    _restore_signals()
     for name in json.loads(sys.argv[1]):
         importlib.import_module(name)
     worker = _Worker(io.FileIO(0), _reserved_output())
@@ -58,6 +59,15 @@ def main() -> None:
             worker.answer({"crashed": code, "where": worker.steps.name})
         elif code == _INPUT_ENDED or worker.state != _WAITS:
             return
+
+
+def _restore_signals() -> None:
+    """Undo what the parent ignores or blocks: what takes too long has to be ended, and its end to be noticed."""
+    if sys.platform == "win32":
+        return
+    for number in (signal.SIGCHLD, signal.SIGALRM, signal.SIGPROF):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _reserved_output() -> io.FileIO:
@@ -214,13 +224,13 @@ class _Worker:
         return f"{self.steps.name or 'it'} {words}"
 
     def answer(self, words: dict[str, Any], arrays: Sequence[Any] = ()) -> None:
-        """Write the answer to the request that is at work."""
+        """Write the answer to the request that is at work; whoever reads it may take any time."""
+        self.steps.end()
         parts = [memoryview(one).cast("B") for one in arrays]
         told = json.dumps({**words, "lengths": [len(part) for part in parts]}).encode()
         self._does(_WRITES)
         for part in (memoryview(LENGTH.pack(len(told)) + told), *parts):
             self._write(part)
-        self.steps.end()
         self._does(_WAITS)
 
     def _write(self, rest: memoryview) -> None:

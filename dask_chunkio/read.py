@@ -142,7 +142,7 @@ def from_hdf5(
     _require_few_blocks(array, chunks)
     try:
         blocks = da.core.normalize_chunks(chunks, array.shape, dtype=array.dtype, previous_chunks=array.chunks)
-    except (ValueError, TypeError, ArithmeticError, NotImplementedError) as error:
+    except (ValueError, TypeError, ArithmeticError, NotImplementedError, MemoryError) as error:
         raise ArgumentError(f"chunks={chunks!r} cannot be the blocks of an array of {array.shape}: {error}") from error
     meta = np.empty((0,) * array.ndim, array.dtype)
     found: da.Array = da.from_array(array, blocks, name=f"from-hdf5-{tokenize(array, blocks)}", lock=False, meta=meta)

@@ -16,7 +16,7 @@ import pytest
 from dask_chunkio import isolated_call
 from dask_chunkio.errors import IntegrityError, TargetError, WorkerError
 from dask_chunkio.isolated_call import Answer, call_isolated, is_isolated
-from tests.support.processes import in_child, program, wait_until
+from tests.support.processes import in_child, program, run_python, wait_until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="without fork the process itself serves")
 MODULE, FILE = "tests.support.isolated_answers", "/x/y.h5"
@@ -182,3 +182,35 @@ def test_python_that_cannot_import_what_it_needs_is_no_damage(monkeypatch: pytes
     monkeypatch.setattr(isolated_call, "_MODULES", ("dask_chunkio.nothing",))
     with pytest.raises(WorkerError, match="ended with 1 as it started"):
         ask("echo")
+
+
+@pytest.mark.usefixtures("none_idle")
+def test_a_program_that_is_no_python_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolated_call, "_START", 0.05)
+    monkeypatch.setattr(isolated_call, "child_command", lambda *_: ["sleep", "1000"])
+    with pytest.raises(WorkerError, match=f"ended with {-signal.SIGKILL} as it started"):
+        ask("echo")
+
+
+BLOCKING = """
+import signal
+from dask_chunkio import errors, isolated_call
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.signal(signal.SIGPROF, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM, signal.SIGPROF})
+isolated_call._SECONDS = 0.1
+from tests.test_isolated_call import ask, echo
+for do in ("loop", "crash"):
+    try:
+        ask(do, signal=11)
+    except errors.IntegrityError as error:
+        print(error, flush=True)
+print(echo("well")[0])
+"""
+
+
+def test_signals_that_the_parent_ignores_or_blocks_end_a_loop_all_the_same() -> None:
+    lines = run_python("-c", BLOCKING, timeout=100, check=True).stdout.splitlines()
+    assert "takes more time" in lines[0]
+    assert "with signal 11" in lines[1]
+    assert lines[2] == "well"

@@ -220,6 +220,29 @@ def test_a_copy_has_the_mode_that_this_process_gives_its_files(tmp_path: Path) -
     assert modes[0] == modes[1] == 0o600
 
 
+def test_files_that_are_trusted_are_read_without_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    xarray = pytest.importorskip("xarray")
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=np.arange(100), chunks=(10,), compression="gzip")
+        file["texts"] = ["a", "b"]
+    # Whatever asks for another process ends with a TypeError.
+    monkeypatch.setattr(isolated_call, "_processes", None)
+    assert dcio.open_array(path, "/x", isolated=False)[99] == 99
+    assert dcio.open_array(path, "/texts", isolated=False)[...].tolist() == [b"a", b"b"]
+    assert int(dcio.from_hdf5(path, "/x", isolated=False).sum().compute(scheduler="synchronous")) == 4950
+    with xarray.open_dataset(path, engine="chunkio", phony_dims="sort", isolated=False) as found:
+        assert int(found["x"].sum()) == 4950
+    dcio.convert(path, tmp_path / "x.zarr", isolated=False)
+    for how in ({"dry_run": True}, {"verify": True, "layouts": ["/x:CHUNK=20"]}):
+        dcio.repack(path, tmp_path / "y.h5", filters=["SHUF"], isolated=False, progress=False, **how)
+    with h5py.File(tmp_path / "y.h5") as file:
+        assert file["x"].shuffle
+        assert file["x"][99] == 99
+
+
 # Damage at random
 
 
