@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["child_command", "reserve_output"]
+__all__ = ["can_start_children", "child_command", "reserve_output"]
 
 _PACKAGE = str(Path(__file__).parent)
 # Runs the package without its `__init__`, which takes seconds to import dask.
@@ -18,6 +18,11 @@ package = sys.modules["dask_chunkio"] = types.ModuleType("dask_chunkio")
 package.__path__ = [folder]
 importlib.import_module(name).main()
 """
+
+
+def can_start_children() -> bool:
+    """Return whether `sys.executable` is Python: in a frozen program it is that program itself."""
+    return bool(sys.executable) and not getattr(sys, "frozen", False)
 
 
 def child_command(module: str, argument: object) -> list[str]:

@@ -29,7 +29,12 @@ _MOST_BLOCKS = 10_000_000
 
 
 def open_array(
-    filename: str | os.PathLike[str], name: str, *, threads: int | None = None, locking: bool | None = None
+    filename: str | os.PathLike[str],
+    name: str,
+    *,
+    threads: int | None = None,
+    locking: bool | None = None,
+    isolated: bool | None = None,
 ) -> Hdf5Array:
     """Open a dataset as an array that is read lazily, in parallel.
 
@@ -47,6 +52,10 @@ def open_array(
         Number of threads that decode the chunks of one read; by default as many as this process has processors.
     locking : bool, optional
         False opens a file that another program has open for writing; that program must not write meanwhile.
+    isolated : bool, optional
+        Whether HDF5 is asked in a process of its own, which a damaged file may crash or keep busy for ever.  By default
+        it is wherever such a process can be started.  False for files that you trust: it saves the start of the
+        process, once.
 
     Returns
     -------
@@ -62,9 +71,12 @@ def open_array(
     UnfinishedWriteError
         If a write was cut off while it changed the file.
     IntegrityError
-        If the metadata of the dataset are damaged.  A read raises it for a damaged chunk.
+        If the metadata of the dataset are damaged, crash HDF5, or take it more time or memory than those of any valid
+        file.  A read raises it for a damaged chunk.
     FilterError
         If a filter plugin is missing.
+    WorkerError
+        If ``isolated=True``, and no process can be started.
     ArgumentError, ArgumentTypeError
         If an argument cannot be used.
 
@@ -80,11 +92,16 @@ def open_array(
     """
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise ArgumentError(f"threads={threads!r} is not a number of threads; give an integer of at least 1")
-    return Hdf5Array(_indexed(filename, name, locking), threads)
+    return Hdf5Array(_indexed(filename, name, locking, isolated), threads)
 
 
 def from_hdf5(
-    filename: str | os.PathLike[str], name: str, chunks: Any = "auto", *, locking: bool | None = None
+    filename: str | os.PathLike[str],
+    name: str,
+    chunks: Any = "auto",
+    *,
+    locking: bool | None = None,
+    isolated: bool | None = None,
 ) -> Array:
     """Return a dataset as a dask array, whose blocks are read and decoded in parallel.
 
@@ -100,8 +117,8 @@ def from_hdf5(
     chunks : object
         Shape of the blocks, as `dask.array.from_array` takes it.  By default they are multiples of the chunks in the
         file, of about ``array.chunk-size`` of dask's configuration.
-    locking : bool, optional
-        As `open_array` takes it.
+    locking, isolated : bool, optional
+        As `open_array` takes them.
 
     Returns
     -------
@@ -110,7 +127,8 @@ def from_hdf5(
 
     Raises
     ------
-    ArgumentError, ArgumentTypeError, FilterError, IntegrityError, TargetError, TargetBusyError, UnfinishedWriteError
+    ArgumentError, ArgumentTypeError, FilterError, IntegrityError, TargetError, TargetBusyError, UnfinishedWriteError,
+    WorkerError
         As `open_array`.
 
     Examples
@@ -124,11 +142,11 @@ def from_hdf5(
     """
     da = dask_array()
     # A block is read by one thread: dask runs several at once.
-    array = Hdf5Array(_indexed(filename, name, locking), threads=1)
+    array = Hdf5Array(_indexed(filename, name, locking, isolated), threads=1)
     _require_few_blocks(array, chunks)
     try:
         blocks = da.core.normalize_chunks(chunks, array.shape, dtype=array.dtype, previous_chunks=array.chunks)
-    except (ValueError, TypeError, ArithmeticError, NotImplementedError) as error:
+    except (ValueError, TypeError, ArithmeticError, NotImplementedError, MemoryError) as error:
         raise ArgumentError(f"chunks={chunks!r} cannot be the blocks of an array of {array.shape}: {error}") from error
     meta = np.empty((0,) * array.ndim, array.dtype)
     found: Array = da.from_array(array, blocks, name=f"from-hdf5-{tokenize(array, blocks)}", lock=False, meta=meta)
@@ -184,9 +202,10 @@ def verify(path: str | os.PathLike[str], *, progress: bool | None = None) -> Ver
     return report
 
 
-def _indexed(filename: str | os.PathLike[str], name: str, locking: bool | None) -> StoredArray:
+def _indexed(filename: str | os.PathLike[str], name: str, locking: bool | None, isolated: bool | None) -> StoredArray:
     check_type("name", name, isinstance(name, str), "a str, the path of a dataset in the file")
-    return index_dataset(os.path.realpath(local_path("filename", filename)), name, locking)
+    check_flag("isolated", isolated)
+    return index_dataset(os.path.realpath(local_path("filename", filename)), name, locking, isolated)
 
 
 def _require_few_blocks(array: Hdf5Array, chunks: Any) -> None:

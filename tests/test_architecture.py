@@ -20,7 +20,18 @@ TESTS = Path(__file__).parent
 
 # From the ground up; a name that ends in a dot stands for a folder.
 FLOORS = (
-    {"child_process", "errors", "events", "keywords", "paths", "printable", "validation", "geometry."},
+    {
+        "child_process",
+        "errors",
+        "events",
+        "isolated_call",
+        "isolated_process",
+        "keywords",
+        "paths",
+        "printable",
+        "validation",
+        "geometry.",
+    },
     {"iterator", "data_chunk", "filters."},
     {"storage."},
     {"reading."},
@@ -209,7 +220,7 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
     """(name, whether it is imported at the top, or for types only) of everything that a file imports."""
     tree = parsed(path)
     for_types = [one for one in tree.body if isinstance(one, ast.If) and ast.unparse(one.test) == "TYPE_CHECKING"]
-    top = {id(node) for one in (tree, *for_types) for node in one.body}
+    top = {id(node) for node in tree.body} | {id(node) for one in for_types for node in one.body}
     for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):

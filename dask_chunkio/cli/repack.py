@@ -102,6 +102,14 @@ _DATASETS_SHOWN = 20
 @click.option("--resume", is_flag=True, help="Go on with an interrupted repack, which had the same arguments.")
 @click.option("--verify", is_flag=True, help="Compare the copy with IN before it gets its name.")
 @click.option("--dry-run", is_flag=True, help="Write nothing; show the estimated sizes.")
+@click.option(
+    "--no-isolation",
+    "isolated",
+    flag_value=False,
+    type=click.BOOL,
+    default=None,
+    help="Read IN in this process, which a damaged file may crash; saves a fraction of a second.",
+)
 @click.option("--wait", is_flag=True, default=None, help="Wait while another program writes OUT.")
 @click.option(
     "--durability",

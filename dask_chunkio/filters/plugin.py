@@ -24,8 +24,8 @@ from dask_chunkio.errors import FilterError
 from dask_chunkio.filters.chunk_format import Data, Filter
 from dask_chunkio.filters.filter_class import CLASS_VERSION, FilterClass, FilterFunction
 
-__all__ = ["PLUGIN_NAMES", "Plugin", "add_plugin_paths", "find_plugin", "plugin_paths", "require_decoder"]
-__all__ += ["require_filter"]
+__all__ = ["PLUGIN_NAMES", "Plugin", "add_plugin_paths", "filters_of", "find_plugin", "plugin_paths"]
+__all__ += ["require_decoder", "require_decoders", "require_filter"]
 
 _LZF, _BLOSC, _SZ, _BLOSC2 = 32000, 32001, 32017, 32026
 PLUGIN_NAMES = {
@@ -122,13 +122,36 @@ def require_decoder(dataset: h5py.Dataset) -> None:
     FilterError
         If a plugin is missing; the data may be intact.
     """
+    require_decoders(dataset.name, filters_of(dataset))
+
+
+def filters_of(dataset: h5py.Dataset) -> list[tuple[int, str]]:
+    """Return number and name of each filter of a dataset."""
     plist = dataset.id.get_create_plist()
-    for number in range(plist.get_nfilters()):
-        code, _, _, name = plist.get_filter(number)
+    found = (plist.get_filter(number) for number in range(plist.get_nfilters()))
+    return [(code, name.decode("utf-8", "replace")) for code, _, _, name in found]
+
+
+def require_decoders(where: str, filters: Iterable[tuple[int, str]]) -> None:
+    """Check that HDF5 can undo filters in this process, as `require_decoder`.
+
+    Parameters
+    ----------
+    where : str
+        The dataset, for messages.
+    filters : iterable of tuple
+        As `filters_of` returns them.
+
+    Raises
+    ------
+    FilterError
+        If a plugin is missing.
+    """
+    for code, name in filters:
         if not h5py.h5z.filter_avail(code) and not _load_plugins(code):
-            words = PLUGIN_NAMES.get(code) or name.decode("utf-8", "replace").partition(";")[0] or "of a filter"
+            words = PLUGIN_NAMES.get(code) or name.partition(";")[0] or "of a filter"
             raise FilterError(
-                f"{dataset.name}: cannot decode: plugin {words} ({code}) is missing; install it where the file is read "
+                f"{where}: cannot decode: plugin {words} ({code}) is missing; install it where the file is read "
                 f"(for most: pip install hdf5plugin)"
             )
 

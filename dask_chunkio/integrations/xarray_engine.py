@@ -36,6 +36,7 @@ class ChunkioBackend(BackendEntrypoint):
         invalid_netcdf: bool | None = None,
         phony_dims: str | None = None,
         decode_vlen_strings: bool = True,
+        isolated: bool | None = None,
     ) -> xarray.Dataset:
         """Open a file, or a group of it, lazily.
 
@@ -47,6 +48,8 @@ class ChunkioBackend(BackendEntrypoint):
             As `xarray.open_dataset` takes them.
         group, invalid_netcdf, phony_dims, decode_vlen_strings
             As the engine "h5netcdf" takes them.
+        isolated
+            As `dask_chunkio.open_array` takes it: a process of its own looks at all metadata of the file first.
         """
         from dask_chunkio.integrations.xarray.engine import open_dataset
 
@@ -65,4 +68,4 @@ class ChunkioBackend(BackendEntrypoint):
             "phony_dims": phony_dims,
             "decode_vlen_strings": decode_vlen_strings,
         }
-        return open_dataset(filename_or_obj, opening, decoding)
+        return open_dataset(filename_or_obj, opening, decoding, isolated)

@@ -58,6 +58,8 @@ _SECONDS = 600
 _NBYTES_A_SECOND, _CHUNKS_A_SECOND, _MOST_CHUNKS = 1 << 20, 1000, 10**8
 # Bytes that are read at a time of a dataset without chunks.
 _SLAB_NBYTES = 16 << 20
+# Bytes that a dataset may claim to have in other files.
+_MOST_OUTSIDE = 1 << 44
 # After so many bytes it is reported how many were read.
 _REPORTED_NBYTES = 4 << 20
 
@@ -167,7 +169,7 @@ def _address(found: h5py.Group | h5py.Dataset | h5py.Datatype) -> int:
 def _decode(dataset: h5py.Dataset, searched: _Searched, say: Say) -> None:
     if not _is_decodable(dataset, say):
         return
-    if dataset.shape is None or 0 in dataset.shape:
+    if dataset.shape is None or 0 in dataset.shape or _is_never_written(dataset):
         say("checked", 0)
     elif dataset.chunks is None:
         _read_by_hdf5(dataset, _slabs(dataset, searched.staged.size), say)
@@ -179,6 +181,13 @@ def _decode(dataset: h5py.Dataset, searched: _Searched, say: Say) -> None:
             _read_by_hdf5(dataset, _cells(dataset, stored.origins.tolist()), say)
         else:
             _decode_outside(dataset.name, chunks, say)
+
+
+def _is_never_written(dataset: h5py.Dataset) -> bool:
+    """Return whether a dataset without chunks has no space in the file: its shape may be of any size."""
+    plist = dataset.id.get_create_plist()
+    is_own = plist.get_layout() == h5py.h5d.CONTIGUOUS and not plist.get_external_count()
+    return bool(is_own and dataset.id.get_offset() is None)
 
 
 def _read_by_hdf5(dataset: h5py.Dataset, selections: Iterable[Selection], say: Say) -> None:
@@ -285,6 +294,8 @@ def _require_stored(dataset: h5py.Dataset, size: int) -> None:
     is_inside = plist.get_layout() != h5py.h5d.VIRTUAL and not plist.get_external_count()
     if is_inside and dataset.id.get_offset() is not None and dataset.id.get_storage_size() > size:
         raise OSError(f"it has {dataset.nbytes} bytes, and the whole file {size}")
+    if not is_inside and dataset.nbytes > _MOST_OUTSIDE:
+        raise OSError(f"its shape claims {dataset.nbytes} bytes in other files, and {_MOST_OUTSIDE} is the most")
 
 
 def _require_memory(dataset: h5py.Dataset) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
 import h5py
 
 from dask_chunkio.errors import TargetBusyError, TargetError, UnfinishedWriteError
+from dask_chunkio.storage.hdf5.h5py_compat import hdf5_lock
 from dask_chunkio.storage.target import Target
 
-__all__ = ["FileState", "opened", "refusal"]
+__all__ = ["FileState", "opened", "refusal", "require_not_written_here"]
 
 # Seconds that a transaction of a write may keep the file locked, and between two attempts.
 _PATIENCE, _PAUSE = 3.0, 0.02
@@ -89,6 +90,37 @@ def _opened_in_time(path: str, locking: bool | None) -> h5py.File:
                 time.sleep(_PAUSE)
                 continue
             raise refusal(path, error, ", or give locking=False if nothing is written to it meanwhile") from error
+
+
+def require_not_written_here(path: str) -> None:
+    """Refuse a file that this process has open for writing, before another process opens it.
+
+    Raises
+    ------
+    TargetBusyError
+        If it has.
+    """
+    with hdf5_lock():
+        is_written = any(map(_is_writing(path), h5py.h5f.get_obj_ids(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)))
+    if is_written:
+        raise TargetBusyError(f"{path} is open for writing in this process; close it there first")
+
+
+def _is_writing(path: str) -> Callable[[h5py.h5f.FileID], bool]:
+    def compare(file: h5py.h5f.FileID) -> bool:
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # gone, or just closed
+            return file.get_intent() != h5py.h5f.ACC_RDONLY and os.path.samestat(os.stat(path), _stat_of(file))
+        return False
+
+    return compare
+
+
+def _stat_of(file: h5py.h5f.FileID) -> os.stat_result:
+    """Return the state of an open file; that of another one if it is in memory."""
+    access = file.get_access_plist()
+    if access.get_driver() == h5py.h5fd.SEC2:
+        return os.fstat(file.get_vfd_handle(access))
+    return os.stat(os.devnull if access.get_driver() in (h5py.h5fd.CORE, h5py.h5fd.fileobj_driver) else file.name)
 
 
 def refusal(path: str, error: OSError, remedy: str = "") -> TargetError:

@@ -8,32 +8,36 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 import mmap
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-import h5py
 import numpy as np
 
-from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetChangedError, TargetError
-from dask_chunkio.filters.chunk_format import ChunkFormat, Payload
+from dask_chunkio.errors import TargetChangedError, TargetError
+from dask_chunkio.filters.chunk_format import Payload
 from dask_chunkio.filters.chunking import copied
 from dask_chunkio.filters.padding import as_bytes
-from dask_chunkio.filters.plugin import require_decoder
+from dask_chunkio.filters.plugin import require_decoders
 from dask_chunkio.filters.scratch import reused
-from dask_chunkio.geometry.grid import Array, ChunkGrid, Selection, Shape, chunk_grid, selection_shape
+from dask_chunkio.geometry.grid import Array, ChunkGrid, Selection, chunk_grid, selection_shape
+from dask_chunkio.isolated_call import is_isolated
 from dask_chunkio.reading.chunk_cache import ChunkCache
 from dask_chunkio.reading.chunk_reader import ChunkReader
-from dask_chunkio.reading.chunk_table import ChunkTable, read_chunk_table
-from dask_chunkio.reading.file_state import FileState, opened
+from dask_chunkio.reading.dataset_record import (
+    DatasetRecord,
+    ask_for_elements,
+    ask_for_record,
+    read_elements,
+    read_record,
+    require_alike,
+)
+from dask_chunkio.reading.file_state import FileState
 from dask_chunkio.storage.filesystem.descriptors import close_descriptor, in_child
 from dask_chunkio.storage.filesystem.io import open_to_read
-from dask_chunkio.storage.hdf5.dataset import describe, is_plain_type
 
 __all__ = ["StoredArray", "index_dataset"]
 
@@ -50,41 +54,21 @@ _ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StoredArray:
+class StoredArray(DatasetRecord):
     """A dataset, and where its data are.
 
     Parameters
     ----------
-    path, name : str
-        Absolute paths of the file and of the dataset in it.
-    shape : tuple of int
-        Its shape, in elements.
-    dtype : numpy.dtype
-        Type of its elements.
-    chunks : tuple of int or None
-        Shape of its chunks; None if it has none.
-    state : FileState
-        The file when it was indexed.
-    form : ChunkFormat or None
-        How its chunks are stored; None if HDF5 has to read the dataset.
-    table : ChunkTable or None
-        The places of its chunks; None for a dataset without chunks, and for one of very many in another process.
-    offset : int or None
-        The first byte of a dataset without chunks.
+    path, name, shape, dtype, chunks, state, filters, form, table, offset, is_null
+        As `DatasetRecord`; `table` is None for a dataset of very many chunks in another process.
     locking : bool or None
         As `h5py.File` takes it.
+    isolated : bool
+        Whether HDF5 is asked in a process of its own.
     """
 
-    path: str
-    name: str
-    shape: Shape
-    dtype: np.dtype[Any]
-    chunks: Shape | None
-    state: FileState
-    form: ChunkFormat | None = None
-    table: ChunkTable | None = None
-    offset: int | None = None
     locking: bool | None = None
+    isolated: bool = False
 
     @property
     def is_direct(self) -> bool:
@@ -184,29 +168,20 @@ class StoredArray:
         return found
 
     def _read_by_hdf5(self, selection: Selection) -> Array:
-        with opened(self.path, self.locking) as file:
-            dataset = _dataset(file, self.path, self.name)
-            self._require_alike(tuple(dataset.shape or ()), dataset.dtype)
-            return np.asarray(dataset[selection], None if self.dtype.hasobject else self.dtype)
+        if self.is_null:
+            raise TargetError(f"{self.path}, {self.name}: it has no elements (an empty dataspace); nothing can be read")
+        found = ask_for_elements(self, selection, self.locking) if self.isolated else None
+        return read_elements(self, selection, self.locking) if found is None else found
 
     def _indexed_again(self) -> StoredArray:
-        stored = index_dataset(self.path, self.name, self.locking)
-        self._require_alike(stored.shape, stored.dtype)
+        stored = index_dataset(self.path, self.name, self.locking, self.isolated)
+        require_alike(self, stored.shape, stored.dtype)
         if (stored.form, stored.offset is None) != (self.form, self.offset is None):
             raise TargetChangedError(f"{self.path}, {self.name}: it was stored anew in another way; open it again")
         return stored
 
-    def _require_alike(self, shape: Shape, dtype: np.dtype[Any]) -> None:
-        # An array that has grown still has the elements that it had.
-        is_there = len(shape) == len(self.shape) and all(n >= m for n, m in zip(shape, self.shape, strict=True))
-        if not is_there or dtype != self.dtype:
-            raise TargetChangedError(
-                f"{self.path}, {self.name}: it had the shape {self.shape} and the dtype {self.dtype}, and has "
-                f"{shape} and {dtype} now; open it again"
-            )
 
-
-def index_dataset(path: str, name: str, locking: bool | None = None) -> StoredArray:
+def index_dataset(path: str, name: str, locking: bool | None = None, isolated: bool | None = None) -> StoredArray:
     """Find out where the data of a dataset are.
 
     Parameters
@@ -217,6 +192,9 @@ def index_dataset(path: str, name: str, locking: bool | None = None) -> StoredAr
         Path of the dataset in the file.
     locking : bool, optional
         As `h5py.File` takes it.
+    isolated : bool, optional
+        Whether HDF5 is asked in a process of its own, which damaged metadata may crash; by default wherever such a
+        process can be started.
 
     Raises
     ------
@@ -226,80 +204,24 @@ def index_dataset(path: str, name: str, locking: bool | None = None) -> StoredAr
         If its metadata are damaged.
     FilterError
         If a filter plugin is missing.
+    WorkerError
+        If `isolated` is true, and no process can be started.
     """
     try:
         state = FileState.of(path)
     except OSError as error:
         raise TargetError(f"cannot read {path}: {error.strerror}") from error
     with _indexing:
-        return _indexed(path, name, state, locking)
+        return _indexed(path, name, state, locking, is_isolated(isolated))
 
 
 @functools.lru_cache(maxsize=32)
-def _indexed(path: str, name: str, state: FileState, locking: bool | None) -> StoredArray:
+def _indexed(path: str, name: str, state: FileState, locking: bool | None, isolated: bool) -> StoredArray:  # noqa: ARG001
     """Index a dataset; cached for as long as the file does not change, because each task of a process asks."""
-    for _ in range(_ATTEMPTS):
-        with opened(path, locking) as file:
-            dataset = _dataset(file, path, name)
-            owner, own_name = os.path.realpath(dataset.file.filename), dataset.name
-            is_own = os.path.samefile(owner, path)
-            found = _described(dataset, path, name, state, locking) if is_own else None
-        if found is None:
-            # The name is an external link.
-            return _indexed(owner, own_name, FileState.of(owner), locking)
-        # Only a file that is not locked can change meanwhile.
-        if (now := FileState.of(path)) == state:
-            return found
-        state = now
-    raise TargetChangedError(f"{path} changes all the time; read it when nothing is written to it")
-
-
-def _described(dataset: h5py.Dataset, path: str, name: str, state: FileState, locking: bool | None) -> StoredArray:
-    try:
-        require_decoder(dataset)
-        found = StoredArray(
-            path, dataset.name, tuple(dataset.shape or ()), dataset.dtype, dataset.chunks, state, locking=locking
-        )
-        return found if dataset.shape is None else _placed(found, dataset)
-    except IntegrityError as error:
-        raise IntegrityError(f"{path}, {name}: {error}") from error
-    except (RuntimeError, OSError, ValueError, TypeError, MemoryError) as error:
-        if isinstance(error, ChunkIOError):
-            raise
-        raise IntegrityError(f"{path}, {name}: its metadata cannot be read ({error})") from error
-
-
-def _placed(found: StoredArray, dataset: h5py.Dataset) -> StoredArray:
-    """Add where the data are, if they can be read without HDF5."""
-    layout, plist = describe(dataset), dataset.id.get_create_plist()
-    if (
-        plist.get_layout() == h5py.h5d.CONTIGUOUS
-        and not plist.get_external_count()
-        and is_plain_type(dataset)
-        and dataset.size
-    ):
-        return replace(found, offset=_require_inside(found, dataset.id.get_offset()))
-    if layout.is_chunked:
-        table = read_chunk_table(dataset, found.state.nbytes)
-        return found if table is None else replace(found, form=layout.form, table=table)
-    return found
-
-
-def _require_inside(found: StoredArray, offset: int | None) -> int | None:
-    nbytes = math.prod(found.shape) * found.dtype.itemsize
-    if offset is not None and offset + nbytes > found.state.nbytes:
-        raise IntegrityError(f"it has {nbytes} bytes from {offset} on, and the whole file {found.state.nbytes}")
-    return offset
-
-
-def _dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
-    try:
-        found = file[name]
-    except (KeyError, ValueError, RuntimeError, OSError) as error:
-        raise TargetError(f"{path} has no dataset {name}: {error}") from error
-    if not isinstance(found, h5py.Dataset):
-        raise TargetError(f"{path}: {name} is a {type(found).__name__.lower()}, not a dataset")
-    return found
+    record = (ask_for_record if isolated else read_record)(path, name, locking)
+    require_decoders(record.name, record.filters)
+    known = {field.name: getattr(record, field.name) for field in fields(record)}
+    return StoredArray(**known, locking=locking, isolated=isolated)
 
 
 def _opened(path: str) -> int:

@@ -23,7 +23,7 @@ if sys.platform != "win32":
 __all__ = ["main"]
 
 # For any file, and for each byte of it: the index of a small chunk is a few bytes, its row in memory about a hundred.
-_SECONDS, _NBYTES_A_SECOND = 60, 1 << 20
+_SECONDS, _NBYTES_A_SECOND = 20, 1 << 20
 _NBYTES, _NBYTES_FOR_A_BYTE = 2 << 30, 16
 
 

@@ -76,7 +76,9 @@ def _words(selection: Any) -> bytes:
     return repr(words).encode()
 
 
-def require_same(source: h5py.File, path: str, selection: Selection) -> None:
+def require_same(
+    source: h5py.File, path: str, selection: Selection, begin: Callable[[Found], None] = lambda _: None
+) -> None:
     """Compare a copy with a file.
 
     Parameters
@@ -87,6 +89,8 @@ def require_same(source: h5py.File, path: str, selection: Selection) -> None:
         The copy.
     selection : Selection
         What was copied.
+    begin : callable
+        Told of each link of the file before it is compared.
 
     Raises
     ------
@@ -99,6 +103,7 @@ def require_same(source: h5py.File, path: str, selection: Selection) -> None:
             old, new = _walked(source, selection), _walked(file, Selection())
             _compare_owners(old[0], new[0], "/", *_opened(source, file, b"/"))
             for where, one, other in _pairs(old[1], new[1]):
+                begin(one)
                 _compare_links(old[0], new[0], where, one, other)
         except ChunkIOError:
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -17,15 +16,14 @@ from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 from dask_chunkio.events import Listener
 from dask_chunkio.execution.tracebacks import shortens_tracebacks
 from dask_chunkio.filters.hdf5_encoder import require_filter
+from dask_chunkio.isolated_call import is_isolated
 from dask_chunkio.paths import local_path
 from dask_chunkio.repacking.command import command_of
-from dask_chunkio.repacking.comparison import require_same
-from dask_chunkio.repacking.decisions import Decisions
-from dask_chunkio.repacking.new_file import FileOptions, copy_user_block, created_file, parse_file_options
+from dask_chunkio.repacking.new_file import parse_file_options
 from dask_chunkio.repacking.patterns import Selection
 from dask_chunkio.repacking.results import RepackResult
 from dask_chunkio.repacking.rules import Rules, parse_rules
-from dask_chunkio.repacking.structure import Structure
+from dask_chunkio.repacking.structure_process import Decided, Request, compare, make_structure, survey
 from dask_chunkio.storage.hdf5.raw_access import require_raw_access
 from dask_chunkio.storage.journal.draft_manifest import DraftMode, DraftPurpose
 from dask_chunkio.storage.preconditions import opened_to_look
@@ -37,25 +35,27 @@ __all__ = ["repack", "source_of"]
 
 @dataclass(slots=True)
 class _Job:
-    """All that was asked for."""
+    """All that was asked for, and what became of it."""
 
-    source: str
+    request: Request
     path: str
     rules: Rules
-    selection: Selection
-    options: FileOptions
     run: Mapping[str, Any]
     # How the draft is made, as options of the command.
     making: Mapping[str, Any] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    decided: Decided = field(default_factory=Decided)
+
+    @property
+    def source(self) -> str:
+        """Absolute path of the file."""
+        return self.request.source
 
     @property
     def words(self) -> str:
         """What decides what is written, for a draft that is resumed."""
         found = os.stat(self.source)
         version = f"{found.st_size} bytes, inode {found.st_ino}, modified at {found.st_mtime_ns} ns"
-        return f"{self.source} ({version}), by {self.rules}, {self.selection}, {self.options}"
+        return f"{self.source} ({version}), by {self.rules}, {self.request.selection}, {self.request.options}"
 
     @property
     def purpose(self) -> DraftPurpose:
@@ -64,8 +64,8 @@ class _Job:
             self.source,
             self.path,
             rules=self.rules,
-            selection=self.selection,
-            options=self.options,
+            selection=self.request.selection,
+            options=self.request.options,
             others=self.making,
         )
         return DraftPurpose("repack", self.source, time.time(), command)
@@ -101,6 +101,7 @@ def repack(
     progress: bool | None = None,
     callback: Listener | None = None,
     compute_kwargs: Mapping[str, Any] | None = None,
+    isolated: bool | None = None,
 ) -> RepackResult:
     """Copy a whole HDF5 file with other chunks and filters, in parallel.
 
@@ -146,6 +147,9 @@ def repack(
         `h5py.File`; by default HDF5's, 2048.
     wait, durability, scheduler, memory_limit, progress, callback, compute_kwargs
         Same as in `to_hdf5`.
+    isolated : bool, optional
+        As `open_array` takes it: whether another process makes the structure of the copy, and compares it, because a
+        damaged file may crash HDF5 or keep it busy for ever.
 
     Returns
     -------
@@ -157,9 +161,11 @@ def repack(
     ArgumentError, ArgumentTypeError
         If an argument cannot be used, or what a rule asks of a dataset that it names cannot be done.
     IntegrityError
-        If `input` is damaged, or holds what cannot be copied; or `verify` has found a difference.
+        If `input` is damaged, crashes HDF5, or holds what cannot be copied; or `verify` has found a difference.
     TargetError
         If `output` cannot be written.
+    WorkerError
+        If the process that makes the structure was killed; or cannot be started, with ``isolated=True``.
 
     See Also
     --------
@@ -179,6 +185,7 @@ def repack(
     require_raw_access()
     for name, flag in (("in_place", in_place), ("overwrite", overwrite), ("verify", verify), ("dry_run", dry_run)):
         check_flag(name, flag)
+    check_flag("isolated", isolated)
     source, path = _paths(input, output, in_place, dry_run)
     run = {"scheduler": scheduler, "memory_limit": memory_limit, "progress": progress, "callback": callback}
     options = parse_file_options(
@@ -195,8 +202,13 @@ def repack(
     for code in rules.codes:
         require_filter(code)
     selection = Selection(_patterns("include", include), _patterns("exclude", exclude))
+    request = Request(
+        source, _rules(filters), _rules(layouts), minimum, selection, options, settings().chunk_nbytes,
+        is_isolated(isolated),
+    )  # fmt: skip
     making = {"in_place": in_place, "overwrite": overwrite, "verify": verify, "durability": durability}
-    job = _Job(source, path, rules, selection, options, {**run, "compute_kwargs": compute_kwargs}, making)
+    making["no_isolation"] = isolated is False
+    job = _Job(request, path, rules, {**run, "compute_kwargs": compute_kwargs}, making)
     if dry_run:
         return _estimated(job)
     mode: DraftMode = "w" if in_place or overwrite else "x"
@@ -211,60 +223,41 @@ def source_of(dataset: h5py.Dataset) -> Any:
 def _repacked(job: _Job, draft: Draft, verifies: bool) -> RepackResult:
     """Make the copy in a draft, and publish it."""
     started, before = time.monotonic(), os.stat(job.source).st_size
-    decisions = Decisions(job.rules, settings().chunk_nbytes)
     with draft:
         # A process that was cut off just after it had given the file its name has done everything.
         if not is_published(draft):
-            _make(job, draft, decisions, verifies)
-    with h5py.File(job.path, "r") as file:
-        datasets = decisions.results(file)
+            _make(job, draft, verifies)
+    datasets = job.decided.results(job.path)
     after, seconds = os.stat(job.path).st_size, time.monotonic() - started
-    notes = tuple(dict.fromkeys([*decisions.notes, *job.notes]))
-    return RepackResult(job.source, job.path, before, after, job.counts, datasets, seconds, notes, verified=verifies)
+    counts, notes = job.decided.counts or {}, job.decided.notes
+    return RepackResult(job.source, job.path, before, after, counts, datasets, seconds, notes, verified=verifies)
 
 
-def _make(job: _Job, draft: Draft, decisions: Decisions, verifies: bool) -> None:
+def _make(job: _Job, draft: Draft, verifies: bool) -> None:
     """Make the structure of the copy, fill its datasets, and compare it with the file."""
     require_made_from(draft, job.words, job.purpose)
-    with opened_to_look(Target(job.source, "")) as source:
-        decisions.find_names(source, job.selection)
-        if draft.is_new:
-            _make_structure(job, source, draft.path, decisions)
-        else:
-            decisions.survey(source, job.selection)
-        if filled := decisions.filled:
+    job.decided = make_structure(job.request, draft.path) if draft.is_new else survey(job.request)
+    if filled := job.decided.filled:
+        # These datasets could be opened in the other process.
+        with opened_to_look(Target(job.source, "")) as source:
             draft.fill({name: source_of(source[name]) for name in filled}, **job.run)
-        if verifies:
-            require_same(source, draft.path, job.selection)
-
-
-def _make_structure(job: _Job, source: h5py.File, path: str, decisions: Decisions) -> None:
-    """Make the copy, but for the elements of the datasets that are filled."""
-    # What is left of a structure that this process has failed to make.
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    with created_file(path, source, job.options) as target:
-        structure = Structure(source, target, job.selection, decisions)
-        structure.copy()
-    copy_user_block(source, path)
-    decisions.require_all_used()
-    job.counts = dict(structure.counts)
-    if lost := structure.references.lost:
-        job.notes.append(f"{lost} references to objects that are not copied, or not there, have become empty")
+    if verifies:
+        compare(job.request, draft.path)
 
 
 def _estimated(job: _Job) -> RepackResult:
     """Say what a repack would do."""
     started, before = time.monotonic(), os.stat(job.source).st_size
-    decisions = Decisions(job.rules, settings().chunk_nbytes, estimates=True)
-    with opened_to_look(Target(job.source, "")) as source:
-        decisions.find_names(source, job.selection)
-        decisions.survey(source, job.selection)
-        decisions.require_all_used()
-        datasets = decisions.results(None)
-    saved = sum(one.stored_before - one.stored_after for one in datasets if one.stored_after is not None)
-    notes, seconds = tuple(dict.fromkeys(decisions.notes)), time.monotonic() - started
-    return RepackResult(job.source, job.path, before, before - saved, {}, datasets, seconds, notes, dry_run=True)
+    found = survey(job.request, estimates=True)
+    saved = sum(one.stored_before - one.stored_after for one in found.datasets if one.stored_after is not None)
+    seconds = time.monotonic() - started
+    return RepackResult(
+        job.source, job.path, before, before - saved, {}, found.datasets, seconds, found.notes, dry_run=True
+    )
+
+
+def _rules(values: str | Sequence[str]) -> tuple[str, ...]:
+    return (values,) if isinstance(values, str) else tuple(values)
 
 
 def _paths(source: Any, output: Any, in_place: bool, dry_run: bool) -> tuple[str, str]:

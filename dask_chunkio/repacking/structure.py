@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import functools
+import math
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import h5py
@@ -17,6 +19,7 @@ from dask_chunkio.repacking.layouts import Described, Plan, describe
 from dask_chunkio.repacking.patterns import Selection
 from dask_chunkio.repacking.references import MissingObjectError, References, holds_references
 from dask_chunkio.repacking.walk import Found, links_of
+from dask_chunkio.storage.chunk_index import count_stored
 from dask_chunkio.storage.hdf5.raw_access import (
     PLAIN,
     are_attributes_plain,
@@ -27,12 +30,17 @@ from dask_chunkio.storage.hdf5.raw_access import (
     set_link_phases,
 )
 
-__all__ = ["Structure", "set_comment_like"]
+__all__ = ["Begin", "Structure", "set_comment_like", "work_of"]
+
+# Told of each object that is copied, and how many bytes that takes.
+Begin = Callable[[str, int], None]
 
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 _FAILED = (OSError, RuntimeError, ValueError, TypeError, KeyError, ArithmeticError, MemoryError, SystemError)
 # Those of variable length need a conversion when a dataset is copied.
 PLAIN_NUMBERS = PLAIN - {h5py.h5t.STRING}
+# Lists of links and attributes are shorter than that part of a file.
+_LISTS = 64
 _VALUE_OF_USER = h5py.h5d.FILL_VALUE_USER_DEFINED
 
 
@@ -49,6 +57,8 @@ class Structure:
         Which objects are copied.
     decisions : Decisions
         What becomes of each dataset.
+    begin : callable
+        Told of each object before it is copied, and how many bytes that takes.
 
     Attributes
     ----------
@@ -58,16 +68,23 @@ class Structure:
         Which object of the file became which in the copy.
     """
 
-    def __init__(self, source: h5py.File, target: Any, selection: Selection, decisions: Decisions) -> None:
-        self.source, self.target = source, target
+    def __init__(
+        self,
+        source: h5py.File,
+        target: Any,
+        selection: Selection,
+        decisions: Decisions,
+        begin: Begin = lambda *_: None,
+    ) -> None:
+        self.source, self.target, self._begin = source, target, begin
         self.selection, self.decisions = selection, decisions
         self.counts: Counter[str] = Counter()
         self._types: dict[int, Any] = {}
         self._later: list[bytes] = []
         self._root = h5py.h5g.open(target, b"/")
         self.references = References(target, {})
-        most = source.id.get_filesize()
-        self._attributes = Attributes(self.references, self._type_of, most)
+        self._most = source.id.get_filesize()
+        self._attributes = Attributes(self.references, self._type_of, self._most)
         self._without_attributes = h5py.h5p.create(h5py.h5p.OBJECT_COPY)
         self._without_attributes.set_copy_object(h5py.h5o.COPY_WITHOUT_ATTR_FLAG)
         self._links = {is_utf8: _link_properties(is_utf8) for is_utf8 in (False, True)}
@@ -104,6 +121,7 @@ class Structure:
         return IntegrityError(f"{words}; the file is damaged, or holds what this version of HDF5 does not know")
 
     def _copy_link(self, found: Found) -> None:
+        self._begin(found.text, self._most // _LISTS)
         parent, links = self._group(found.parent), self._links[found.is_utf8]
         if not found.is_hard:
             self._copy_link_by_name(found, parent, links)
@@ -172,6 +190,7 @@ class Structure:
 
     def _copy_dataset(self, found: Found, item: Any, parent: Any, links: Any) -> None:
         self.counts["datasets"] += 1
+        self._begin(found.text, self._most // _LISTS + work_of(item, self._most))
         kind = item.get_type()
         if kind.get_class() in PLAIN_NUMBERS and not kind.committed() and self.decisions.leaves(item):
             self._copy_whole(found, item, parent, links)
@@ -214,9 +233,32 @@ class Structure:
         for path in self._later:
             item, made = h5py.h5d.open(self.source.id, path), h5py.h5d.open(self.target, path)
             kind, text = item.get_type(), path.decode("utf-8", "surrogateescape")
+            self._begin(text, self._most // _LISTS + work_of(item, self._most))
             described = describe(text, item, kind, elements_of(kind, text))
             copy_elements(item, made, self.references, described.chunks, text)
+        self._begin("/", self._most)
         self._attributes.write_later(self.source.id, self.target)
+
+
+def work_of(item: Any, file_nbytes: int) -> int:
+    """Return how many bytes are read and written to copy an object, at most.
+
+    Parameters
+    ----------
+    item : h5py.h5g.GroupID, h5py.h5d.DatasetID or h5py.h5t.TypeID
+        The object.
+    file_nbytes : int
+        Size of its file.
+    """
+    if not isinstance(item, h5py.h5d.DatasetID):
+        return 0
+    kind, plist = item.get_type(), item.get_create_plist()
+    # Elements of variable length are in heaps, anywhere in the file.
+    elsewhere = 0 if kind.get_class() in PLAIN_NUMBERS else file_nbytes
+    if plist.get_layout() != h5py.h5d.CHUNKED:
+        return elsewhere + min(int(item.get_storage_size()), file_nbytes)
+    chunk = math.prod(map(int, plist.get_chunk())) * int(kind.get_size())
+    return elsewhere + min(count_stored(h5py.Dataset(item)), file_nbytes) * chunk
 
 
 def set_comment_like(item: Any, made: Any) -> None:

@@ -23,6 +23,7 @@ NUMBERS = np.random.default_rng(3).integers(0, 9, (300, 50)).astype("<i4")
 
 @pytest.fixture(autouse=True)
 def _small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The processes of isolated repacks have another module `layouts`: these repacks are done in this process.
     monkeypatch.setattr(layouts, "LEAST_COPIED", 1000)
 
 
@@ -48,7 +49,9 @@ def repacked(old: Path, **keywords: Any) -> tuple[Path, set[str]]:
     """Repack a file; return the copy, and the datasets that tasks have written."""
     new = old.with_name("new.h5")
     seen: list[Any] = []
-    result = dcio.repack(old, new, verify=True, callback=seen.append, scheduler="synchronous", **keywords)
+    result = dcio.repack(
+        old, new, verify=True, callback=seen.append, scheduler="synchronous", isolated=False, **keywords
+    )
     assert not result.datasets, "nothing has changed"
     return new, {one.dataset for one in seen if isinstance(one, dcio.BufferCommitted)}
 
@@ -168,7 +171,7 @@ def test_what_tasks_cannot_keep_is_copied_by_hdf5(name: str, tmp_path: Path) -> 
         make(file)
     new = tmp_path / "new.h5"
     seen: list[Any] = []
-    dcio.repack(old, new, verify=name != "an unknown filter", callback=seen.append)
+    dcio.repack(old, new, verify=name != "an unknown filter", callback=seen.append, isolated=False)
     assert not seen
     with h5py.File(old) as one, h5py.File(new) as other:
         plists = [file["x"].id.get_create_plist() for file in (one, other)]
@@ -189,7 +192,7 @@ def test_files_of_other_libraries_are_alike(name: str, tmp_path: Path, monkeypat
         pytest.importorskip(module)
     old, new = tmp_path / ("old.nwb" if name == "nwb" else "old.h5"), tmp_path / "new.h5"
     make(old)
-    dcio.repack(old, new, verify=True)
+    dcio.repack(old, new, verify=True, isolated=False)
     if is_readable(old):
         require_alike(new, old)
 
@@ -206,13 +209,13 @@ def test_what_was_copied_is_not_copied_again(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with dask_settings(), pytest.raises(KeyboardInterrupt):
-        dcio.repack(old, new, callback=stop, scheduler="synchronous")
+        dcio.repack(old, new, callback=stop, scheduler="synchronous", isolated=False)
     assert not new.exists()
     state = dcio.status(new)
     assert state is not None
     assert state.datasets[0].committed > 0
     with dask_settings():
-        dcio.repack(old, new, resume=True, verify=True)
+        dcio.repack(old, new, resume=True, verify=True, isolated=False)
     with h5py.File(old) as one, h5py.File(new) as other:
         assert payloads(one) == payloads(other)
 

@@ -50,6 +50,7 @@ def convert(
     callback: Listener | None = None,
     durability: Durability | None = None,
     wait: bool | None = None,
+    isolated: bool | None = None,
 ) -> Conversion:
     """Convert a zarr store to an HDF5 file, or an HDF5 file to a zarr store.
 
@@ -80,6 +81,9 @@ def convert(
         Of a conversion to an HDF5 file: as in `to_hdf5`.
     durability, wait
         As in `to_hdf5`; ``wait`` only of a conversion to an HDF5 file.
+    isolated : bool, optional
+        As `open_array` takes it: whether a process of its own looks at everything in an HDF5 file first, because a
+        damaged one may crash HDF5 or keep it busy for ever.
 
     Returns
     -------
@@ -95,7 +99,9 @@ def convert(
     TargetError
         If the target exists, or cannot be written.
     IntegrityError
-        If a chunk is damaged.
+        If a chunk is damaged, or the metadata of the file crash HDF5.
+    WorkerError
+        If ``isolated=True``, and no process can be started.
     FilterError
         If a filter plugin or a codec is missing.
 
@@ -119,6 +125,7 @@ def convert(
     flags = {"overwrite": overwrite, "resume": resume, "skip_unsupported": skip_unsupported}
     for name, value in flags.items():
         check_flag(name, value)
+    check_flag("isolated", isolated)
     check_choice("zarr_format", zarr_format, (None, 2, 3))
     check_choice("durability", durability, (None, "process", "power"))
     check_type("threads", threads, threads is None or type(threads) is int, "a number")
@@ -132,6 +139,7 @@ def convert(
         filters={name: value for name, value in filters.items() if value is not None},
         run={name: value for name, value in run.items() if value is not None},
         drafting={"durability": durability, "wait": wait},
+        isolated=isolated,
         **flags,
     )
     return _converted(source, _target(target), options)

@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from dask_chunkio.errors import ChunkIOError, SourceError, TargetError
+from dask_chunkio.errors import ChunkIOError, IntegrityError, SourceError, TargetError
 from dask_chunkio.geometry.grid import ChunkGrid, Selection
 from dask_chunkio.geometry.sizing import buffer_within
 from dask_chunkio.integrations.zarr.chunk_copy import ChunkCopy
@@ -75,7 +75,9 @@ class Planned:
         return np.dtype(object) if self.element_type is str else np.dtype(self.element_type)
 
 
-def write_array(source: str, store: str, one: Planned, array: Any, threads: int | None = None) -> None:
+def write_array(
+    source: str, store: str, one: Planned, array: Any, threads: int | None = None, *, isolated: bool = False
+) -> None:
     """Write all chunks of an array.
 
     Parameters
@@ -90,6 +92,8 @@ def write_array(source: str, store: str, one: Planned, array: Any, threads: int 
         The array, without chunks.
     threads : int, optional
         Number of threads; by default as many as this process has processors.
+    isolated : bool
+        As `index_dataset` takes it.
 
     Raises
     ------
@@ -103,22 +107,32 @@ def write_array(source: str, store: str, one: Planned, array: Any, threads: int 
         return
     with ThreadPoolExecutor(threads or processors(), "dask_chunkio-convert") as pool:
         if not shape:
-            _encode(one, array, [()], pool)
+            _encode(_reader(one, isolated), one, array, [()], pool)
             return
-        table = read_chunk_table(one.dataset, os.path.getsize(source)) if one.dataset.chunks else None
+        table = _table(source, one) if one.dataset.chunks else None
         if table is None:
             if one.fill.is_that_of_hdf5 and _is_never_written(one.dataset):
                 return
             itemsize = one.dtype.itemsize if one.element_type is not str else _TEXT_ITEMSIZE
             block = buffer_within(shape, one.chunks, itemsize, _BLOCK_NBYTES)
-            _encode(one, array, ChunkGrid(shape, block), pool)
+            _encode(_reader(one, isolated), one, array, ChunkGrid(shape, block), pool)
             return
         grid = ChunkGrid(shape, one.chunks)
         left = set(range(len(grid))) if not one.fill.is_that_of_hdf5 else set(table.numbers.tolist())
         if one.is_copied:
             left -= _copied(source, store, one, array, (table, grid, pool))
         if left:
-            _encode(one, array, (grid[number] for number in sorted(left)), pool)
+            selections = (grid[number] for number in sorted(left))
+            _encode(_reader(one, isolated), one, array, selections, pool)
+
+
+def _table(source: str, one: Planned) -> ChunkTable | None:
+    try:
+        return read_chunk_table(one.dataset, os.path.getsize(source))
+    except IntegrityError as error:
+        raise IntegrityError(f"{source}, {one.path}: {error}") from error
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        raise IntegrityError(f"{source}, {one.path}: HDF5 cannot read its index of chunks ({error})") from error
 
 
 def _is_never_written(dataset: h5py.Dataset) -> bool:
@@ -145,9 +159,9 @@ def _copied(
         close_descriptor(descriptor)
 
 
-def _encode(one: Planned, array: Any, selections: Iterable[Selection], pool: Executor) -> None:
-    read = _reader(one)
-
+def _encode(
+    read: Callable[[Selection], Any], one: Planned, array: Any, selections: Iterable[Selection], pool: Executor
+) -> None:
     def encode(selection: Selection) -> None:
         data = _named(one, lambda: read(selection))
         try:
@@ -170,15 +184,15 @@ def _named(one: Planned, read: Callable[[], Any]) -> Any:
         raise SourceError(f"{one.path}: HDF5 cannot read it: {error}") from error
 
 
-def _reader(one: Planned) -> Callable[[Selection], Any]:
+def _reader(one: Planned, isolated: bool) -> Callable[[Selection], Any]:
     dataset = one.dataset
     if one.element_type is str:
         texts = dataset.asstr()
         return lambda selection: texts[selection]
     if not dataset.shape:
         return lambda selection: np.asarray(dataset[selection], one.dtype)
-    found = index_dataset(dataset.file.filename, dataset.name)
-    direct: Any = Hdf5Array(found, threads=1) if found.is_direct else dataset
+    found = index_dataset(dataset.file.filename, dataset.name, isolated=isolated)
+    direct: Any = Hdf5Array(found, threads=1) if found.is_direct or isolated else dataset
 
     def read(selection: Selection) -> Any:
         data = np.asarray(direct[selection])

@@ -186,6 +186,8 @@ def convert_attributes(path: str, target: Any, is_netcdf: bool, refused: list[Re
         if name in hidden:
             continue
         try:
+            if not isinstance(name, str):  # bytes, where they are not UTF-8
+                raise UnstorableError("its name is not UTF-8")
             if name in _RESERVED:
                 raise UnstorableError("zarr uses this name itself")
             value = target.attrs[name]

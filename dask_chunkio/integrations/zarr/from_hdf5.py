@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from dask_chunkio.errors import ArgumentError, ChunkIOError, FilterError, TargetError
+from dask_chunkio.errors import ArgumentError, ChunkIOError, FilterError, IntegrityError, TargetError
 from dask_chunkio.filters.chunk_format import ChunkFormat
 from dask_chunkio.filters.names import resolve_compression
 from dask_chunkio.filters.plugin import require_decoder
@@ -24,7 +24,9 @@ from dask_chunkio.integrations.zarr.elements import convert_attributes, convert_
 from dask_chunkio.integrations.zarr.nearest import nearest_codecs
 from dask_chunkio.integrations.zarr.objects import Objects, list_objects
 from dask_chunkio.integrations.zarr.records import Conversion, ConvertedArray, Options, Refusal, require_all
+from dask_chunkio.isolated_call import is_isolated
 from dask_chunkio.reading.file_state import opened
+from dask_chunkio.reading.structure_check import check_structure
 from dask_chunkio.sources.zarr_codecs import Codec, ZarrForm, codecs_of, has_equal_filters
 from dask_chunkio.storage.hdf5.dataset import DatasetSpec, describe, preview
 from dask_chunkio.storage.store_folder import StoreFolder
@@ -34,6 +36,7 @@ __all__ = ["hdf5_to_zarr"]
 # What netCDF puts before the name of a variable that is no coordinate of the dimension of that name.
 _NOT_COORDINATE = "_nc4_non_coord_"
 _TEXT_ITEMSIZE = 16
+_UNREADABLE = (OSError, RuntimeError, ValueError, TypeError, KeyError, ArithmeticError, SystemError, AttributeError)
 
 
 @dataclass(slots=True)
@@ -67,13 +70,16 @@ def hdf5_to_zarr(source: str, target: str, options: Options) -> Conversion:
         What was done.
     """
     started = time.monotonic()
+    isolated = is_isolated(options.isolated)
+    if isolated:
+        check_structure(source, indexes=True)
     is_durable = options.drafting.get("durability") == "power"
     with compat.quiet(), opened(source) as file:
         with StoreFolder(target, overwrite=options.overwrite, is_durable=is_durable, source=source) as folder:
-            plan = _planned(file, options)
+            plan = _planned_whole(file, source, options)
             require_all(source, plan.refused, options)
             try:
-                _write(source, folder.store, plan, options)
+                _write(source, folder.store, plan, (options.threads, isolated))
             except OSError as error:
                 if isinstance(error, ChunkIOError):
                     raise
@@ -82,6 +88,15 @@ def hdf5_to_zarr(source: str, target: str, options: Options) -> Conversion:
             ConvertedArray(one.path, tuple(one.dataset.shape), one.dtype, one.is_copied) for one in plan.arrays
         )
     return Conversion(target, arrays, tuple(plan.refused), tuple(plan.notes), time.monotonic() - started)
+
+
+def _planned_whole(file: h5py.File, source: str, options: Options) -> _Plan:
+    try:
+        return _planned(file, options)
+    except ChunkIOError:
+        raise
+    except _UNREADABLE as error:
+        raise IntegrityError(f"{source}: HDF5 cannot read all metadata ({error}); the file is damaged") from error
 
 
 def _planned(file: h5py.File, options: Options) -> _Plan:
@@ -217,12 +232,13 @@ def _create(store: Any, one: Planned, path: str, zarr_format: int) -> Any:
     return compat.create_array(store, path, one.element_type, layout, zarr_format=zarr_format, **keywords)
 
 
-def _write(source: str, folder: str, plan: _Plan, options: Options) -> None:
+def _write(source: str, folder: str, plan: _Plan, how: tuple[int | None, bool]) -> None:
+    threads, isolated = how
     store = compat.folder_store(folder)
     for path, attributes in plan.groups.items():
         compat.create_group(store, path.strip("/"), plan.zarr_format, attributes)
     for one in plan.arrays:
         made = _create(store, one, one.path.strip("/"), plan.zarr_format)
-        write_array(source, folder, one, made, options.threads)
+        write_array(source, folder, one, made, threads, isolated=isolated)
     if plan.zarr_format == 2:
         compat.consolidate(store)

@@ -32,6 +32,8 @@ class Options:
         Filters of all arrays as `h5py.Group.create_dataset` takes them; empty to keep those of the source.
     run, drafting : mapping
         Keywords of `Draft.fill` and of `draft`.
+    isolated : bool or None
+        As `convert` takes it.
     """
 
     zarr_format: Literal[2, 3] | None = None
@@ -42,6 +44,7 @@ class Options:
     filters: Mapping[str, Any] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
     drafting: Mapping[str, Any] = field(default_factory=dict)
+    isolated: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

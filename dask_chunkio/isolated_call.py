@@ -1,0 +1,280 @@
+"""Calls of functions of this package in a process of their own, which a damaged file may crash or keep busy for ever.
+
+The process starts with the first call, imports h5py and numpy but not dask, and answers the following calls in about a
+millisecond each (`dask_chunkio.isolated_process`).  It ends with this process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import io
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+from dask_chunkio import errors
+from dask_chunkio.child_process import can_start_children, child_command
+from dask_chunkio.errors import IntegrityError, WorkerError
+from dask_chunkio.isolated_process import LENGTH, read_exactly
+
+__all__ = ["Answer", "call_isolated", "is_isolated"]
+
+logger = logging.getLogger("dask_chunkio")
+# Words and arrays of an answer.
+Answer = tuple[Any, Sequence[bytes]]
+# Imported before the first call, and once for all workers.
+_MODULES = ("dask_chunkio.reading.dataset_record", "dask_chunkio.reading.structure_check")
+# Processor time in seconds of a step, beside that for its bytes; its waiting is bounded by ten times as much.
+_SECONDS = 10.0
+# Each call has one thread: the time of others would count.
+_VARIABLES = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "BLOSC_NTHREADS": "1"}
+# Seconds in which Python starts: where Python is part of another program, `sys.executable` may be that program.
+_START = 120.0
+_MOST_IDLE = 2
+# Seconds in which a process that has closed its output ends.
+_PATIENCE = 10
+# Signals that somebody else sends.
+_NOT_ITS_OWN = frozenset({signal.SIGTERM, signal.SIGINT, *([signal.SIGKILL] if hasattr(signal, "SIGKILL") else [])})
+# What a process ends by that takes more time than it may.
+_TIME_IS_OVER = frozenset(getattr(signal, name, 0) for name in ("SIGPROF", "SIGALRM", "SIGXCPU")) - {0}
+
+
+def is_isolated(isolated: bool | None) -> bool:
+    """Return whether HDF5 is asked in a process of its own.
+
+    Parameters
+    ----------
+    isolated : bool or None
+        What the user wants; None for wherever that is possible.
+
+    Raises
+    ------
+    WorkerError
+        If the user wants it, and this program cannot start Python.
+    """
+    if isolated is None:
+        return can_start_children() and _processes.can_start()
+    if isolated and not can_start_children():
+        raise WorkerError(
+            "this program cannot start Python, which is to read the file in a process of its own; give isolated=False "
+            "for files that you trust"
+        )
+    return isolated
+
+
+def call_isolated(module: str, arguments: Any, path: str, memory: int) -> Answer:
+    """Call ``answer(arguments, steps)`` of a module in a process of its own.
+
+    Parameters
+    ----------
+    module : str
+        Its absolute name.
+    arguments : object
+        What JSON can hold.
+    path : str
+        The file that is read, for messages.
+    memory : int
+        How many bytes the call may take.
+
+    Returns
+    -------
+    object, sequence of bytes
+        What JSON can hold, and the content of arrays.
+
+    Raises
+    ------
+    ChunkIOError
+        What the function raised.
+    IntegrityError
+        If it crashed, or took more time or memory than it may.
+    WorkerError
+        If the process cannot be started, or was killed.
+    """
+    request = {"module": module, "arguments": arguments, "seconds": _SECONDS, "memory": memory, "folder": _folder()}
+    told = json.dumps(request).encode()
+    answer, arrays = _answered(told)
+    if "result" in answer:
+        return answer["result"], arrays
+    if "error" in answer:
+        kind = getattr(errors, str(answer["error"]), IntegrityError)
+        words = str(answer["message"])
+        raise kind(words if path in words else f"{path}: {words}; the file is damaged")
+    raise _error_of_crash(path, int(answer["crashed"]), str(answer["where"]))
+
+
+def _folder() -> str | None:
+    """Return the working folder, in which HDF5 looks for files that a file names; None if it was removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
+def _answered(request: bytes) -> Answer:
+    """Have a request answered; try again after a crash, in which an earlier file may have had a part."""
+    answer: Any = None
+    for _ in range(2):
+        with _processes.lent() as process:
+            answer, arrays = process.ask(request)
+        if "crashed" not in answer or -answer["crashed"] in _TIME_IS_OVER | _NOT_ITS_OWN:
+            break
+    return answer, arrays
+
+
+def _error_of_crash(path: str, code: int, where: str) -> IntegrityError | WorkerError:
+    at = f" at {where}" if where else ""
+    if -code in _NOT_ITS_OWN:
+        return WorkerError(
+            f"the process that reads {path} was ended by signal {-code}{at}; if the system did so for want of memory, "
+            f"read it where there is more"
+        )
+    if -code in _TIME_IS_OVER:
+        return IntegrityError(
+            f"{path}{at}: HDF5 takes more time than any valid file needs; it is damaged, or a link leads to what is no "
+            f"file, or the disk does not answer"
+        )
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return IntegrityError(f"{path}{at}: HDF5 crashes, with {how}; the file is damaged")
+
+
+class _Process:
+    """A process that answers one request at a time (`dask_chunkio.isolated_process`)."""
+
+    def __init__(self) -> None:
+        command = child_command("dask_chunkio.isolated_process", _MODULES)
+        try:
+            # In a session of its own: Ctrl-C is for the parent.
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
+                env={**os.environ, **_VARIABLES}, start_new_session=True,
+            )  # fmt: skip
+        except (OSError, ValueError, RuntimeError) as error:  # the last in a sub-interpreter
+            raise WorkerError(
+                f"cannot start {sys.executable}, which is to read files in a process of its own: {error}; give "
+                f"isolated=False for files that you trust"
+            ) from error
+        self._source = cast(io.FileIO, self._process.stdout)
+        self._sink = cast(io.FileIO, self._process.stdin)
+        self.is_sound = False
+        self._require_ready()
+
+    def _require_ready(self) -> None:
+        """Wait until the process has imported what it needs."""
+        watch = threading.Timer(_START, self._process.kill)
+        watch.daemon = True
+        watch.start()
+        answer, _ = self._answer()
+        watch.cancel()
+        if "crashed" in answer:
+            self.end()
+            raise WorkerError(
+                f"{sys.executable}, which is to read files in a process of its own, ended with {answer['crashed']} as "
+                f"it started; give isolated=False for files that you trust"
+            )
+
+    def ask(self, request: bytes) -> tuple[dict[str, Any], list[bytes]]:
+        """Have a request answered; a process that ends instead has crashed."""
+        self.is_sound = False
+        try:
+            rest = memoryview(LENGTH.pack(len(request)) + request)
+            while rest:
+                rest = rest[self._sink.write(rest) or 0 :]
+        except OSError:
+            return {"crashed": self._code(), "where": ""}, []
+        return self._answer()
+
+    def _answer(self) -> tuple[dict[str, Any], list[bytes]]:
+        try:
+            answer = json.loads(self._read(LENGTH.unpack(self._read(LENGTH.size))[0]))
+            arrays = [self._read(int(length)) for length in answer["lengths"]]
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return {"crashed": self._code(), "where": ""}, []
+        self.is_sound = True
+        return answer, arrays
+
+    def _read(self, nbytes: int) -> bytes:
+        found = read_exactly(self._source, nbytes)
+        if len(found) < nbytes:
+            raise ValueError("the process has ended")
+        return found
+
+    def _code(self) -> int:
+        """Return how the process ended that has closed its output."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(_PATIENCE) or 1
+        return 1
+
+    def end(self) -> None:
+        """End the process and its worker."""
+        with contextlib.suppress(OSError):
+            os.killpg(self._process.pid, signal.SIGKILL) if hasattr(os, "killpg") else self._process.kill()
+        self.close()
+        self._process.wait()
+
+    def close(self) -> None:
+        """Close the pipes, which ends the process if no other has them."""
+        for pipe in (self._source, self._sink):
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+class _Processes:
+    """The processes of this one that answer: each is lent to one thread at a time, and a few are kept."""
+
+    def __init__(self) -> None:
+        self._idle: list[_Process] = []
+        self._lock = threading.Lock()
+        self._is_refused = False
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[_Process]:
+        """Lend a process that no other thread has."""
+        with self._lock:
+            process = self._idle.pop() if self._idle else None
+        process = process or _Process()
+        try:
+            yield process
+        finally:
+            with self._lock:
+                is_kept = process.is_sound and len(self._idle) < _MOST_IDLE
+                if is_kept:
+                    self._idle.append(process)
+            if not is_kept:
+                process.end()
+
+    def can_start(self) -> bool:
+        """Return whether a process can be started; once one cannot, no other is tried."""
+        if self._idle or self._is_refused:
+            return not self._is_refused
+        try:
+            with self.lent():
+                return True
+        except WorkerError as error:
+            self._is_refused = True
+            logger.warning("%s; until then HDF5 reads them in this process", error)
+            return False
+
+    def end(self) -> None:
+        """End the idle processes."""
+        while self._idle:
+            self._idle.pop().end()
+
+    def forget(self) -> None:
+        """Leave the processes to the parent, in a child that was forked."""
+        self._lock = threading.Lock()
+        for process in self._idle:
+            process.close()
+        self._idle.clear()
+
+
+_processes = _Processes()
+atexit.register(_processes.end)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_processes.forget)
