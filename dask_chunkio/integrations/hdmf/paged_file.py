@@ -13,12 +13,16 @@ from dataclasses import replace
 from typing import Any
 
 import h5py
+import numpy as np
 
 from dask_chunkio.errors import TargetError
 from dask_chunkio.repacking.repack import repack
 from dask_chunkio.storage.hdf5.file_layout import FileLayout, LayoutName, measure_file, stream_chunk_count
 
 __all__ = ["copy_to_pages"]
+
+# Strings of a dataset that are read to know their length.
+_MOST_STRINGS = 1 << 16
 
 
 def copy_to_pages(path: str, name: LayoutName, streams: Collection[str] = ()) -> None:
@@ -57,12 +61,21 @@ def _layout(path: str, name: LayoutName, streams: Collection[str]) -> FileLayout
 
 
 def _stored(file: h5py.File) -> int:
+    """Return the bytes of the elements of all datasets, or less."""
     sizes: dict[int, int] = {}
 
     def visit(_name: str, found: Any) -> None:
         if isinstance(found, h5py.Dataset) and not found.external:
-            is_compact = found.id.get_create_plist().get_layout() == h5py.h5d.COMPACT
-            sizes[h5py.h5o.get_info(found.id).addr] = 0 if is_compact else int(found.id.get_storage_size())
+            sizes[h5py.h5o.get_info(found.id).addr] = _stored_of(found)
 
     file.visititems(visit)
     return sum(sizes.values())
+
+
+def _stored_of(dataset: h5py.Dataset) -> int:
+    is_compact = dataset.id.get_create_plist().get_layout() == h5py.h5d.COMPACT
+    text = h5py.check_string_dtype(dataset.dtype)
+    # Strings of any length are in heaps, as which hdmf keeps the specifications of the file.
+    has_heap = text is not None and text.length is None and dataset.shape is not None and dataset.size < _MOST_STRINGS
+    heap = sum(len(one) for one in np.ravel(dataset[()]).tolist()) if has_heap else 0
+    return heap + (0 if is_compact else int(dataset.id.get_storage_size()))
