@@ -241,16 +241,18 @@ def finish_target(
         logger.warning("%s", printable(f"{layout.target.path}: {note}"))
     datasets = tuple(map(_result, jobs, finished.stored))
     notes = finished.notes
-    if layout.target.references and not finished.missing:
+    if layout.target.makes_references and not finished.missing:
         notes += references_of_write(layout.target, finished.places)
-    seconds = time.time() - layout.started
-    return WriteResult(layout.target.path, datasets, seconds, notes, missing_parts=finished.missing)
+    # A part of a dataset may be known by another name, under which its places were remembered.
+    are_whole = layout.target.fills and all(job.layout.region is None for job in jobs)
+    seconds, places = time.time() - layout.started, finished.places if are_whole else None
+    return WriteResult(layout.target.path, datasets, seconds, notes, missing_parts=finished.missing, places=places)
 
 
 @shortens_tracebacks
 def confirm_complete(target: Target, complete: Sequence[StoredDataset]) -> WriteResult:
     """Return the result of a call that has nothing to write; make the references that it asks for."""
-    notes = references_of_write(target) if target.references else ()
+    notes = references_of_write(target) if target.makes_references else ()
     return replace(already_complete(target.path, complete), notes=notes)
 
 

@@ -14,7 +14,7 @@ from dask_chunkio.storage.hdf5.file_layout import LayoutName, parse_layout
 
 __all__ = ["WriteOptions"]
 
-_OF_THE_DRAFT = ("resume", "durability", "wait", "layout")
+_OF_THE_DRAFT = ("resume", "durability", "wait", "layout", "references", "references_url")
 _OF_THE_FILL = ("scheduler", "memory_limit", "progress", "callback", "compute_kwargs")
 
 
@@ -33,6 +33,8 @@ class WriteOptions:
     layout : str, optional
         ``"cloud"``: a new file keeps all metadata in one page at its beginning, so that a reader over a network fetches
         them at once.  As a default of a class, for existing files it has no effect.
+    references, references_url : optional
+        Same as in `dask_chunkio.draft`.
     scheduler, memory_limit, progress, callback, compute_kwargs
         Same as in `dask_chunkio.to_hdf5`.
 
@@ -48,6 +50,8 @@ class WriteOptions:
     durability: Any = None
     wait: bool | None = None
     layout: LayoutName | None = None
+    references: Any = None
+    references_url: Any = None
     scheduler: Any = None
     memory_limit: int | str | None = None
     progress: bool | None = None
