@@ -34,7 +34,7 @@ from dask_chunkio.errors import (
 from dask_chunkio.execution.malloc import keep_freed
 from dask_chunkio.execution.tracebacks import shortens_tracebacks
 from dask_chunkio.filters.chunk_format import Payload
-from dask_chunkio.filters.chunking import copied, cut_chunk
+from dask_chunkio.filters.chunking import copied, cut_chunk, fill_payload, holds_fill
 from dask_chunkio.filters.compatibility import is_partial
 from dask_chunkio.filters.hdf5_encoder import encoder_for
 from dask_chunkio.filters.variable import storable_elements
@@ -316,10 +316,11 @@ def _encoded(target: Target, job: DatasetJob, buffer: int, data: Array) -> list[
     selection, grid, form = job.buffers[buffer], job.layout.chunks, job.layout.form
     with _naming(job, buffer):
         encoder = encoder_for(form, job.options)
-        payloads = []
+        payloads, fill = [], fill_payload(form) if job.is_sparse else None
         for cell in grid.selections(job.chunks_of(buffer)):
             session.require_going(target)
-            payloads.append(encoder.encode(cut_chunk(data, selection, cell, form)))
+            chunk = cut_chunk(data, selection, cell, form)
+            payloads.append(fill if fill is not None and holds_fill(chunk, fill) else encoder.encode(chunk))
         return payloads
 
 

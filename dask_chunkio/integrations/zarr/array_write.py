@@ -16,7 +16,7 @@ from dask_chunkio.errors import ChunkIOError, SourceError, TargetError
 from dask_chunkio.geometry.grid import ChunkGrid, Selection
 from dask_chunkio.geometry.sizing import buffer_within
 from dask_chunkio.integrations.zarr.chunk_copy import ChunkCopy
-from dask_chunkio.integrations.zarr.elements import Fill
+from dask_chunkio.integrations.zarr.elements import Fill, own_text
 from dask_chunkio.reading.array import Hdf5Array
 from dask_chunkio.reading.block_reader import processors
 from dask_chunkio.reading.chunk_table import ChunkTable, read_chunk_table
@@ -117,6 +117,11 @@ def write_array(source: str, store: str, one: Planned, array: Any, threads: int 
         left = set(range(len(grid))) if not one.fill.is_that_of_hdf5 else set(table.numbers.tolist())
         if one.is_copied:
             left -= _copied(source, store, one, array, (table, grid, pool))
+        if (text := own_text(one.dataset) if one.element_type is str else None) is not None:
+            # HDF5 2.0 refuses to read such chunks of a file that is open for reading.
+            missing = left.difference(table.numbers.tolist())
+            left -= missing
+            _encode(one, array, (grid[number] for number in sorted(missing)), pool, lambda _: text)
         if left:
             _encode(one, array, (grid[number] for number in sorted(left)), pool)
 
@@ -145,8 +150,14 @@ def _copied(
         close_descriptor(descriptor)
 
 
-def _encode(one: Planned, array: Any, selections: Iterable[Selection], pool: Executor) -> None:
-    read = _reader(one)
+def _encode(
+    one: Planned,
+    array: Any,
+    selections: Iterable[Selection],
+    pool: Executor,
+    read: Callable[[Selection], Any] | None = None,
+) -> None:
+    read = read or _reader(one)
 
     def encode(selection: Selection) -> None:
         data = _named(one, lambda: read(selection))

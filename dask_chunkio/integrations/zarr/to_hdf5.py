@@ -295,7 +295,7 @@ def _made(file: h5py.File, one: _Planned, options: Options) -> h5py.Dataset:
 
 def _fill(one: _Planned) -> dict[str, Any]:
     value = one.array.metadata.fill_value
-    if value is None or one.dtype.names is not None or one.dtype.kind == "V":
+    if value is None:
         return {}
     if one.dtype.hasobject:
         return {"fillvalue": str(value)} if value else {}
