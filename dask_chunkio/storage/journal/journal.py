@@ -250,11 +250,9 @@ class Journal:
             for body in bodies:
                 self._create(Created.unpack(body))
         elif kind in (RESERVED, FILLED):
-            heads = list(map(_BUFFER.unpack_from, bodies))
-            for dataset in {head[0] for head in heads}:
-                mine = [body for body, head in zip(bodies, heads, strict=True) if head[0] == dataset]
+            for dataset, mine in _by_dataset(bodies).items():
                 self._enter(dataset, mine, HELD if kind == RESERVED else VOID)
-            self.last_commit = max(self.last_commit, *(head[3] for head in heads))
+            self.last_commit = max(self.last_commit, *(_BUFFER.unpack_from(body)[3] for body in bodies))
         elif kind == PART:
             for body in bodies:
                 enter_part(self.parts, PartState.unpack(body))
@@ -316,6 +314,14 @@ def read_journal(path: str) -> Iterator[Journal]:
 def owners_in(records: bytes, name: str) -> list[Owner]:
     """Return the owners that records name; `name` is that of the file, for messages."""
     return [Owner.unpack(body) for kind, _, body in read_records(records, name) if kind == OWNER]
+
+
+def _by_dataset(bodies: Sequence[bytes]) -> dict[int, list[bytes]]:
+    """Return the bodies of reservations by the number of their dataset, each in their order."""
+    found: dict[int, list[bytes]] = {}
+    for body in bodies:
+        found.setdefault(_BUFFER.unpack_from(body)[0], []).append(body)
+    return found
 
 
 def _require_possible(entries: Entries, chunks: int, made: CreatedDataset | None) -> None:
