@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,10 +14,12 @@ from dask_chunkio.errors import ArgumentError, TargetError
 from dask_chunkio.events import Listener
 from dask_chunkio.execution.retries import patiently
 from dask_chunkio.execution.tracebacks import shortens_tracebacks
+from dask_chunkio.geometry.share import Share
 from dask_chunkio.keywords import DatasetKeywords
 from dask_chunkio.planning.request import describe_fill, parse_filename, parse_names
 from dask_chunkio.planning.share import parse_part
 from dask_chunkio.printable import printable
+from dask_chunkio.references.of_draft import DraftReferences
 from dask_chunkio.results import WriteResult, already_complete
 from dask_chunkio.storage.draft_paths import DraftPaths
 from dask_chunkio.storage.drafts.begin import hold_draft
@@ -41,6 +44,8 @@ def draft(
     wait: bool | None = None,
     durability: Durability | None = None,
     layout: LayoutName | None = None,
+    references: str | os.PathLike[str] | None = None,
+    references_url: str | None = None,
 ) -> Draft:
     """Make an HDF5 file in three steps: its structure, by any library; its data, in parallel; its name, at the end.
 
@@ -67,6 +72,9 @@ def draft(
     layout : str, optional
         Same as in `to_hdf5`, with a page for the datasets of the first `Draft.fill`, which creates the file.  If
         another library creates it, as the structure, it must have paged file space.  Not with ``mode="a"``.
+    references, references_url : optional
+        Same as in `to_hdf5`, of all datasets of the file; made when it has its name.  Those that cannot be read through
+        references are left out with a warning in the log, except for those of `Draft.fill`, which refuses them.
 
     Returns
     -------
@@ -98,7 +106,17 @@ def draft(
     ...     float(file["x"][999]), file["x"].attrs["unit"]
     (999.0, 'V')
     """
-    return Draft(filename, mode=mode, resume=resume, part=part, wait=wait, durability=durability, layout=layout)
+    return Draft(
+        filename,
+        mode=mode,
+        resume=resume,
+        part=part,
+        wait=wait,
+        durability=durability,
+        layout=layout,
+        references=references,
+        references_url=references_url,
+    )
 
 
 class Draft:
@@ -108,7 +126,7 @@ class Draft:
 
     Parameters
     ----------
-    filename, mode, resume, part, wait, durability, layout
+    filename, mode, resume, part, wait, durability, layout, references, references_url
         Same as in `draft`.
     """
 
@@ -122,6 +140,8 @@ class Draft:
         wait: bool | None = None,
         durability: Durability | None = None,
         layout: LayoutName | None = None,
+        references: Any = None,
+        references_url: Any = None,
     ) -> None:
         check_choice("mode", mode, get_args(DraftMode))
         check_choice("durability", durability, (None, *get_args(Durability)))
@@ -130,10 +150,13 @@ class Draft:
         self._paths = DraftPaths(parse_filename(filename))
         self._mode: DraftMode = mode
         self._layout = _layout_of_new(layout, mode)
-        self._share, self._durability = parse_part(part), durability
+        self._references = DraftReferences(references, references_url)
+        self._share = parse_part(part)
         # A job that is run again goes on with its part, and waits for the one that makes the structure.
         self._resume = resume or part is not None
         self._wait = True if wait is None and part is not None else wait
+        self._run = RunArguments(resume=True, part=self._share, wait=self._wait, durability=durability)
+        self._run = replace(self._run, layout=self._layout, **self._references.keywords)
         self._held: HeldDraft | None = None
         self._fills, self._filling = 0, threading.Lock()
 
@@ -178,6 +201,7 @@ class Draft:
         """
         if self._held is not None:
             raise TargetError(f"the draft of {self.filename} is open already")
+        self._references.require_replaceable(self.filename)
         chosen = settings()
         parts = 0 if self._share is None else self._share.count
         hold = functools.partial(hold_draft, self.filename, self._mode, self._resume, chosen.lease_seconds, parts)
@@ -227,13 +251,9 @@ class Draft:
             If a source raises, or returns something other than it announced.
         """
         _refuse_append(encoding, keywords)
-        run = RunArguments(
+        run = replace(
+            self._run,
             encoding=encoding,
-            resume=True,
-            part=self._share,
-            wait=self._wait,
-            durability=self._durability,
-            layout=self._layout,
             scheduler=scheduler,
             memory_limit=memory_limit,
             progress=progress,
@@ -243,7 +263,7 @@ class Draft:
         )
         # Fills are numbered: a resumed script makes the same ones, in the same order.
         with self._filling:
-            result = _filled(self._require_open(), self._fills, args, keywords, run)
+            result = _filled_and_noted(self._require_open(), self._references, self._fills, args, keywords, run)
             self._fills += 1
         return replace(result, path=self.filename)
 
@@ -257,14 +277,16 @@ class Draft:
         ------
         TargetError
             If there is no file, it is open, a fill is not finished, or another program has created or changed the
-            file of the final name.  The draft stays open.
+            file of the final name; the draft stays open.  If the references of a published file cannot be written.
         """
         held = self._require_open()
         complete_structure(held, layout=self._layout)
-        if self._share is None or (is_recorded_whole(held) and held.take_alone()):
-            publish_draft(held)
-        held.let_go()
-        self._held = None
+        try:
+            _publish(held, self._share, self._references)
+        finally:
+            if held.is_published:
+                self.keep()
+        self.keep()
 
     def keep(self) -> None:
         """Close the draft without publishing it; a draft whose structure is not complete is removed."""
@@ -342,6 +364,20 @@ def require_made_from(draft: Draft, words: str, purpose: DraftPurpose | None = N
             f"the draft of {draft.filename} was begun from {held.manifest.made_from or 'something else'}, and this is "
             f"{words}; go on with the same, or discard the draft with dask_chunkio.discard({draft.filename!r})"
         )
+
+
+def _publish(held: HeldDraft, share: Share | None, references: DraftReferences) -> None:
+    if share is None or (is_recorded_whole(held) and held.take_alone()):
+        known = references.known(held.file)
+        publish_draft(held, lambda: references.write(held.paths.path, known))
+
+
+def _filled_and_noted(held: HeldDraft, references: DraftReferences, number: int, args: Any, *more: Any) -> WriteResult:
+    """Fill datasets, and note where their chunks are."""
+    references.before_fill(held.file, parse_names(args))
+    result = _filled(held, number, args, *more)
+    references.after_fill(held.file, result.places)
+    return replace(result, places=None)
 
 
 def _filled(

@@ -44,6 +44,8 @@ class DatasetJob:
         Start and stop along each axis of the part that this call writes; by default the whole dataset.
     has_own_data : bool
         Whether the source has only that part.
+    is_sparse : bool
+        Whether chunks that hold nothing but the fill value need not be stored.
     """
 
     layout: DatasetLayout
@@ -55,6 +57,7 @@ class DatasetJob:
     most_rows: int | None = None
     box: Box | None = None
     has_own_data: bool = False
+    is_sparse: bool = False
 
     @property
     def label(self) -> str:
@@ -105,7 +108,7 @@ class DatasetJob:
         if not layout.is_chunked or layout.region is not None:
             return None
         stored: StoredReader = reader
-        return stored.payloads(layout.form, layout.shape, chunks, can_grow=self._can_grow)
+        return stored.payloads(layout.form, layout.shape, chunks, can_grow=self._can_grow, is_sparse=self.is_sparse)
 
     @property
     def _can_grow(self) -> bool:

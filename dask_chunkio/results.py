@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from dask.utils import format_bytes
 from dask_chunkio.geometry.grid import Shape
 from dask_chunkio.printable import missing_in_words, printable
 from dask_chunkio.storage.completeness import StoredDataset
+from dask_chunkio.storage.journal.journal import Entries
 
 __all__ = ["DatasetResult", "WriteResult", "already_complete", "amounts_of", "bytes_in_words"]
 
@@ -72,6 +73,8 @@ class WriteResult:
     missing_parts : tuple of int
         Of a call with ``part=``: the numbers of the parts that other jobs have not committed yet.  While there are
         some, the file does not have its name yet, and `datasets` describes the part of this call.
+    places : mapping of str to numpy.ndarray, optional
+        For the draft that makes references: where the chunks of each dataset are, if the call has written all of them.
 
     Examples
     --------
@@ -90,6 +93,7 @@ class WriteResult:
     notes: tuple[str, ...] = ()
     already_complete: bool = False
     missing_parts: tuple[int, ...] = ()
+    places: Mapping[str, Entries] | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_whole(self) -> bool:

@@ -104,6 +104,7 @@ HDMF = {
             "drafted_io",
             "named_file",
             "options",
+            "paged_file",
             "queue",
             "rows",
             "selection",

@@ -325,3 +325,10 @@ def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert status("~/out.h5") is None
     assert discard("~/out.h5") is None
     assert os.listdir() == ["out.h5"]
+
+
+def test_a_dataset_in_another_one_is_named_wherever_it_is_given(tmp_path: Path) -> None:
+    for names in (("/a/b/c/d", "/a/b"), ("/a/b", "/a/b/c/d")):
+        with pytest.raises(Wrong, match="/a/b is a dataset of this call, so /a/b/c/d cannot be in it"):
+            to_hdf5(tmp_path / "out.h5", dict.fromkeys(names, DATA))
+    to_hdf5(tmp_path / "out.h5", {"/a/b": DATA, "/a/bc/d": DATA, "/a/c/d": DATA}, progress=False)

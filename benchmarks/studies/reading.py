@@ -156,6 +156,8 @@ def _readers(path: Path, threads: int) -> Iterator[dict[str, Read]]:
             # It does not know all filters.
             other["x"][:1]
             readers["pyfive"] = other["x"].__getitem__
+        if (hidefix := _of_hidefix(path)) is not None:
+            readers["hidefix"] = hidefix
         with contextlib.suppress(ImportError, ValueError):
             tensorstore = importlib.import_module("tensorstore")
             of_store = {"driver": "zarr", "kvstore": {"driver": "file", "path": store}}
@@ -163,6 +165,22 @@ def _readers(path: Path, threads: int) -> Iterator[dict[str, Read]]:
             array = tensorstore.open(of_store, context=tensorstore.Context(context)).result()
             readers["tensorstore"] = lambda one: array[one].read().result()
         yield readers
+
+
+def _of_hidefix(path: Path) -> Read | None:
+    """Return hidefix's reader, if it is installed and knows the filters; RAYON_NUM_THREADS limits its threads."""
+    try:
+        hidefix = importlib.import_module("hidefix")
+    except ImportError:
+        return None
+    with h5py.File(path) as file:
+        plist, shape = file["x"].id.get_create_plist(), file["x"].shape
+        codes = {plist.get_filter(number)[0] for number in range(plist.get_nfilters())}
+    # Others are errors in the middle of a read.
+    if codes - {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE}:
+        return None
+    found = hidefix.Index(str(path))["x"]
+    return lambda one: found[tuple(slice(*axis.indices(n)) for axis, n in zip(one, shape, strict=False))]
 
 
 def _of_dask(array: da.Array) -> Read:

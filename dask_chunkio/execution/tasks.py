@@ -34,7 +34,7 @@ from dask_chunkio.errors import (
 from dask_chunkio.execution.malloc import keep_freed
 from dask_chunkio.execution.tracebacks import shortens_tracebacks
 from dask_chunkio.filters.chunk_format import Payload
-from dask_chunkio.filters.chunking import copied, cut_chunk
+from dask_chunkio.filters.chunking import copied, cut_chunk, fill_payload, holds_fill
 from dask_chunkio.filters.compatibility import is_partial
 from dask_chunkio.filters.hdf5_encoder import encoder_for
 from dask_chunkio.filters.variable import storable_elements
@@ -241,16 +241,18 @@ def finish_target(
         logger.warning("%s", printable(f"{layout.target.path}: {note}"))
     datasets = tuple(map(_result, jobs, finished.stored))
     notes = finished.notes
-    if layout.target.references and not finished.missing:
+    if layout.target.makes_references and not finished.missing:
         notes += references_of_write(layout.target, finished.places)
-    seconds = time.time() - layout.started
-    return WriteResult(layout.target.path, datasets, seconds, notes, missing_parts=finished.missing)
+    # A part of a dataset may be known by another name, under which its places were remembered.
+    are_whole = layout.target.fills and all(job.layout.region is None for job in jobs)
+    seconds, places = time.time() - layout.started, finished.places if are_whole else None
+    return WriteResult(layout.target.path, datasets, seconds, notes, missing_parts=finished.missing, places=places)
 
 
 @shortens_tracebacks
 def confirm_complete(target: Target, complete: Sequence[StoredDataset]) -> WriteResult:
     """Return the result of a call that has nothing to write; make the references that it asks for."""
-    notes = references_of_write(target) if target.references else ()
+    notes = references_of_write(target) if target.makes_references else ()
     return replace(already_complete(target.path, complete), notes=notes)
 
 
@@ -314,10 +316,11 @@ def _encoded(target: Target, job: DatasetJob, buffer: int, data: Array) -> list[
     selection, grid, form = job.buffers[buffer], job.layout.chunks, job.layout.form
     with _naming(job, buffer):
         encoder = encoder_for(form, job.options)
-        payloads = []
+        payloads, fill = [], fill_payload(form) if job.is_sparse else None
         for cell in grid.selections(job.chunks_of(buffer)):
             session.require_going(target)
-            payloads.append(encoder.encode(cut_chunk(data, selection, cell, form)))
+            chunk = cut_chunk(data, selection, cell, form)
+            payloads.append(fill if fill is not None and holds_fill(chunk, fill) else encoder.encode(chunk))
         return payloads
 
 

@@ -105,11 +105,13 @@ class ChunkFormat:
 class Payload:
     """The stored bytes of a chunk, and the mask of the filters that were skipped.
 
-    Bit ``k`` of the mask stands for position ``k`` of the pipeline.
+    Bit ``k`` of the mask stands for position ``k`` of the pipeline.  `is_fill` says that all elements are the fill
+    value and that the source has not stored them: a dataset that has no such chunk needs none.
     """
 
     data: Data
     mask: int = 0
+    is_fill: bool = False
 
     @property
     def nbytes(self) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from dask_chunkio.filters.chunk_format import ChunkFormat
+from dask_chunkio.filters.chunk_format import ChunkFormat, Payload
 from dask_chunkio.filters.compatibility import is_partial
 from dask_chunkio.filters.conversion import assign, convert
 from dask_chunkio.filters.padding import as_bytes
 from dask_chunkio.geometry.grid import Array, Selection
 
-__all__ = ["copied", "cut_chunk", "filled"]
+__all__ = ["copied", "cut_chunk", "fill_payload", "filled", "holds_fill"]
 
 
 def copied(data: Array) -> Array:
@@ -54,3 +54,16 @@ def filled(form: ChunkFormat) -> Array:
     if form.fillvalue is not None:
         as_bytes(full)[...] = as_bytes(np.frombuffer(form.fillvalue, form.dtype))
     return full
+
+
+def fill_payload(form: ChunkFormat) -> Payload:
+    """Return the payload of a chunk of fill values.
+
+    It skips every filter: the mask says that none was applied.
+    """
+    return Payload(filled(form).tobytes(), (1 << len(form.filters)) - 1, is_fill=True)
+
+
+def holds_fill(chunk: Array, fill: Payload) -> bool:
+    """Return whether a chunk that `cut_chunk` made has the elements of the payload that `fill_payload` made."""
+    return bool(chunk.reshape(-1).view(np.uint8).data == fill.data)

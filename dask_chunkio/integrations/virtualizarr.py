@@ -7,13 +7,15 @@ filters.  With VirtualiZarr they are combined, and written to Icechunk or as ker
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from dask_chunkio.errors import ArgumentError, IntegrityError
 from dask_chunkio.paths import local_path
+from dask_chunkio.reading.array import Hdf5Array
+from dask_chunkio.reading.stored_array import index_dataset
 from dask_chunkio.references.model import ArrayReferences
 from dask_chunkio.references.output import parse_url, url_of
 from dask_chunkio.references.scan import scan_file
@@ -30,6 +32,7 @@ def virtual_dataset(
     *,
     url: str | None = None,
     skip_unsupported: bool = False,
+    loadable_variables: Collection[str] = (),
 ) -> Any:
     """Return a group of an HDF5 file as a virtual Dataset.
 
@@ -43,6 +46,9 @@ def virtual_dataset(
         Where readers find the file, as in `dask_chunkio.write_references`.
     skip_unsupported : bool
         Leave out the datasets of the group that cannot be read through references.
+    loadable_variables : collection of str
+        Datasets of the group that are read and decoded now, as by VirtualiZarr: coordinates by which files are combined
+        (``xarray.combine_by_coords``), or whose chunks differ from file to file.
 
     Returns
     -------
@@ -53,7 +59,7 @@ def virtual_dataset(
     Raises
     ------
     ArgumentError
-        If VirtualiZarr is not installed, or there is no such group.
+        If VirtualiZarr is not installed, or there is no such group or loadable variable.
     TargetError
         If the file cannot be opened.
     IntegrityError
@@ -78,9 +84,43 @@ def virtual_dataset(
     if found is None:
         raise ArgumentError(f"{path} has no group {group!r}")
     mine = {key: array for key, array in mine.items() if key not in unread}
+    loaded = _decoded(path, mine, loadable_variables)
+    mine = {key: array for key, array in mine.items() if key not in loaded}
     virtual = {key: _manifest_array(array, references.url) for key, array in mine.items() if _is_virtual(array)}
     made = ManifestGroup(arrays=virtual, attributes=dict(found.attributes)).to_virtual_dataset()
-    return made.assign({key: _loaded(array) for key, array in mine.items() if not _is_virtual(array)})
+    made = made.assign({key: _loaded(array) for key, array in mine.items() if not _is_virtual(array)}).merge(loaded)
+    return made.set_coords(sorted(_coordinates(references.arrays, name) & set(made.variables)))
+
+
+def _coordinates(arrays: Sequence[ArrayReferences], group: str) -> set[str]:
+    """Return the names in the attributes ``coordinates`` of a group, by the conventions of netCDF."""
+    found = (array.attributes.get("coordinates") for array in arrays if array.name.rpartition("/")[0] == group)
+    return {name for words in found if isinstance(words, str) for name in words.split()}
+
+
+def _decoded(path: str, arrays: Mapping[str, ArrayReferences], names: Collection[str]) -> Any:
+    """Return a Dataset of the variables that are read now."""
+    import xarray
+
+    wanted = (names,) if isinstance(names, str) else tuple(names)
+    if unknown := [name for name in wanted if name not in arrays]:
+        raise ArgumentError(
+            f"{path} has no {', '.join(map(repr, unknown))} to load; loadable_variables= takes some of "
+            f"{', '.join(map(repr, arrays))}"
+        )
+    return xarray.decode_cf(xarray.Dataset({name: _read(path, arrays[name]) for name in wanted}))
+
+
+def _read(path: str, array: ArrayReferences) -> Any:
+    import xarray
+
+    if array.dtype.hasobject:
+        return _loaded(array)
+    stored = Hdf5Array(index_dataset(path, f"/{array.name}"), threads=1)
+    attributes = dict(array.attributes)
+    if array.is_masked and array.fill is not None:
+        attributes["_FillValue"] = array.fill[()]
+    return xarray.Variable(array.dimensions, stored[...], attributes)
 
 
 def _is_virtual(array: ArrayReferences) -> bool:

@@ -370,6 +370,7 @@ def _job(
         raise AlignmentError(f"{request.name}: {error}") from error
     options = {"maxshape": layout.maxshape} if layout.is_filled else request.options
     job = DatasetJob(layout, buffer, source.dtype, read, options, box=box, has_own_data=spec.box is not None)
+    job = replace(job, is_sparse=layout.is_filled and getattr(source, "is_sparse", False))
     if not is_open_ended(source):
         return job
     most = most_rows(options)

@@ -200,7 +200,8 @@ def _data(args: tuple[Any, ...]) -> dict[str, Any]:
             raise ArgumentError(f"{absolute} is given twice; give each dataset a name of its own")
         data[absolute] = value
     for name in data:
-        if above := next((other for other in data if name.startswith(f"{other}/")), None):
+        parts = name.split("/")
+        if above := next((other for n in range(2, len(parts)) if (other := "/".join(parts[:n])) in data), None):
             raise ArgumentError(f"{above} is a dataset of this call, so {name} cannot be in it; choose another name")
     return data
 

@@ -206,7 +206,8 @@ def _chunked(
     if known is None:
         numbers, places = _listed(dataset, cells, form, size)
     else:
-        numbers, places = np.arange(len(known), dtype=np.int64), known
+        numbers = np.flatnonzero(known["nbytes"])
+        places = known[numbers]
     _require_possible(dataset, form, places, size)
     mask = _mask(dataset.name, form, numbers, places["mask"])
     table = ChunkTable(numbers, places["offset"].astype(np.int64), places["nbytes"].astype(np.int64))

@@ -102,6 +102,11 @@ class ArraySource:
         return "concurrent" if _package(self._array) in _CONCURRENT else "serial"
 
     @property
+    def is_sparse(self) -> bool:
+        """Whether the array leaves out chunks that hold nothing but its fill value."""
+        return _package(self._array) == "zarr"
+
+    @property
     def file_name(self) -> str | None:
         """The name of its HDF5 file, if it is an h5py dataset."""
         if isinstance(self._array, Hdf5Array):
@@ -115,13 +120,13 @@ class ArraySource:
         return found if self._dtype.hasobject and not self._shape else np.asanyarray(found)
 
     def payloads(
-        self, form: ChunkFormat, shape: Shape, chunks: Sequence[int], *, can_grow: bool = False
+        self, form: ChunkFormat, shape: Shape, chunks: Sequence[int], *, can_grow: bool = False, is_sparse: bool = False
     ) -> tuple[Payload, ...] | None:
         """Return chunks as they are stored, if an array of this format and shape is stored so; otherwise None."""
         if shape != self._shape:
             return None
         if self._zarr is not None:
-            return zarr_payloads(self._array, self._zarr, form, chunks, can_grow)
+            return zarr_payloads(self._array, self._zarr, form, chunks, can_grow=can_grow, is_sparse=is_sparse)
         return self._array.payloads(form, chunks) if isinstance(self._array, Hdf5Array) else None
 
     def part(self, selection: Selection) -> Reader | None:

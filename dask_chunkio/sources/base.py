@@ -31,11 +31,12 @@ class StoredReader(Reader, Protocol):
     """Protocol of readers of arrays that are stored in encoded chunks."""
 
     def payloads(
-        self, form: ChunkFormat, shape: Shape, chunks: Sequence[int], *, can_grow: bool = False
+        self, form: ChunkFormat, shape: Shape, chunks: Sequence[int], *, can_grow: bool = False, is_sparse: bool = False
     ) -> tuple[Payload, ...] | None:
         """Return chunks as they are stored, if an array of this format and shape is stored so; otherwise None.
 
-        `can_grow` says that the dataset may be extended, so that the padding of chunks at its edges becomes visible.
+        `can_grow` says that the dataset may be extended, so that the padding of chunks at its edges becomes visible,
+        `is_sparse` that chunks which are not stored may be returned as `Payload.is_fill`.
         """
         ...
 

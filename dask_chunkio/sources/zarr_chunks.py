@@ -10,6 +10,7 @@ import numpy as np
 
 from dask_chunkio.errors import IntegrityError, SourceError
 from dask_chunkio.filters.chunk_format import ChunkFormat, Payload
+from dask_chunkio.filters.chunking import fill_payload
 from dask_chunkio.geometry.grid import ChunkGrid
 from dask_chunkio.sources.zarr_codecs import ZarrForm, form_of_metadata, is_readable_payload
 
@@ -35,7 +36,7 @@ def zarr_form(array: Any) -> ZarrForm | None:
 
 
 def zarr_payloads(
-    array: Any, stored: ZarrForm, form: ChunkFormat, chunks: Sequence[int], can_grow: bool
+    array: Any, stored: ZarrForm, form: ChunkFormat, chunks: Sequence[int], *, can_grow: bool, is_sparse: bool = False
 ) -> tuple[Payload, ...] | None:
     """Return chunks of a zarr array as they are stored, if that is how a format stores them; otherwise None.
 
@@ -51,6 +52,8 @@ def zarr_payloads(
         Their numbers in C order of the grid.
     can_grow : bool
         Whether the padding of chunks at the edges may become visible; an array that has shrunk has old elements there.
+    is_sparse : bool
+        Whether chunks that are not stored may be returned as `Payload.is_fill`.
 
     Raises
     ------
@@ -69,12 +72,27 @@ def zarr_payloads(
         for at, length, most in zip(origin, stored.chunk_shape, grid.shape, strict=True)
     ):
         return None
-    found = []
+    found, fill = [], fill_payload(form) if is_sparse and chunks and _has_fill_of(array, form) else None
     for origin, data in zip(origins, _stored(array, stored, origins), strict=True):
-        if data is None or not _checked(array, stored, origin, data):
+        if data is None and fill is not None:
+            found.append(fill)
+        elif data is None or not _checked(array, stored, origin, data):
             return None
-        found.append(Payload(data))
+        else:
+            found.append(Payload(data))
     return tuple(found)
+
+
+def _has_fill_of(array: Any, form: ChunkFormat) -> bool:
+    """Return whether chunks that are not stored read the same in both."""
+    value, wanted = array.metadata.fill_value, form.fillvalue or bytes(form.dtype.itemsize)
+    if value is None:
+        # Only format 2 has none; zarr reads zeros.
+        return not any(wanted)
+    try:
+        return np.asarray(value).astype(form.dtype).tobytes() == wanted
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def _checked(array: Any, stored: ZarrForm, origin: tuple[int, ...], data: memoryview) -> bool:

@@ -11,8 +11,7 @@ import h5py
 import numpy as np
 
 from dask_chunkio.errors import ChunkIOError, IntegrityError, TargetBusyError, TargetError
-from dask_chunkio.filters.chunk_format import Payload
-from dask_chunkio.filters.chunking import filled
+from dask_chunkio.filters.chunking import fill_payload
 from dask_chunkio.paths import local_path
 from dask_chunkio.storage.activity.activity_lock import LOOKS, ActivityLock, opened_activity_lock
 from dask_chunkio.storage.activity.lease import LEASES
@@ -319,11 +318,7 @@ def _void_unplaced(writer: Writer, number: int, layout: DatasetLayout) -> int:
     chunks = [int(chunk) for chunk, is_placed in zip(reserved, placed, strict=True) if not is_placed]
     chunks += _unknown(writer.transactions, number, layout)
     if chunks:
-        form = layout.form
-        data = filled(form).tobytes()
-        # The data skip every filter: the mask says that none was applied.
-        payload = Payload(data, (1 << len(form.filters)) - 1)
-        writer.fill(number, layout, chunks, [payload] * len(chunks), contextlib.nullcontext)
+        writer.fill(number, layout, chunks, [fill_payload(layout.form)] * len(chunks), contextlib.nullcontext)
     return int(np.count_nonzero(table["state"][reserved[placed]] == HELD))
 
 

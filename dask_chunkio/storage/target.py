@@ -65,7 +65,8 @@ class Target(SidePaths):
     layout : FileLayout or None
         How a new file is laid out; None for HDF5's default.
     references : str
-        Absolute path of the references that are made of the complete file; empty for none.
+        Absolute path of the references that are made of the complete file, or of the draft that this call fills;
+        empty for none.
     references_url : str
         Where they say that the file is; empty for its path.
     """
@@ -92,6 +93,11 @@ class Target(SidePaths):
     def fills(self) -> bool:
         """Whether the file has no readers yet, and its existing datasets are filled; the others are created."""
         return self.fill is not None
+
+    @property
+    def makes_references(self) -> bool:
+        """Whether this call makes the references; those of a draft are made when it is published."""
+        return bool(self.references) and not self.fills
 
     @property
     def discardable(self) -> str:

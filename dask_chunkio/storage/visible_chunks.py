@@ -23,8 +23,8 @@ from dask_chunkio.storage.journal.records import checksum
 from dask_chunkio.storage.open_transaction import OpenTransaction
 from dask_chunkio.storage.transaction import Transactions
 
-__all__ = ["Change", "Part", "extend_dataset", "place_visible", "require_as_planned", "reserve_over"]
-__all__ += ["truncate_dataset"]
+__all__ = ["Change", "Part", "extend_dataset", "needs_no_space", "place_visible", "require_as_planned"]
+__all__ += ["reserve_over", "truncate_dataset"]
 
 Row = tuple[int, int, int, int, int]
 
@@ -194,3 +194,36 @@ def reserve_over(
     if there is not None and there[1] == nbytes and there[2] != mask:
         state.staged.reserve(dataset, origin, nbytes + 1, mask)
     return state.staged.reserve(dataset, origin, nbytes, mask)
+
+
+def needs_no_space(
+    state: OpenTransaction,
+    dataset: h5py.h5d.DatasetID,
+    layout: DatasetLayout,
+    origin: tuple[int, ...],
+    payload: Payload,
+) -> bool:
+    """Return whether a chunk reads as its payload without being stored.
+
+    Parameters
+    ----------
+    state : OpenTransaction
+        The open file.
+    dataset : h5py.h5d.DatasetID
+        The dataset.
+    layout : DatasetLayout
+        How it was planned.
+    origin : tuple of int
+        The first element of the chunk.
+    payload : Payload
+        The payload that the chunk is to have.
+    """
+    # The index of a new dataset may have to be rebuilt from the journal, which has no rows for such chunks then.
+    if not payload.is_fill or not layout.is_filled:
+        return False
+    plist = dataset.get_create_plist()
+    is_read = (
+        plist.get_fill_time() != h5py.h5d.FILL_TIME_NEVER
+        and plist.fill_value_defined() != h5py.h5d.FILL_VALUE_UNDEFINED
+    )
+    return is_read and state.staged.locate(dataset, origin, layout.form.most_payload_nbytes) is None

@@ -18,7 +18,7 @@ from dask_chunkio.storage.journal.payloads import is_placed, read_payload
 from dask_chunkio.storage.journal.records import FILLED, RESERVED, checksum
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.transaction import Lock, Transactions
-from dask_chunkio.storage.visible_chunks import Change, place_visible, reserve_over
+from dask_chunkio.storage.visible_chunks import Change, needs_no_space, place_visible, reserve_over
 
 __all__ = ["Lock", "Writer"]
 
@@ -108,8 +108,7 @@ class Writer:
         _require_payloads(layout, payloads)
         with self.transactions.files.used():
             self.transactions.refresh()
-            left = [_Encoded(*one, checksum(one[1].data)) for one in zip(chunks, payloads, strict=True)]
-            left = _unplaced(self.transactions, place[0], left)
+            left = _unplaced(self.transactions, place[0], _summed(chunks, payloads))
             while True:
                 with contextlib.ExitStack() as placed:
                     with self.transactions.transaction(lambda: self.transactions.barrier.shared(lock, placed)):
@@ -163,7 +162,7 @@ class Writer:
         return Reservations.of(*place, rows, epoch, time.time_ns()).pack(kind)
 
     def _reserve(self, place: Place, layout: DatasetLayout, encoded: Sequence[_Encoded]) -> list[int]:
-        """Reserve space for every payload, and return the offsets.
+        """Reserve space for every payload, and return the offsets; 0 for a payload that needs none.
 
         A chunk that was reserved before keeps its space, for a payload of the same length.
         """
@@ -183,6 +182,9 @@ class Writer:
                 origins = layout.origins([encoded[row].chunk for row in new])
                 for row, origin in zip(new, origins, strict=True):
                     one = encoded[row]
+                    if needs_no_space(state, dataset, layout, origin, one.payload):
+                        rows.append((one.chunk, 0, 0, 0, 0))
+                        continue
                     nbytes, mask = one.payload.nbytes, one.payload.mask
                     if layout.is_filled:
                         offsets[row] = reserve_over(state, dataset, origin, (nbytes, mask))
@@ -225,12 +227,19 @@ class Writer:
 
     def _place(self, offsets: Sequence[int], payloads: Sequence[Payload]) -> None:
         # Only after the commit: until the transaction is durable, the last commit may still own these bytes.
-        self.transactions.payloads.place([(at, payload.data) for at, payload in zip(offsets, payloads, strict=True)])
+        pairs = zip(offsets, payloads, strict=True)
+        self.transactions.payloads.place([(at, payload.data) for at, payload in pairs if at])
 
     def placed(self, rows: Entries) -> list[bool]:
         """Return, for each row of the journal, whether its payload is in place."""
         with self.transactions.files.used():
             return [bool(row["state"]) and is_placed(self.transactions.files.file, row) for row in rows]
+
+
+def _summed(chunks: Sequence[int], payloads: Sequence[Payload]) -> list[_Encoded]:
+    # The chunks that a source does not have share one payload.
+    sums = {id(one): checksum(one.data) for one in {id(one): one for one in payloads}.values()}
+    return [_Encoded(chunk, one, sums[id(one)]) for chunk, one in zip(chunks, payloads, strict=True)]
 
 
 def _require_finished_by_this(transactions: Transactions) -> None:

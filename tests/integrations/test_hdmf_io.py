@@ -32,11 +32,13 @@ from dask_chunkio.errors import (
     TargetError,
     UnfinishedWriteError,
 )
-from dask_chunkio.integrations.hdmf import HDF5IO, DaskIterator
+from dask_chunkio.integrations.hdmf import HDF5IO, DaskIterator, WriteOptions
 from dask_chunkio.integrations.hdmf.named_file import NamedFile
+from dask_chunkio.storage.hdf5.file_layout import is_paged
 from tests.support.files import content
 from tests.support.hdmf_iterators import FromArrayOfHdmf
 from tests.support.iterators import FromArray
+from tests.support.metadata import metadata_end, page_nbytes
 from tests.support.processes import run_python
 
 TheirIO = hdf5.HDF5IO
@@ -613,3 +615,71 @@ def test_a_link_to_the_file_that_is_replaced_is_refused(tmp_path: Path) -> None:
             wrote(io, x=H5DataIO(old["g/x"], link_data=False))
     with h5py.File(path) as file:
         assert np.array_equal(file["x"], NUMBERS)
+
+
+def require_in_first_page(path: Path) -> None:
+    assert page_nbytes(path) >= 1 << 16
+    assert metadata_end(path) <= page_nbytes(path)
+
+
+@pytest.mark.parametrize("case", ["ours", "array", "stream", "stream of known length", "memory map", "dask"])
+def test_a_file_for_the_cloud(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ours, theirs = tmp_path / "ours.h5", tmp_path / "theirs.h5"
+    written(HDF5IO, ours, PARALLEL[case](), parallel_threshold=0, layout="cloud")
+    written(TheirIO, theirs, PARALLEL[case]())
+    assert content(ours, properties) == content(theirs, properties)
+    require_in_first_page(ours)
+    assert sorted(set(os.listdir(tmp_path)) - {"map.bin"}) == ["ours.h5", "theirs.h5"]
+
+
+def test_a_file_for_the_cloud_with_an_index_larger_than_the_smallest_page(tmp_path: Path) -> None:
+    path, data = tmp_path / "x.h5", np.arange(40_000, dtype="i4").reshape(-1, 2)
+    written(HDF5IO, path, H5DataIO(data, chunks=(2, 2), compression="gzip"), parallel_threshold=0, layout="cloud")
+    assert page_nbytes(path) > 1 << 16
+    require_in_first_page(path)
+    dcio.to_hdf5(path, "/more", data, chunks=(200, 2), progress=False)
+    require_in_first_page(path)
+
+
+@pytest.mark.parametrize("mode", ["w", "w-", "x", "a"])
+def test_small_data_for_the_cloud(mode: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    with HDF5IO(str(path), manager=manager(), mode=mode, layout="cloud") as io:
+        wrote(io, x=NUMBERS)
+        wrote(io, y=H5DataIO(NUMBERS, chunks=(10, 8)))
+    require_in_first_page(path)
+    with h5py.File(path) as file:
+        assert np.array_equal(file["x"], NUMBERS)
+        assert np.array_equal(file["y"], NUMBERS)
+
+
+def test_an_existing_file_keeps_its_layout(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    written(HDF5IO, path, NUMBERS)
+    with pytest.raises(ArgumentError, match="layout='cloud' is chosen when a file is created"):
+        HDF5IO(str(path), manager=manager(), mode="a", layout="cloud")
+
+    class ForTheCloud(HDF5IO):
+        write_options = WriteOptions(layout="cloud", parallel_threshold=0)
+
+    with ForTheCloud(str(path), manager=manager(), mode="r+") as io:
+        wrote(io, y=FromArray(NUMBERS, **SIZES))
+    with h5py.File(path) as file:
+        assert not is_paged(file)
+        assert np.array_equal(file["y"], NUMBERS)
+    written(ForTheCloud, path, FromArray(NUMBERS, **SIZES))
+    require_in_first_page(path)
+    with pytest.raises(ArgumentError, match="did you mean 'cloud'"):
+        HDF5IO(str(path), manager=manager(), mode="w", layout="clod")
+
+
+def test_a_failed_write_for_the_cloud_is_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    with pytest.raises(SourceError, match="microscope"):
+        written(HDF5IO, path, failing(), parallel_threshold=0, layout="cloud")
+    data = FromArray(NUMBERS, **SIZES)
+    written(HDF5IO, path, data, parallel_threshold=0, layout="cloud", resume=True)
+    require_in_first_page(path)
+    with h5py.File(path) as file:
+        assert np.array_equal(file["g/x"], NUMBERS)

@@ -27,6 +27,7 @@ from dask_chunkio.integrations.pynwb import NWBHDF5IO
 from tests.support.files import content
 from tests.support.hdmf_iterators import FromArrayOfHdmf
 from tests.support.iterators import FromArray
+from tests.support.metadata import NotingFile, metadata_end, page_nbytes
 
 WHEN = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
 VOLTAGES = np.random.default_rng(0).integers(-500, 500, (3000, 16), "i2")
@@ -208,3 +209,20 @@ def test_options_of_pynwb(tmp_path: Path) -> None:
     with NWBHDF5IO(tmp_path / "x.h5", load_namespaces=True) as io:
         assert io.read().identifier == "session"
         assert io.nwb_version[1][0] >= 2
+
+
+def test_a_file_for_the_cloud(tmp_path: Path, same_ids: Any) -> None:
+    theirs, ours = tmp_path / "theirs.nwb", tmp_path / "ours.nwb"
+    for path, kind, own in ((theirs, pynwb.NWBHDF5IO, {}), (ours, NWBHDF5IO, {**EVERYTHING, "layout": "cloud"})):
+        same_ids()
+        with kind(str(path), mode="w", **own) as io:
+            io.write(everything())
+    assert differences(theirs, ours) == ""
+    assert pynwb.validate(path=str(ours)) == []
+    page = page_nbytes(ours)
+    assert metadata_end(ours) <= page
+    with NotingFile(ours) as noting, h5py.File(noting, "r") as file:
+        with pynwb.NWBHDF5IO(file=file, mode="r") as io:
+            io.read()
+        pages = {n for start, stop in noting.ranges for n in range(start // page, (stop - 1) // page + 1)}
+        assert len(pages) <= 3

@@ -11,6 +11,7 @@ import pytest
 from dask_chunkio import to_hdf5
 from dask_chunkio.errors import ArgumentError, IntegrityError
 from dask_chunkio.integrations.virtualizarr import virtual_dataset
+from dask_chunkio.integrations.xarray import to_netcdf
 from tests.support.processes import run_python
 from tests.support.references.files import NUMBERS, expected, make_readable, refused, require_equal
 
@@ -120,3 +121,44 @@ def test_without_virtualizarr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setitem(__import__("sys").modules, name, value)
     with pytest.raises(ArgumentError, match=r"install dask_chunkio\[virtualizarr\]"):
         virtual_dataset(tmp_path / "x.h5")
+
+
+@needs_icechunk
+@pytest.mark.filterwarnings("ignore")
+def test_files_are_combined_by_coordinates_that_were_loaded(tmp_path: Path) -> None:
+    """The first file is the later one, and both count the days from a day of their own."""
+    import icechunk
+    import xarray as xr
+
+    paths = [tmp_path / "b.nc", tmp_path / "a.nc"]
+    for path, day in zip(paths, ("2001-01-11", "2001-01-01"), strict=True):
+        values = np.random.default_rng(0).random((10, 8)).astype("f4")
+        values[3] = np.nan
+        times = np.datetime64(day, "ns") + np.arange(10) * np.timedelta64(1, "D")
+        data = xr.Dataset({"t": (("time", "x"), values)}, coords={"time": times, "name": ("x", list("abcdefgh"))})
+        encoding = {
+            "t": {"zlib": True, "chunksizes": (5, 8)},
+            "time": {"units": f"days since {day}", "chunksizes": (7,), "zlib": True, "dtype": "i4"},
+        }
+        to_netcdf(data, path, encoding=encoding, unlimited_dims=["time"], progress=False)
+    found = [virtual_dataset(path, loadable_variables=["time", "name"]) for path in paths]
+    assert found[0].time.dtype.kind == "M"
+    both = xr.combine_by_coords(found, coords="minimal", compat="override", combine_attrs="override")
+    folder = f"file://{tmp_path}/"
+    config = icechunk.RepositoryConfig.default()
+    config.set_virtual_chunk_container(
+        icechunk.VirtualChunkContainer(folder, icechunk.local_filesystem_store(str(tmp_path)))
+    )
+    storage = icechunk.local_filesystem_storage(str(tmp_path / "icechunk"))
+    repository = icechunk.Repository.create(storage, config, authorize_virtual_chunk_access={folder: None})
+    session = repository.writable_session("main")
+    both.vz.to_icechunk(session.store)
+    session.commit("both")
+    with (
+        xr.open_zarr(repository.readonly_session("main").store, consolidated=False, zarr_format=3) as ours,
+        xr.open_mfdataset(paths[::-1], engine="h5netcdf") as theirs,
+    ):
+        for name in ("t", "time", "name"):
+            np.testing.assert_array_equal(ours[name], theirs[name])
+    with pytest.raises(ArgumentError, match=r"a\.nc has no 'y' to load; .*'t', 'time'"):
+        virtual_dataset(paths[1], loadable_variables=["y"])

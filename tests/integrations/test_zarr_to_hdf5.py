@@ -1,5 +1,7 @@
 """Whole zarr stores as HDF5 files, read by h5py and by xarray."""
 
+import json
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -429,3 +431,32 @@ def test_integers_beyond_their_enumeration(tmp_path: Path) -> None:
     with h5py.File(out) as file:
         assert h5py.check_enum_dtype(file["x"].dtype) is None
         assert file["x"].attrs["dask_chunkio_enum"] == '{"A": 300}'
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_an_array_that_zarr_cannot_open_is_named(tmp_path: Path, zarr_format: Any) -> None:
+    root = zarr.open_group(tmp_path / "in.zarr", mode="w", zarr_format=zarr_format)
+    for name in ("good", "g/good", "g/bad"):
+        root.create_array(name, data=values("i4"), compressors=None)
+    (tmp_path / "in.zarr/no node").mkdir()
+    found = tmp_path / "in.zarr/g/bad" / ("zarr.json" if zarr_format == 3 else ".zarray")
+    metadata = json.loads(found.read_text())
+    if zarr_format == 3:
+        metadata["codecs"].append({"name": "nobody"})
+    else:
+        metadata["compressor"] = {"id": "nobody"}
+    found.write_text(json.dumps(metadata))
+    with pytest.raises(errors.SourceError, match=r"1 of its objects .*/g/bad: zarr cannot open it: .*nobody"):
+        converted(tmp_path / "in.zarr", tmp_path)
+    result, out = converted(tmp_path / "in.zarr", tmp_path, skip_unsupported=True)
+    assert [one.name for one in result.skipped] == ["/g/bad"]
+    with h5py.File(out) as file:
+        assert np.array_equal(file["g/good"], zarr.open_array(tmp_path / "in.zarr", path="g/good", mode="r")[...])
+        assert set(file["g"]) == {"good"}
+
+
+def test_an_array_that_is_too_long_for_hdf5_is_refused(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "in.zarr", name="x", shape=(1 << 70,), chunks=(1 << 40,), dtype="i4")
+    with pytest.raises(errors.ArgumentError, match="/x: HDF5 cannot create this dataset"):
+        converted(tmp_path / "in.zarr", tmp_path)
+    assert os.listdir(tmp_path) == ["in.zarr"]

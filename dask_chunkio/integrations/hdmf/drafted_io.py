@@ -51,6 +51,7 @@ class HDF5IO(hdf5.HDF5IO):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         own = {name: kwargs.pop(name) for name in WriteOptions.names() & kwargs.keys()}
         self._options = self.write_options.replaced(own)
+        self._asks_for_layout = "layout" in own
         self._target: WriteTarget | None = None
         self._placeholders: list[h5py.Dataset] = []
         try:
@@ -67,7 +68,10 @@ class HDF5IO(hdf5.HDF5IO):  # type: ignore[misc]
         if self._file is not None or self.mode == "r" or self.driver is not None or self.comm is not None:
             super().open()
             return
-        self._target = WriteTarget(self.source, self.mode, self._options, rdcc_nbytes=RDCC_NBYTES)
+        is_there = self.mode in ("a", "r+") and os.path.lexists(self.source)
+        # An existing file keeps its layout: a default of the class is for new files.
+        options = self._options.replaced({"layout": None} if is_there and not self._asks_for_layout else {})
+        self._target = WriteTarget(self.source, self.mode, options, rdcc_nbytes=RDCC_NBYTES)
         set_file(self, self._target.file)
 
     @_with_arguments(hdf5.HDF5IO.write)

@@ -10,10 +10,11 @@ from typing import Any
 from dask.utils import parse_bytes
 
 from dask_chunkio.errors import ArgumentError, ArgumentTypeError
+from dask_chunkio.storage.hdf5.file_layout import LayoutName, parse_layout
 
 __all__ = ["WriteOptions"]
 
-_OF_THE_DRAFT = ("resume", "durability", "wait")
+_OF_THE_DRAFT = ("resume", "durability", "wait", "layout", "references", "references_url")
 _OF_THE_FILL = ("scheduler", "memory_limit", "progress", "callback", "compute_kwargs")
 
 
@@ -29,6 +30,11 @@ class WriteOptions:
         ``"concurrent"`` if all iterators may be read from several threads at once, ``"serial"`` if none may.
     resume, durability, wait
         Same as in `dask_chunkio.draft`.
+    layout : str, optional
+        ``"cloud"``: a new file keeps all metadata in one page at its beginning, so that a reader over a network fetches
+        them at once.  As a default of a class, for existing files it has no effect.
+    references, references_url : optional
+        Same as in `dask_chunkio.draft`.
     scheduler, memory_limit, progress, callback, compute_kwargs
         Same as in `dask_chunkio.to_hdf5`.
 
@@ -43,6 +49,9 @@ class WriteOptions:
     resume: bool = False
     durability: Any = None
     wait: bool | None = None
+    layout: LayoutName | None = None
+    references: Any = None
+    references_url: Any = None
     scheduler: Any = None
     memory_limit: int | str | None = None
     progress: bool | None = None
@@ -52,6 +61,7 @@ class WriteOptions:
     def __post_init__(self) -> None:
         if self.read not in (None, "concurrent", "serial"):
             raise ArgumentError(f"read={self.read!r} is not one of 'concurrent', 'serial'; leave it out if in doubt")
+        parse_layout(self.layout)
         _ = self.threshold
 
     @classmethod

@@ -7,18 +7,21 @@ import io
 import logging
 import os
 import tempfile
+from collections.abc import Sequence
 from typing import Any, cast
 
 import h5py
 
-from dask_chunkio.drafts import draft
+from dask_chunkio.drafts import Draft, draft
 from dask_chunkio.errors import ArgumentError
 from dask_chunkio.integrations.hdmf.named_file import NamedFile
 from dask_chunkio.integrations.hdmf.options import WriteOptions
+from dask_chunkio.integrations.hdmf.paged_file import copy_to_pages
 from dask_chunkio.integrations.hdmf.rows import Rows
 from dask_chunkio.integrations.hdmf.selection import Pending
 from dask_chunkio.keywords import DatasetKeywords
 from dask_chunkio.printable import printable
+from dask_chunkio.storage.hdf5.file_layout import LayoutName, keep_free_space
 
 __all__ = ["WriteTarget"]
 
@@ -60,7 +63,7 @@ class WriteTarget:
         self._filename, self._mode, self._h5py_options = filename, mode, h5py_options
         self._pending: list[Pending] = []
         self._was_changed = False
-        self._draft = draft(filename, mode=cast(Any, _DRAFT_MODES[mode]), **options.of_draft()).open()
+        self._draft = draft(filename, mode=cast(Any, _draft_mode(filename, mode, options)), **options.of_draft()).open()
         # At the end of the interpreter, this runs before what ends the draft, and before hdmf's own function.
         atexit.register(self._end_forgotten)
         try:
@@ -112,11 +115,15 @@ class WriteTarget:
         """Fill in all that is pending, and open the file again."""
         self.close_file()
         self._require_structure()
+        streams = [one.name for one in self._pending if isinstance(one.source, Rows)]
+        _copy_structure_to_pages(self._draft, self.options.layout, streams)
         for group in self._groups():
             encoding = {one.name: cast(DatasetKeywords, self._encoding(one)) for one in group}
             self._draft.fill({one.name: one.source for one in group}, encoding=encoding, **self.options.of_fill())
         self._pending, self._rehearses = [], False
         self.file = self._opened()
+        if self.options.layout is not None:
+            keep_free_space(self.file)
 
     def close_file(self) -> None:
         """Close the file, and make sure that all of it has been written."""
@@ -131,6 +138,7 @@ class WriteTarget:
             if hasattr(self, "file"):
                 self.close_file()
             if is_whole and not self.is_broken and not self._is_untouched_copy():
+                _copy_structure_to_pages(self._draft, self.options.layout)
                 self._draft.publish()
         finally:
             self._draft.keep()
@@ -189,3 +197,14 @@ class WriteTarget:
             self.end(is_whole=self.is_settled)
         except Exception as error:
             _logger.warning("%s", printable(f"{self._filename} was not closed, and did not get its name: {error}"))
+
+
+def _draft_mode(filename: str, mode: str, options: WriteOptions) -> str:
+    """Return the mode of the draft; a file that mode ``"a"`` creates is a new one, which can have a layout."""
+    is_new = mode == "a" and options.layout is not None and not os.path.lexists(filename)
+    return "x" if is_new else _DRAFT_MODES[mode]
+
+
+def _copy_structure_to_pages(draft: Draft, layout: LayoutName | None, streams: Sequence[str] = ()) -> None:
+    if layout is not None and draft.is_new:
+        copy_to_pages(draft.path, layout, streams)

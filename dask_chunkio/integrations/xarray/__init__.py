@@ -115,8 +115,8 @@ def to_netcdf(
     write_inherited_coords : bool
         Of a DataTree: whether each node repeats the coordinates of its parents.
     **keywords
-        ``scheduler``, ``memory_limit``, ``progress``, ``callback``, ``compute_kwargs``, ``durability``, ``wait`` and
-        ``resume``, as in `to_hdf5`.
+        ``scheduler``, ``memory_limit``, ``progress``, ``callback``, ``compute_kwargs``, ``durability``, ``wait``,
+        ``resume``, ``references`` and ``references_url``, as in `to_hdf5`.
 
     Returns
     -------

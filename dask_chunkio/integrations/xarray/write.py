@@ -16,12 +16,13 @@ from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 from dask_chunkio.events import Listener
 from dask_chunkio.integrations.xarray.structure import AppliedError, Form, Node, Part, make_structure
 from dask_chunkio.keywords import DatasetKeywords
+from dask_chunkio.references.of_draft import DraftReferences
 from dask_chunkio.results import WriteResult, already_complete
 from dask_chunkio.validation import check_type
 
 __all__ = ["NetcdfKeywords", "NetcdfWrite", "RunKeywords"]
 
-_OF_DRAFTS = ("resume", "durability", "wait")
+_OF_DRAFTS = ("resume", "durability", "wait", "references", "references_url")
 
 
 class RunKeywords(TypedDict, total=False):
@@ -35,6 +36,8 @@ class RunKeywords(TypedDict, total=False):
     durability: Literal["process", "power"] | None
     wait: bool | None
     resume: bool
+    references: Any
+    references_url: Any
 
 
 class NetcdfKeywords(RunKeywords, total=False):
@@ -100,7 +103,13 @@ class NetcdfWrite:
                     draft.keep()
                     dask_chunkio.discard(self.path)
                 raise
+        self._refer_again()
         return already_complete(self.path, ())
+
+    def _refer_again(self) -> None:
+        """Make the references of a file to which an earlier call has appended the same."""
+        made = DraftReferences(self.keywords.get("references"), self.keywords.get("references_url"))
+        made.write(self.path, {})
 
     def _draft(self) -> dask_chunkio.Draft:
         drafting: dict[str, Any] = {name: one for name, one in self.keywords.items() if name in _OF_DRAFTS}

@@ -16,7 +16,7 @@ from dask_chunkio.errors import ChunkIOError, IntegrityError, SourceError, Targe
 from dask_chunkio.geometry.grid import ChunkGrid, Selection
 from dask_chunkio.geometry.sizing import buffer_within
 from dask_chunkio.integrations.zarr.chunk_copy import ChunkCopy
-from dask_chunkio.integrations.zarr.elements import Fill
+from dask_chunkio.integrations.zarr.elements import Fill, own_text
 from dask_chunkio.reading.array import Hdf5Array
 from dask_chunkio.reading.block_reader import processors
 from dask_chunkio.reading.chunk_table import ChunkTable, read_chunk_table
@@ -121,6 +121,11 @@ def write_array(
         left = set(range(len(grid))) if not one.fill.is_that_of_hdf5 else set(table.numbers.tolist())
         if one.is_copied:
             left -= _copied(source, store, one, array, (table, grid, pool))
+        if (text := own_text(one.dataset) if one.element_type is str else None) is not None:
+            # HDF5 2.0 refuses to read such chunks of a file that is open for reading.
+            missing = left.difference(table.numbers.tolist())
+            left -= missing
+            _encode(lambda _: text, one, array, (grid[number] for number in sorted(missing)), pool)
         if left:
             selections = (grid[number] for number in sorted(left))
             _encode(_reader(one, isolated), one, array, selections, pool)

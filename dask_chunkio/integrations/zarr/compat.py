@@ -11,6 +11,7 @@ import numcodecs
 import numpy as np
 import zarr
 from zarr.codecs import BytesCodec
+from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore, ZipStore
 
 from dask_chunkio.errors import SourceError
@@ -58,18 +59,48 @@ def open_node(source: Any) -> Any:
         ) from error
 
 
-def list_nodes(group: Any) -> list[tuple[str, Any]]:
-    """Return the path of each group and array below a group, without a slash at the beginning, sorted.
+def list_nodes(group: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, str]]]:
+    """Return the path and the node of each group and array below a group, and those that zarr cannot open, with why.
+
+    The paths have no slash at the beginning, and are sorted.
 
     Raises
     ------
     SourceError
-        If one cannot be opened.
+        If they cannot be listed.
     """
     try:
-        return sorted(group.members(max_depth=None))
+        return sorted(group.members(max_depth=None)), []
     except Exception as error:
-        raise SourceError(f"{group.store_path}: cannot list its groups and arrays: {error}") from error
+        # zarr does not say which one it cannot open.
+        opened, failed = _opened_one_by_one(group, "")
+        if not failed:
+            raise SourceError(f"{group.store_path}: cannot list its groups and arrays: {error}") from error
+        return sorted(opened), sorted(failed)
+
+
+def _opened_one_by_one(group: Any, prefix: str) -> tuple[list[tuple[str, Any]], list[tuple[str, str]]]:
+    opened: list[tuple[str, Any]] = []
+    failed: list[tuple[str, str]] = []
+    for name in sorted(sync(_names(group))):
+        try:
+            node = group[name]
+        except KeyError:
+            # A folder that is no node, or a file.
+            continue
+        except Exception as error:
+            failed.append((f"{prefix}{name}", f"zarr cannot open it: {type(error).__name__}: {error}"))
+            continue
+        opened.append((f"{prefix}{name}", node))
+        if is_group(node):
+            below = _opened_one_by_one(node, f"{prefix}{name}/")
+            opened += below[0]
+            failed += below[1]
+    return opened, failed
+
+
+async def _names(group: Any) -> list[str]:
+    return [name.strip("/") async for name in group.store.list_dir(group.path)]
 
 
 def is_group(node: Any) -> bool:

@@ -21,7 +21,7 @@ from dask_chunkio.integrations.zarr.attributes import (
 from dask_chunkio.integrations.zarr.dimensions import STRUCTURE
 from dask_chunkio.integrations.zarr.records import Refusal
 
-__all__ = ["Elements", "Fill", "convert_attributes", "convert_elements", "convert_fill"]
+__all__ = ["Elements", "Fill", "convert_attributes", "convert_elements", "convert_fill", "own_text"]
 
 _FILL = "_FillValue"
 _NETCDF = "_NCProperties"
@@ -133,8 +133,7 @@ def convert_fill(
         Whether all dimensions have names, so that xarray can read the array.
     """
     if elements.dtype is str:
-        # All strings are stored, so that it does not matter which one HDF5 has.
-        return Fill("" if zarr_format == 3 else None, is_that_of_hdf5=False)
+        return _text_fill(dataset, is_mask=zarr_format == 2 and has_names)
     own = _own_fill(dataset, elements.dtype)
     named = _named(dataset, elements.dtype) if _FILL in attributes else None
     if zarr_format == 3:
@@ -147,6 +146,22 @@ def convert_fill(
         return Fill(None, is_that_of_hdf5=False)
     del attributes[_FILL]
     return Fill(named[()], named.tobytes() == own.tobytes())
+
+
+def _text_fill(dataset: h5py.Dataset, is_mask: bool) -> Fill:
+    """Return the fill value of strings; None if xarray would take it for missing strings."""
+    own = own_text(dataset)
+    if own is None:
+        return Fill("", is_that_of_hdf5=False)
+    return Fill(None, is_that_of_hdf5=False) if is_mask else Fill(own, is_that_of_hdf5=True)
+
+
+def own_text(dataset: h5py.Dataset) -> str | None:
+    """Return the fill value of a dataset of strings of any length; None if it is not UTF-8."""
+    try:
+        return bytes(dataset.fillvalue).decode()
+    except (UnicodeDecodeError, TypeError, ValueError, RuntimeError):
+        return None
 
 
 def _own_fill(dataset: h5py.Dataset, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:

@@ -134,7 +134,9 @@ def _planned(source: Any) -> _Plan:
         _add_array(plan, f"/{stem or 'data'}", root)
         return plan
     plan.groups["/"] = _kept_attributes(plan, "/", dict(root.attrs))
-    for name, node in list_nodes(root):
+    nodes, unreadable = list_nodes(root)
+    plan.refused.extend(Refusal(f"/{name}", reason) for name, reason in unreadable)
+    for name, node in nodes:
         path, parent = f"/{name}", posixpath.dirname(f"/{name}")
         if any(part in ("", ".", "..") or "\0" in part for part in name.split("/")):
             plan.refused.append(Refusal(path, "HDF5 has no such name"))
@@ -274,7 +276,7 @@ def _make_structure(path: str, plan: _Plan, scales: Scales, options: Options) ->
                 dataset = _made(file, one, options)
             except ChunkIOError as error:
                 raise type(error)(f"{one.path}: {error}") from error
-            except (TypeError, ValueError, OSError, RuntimeError) as error:
+            except (TypeError, ValueError, OSError, RuntimeError, OverflowError) as error:
                 raise ArgumentError(f"{one.path}: HDF5 cannot create this dataset: {error}") from error
             _set_attributes(dataset, one.attributes)
         make_scales(file, _named(plan), scales)
@@ -309,7 +311,7 @@ def _made(file: h5py.File, one: _Planned, options: Options) -> h5py.Dataset:
 
 def _fill(one: _Planned) -> dict[str, Any]:
     value = one.array.metadata.fill_value
-    if value is None or one.dtype.names is not None or one.dtype.kind == "V":
+    if value is None:
         return {}
     if one.dtype.hasobject:
         return {"fillvalue": str(value)} if value else {}

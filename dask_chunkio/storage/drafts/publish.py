@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import replace
 
 from dask_chunkio.errors import TargetChangedError, TargetError, TargetExistsError, UnfinishedWriteError
@@ -79,11 +80,12 @@ def _remove_finished_fill(paths: DraftPaths) -> None:
         ) from error
 
 
-def publish_draft(held: HeldDraft) -> None:
-    """Give the file of a draft its final name, and remove the folder of the draft.
+def publish_draft(held: HeldDraft, then: Callable[[], object] = lambda: None) -> None:
+    """Give the file of a draft its final name, call a function, and remove the folder of the draft.
 
     The bytes reach the disk before the name does: after a power failure the name stands for the complete file, or for
-    what it stood for before.
+    what it stood for before.  A process that is killed in the function leaves the folder: a draft that is resumed calls
+    it again.
 
     Raises
     ------
@@ -109,10 +111,17 @@ def publish_draft(held: HeldDraft) -> None:
             words = f"all of it is written to {paths.file}, but cannot be given its name"
             raise Target(paths.path, "").refused(error, words) from error
     try:
+        then()
+    finally:
+        _remove(held)
+
+
+def _remove(held: HeldDraft) -> None:
+    try:
         held.remove()
     except TargetError as error:
         # The file is complete and has its name: the next draft, or discard, removes the rest.
-        logger.warning("%s", printable(f"{paths.path} is complete, but {error}"))
+        logger.warning("%s", printable(f"{held.paths.path} is complete, but {error}"))
 
 
 def _give_name_durably(held: HeldDraft) -> None:

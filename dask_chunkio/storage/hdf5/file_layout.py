@@ -22,7 +22,7 @@ from dask_chunkio.filters.hdf5_encoder import read_filters
 from dask_chunkio.storage.hdf5.dataset import DatasetSpec, in_memory, make_dataset
 
 __all__ = ["FileLayout", "LayoutName", "Metadata", "choose_layout", "is_paged", "keep_free_space"]
-__all__ += ["measure_file", "measure_specs", "parse_layout", "require_paged"]
+__all__ += ["measure_file", "measure_specs", "parse_layout", "require_paged", "stream_chunk_count"]
 
 LayoutName = Literal["cloud", "cmip7"]
 
@@ -202,11 +202,11 @@ def measure_specs(specs: Sequence[DatasetSpec], libver: Any = None) -> Metadata:
         for spec in specs:
             dataset = make_dataset(file, spec)
             if spec.open_ended and dataset.chunks:
-                counts[spec.name] = _room(dataset)
+                counts[spec.name] = stream_chunk_count(dataset)
         return measure_file(file, counts)
 
 
-def _room(dataset: h5py.Dataset) -> int:
+def stream_chunk_count(dataset: h5py.Dataset) -> int:
     """Return the number of chunks for which a stream of unknown length gets room."""
     shape = (dataset.maxshape[0], *dataset.shape[1:])
     return _STREAM_CHUNKS if shape[0] is None else _count(shape, dataset.chunks)

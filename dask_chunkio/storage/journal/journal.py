@@ -8,7 +8,7 @@ OWNER     JSON: the call that writes from here on.  The last one owns the write;
 CREATED   JSON: the datasets that were created, and the group in which they are hidden;
           recorded again when the length of one changes.
 RESERVED  dataset, buffer, epoch, time; for each chunk its number, location, checksum and
-          mask.
+          mask.  No bytes: the chunk reads as the fill value without being stored.
 FILLED    the same, for chunks that hold the fill value instead of their data (`recover`).
 FINISHED  empty: index and journal agreed, and everything has its final name.
 DISCARDED empty: the datasets that were hidden in an existing file have been removed.
@@ -34,7 +34,7 @@ import numpy as np
 from dask_chunkio.errors import ArgumentError, IntegrityError, TargetError
 from dask_chunkio.storage.filesystem.descriptors import close_descriptor
 from dask_chunkio.storage.filesystem.io import memory_nbytes, open_side_file, pread_into
-from dask_chunkio.storage.journal.created import Created
+from dask_chunkio.storage.journal.created import Created, CreatedDataset
 from dask_chunkio.storage.journal.owner import Owner
 from dask_chunkio.storage.journal.part import PartState, enter_part
 from dask_chunkio.storage.journal.records import (
@@ -250,11 +250,9 @@ class Journal:
             for body in bodies:
                 self._create(Created.unpack(body))
         elif kind in (RESERVED, FILLED):
-            heads = list(map(_BUFFER.unpack_from, bodies))
-            for dataset in {head[0] for head in heads}:
-                mine = [body for body, head in zip(bodies, heads, strict=True) if head[0] == dataset]
+            for dataset, mine in _by_dataset(bodies).items():
                 self._enter(dataset, mine, HELD if kind == RESERVED else VOID)
-            self.last_commit = max(self.last_commit, *(head[3] for head in heads))
+            self.last_commit = max(self.last_commit, *(_BUFFER.unpack_from(body)[3] for body in bodies))
         elif kind == PART:
             for body in bodies:
                 enter_part(self.parts, PartState.unpack(body))
@@ -278,8 +276,8 @@ class Journal:
         if any((len(body) - _BUFFER.size) % _ENTRY.itemsize for body in bodies):
             raise ValueError("the entry of a chunk is cut off")
         entries = np.frombuffer(b"".join([body[_BUFFER.size :] for body in bodies]), _ENTRY)
-        is_chunked = self.created is None or self.created.datasets[dataset].is_chunked
-        _require_possible(entries, len(self._tables[dataset]), is_chunked)
+        made = None if self.created is None else self.created.datasets[dataset]
+        _require_possible(entries, len(self._tables[dataset]), made)
         rows = np.empty(len(entries), ROW)
         for name in ("offset", "nbytes", "checksum", "mask"):
             rows[name] = entries[name]
@@ -318,7 +316,15 @@ def owners_in(records: bytes, name: str) -> list[Owner]:
     return [Owner.unpack(body) for kind, _, body in read_records(records, name) if kind == OWNER]
 
 
-def _require_possible(entries: Entries, chunks: int, is_chunked: bool) -> None:
+def _by_dataset(bodies: Sequence[bytes]) -> dict[int, list[bytes]]:
+    """Return the bodies of reservations by the number of their dataset, each in their order."""
+    found: dict[int, list[bytes]] = {}
+    for body in bodies:
+        found.setdefault(_BUFFER.unpack_from(body)[0], []).append(body)
+    return found
+
+
+def _require_possible(entries: Entries, chunks: int, made: CreatedDataset | None) -> None:
     if not len(entries):
         return
     most = {name: int(entries[name].max()) for name in ("chunk", "offset", "nbytes", "mask")}
@@ -326,8 +332,11 @@ def _require_possible(entries: Entries, chunks: int, is_chunked: bool) -> None:
         raise ValueError(f"chunk {most['chunk']} of only {chunks}")
     if max(most["offset"], most["nbytes"]) >= 1 << 62:
         raise ValueError("an offset that no file has")
-    if is_chunked and not entries["nbytes"].all():
-        raise ValueError("a payload without bytes")
+    if (made is None or made.is_chunked) and not entries["nbytes"].all():
+        # Only a dataset of the structure of a draft may have chunks that need no space.
+        is_empty = entries["nbytes"] == 0
+        if made is None or not made.is_filled or entries["offset"][is_empty].any() or entries["mask"][is_empty].any():
+            raise ValueError("a payload without bytes")
     if most["mask"] >= 1 << 32:
         raise ValueError("a mask that no chunk has")
 
