@@ -27,6 +27,7 @@ __all__ = [
     "ProgressReport",
     "ReportListener",
     "cluster_errors",
+    "dask_array",
     "distributed",
     "find_get",
     "in_worker",
@@ -57,6 +58,11 @@ _listeners: dict[str, ReportListener] = {}
 def is_loaded() -> bool:
     """Return whether this process has imported distributed."""
     return "distributed" in sys.modules
+
+
+def dask_array() -> Any:
+    """Return the module dask.array; its import takes up to half a second, and only dask arrays need it."""
+    return importlib.import_module("dask.array")
 
 
 def distributed() -> Any:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask
-import dask.array as da
 import numpy as np
 from dask.base import tokenize
 from dask.utils import parse_bytes
 
+from dask_chunkio.dask_compat import dask_array
 from dask_chunkio.errors import ArgumentError
 from dask_chunkio.execution.progress import byte_bar, wants_progress
 from dask_chunkio.paths import local_path
@@ -18,6 +18,9 @@ from dask_chunkio.reading.array import Hdf5Array
 from dask_chunkio.reading.stored_array import StoredArray, index_dataset
 from dask_chunkio.reading.verification import VerificationReport, verify_file
 from dask_chunkio.validation import check_flag, check_type
+
+if TYPE_CHECKING:
+    from dask.array import Array
 
 __all__ = ["VerificationReport", "from_hdf5", "open_array", "verify"]
 
@@ -82,7 +85,7 @@ def open_array(
 
 def from_hdf5(
     filename: str | os.PathLike[str], name: str, chunks: Any = "auto", *, locking: bool | None = None
-) -> da.Array:
+) -> Array:
     """Return a dataset as a dask array, whose blocks are read and decoded in parallel.
 
     HDF5 is asked once, here, where the chunks are.  The tasks read and decode chunks without HDF5 and its lock, in any
@@ -119,6 +122,7 @@ def from_hdf5(
     >>> int(from_hdf5(path, "/x").sum().compute())
     66
     """
+    da = dask_array()
     # A block is read by one thread: dask runs several at once.
     array = Hdf5Array(_indexed(filename, name, locking), threads=1)
     _require_few_blocks(array, chunks)
@@ -127,7 +131,7 @@ def from_hdf5(
     except (ValueError, TypeError, ArithmeticError, NotImplementedError) as error:
         raise ArgumentError(f"chunks={chunks!r} cannot be the blocks of an array of {array.shape}: {error}") from error
     meta = np.empty((0,) * array.ndim, array.dtype)
-    found: da.Array = da.from_array(array, blocks, name=f"from-hdf5-{tokenize(array, blocks)}", lock=False, meta=meta)
+    found: Array = da.from_array(array, blocks, name=f"from-hdf5-{tokenize(array, blocks)}", lock=False, meta=meta)
     return found
 
 

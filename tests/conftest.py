@@ -14,6 +14,7 @@ from distributed import Client, LocalCluster
 
 import dask_chunkio
 from dask_chunkio.storage.activity import activity_lock
+from tests.support.run_folder import make_run_folder
 
 # A shell that starts this in the background has Ctrl-C ignored, in all processes that are started from here too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -35,9 +36,29 @@ PLUGIN_PATH = os.environ.get("HDF5_PLUGIN_PATH")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the files of the default tests in memory, unless ``TMPDIR`` is set; the heavy ones use the disk."""
-    if config.option.markexpr == "not heavy" and "TMPDIR" not in os.environ and _serves(MEMORY):
-        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+    """Keep the files of the default tests in memory, unless ``TMPDIR`` is set; the heavy ones use the disk.
+
+    All temporary files but those of ``tmp_path`` are in a folder that is removed at the end: killed processes and
+    examples of documents leave theirs.
+    """
+    # A worker of pytest-xdist has the variables of the process that started it.
+    if hasattr(config, "workerinput"):
+        return
+    in_memory = _serves(MEMORY)
+    by_default = in_memory and config.option.markexpr == "not heavy" and "TMPDIR" not in os.environ
+    place = MEMORY if by_default else Path(tempfile.gettempdir())
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(place))
+    os.environ["TMPDIR"] = tempfile.tempdir = str(_run_folder(config, place))
+    if by_default or not in_memory:
+        os.environ["DASK_CHUNKIO_MEMORY"] = os.environ["TMPDIR"]
+    else:
+        os.environ["DASK_CHUNKIO_MEMORY"] = str(_run_folder(config, MEMORY))
+
+
+def _run_folder(config: pytest.Config, place: Path) -> Path:
+    folder, remove = make_run_folder(place)
+    config.add_cleanup(remove)
+    return folder
 
 
 def _serves(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,17 @@ def test_parts_of_the_heavy_tests_are_there() -> None:
     parts = constants()
     for path in (*parts["CRASH"], *parts["CLUSTER"], *parts["SLURM"]):
         assert (ROOT / path).exists(), path
+
+
+def test_every_test_of_kills_is_in_one_part() -> None:
+    found = sorted(path for name in ("CRASH", "CLUSTER") for path in constants()[name] if "/kills/" in path)
+    assert found == sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests/kills").glob("test_*.py"))
+
+
+def test_old_extras_are_all_of_users_but_those_that_ask_for_more() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    apart = {"virtualizarr", "neuroconv", "mpi", "docs", "dev", "test"}
+    assert set(constants()["OLD_EXTRAS"]) == extras.keys() - apart
 
 
 def test_benchmarks_are_those_of_ci() -> None:

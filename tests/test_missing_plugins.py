@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import h5py
 import numpy as np
@@ -156,6 +157,26 @@ def test_the_command_line_names_the_codec_that_is_missing(
     assert done.exit_code == 1
     assert f"a.zarr: cannot decode: codec {name} is missing; install the package" in done.output
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Unknown codec: 'nosuch'",
+        "An implementation for codec 'nosuch' is not available. Register one explicitly using the codec registry (see "
+        "https://zarr.readthedocs.io), or install a Python package that registers a codec implementation with zarr.",
+        "codec not available: \"'nosuch'\"",
+        "nosuch",
+    ],
+)
+def test_the_name_of_a_codec_is_found_in_what_every_zarr_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    error = type("UnknownCodecError", (ValueError,), {})(words)
+    monkeypatch.setattr("zarr.open", mock.Mock(side_effect=error))
+    (tmp_path / "a.zarr").mkdir()
+    done = CliRunner().invoke(main, ["plan", str(tmp_path / "a.zarr"), str(tmp_path / "out.h5")])
+    assert "a.zarr: cannot decode: codec nosuch is missing; install" in done.output
 
 
 def test_a_codec_that_is_missing_is_not_taken_for_an_array_that_is(stored: Callable[..., Path], tmp_path: Path) -> None:

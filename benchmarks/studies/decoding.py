@@ -54,7 +54,7 @@ FILTERS: dict[str, tuple[Mapping[str, Any], str]] = {
     "sz3": (hdf5plugin.SZ3(absolute=0.1), "<f4"),
     "sperr": (hdf5plugin.Sperr(rate=16), "<f4"),
     "fcidecomp": (hdf5plugin.FciDecomp(), "<u2"),
-    "htj2k": (hdf5plugin.Htj2k(), "<u2"),
+    **({"htj2k": (hdf5plugin.Htj2k(), "<u2")} if hasattr(hdf5plugin, "Htj2k") else {}),
 }
 
 

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -22,6 +23,7 @@ __all__ = ["RawLayout", "SourceArray", "count_zarr_arrays", "open_source"]
 
 _NPY_MAGIC = b"\x93NUMPY"
 _NPZ_MAGIC = b"PK\x03\x04"
+_QUOTED = re.compile(r"""(?<=['"])[^'"]+(?=['"])""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,9 +263,10 @@ def _zarr_opener() -> Callable[[str], Any]:
 
 
 def _refuse_missing_codec(where: str, error: Exception) -> None:
-    # Both numcodecs and zarr have an error of this name; their messages quote the name of the codec once or twice.
+    # Both numcodecs and zarr have an error of this name; what their messages quote first, once or twice, is the codec.
     if type(error).__name__ == "UnknownCodecError":
-        raise missing_codec(where, str(error).rpartition(":")[2].strip(" '\"")) from error
+        quoted = _QUOTED.search(str(error))
+        raise missing_codec(where, quoted[0] if quoted else str(error)) from error
 
 
 def count_zarr_arrays(name: str) -> int | None:

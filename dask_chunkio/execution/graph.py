@@ -10,7 +10,7 @@ accumulate buffers between the read and the commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,18 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, List, Task, TaskRef
 
 from dask_chunkio.execution.block_tasks import commit_block
-from dask_chunkio.execution.fusion import fuse_commits, held_blocks, receipt_nodes, with_own_keys
+from dask_chunkio.execution.fusion import FusingOptimizer, fuse_commits, held_blocks, receipt_nodes, with_own_keys
 from dask_chunkio.execution.ordered_tasks import write_in_order
 from dask_chunkio.execution.tasks import commit_buffer, create_target, finish_target, read_buffer, write_buffer
 from dask_chunkio.model import Creation, DatasetJob, WriteLayout
-from dask_chunkio.planning.array_blocks import ArrayBlocks, aligned_array, array_blocks, block_keys, has_layers
+from dask_chunkio.planning.array_blocks import (
+    ArrayBlocks,
+    aligned_array,
+    array_blocks,
+    array_optimizer,
+    block_keys,
+    has_layers,
+)
 from dask_chunkio.planning.planner import PreparedWrite
 from dask_chunkio.sources.base import Source
 from dask_chunkio.sources.dask_array import DaskArraySource
@@ -32,6 +39,26 @@ __all__ = ["buffer_of", "build_graph", "kept_nbytes"]
 
 Key = Any
 Layer = dict[Key, Any]
+
+
+class DelayedWrite(Delayed):
+    """A write that can be computed together with other collections, and is optimized together with their arrays."""
+
+    __slots__ = ()
+
+    @property
+    def __dask_optimize__(self) -> Callable[..., Any]:
+        return array_optimizer()
+
+
+class FusedWrite(DelayedWrite):
+    """A write whose blocks are committed by the tasks that compute them, if possible."""
+
+    __slots__ = ()
+
+    @property
+    def __dask_optimize__(self) -> FusingOptimizer:
+        return FusingOptimizer(array_optimizer())
 
 
 @dataclass(slots=True)
@@ -94,15 +121,8 @@ def build_graph(
         commits += _add_blocks(graph, creation, blocks, fused)
     task = Task(finish, finish_target, TaskRef(create), List(*commits), DataNode(None, creation.specs))
     graph.add(finish, {finish: task}, list(graph.layers))
-    kind = _kind_for_arrays(fuse) if mergeable else Delayed
+    kind: type[Delayed] = (FusedWrite if fuse else DelayedWrite) if mergeable else Delayed
     return kind(finish, HighLevelGraph(graph.layers, graph.dependencies), layer=finish)
-
-
-def _kind_for_arrays(fuse: bool) -> type[Delayed]:
-    # The import of dask.array takes half a second: only who gives a dask array has it already.
-    from dask_chunkio.execution.array_write import DelayedWrite, FusedWrite
-
-    return FusedWrite if fuse else DelayedWrite
 
 
 def kept_nbytes(write: PreparedWrite) -> int:

@@ -17,6 +17,8 @@ import numpy as np
 
 from dask_chunkio.errors import IntegrityError
 from dask_chunkio.filters.chunk_format import Data
+from dask_chunkio.filters.scratch import empty
+from dask_chunkio.filters.thread_contexts import ThreadContexts
 from dask_chunkio.geometry.grid import Array
 
 __all__ = ["Blosc2", "NotPlainError"]
@@ -63,18 +65,20 @@ class Blosc2:
     def __init__(self, library: ctypes.CDLL) -> None:
         number, address = ctypes.c_int, ctypes.c_void_p
         defaults, init = library["blosc2_get_blosc2_dparams_defaults"], library["blosc2_init"]
-        self._create, self._free = library["blosc2_create_dctx"], library["blosc2_free_ctx"]
+        create, free, self._skip = (library[f"blosc2_{name}"] for name in ("create_dctx", "free_ctx", "set_maskout"))
         self._decompress = library["blosc2_decompress_ctx"]
         self._decompress.restype = number
         self._decompress.argtypes = [address, address, ctypes.c_int32, address, ctypes.c_int32]
-        self._create.restype, self._create.argtypes = address, [_Parameters]
-        self._free.restype, self._free.argtypes = None, [address]
+        create.restype, create.argtypes = address, [_Parameters]
+        free.restype, free.argtypes = None, [address]
+        self._skip.restype, self._skip.argtypes = number, [address, address, number]
         defaults.restype, init.restype = _Parameters, None
         init()
-        self._parameters = defaults()
-        self._parameters.nthreads = 1
+        parameters = defaults()
+        parameters.nthreads = 1
+        self._contexts = ThreadContexts(lambda: create(parameters), free)
 
-    def decode(self, data: Data, most: int) -> Data:
+    def decode(self, data: Data, most: int, needed: slice | None = None) -> Data:
         """Return what the only chunk of a frame holds.
 
         Parameters
@@ -83,6 +87,8 @@ class Blosc2:
             The frame.
         most : int
             The number of bytes that it may hold.
+        needed : slice, optional
+            The bytes that are needed of the result; the others may be anything.
 
         Raises
         ------
@@ -101,7 +107,8 @@ class Blosc2:
             raise NotPlainError
         source = np.frombuffer(data, np.uint8)[:length]
         offset = self._chunk(source[header + stored :], _OFFSET).view("<i8")[0]
-        found = self._found(source[header : header + stored], int(offset), nbytes)
+        needed = needed if shape[1:] == blocks[1:] else None
+        found = self._found(source[header : header + stored], int(offset), nbytes, needed)
         return found.data if not shape else _unblocked(found, itemsize, shape, blocks).data
 
     def _header(self, data: Data) -> tuple[int, int, int, int, int, int]:
@@ -112,32 +119,35 @@ class Blosc2:
             raise IntegrityError("its blosc2 payload is no frame, or a damaged one")
         return header, length, nbytes, stored, itemsize, chunk
 
-    def _found(self, source: Array, offset: int, nbytes: int) -> Array:
+    def _found(self, source: Array, offset: int, nbytes: int, needed: slice | None) -> Array:
         if offset < 0:
             if offset >> 56 & 0x7F != _ZEROS:
                 raise NotPlainError
             return np.zeros(nbytes, np.uint8)
         if offset >= len(source):
             raise IntegrityError("its blosc2 payload has its chunk beyond its end")
-        return self._chunk(source[offset:], nbytes)
+        return self._chunk(source[offset:], nbytes, needed)
 
-    def _chunk(self, source: Array, nbytes: int) -> Array:
-        """Decode a chunk that declares so many bytes."""
+    def _chunk(self, source: Array, nbytes: int, needed: slice | None = None) -> Array:
+        """Decode a chunk that declares so many bytes, or its blocks with the bytes that are needed."""
         if len(source) < _CHUNK.size:
             raise IntegrityError("its blosc2 payload is cut off")
-        flags, declared, _, stored, filters, _, more_flags, own_flags = _CHUNK.unpack_from(source.data)
+        flags, declared, block, stored, filters, _, more_flags, own_flags = _CHUNK.unpack_from(source.data)
         if declared != nbytes or not _CHUNK.size <= stored <= len(source):
             raise IntegrityError(f"its blosc2 chunk declares {declared} of {nbytes} bytes in {stored} of {len(source)}")
         is_known = flags & _EXTENDED == _EXTENDED and flags >> 5 in _CODECS and _FILTERS.issuperset(filters)
         if not is_known or more_flags or own_flags & _LAZY_OR_INSTRUMENTED_OR_DICTIONARY:
             raise NotPlainError
-        target = np.empty(nbytes, np.uint8)
-        context = self._create(self._parameters)
-        try:
+        if not block:
+            raise IntegrityError("its blosc2 chunk has blocks without a length")
+        target, context = empty(nbytes), self._contexts.address
+        skipped = _skipped(-(-nbytes // block), block, needed)
+        # What was to be skipped of another chunk may be left in the context: the library forgets it only if it decodes.
+        made = self._skip(context, skipped.ctypes.data, len(skipped))
+        if made >= 0:
             made = self._decompress(context, source.ctypes.data, stored, target.ctypes.data, nbytes)
-        finally:
-            self._free(context)
         if made != nbytes:
+            self._contexts.drop()
             raise IntegrityError(f"its blosc2 chunk is damaged (error {made} of Blosc2)")
         return target
 
@@ -155,6 +165,14 @@ class Blosc2:
             return _b2nd(_fields(memoryview(contents[0])))
         except (StopIteration, RuntimeError, TypeError, IndexError, struct.error) as error:
             raise IntegrityError("its blosc2 payload has a damaged header") from error
+
+
+def _skipped(count: int, block: int, needed: slice | None) -> Array:
+    """Return which blocks are not decoded, as an array of booleans."""
+    found = np.full(count, needed is not None)
+    if needed is not None:
+        found[needed.start // block : -(-needed.stop // block)] = False
+    return found
 
 
 def _b2nd(fields: Iterator[Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:

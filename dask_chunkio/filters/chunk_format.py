@@ -153,8 +153,20 @@ class Decoder(Protocol):
         """The number of bytes that a payload may have."""
         ...
 
-    def decode(self, payload: Payload) -> Array:
+    @property
+    def decodes_parts(self) -> bool:
+        """Whether a part of a chunk takes less time than the whole chunk."""
+        ...
+
+    def decode(self, payload: Payload, needed: slice | None = None) -> Array:
         """Return the chunk of `payload` with the shape and dtype of the format; it may be read-only.
+
+        Parameters
+        ----------
+        payload : Payload
+            The chunk as it is stored.
+        needed : slice, optional
+            The bytes of the chunk that are needed; the others of the result may be anything.
 
         Raises
         ------

@@ -18,7 +18,7 @@ from dask_chunkio.filters.deflate import DEFLATE, inflate
 from dask_chunkio.filters.fletcher32 import FLETCHER32, remove_fletcher32
 from dask_chunkio.filters.isolated_decoder import IsolatedDecoder
 from dask_chunkio.filters.plugin import PLUGIN_NAMES, require_filter
-from dask_chunkio.filters.plugin_inverses import find_inverse
+from dask_chunkio.filters.plugin_inverses import decodes_parts, find_inverse
 from dask_chunkio.filters.shuffle import SHUFFLE, unshuffle
 from dask_chunkio.geometry.grid import Array
 
@@ -40,12 +40,15 @@ class Inverse:
         for bytes that the filter cannot have made.
     is_parallel : bool
         Whether several threads may run it at once.
+    decodes_parts : bool
+        Whether `run` also takes a slice of the bytes that are needed.
     """
 
     filter: Filter
     engine: str
-    run: Callable[[Filter, Data, int], Data]
+    run: Callable[..., Data]
     is_parallel: bool = True
+    decodes_parts: bool = False
 
 
 class DirectDecoder:
@@ -92,8 +95,20 @@ class DirectDecoder:
         """The number of bytes that a payload may have."""
         return self._form.most_payload_nbytes
 
-    def decode(self, payload: Payload) -> Array:
+    @property
+    def decodes_parts(self) -> bool:
+        """Whether a part of a chunk takes less time than the whole chunk."""
+        return not self._inverses or self._inverses[0].decodes_parts
+
+    def decode(self, payload: Payload, needed: slice | None = None) -> Array:
         """Return the chunk of a payload, with the shape and dtype of the format; it may be read-only.
+
+        Parameters
+        ----------
+        payload : Payload
+            The chunk as it is stored.
+        needed : slice, optional
+            The bytes of the chunk that are needed; the others of the result may be anything.
 
         Raises
         ------
@@ -103,19 +118,21 @@ class DirectDecoder:
         if not payload.nbytes:
             raise IntegrityError("its payload is empty")
         try:
-            data = self._undone(payload)
+            data = self._undone(payload, needed)
         except NotPlainError:
             return IsolatedDecoder(self._form).decode(payload)
         if len(data) != self._form.nbytes:
             raise IntegrityError(f"its payload holds {len(data)} bytes, and its chunk has {self._form.nbytes}")
         return np.frombuffer(data, self._form.dtype).reshape(self._form.chunk_shape)
 
-    def _undone(self, payload: Payload) -> Data:
+    def _undone(self, payload: Payload, needed: slice | None) -> Data:
         data, lengths = payload.data, self._lengths(payload.mask)
         for position in reversed(range(len(self._inverses))):
             if not payload.mask >> position & 1:
                 inverse = self._inverses[position]
-                data = inverse.run(inverse.filter, data, lengths[position])
+                # The result of the first filter's inverse is the chunk.
+                part = (needed,) if needed is not None and not position and inverse.decodes_parts else ()
+                data = inverse.run(inverse.filter, data, lengths[position], *part)
         return data
 
     def _lengths(self, mask: int) -> list[int]:
@@ -157,7 +174,9 @@ def _own_inverse(one: Filter) -> Inverse | None:
 def _plugin_inverse(one: Filter) -> Inverse | None:
     require_filter(one.code)
     run = find_inverse(one)
-    return None if run is None else Inverse(one, f"{PLUGIN_NAMES[one.code]} by its library", run)
+    if run is None:
+        return None
+    return Inverse(one, f"{PLUGIN_NAMES[one.code]} by its library", run, decodes_parts=decodes_parts(one))
 
 
 def _inflate(_: Filter, data: Data, most: int) -> Data:

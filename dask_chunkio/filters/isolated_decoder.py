@@ -87,7 +87,12 @@ class IsolatedDecoder:
         """The number of bytes that a payload may have."""
         return self._form.most_payload_nbytes
 
-    def decode(self, payload: Payload) -> Array:
+    @property
+    def decodes_parts(self) -> bool:
+        """Whether a part of a chunk takes less time than the whole chunk: HDF5 decodes all of it."""
+        return False
+
+    def decode(self, payload: Payload, needed: slice | None = None) -> Array:  # noqa: ARG002, always all of it
         """Return the chunk of a payload, with the shape and dtype of the format.
 
         Raises

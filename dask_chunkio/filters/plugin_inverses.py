@@ -22,16 +22,19 @@ from dask_chunkio.filters.blosc2_frames import Blosc2
 from dask_chunkio.filters.chunk_format import Data, Filter
 from dask_chunkio.filters.plugin import PLUGIN_NAMES, Plugin, find_plugin
 from dask_chunkio.filters.scratch import empty
+from dask_chunkio.filters.thread_contexts import ThreadContexts
 
-__all__ = ["Run", "find_inverse"]
+__all__ = ["Run", "decodes_parts", "find_inverse"]
 
-Run = Callable[[Filter, Data, int], Data]
+Run = Callable[..., Data]
 
 _BZIP2, _LZF, _BLOSC, _LZ4, _BITSHUFFLE, _ZSTD, _BLOSC2 = 307, 32000, 32001, 32004, 32008, 32015, 32026
 _INT, _LONG, _SIZE, _ADDRESS = ctypes.c_int, ctypes.c_uint64, ctypes.c_size_t, ctypes.c_void_p
 _UNSIGNED = ctypes.c_uint
 # Lengths that go through C's int, and unsigned int.
 _MOST_INT, _MOST_UNSIGNED = 2**31 - 1, 2**32 - 1
+# Bitshuffle: bytes before its blocks, and the length before each.
+_HEAD_OF_BLOCKS, _LENGTH = 12, struct.Struct(">I")
 
 
 def find_inverse(one: Filter) -> Run | None:
@@ -45,8 +48,9 @@ def find_inverse(one: Filter) -> Run | None:
     Returns
     -------
     callable or None
-        Takes the filter, bytes, and how many bytes the result may have.  It raises `IntegrityError` for bytes that the
-        filter cannot have made.
+        Takes the filter, bytes, how many bytes the result may have, and, if the filter is one of those that
+        `decodes_parts` names, optionally a slice of the bytes that are needed of the result.  It raises
+        `IntegrityError` for bytes that the filter cannot have made.
 
     Examples
     --------
@@ -59,6 +63,11 @@ def find_inverse(one: Filter) -> Run | None:
     return None if plugin is None else _found(plugin)
 
 
+def decodes_parts(one: Filter) -> bool:
+    """Return whether the inverse of a filter can leave out what is not needed: its blocks are encoded one by one."""
+    return one.code in (_BITSHUFFLE, _BLOSC2)
+
+
 @functools.cache
 def _found(plugin: Plugin) -> Run | None:
     try:
@@ -67,12 +76,12 @@ def _found(plugin: Plugin) -> Run | None:
         return None
     is_warm = False
 
-    def run_alone_at_first(one: Filter, data: Data, most: int) -> Data:
+    def run_alone_at_first(*arguments: Any) -> Data:
         nonlocal is_warm
         if is_warm:
-            return run(one, data, most)
+            return run(*arguments)
         with plugin.alone():
-            made = run(one, data, most)
+            made = run(*arguments)
         is_warm = True
         return made
 
@@ -117,7 +126,10 @@ def _bunzip2(one: Filter, data: Data, most: int) -> Data:
 
 def _zstd(library: ctypes.CDLL) -> Run:
     declared = _function(library, "ZSTD_getFrameContentSize", _LONG, _ADDRESS, _SIZE)
-    decompress = _function(library, "ZSTD_decompress", _SIZE, _ADDRESS, _SIZE, _ADDRESS, _SIZE)
+    decompress = _function(library, "ZSTD_decompressDCtx", _SIZE, _ADDRESS, _ADDRESS, _SIZE, _ADDRESS, _SIZE)
+    contexts = ThreadContexts(
+        _function(library, "ZSTD_createDCtx", _ADDRESS), _function(library, "ZSTD_freeDCtx", _SIZE, _ADDRESS)
+    )
     is_error = _function(library, "ZSTD_isError", _UNSIGNED, _SIZE)
     unknown, invalid = 2**64 - 1, 2**64 - 2
 
@@ -129,8 +141,9 @@ def _zstd(library: ctypes.CDLL) -> Run:
         nbytes = most if nbytes == unknown else nbytes
         _require_room(one, nbytes, most)
         target = empty(nbytes)
-        made = decompress(target.ctypes.data, nbytes, source.ctypes.data, len(source))
+        made = decompress(contexts.address, target.ctypes.data, nbytes, source.ctypes.data, len(source))
         if is_error(made):
+            contexts.drop()
             raise _damaged(one, "is damaged")
         return target[:made].data
 
@@ -181,7 +194,7 @@ def _bitshuffle(library: ctypes.CDLL) -> Run:
     by_mode = dict(zip((2, 3), packed, strict=True))
     head = struct.Struct(">QI")
 
-    def run(one: Filter, data: Data, most: int) -> Data:
+    def run(one: Filter, data: Data, most: int, needed: slice | None = None) -> Data:
         itemsize, block, mode = (*one.options, 0, 0, 0, 0, 0)[2:5]
         decompress = by_mode.get(mode, plain)
         source, at, nbytes = _bytes(data), 0, len(data)
@@ -193,10 +206,13 @@ def _bitshuffle(library: ctypes.CDLL) -> Run:
         _require_room(one, nbytes, most)
         if not itemsize or nbytes % itemsize:
             raise _damaged(one, f"declares {nbytes} bytes, and its elements have {itemsize}")
+        first, size = 0, nbytes // itemsize
+        if needed is not None and needed.stop > nbytes:
+            needed = None  # what is declared is no chunk
         if mode in by_mode:
-            _require_blocks(one, data, nbytes, itemsize, block)
+            first, at, size = _blocks(one, data, (size, itemsize, block), needed)
         target = empty(nbytes)
-        made = decompress(source.ctypes.data + at, target.ctypes.data, nbytes // itemsize, itemsize, block)
+        made = decompress(source.ctypes.data + at, target.ctypes.data + first * itemsize, size, itemsize, block)
         if made < 0:
             raise _damaged(one, f"is damaged (error {made} of bitshuffle)")
         return target.data
@@ -204,20 +220,34 @@ def _bitshuffle(library: ctypes.CDLL) -> Run:
     return run
 
 
-def _require_blocks(one: Filter, data: Data, nbytes: int, itemsize: int, block: int) -> None:
-    """Refuse blocks that leave the payload, as the library follows their lengths wherever these lead."""
+def _blocks(one: Filter, data: Data, lengths: tuple[int, int, int], needed: slice | None) -> tuple[int, int, int]:
+    """Return the first element to decode, where its block is in the payload, and how many elements to decode.
+
+    `lengths` are the number of elements of the chunk, the bytes of one, and the elements of a block.
+    Blocks that leave the payload are refused, as the library follows their lengths wherever these lead.
+    """
+    size, itemsize, block = lengths
     if not block or block % 8:
         raise _damaged(one, f"has blocks of {block} elements")
-    size, at, length = nbytes // itemsize, 12, struct.Struct(">I")
-    for _ in range(size // block + (size % block >= 8)):
-        if at + length.size > len(data):
+    count = size // block + (size % block >= 8)
+    first, last = 0, count
+    if needed is not None:
+        first, last = needed.start // itemsize // block, min(-(-needed.stop // itemsize // block), count)
+    start = at = _HEAD_OF_BLOCKS
+    for number in range(last):
+        if at + _LENGTH.size > len(data):
             raise _damaged(one, "is cut off")
-        (packed,) = length.unpack_from(data, at)
-        at += length.size + packed
+        (packed,) = _LENGTH.unpack_from(data, at)
+        at += _LENGTH.size + packed
         if packed > _MOST_INT:
             raise _damaged(one, f"has a block of {packed} bytes")
-    if at + size % 8 * itemsize > len(data):
+        if number + 1 == first:
+            start = at
+    # Behind the last block are the elements that make no eight.
+    ending = 0 if last < count else size % 8 * itemsize
+    if at + ending > len(data):
         raise _damaged(one, "is cut off")
+    return first * block, start, (size if last == count else last * block) - first * block
 
 
 def _lzf(library: ctypes.CDLL) -> Run:
@@ -262,7 +292,7 @@ def _blosc(library: ctypes.CDLL) -> Run:
 
 def _blosc2(library: ctypes.CDLL) -> Run:
     decoder = Blosc2(library)
-    return lambda _, data, most: decoder.decode(data, most)
+    return lambda _, data, most, needed=None: decoder.decode(data, most, needed)
 
 
 _FINDERS: dict[int, Callable[[ctypes.CDLL], Run]] = {

@@ -1,7 +1,4 @@
-"""The blocks of dask arrays: the tasks that compute them, and the memory of blocks that several tasks need.
-
-The import of dask.array takes half a second: a write without dask arrays does without it.
-"""
+"""The blocks of dask arrays: the tasks that compute them, and the memory of blocks that several tasks need."""
 
 from __future__ import annotations
 
@@ -9,21 +6,32 @@ import collections
 import itertools
 import math
 import operator
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dask.base import optimize
 from dask.core import flatten, reverse_dict
+from dask.highlevelgraph import HighLevelGraph
 from dask.order import order
 from dask.task_spec import Alias
 
+from dask_chunkio.dask_compat import dask_array
 from dask_chunkio.geometry.grid import ChunkGrid
 from dask_chunkio.model import DatasetJob
 from dask_chunkio.sources.base import Source
 from dask_chunkio.sources.dask_array import DaskArraySource
 
-__all__ = ["ArrayBlocks", "aligned_array", "array_blocks", "block_keys", "has_layers", "needs", "without_aliases"]
+__all__ = [
+    "ArrayBlocks",
+    "aligned_array",
+    "array_blocks",
+    "array_optimizer",
+    "block_keys",
+    "has_layers",
+    "needs",
+    "without_aliases",
+]
 
 Key = Any
 
@@ -177,18 +185,12 @@ def array_blocks(sources: Sequence[Source], jobs: Sequence[DatasetJob]) -> Array
     keys = {n: tuple(others.get(key, key) for key in of_array) for n, of_array in zip(arrays, found, strict=True)}
     sizes = {others.get(key, key): n for pair in arrays.values() for array in pair for key, n in _sizes(array)}
     cutting = {key for array, aligned in arrays.values() if aligned is not array for key in _added(array, aligned)}
-    cutting |= set(_selecting(tasks))
+    if arrays:
+        cuts = (operator.getitem, dask_array().chunk.getitem)
+        cutting |= {key for key, task in tasks.items() if getattr(task, "func", None) in cuts}
     return ArrayBlocks(
         tasks, tuple(keys.get(number, ()) for number in range(len(jobs))), sizes, frozenset(cutting - sizes.keys())
     )
-
-
-def _selecting(tasks: Mapping[Key, Any]) -> Iterator[Key]:
-    """Yield the keys of tasks that select a part of a block."""
-    if tasks:
-        from dask_chunkio.planning.array_graphs import SELECTING
-
-        yield from (key for key, task in tasks.items() if getattr(task, "func", None) in SELECTING)
 
 
 def _optimized(arrays: Sequence[Any]) -> tuple[dict[Key, Any], list[tuple[Key, ...]]]:
@@ -196,10 +198,10 @@ def _optimized(arrays: Sequence[Any]) -> tuple[dict[Key, Any], list[tuple[Key, .
     if not arrays:
         return {}, []
     if all(map(has_layers, arrays)):
-        from dask_chunkio.planning.array_graphs import optimized
-
         keys = list(map(block_keys, arrays))
-        return optimized(arrays, keys), keys
+        # `dask.optimize` would optimize the arrays one by one.
+        merged = HighLevelGraph.merge(*(array.__dask_graph__() for array in arrays))
+        return dict(array_optimizer()(merged, list(itertools.chain.from_iterable(keys)))), keys
     done = optimize(*arrays, traverse=False)
     return {key: task for array in done for key, task in array.__dask_graph__().items()}, list(map(block_keys, done))
 
@@ -221,11 +223,15 @@ def _substituted(task: Any, others: Mapping[Key, Key]) -> Any:
     return task.substitute(changed) if changed else task
 
 
+def array_optimizer() -> Callable[..., Any]:
+    """Return the function that optimizes the graphs of dask arrays."""
+    found: Callable[..., Any] = dask_array().Array.__dask_optimize__
+    return found
+
+
 def has_layers(array: Any) -> bool:
     """Return whether dask can optimize the array together with others by their layers."""
-    from dask_chunkio.planning import array_graphs
-
-    return array_graphs.has_layers(array)
+    return isinstance(array, dask_array().Array) and isinstance(array.__dask_graph__(), HighLevelGraph)
 
 
 def aligned_array(array: Any, job: DatasetJob) -> Any:

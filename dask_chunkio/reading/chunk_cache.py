@@ -12,6 +12,7 @@ __all__ = ["ChunkCache"]
 
 # As many bytes as HDF5 2.0 keeps of a dataset.
 _NBYTES = 8 << 20
+_MOST_NOTED = 1024
 
 
 class ChunkCache:
@@ -29,6 +30,19 @@ class ChunkCache:
         self._lock = threading.Lock()
         self._state: FileState | None = None
         self._chunks: OrderedDict[int, Array] = OrderedDict()
+        # The numbers of chunks of which parts were read.
+        self._noted: OrderedDict[int, None] = OrderedDict()
+
+    def was_read(self, state: FileState, number: int) -> bool:
+        """Return whether a chunk is kept, or a part of it was read before; note that one is read now."""
+        with self._lock:
+            self._adopt(state)
+            if number in self._chunks or number in self._noted:
+                return True
+            self._noted[number] = None
+            if len(self._noted) > _MOST_NOTED:
+                self._noted.popitem(last=False)
+            return False
 
     def find(self, state: FileState, number: int) -> Array | None:
         """Return a chunk of a file in a state, if it is kept."""
@@ -41,9 +55,7 @@ class ChunkCache:
     def keep(self, state: FileState, number: int, chunk: Array) -> None:
         """Keep a chunk, which nobody changes any more, in the place of those that were not read for longest."""
         with self._lock:
-            if state != self._state:
-                self._state, self._room = state, self._most
-                self._chunks.clear()
+            self._adopt(state)
             if chunk.nbytes > self._most or number in self._chunks:
                 return
             while chunk.nbytes > self._room:
@@ -51,3 +63,9 @@ class ChunkCache:
                 self._room += oldest.nbytes
             self._chunks[number] = chunk
             self._room -= chunk.nbytes
+
+    def _adopt(self, state: FileState) -> None:
+        if state != self._state:
+            self._state, self._room = state, self._most
+            self._chunks.clear()
+            self._noted.clear()

@@ -43,13 +43,25 @@ class ChunkReader:
         self._decoder = decoder_for(form)
 
     @property
+    def decodes_parts(self) -> bool:
+        """Whether a part of a chunk takes less time than the whole chunk."""
+        return self._decoder.decodes_parts
+
+    @property
     def fill(self) -> Any:
         """The element that chunks have which were never written."""
         fill = self.form.fillvalue
         return (np.zeros(1, self.form.dtype) if fill is None else np.frombuffer(fill, self.form.dtype))[0]
 
-    def read(self, number: int) -> Array | None:
+    def read(self, number: int, needed: slice | None = None) -> Array | None:
         """Return a chunk, with the shape and the dtype of the format; None if it was never written.
+
+        Parameters
+        ----------
+        number : int
+            Number of the chunk in the grid.
+        needed : slice, optional
+            The bytes of the chunk that are needed; the others of the result may be anything.
 
         Raises
         ------
@@ -58,7 +70,7 @@ class ChunkReader:
         """
         if (place := self.table.find(number)) is None:
             return None
-        return self._named(number, place, self.decode)
+        return self._named(number, place, lambda place: self.decode(place, needed))
 
     def _named(self, number: int, place: Place, function: Callable[[Place], Result]) -> Result:
         """Add the name of a chunk to the message of an error."""
@@ -85,20 +97,21 @@ class ChunkReader:
             found.append(self._named(number, place, self._stored))
         return tuple(found)
 
-    def decode(self, place: Place) -> Array:
-        """Return the chunk that is stored at a place.
+    def decode(self, place: Place, needed: slice | None = None) -> Array:
+        """Return the chunk that is stored at a place; `needed` as in `read`.
 
         Raises
         ------
         IntegrityError
             If it is damaged; the message does not name it.
         """
-        return self._decoder.decode(self._stored(place))
+        part = None if self.form.filters or place.nbytes != self.form.nbytes else needed
+        return self._decoder.decode(self._stored(place, part), needed)
 
-    def _stored(self, place: Place) -> Payload:
+    def _stored(self, place: Place, part: slice | None = None) -> Payload:
         if place.nbytes > self._decoder.most_nbytes:
             raise IntegrityError(f"it has {place.nbytes} bytes, and {self._decoder.most_nbytes} at most can be right")
-        payload = empty(place.nbytes).data
-        if pread_into(self._descriptor, payload, place.offset) < place.nbytes:
+        payload, part = empty(place.nbytes).data, part or slice(0, place.nbytes)
+        if pread_into(self._descriptor, payload[part], place.offset + part.start) < part.stop - part.start:
             raise IntegrityError("the file ends before it does")
         return Payload(payload, place.mask)

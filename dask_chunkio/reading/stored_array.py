@@ -331,11 +331,21 @@ class _Pieces:
             inside.append(slice(start - at, stop - at))
             target.append(slice(start - axis.start, stop - axis.start))
         part = self._found[tuple(target)]
-        if self._kept.cache is not None and part.nbytes * _SMALL_PART <= self._chunks.form.nbytes:
+        is_small = part.nbytes * _SMALL_PART <= self._chunks.form.nbytes
+        if is_small and self._kept.keeps(self._chunks, number):
             self._copy(part, self._kept.read(self._chunks, number), inside)
         else:
             with reused:
-                self._copy(part, self._chunks.read(number), inside)
+                self._copy(part, self._chunks.read(number, self._needed(inside)), inside)
+
+    def _needed(self, inside: Sequence[slice]) -> slice | None:
+        """Return the bytes of a chunk from the first to the last element of a part; None for all."""
+        lengths, itemsize = self._chunks.grid.chunk_shape, self._found.dtype.itemsize
+        first = last = 0
+        for length, one in zip(lengths, inside, strict=True):
+            first, last = first * length + one.start, last * length + one.stop - 1
+        found = slice(first * itemsize, (last + 1) * itemsize)
+        return None if found == slice(0, self._chunks.form.nbytes) else found
 
     def _copy(self, part: Array, chunk: Array | None, inside: list[slice]) -> None:
         if chunk is None:
@@ -350,6 +360,10 @@ class _Kept:
 
     cache: ChunkCache | None
     state: FileState
+
+    def keeps(self, chunks: ChunkReader, number: int) -> bool:
+        """Return whether a chunk is to be kept: at the second read, if a part of it costs less than the whole."""
+        return self.cache is not None and (not chunks.decodes_parts or self.cache.was_read(self.state, number))
 
     def read(self, chunks: ChunkReader, number: int) -> Array | None:
         """Return a chunk that is kept, or read it and keep it."""

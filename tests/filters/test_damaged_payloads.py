@@ -42,12 +42,12 @@ FORM = ChunkFormat((8,), np.dtype("u1"), ())
 class Decoder:
     """A decoder that does what none may."""
 
-    name, is_parallel, most_nbytes = "none", True, 100
+    name, is_parallel, most_nbytes, decodes_parts = "none", True, 100, False
 
     def __init__(self, act: Any) -> None:
         self._act = act
 
-    def decode(self, payload: Payload) -> Any:
+    def decode(self, payload: Payload, needed: slice | None = None) -> Any:  # noqa: ARG002, always all of it
         self._act(payload)
         return np.zeros(8, "u1")
 

@@ -19,7 +19,7 @@ from dask_chunkio.filters.hdf5_decoder import decoder_for
 from dask_chunkio.filters.shuffle import shuffle
 from dask_chunkio.storage.hdf5.dataset import describe
 from tests.filters.test_plugin import CODECS, MAKE
-from tests.support.h5py_stores import assert_decoded, dataset, noise, pipeline_dataset, walk
+from tests.support.h5py_stores import assert_decoded, dataset, noise, pipeline_dataset, stored, walk
 
 OWN: dict[str, dict[str, Any]] = {
     "none": {},
@@ -68,6 +68,75 @@ def test_chunks_are_decoded_as_by_h5py(array: Any, name: str, around: Any) -> No
 @settings(deadline=None, max_examples=1500, suppress_health_check=[HealthCheck.too_slow])
 def test_chunks_are_decoded_as_by_h5py_at_length(array: Any, name: str, around: Any) -> None:
     decoded_as_by_h5py(array, name, around)
+
+
+def parts_decoded(array: Any, name: str, around: Any, draw: st.DataObject) -> None:
+    data, chunks = array
+    with dataset(data.shape, data.dtype, chunks, **{**DIRECT[name], **around}) as made:
+        form = describe(made).form
+        decoder = decoder_for(form)
+        for mask, payload in stored(made, data).values():
+            whole = decoder.decode(Payload(payload, mask)).tobytes()
+            first = draw.draw(st.integers(0, form.nbytes - 1))
+            needed = slice(first, draw.draw(st.integers(first + 1, form.nbytes)))
+            for _ in range(2):
+                found = decoder.decode(Payload(payload, mask), needed)
+                assert (found.shape, found.dtype) == (form.chunk_shape, form.dtype)
+                assert found.tobytes()[needed] == whole[needed]
+            # Nothing that was left out is left out of the next chunk.
+            assert decoder.decode(Payload(payload, mask)).tobytes() == whole
+
+
+@given(arrays(), st.sampled_from(sorted(DIRECT)), st.sampled_from(AROUND), st.data())
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+def test_the_needed_part_of_a_chunk_is_that_of_the_whole(
+    array: Any, name: str, around: Any, draw: st.DataObject
+) -> None:
+    parts_decoded(array, name, around, draw)
+
+
+@pytest.mark.heavy
+@given(arrays(), st.sampled_from(["bitshuffle", "blosc2"]), st.sampled_from(AROUND), st.data())
+@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+def test_the_needed_part_of_a_chunk_is_that_of_the_whole_at_length(
+    array: Any, name: str, around: Any, draw: st.DataObject
+) -> None:
+    parts_decoded(array, name, around, draw)
+
+
+@pytest.mark.parametrize("name", ["bitshuffle", "blosc2"])
+@pytest.mark.parametrize("value", ["walk", "zeros", "noise"])
+@pytest.mark.parametrize("length", [100_000, 70_001, 61_445])
+def test_every_part_of_a_chunk_of_many_blocks(name: str, value: str, length: int) -> None:
+    data = {"walk": walk((length,)), "zeros": np.zeros(length, "i4"), "noise": noise((length,), "i4")}[value].astype(
+        "i4"
+    )
+    with dataset(data.shape, data.dtype, data.shape, **DIRECT[name]) as made:
+        decoder = decoder_for(describe(made).form)
+        assert decoder.decodes_parts
+        ((mask, payload),) = stored(made, data).values()
+        for first in (0, 1, 3, 8191, 8192, 40_000, 4 * length - 33, 4 * length - 1):
+            for last in (first + 1, first + 5, first + 8192, 4 * length // 2, 4 * length):
+                if first < last <= 4 * length:
+                    found = decoder.decode(Payload(payload, mask), slice(first, last))
+                    assert found.tobytes()[first:last] == data.tobytes()[first:last]
+
+
+def test_a_part_of_a_damaged_chunk_is_refused_or_right() -> None:
+    data = walk((50_000,)).astype("i4")
+    with dataset(data.shape, data.dtype, data.shape, **DIRECT["bitshuffle"]) as made:
+        decoder = decoder_for(describe(made).form)
+        ((_, payload),) = stored(made, data).values()
+    cut = Payload(payload[: len(payload) // 2])
+    with pytest.raises(IntegrityError, match="is cut off"):
+        decoder.decode(cut)
+    with pytest.raises(IntegrityError, match="is cut off"):
+        decoder.decode(cut, slice(0, 200_000))
+    assert decoder.decode(cut, slice(0, 4000)).tobytes()[:4000] == data.tobytes()[:4000]
+    # It declares 24 bytes, and what is needed is behind them.
+    short = Payload((24).to_bytes(8, "big") + payload[8:])
+    with pytest.raises(IntegrityError):
+        decoder.decode(short, slice(100_000, 100_008))
 
 
 @pytest.mark.parametrize("name", DIRECT)

@@ -29,9 +29,10 @@ ANY = ["u1", "<i2", ">i4", "f8", "c16", "S7", "V3"]
 FLOATS = ["<f4", "<f8", ">f4"]
 PIXELS = ["u1", "u2"]
 # hdf5plugin's object and the types of elements that it takes
-CODECS = {
+CODECS: dict[str, tuple[Any, list[str]]] = {
     "zstd": (hdf5plugin.Zstd(3), ANY),
-    "zstd-fast": (hdf5plugin.Zstd(-5), ANY),
+    # hdf5plugin takes levels below 1 since 7.0, its filter always.
+    "zstd-fast": ({"compression": 32015, "compression_opts": (2**32 - 5,)}, ANY),
     "lz4": (hdf5plugin.LZ4(), ANY),
     "lz4-blocks": (hdf5plugin.LZ4(512), ANY),
     "bitshuffle": (hdf5plugin.Bitshuffle(), ANY),
@@ -44,14 +45,15 @@ CODECS = {
     "blosc-bits": (hdf5plugin.Blosc(cname="lz4", shuffle=hdf5plugin.Blosc.BITSHUFFLE), ANY),
     "blosc-stored": (hdf5plugin.Blosc(cname="lz4", clevel=0), ANY),
 }
-SHAPED = {
+SHAPED: dict[str, tuple[Any, list[str]]] = {
     "zfp-accuracy": (hdf5plugin.Zfp(accuracy=0.1), ["<f4", "<f8"]),
     "zfp-rate": (hdf5plugin.Zfp(rate=8.0), ["<f4", "<f8", "<i4"]),
     "zfp-reversible": (hdf5plugin.Zfp(reversible=True), [*FLOATS, "<i4", "<i8"]),
     "sz3": (hdf5plugin.SZ3(absolute=0.1), ["<f4", "<f8", "<i4"]),
     "sperr": (hdf5plugin.Sperr(rate=16), ["<f4", "<f8"]),
     "fcidecomp": (hdf5plugin.FciDecomp(), PIXELS),
-    "htj2k": (hdf5plugin.Htj2k(), PIXELS),
+    # Since hdf5plugin 7.1.
+    **({"htj2k": (hdf5plugin.Htj2k(), PIXELS)} if hasattr(hdf5plugin, "Htj2k") else {}),
 }
 MAKE = {"walk": walk, "noise": noise, "zeros": lambda shape, dtype, seed: np.zeros(shape, dtype)}  # noqa: ARG005
 

@@ -46,7 +46,7 @@ FILTERS: dict[str, tuple[dict[str, Any], bool]] = {
     "all": ({"compression": "gzip", "shuffle": True, "fletcher32": True}, True),
     "fletcher32": ({"fletcher32": True}, True),
     "zstd": (dict(hdf5plugin.Zstd(clevel=4)), True),
-    "zstd-shuffle": ({**hdf5plugin.Zstd(clevel=-3), "shuffle": True}, True),
+    "zstd-shuffle": ({"compression": 32015, "compression_opts": (2**32 - 3,), "shuffle": True}, True),
     "blosc": (dict(hdf5plugin.Blosc("lz4", 5)), True),
     "blosc-zstd": (dict(hdf5plugin.Blosc("zstd", 2, shuffle=hdf5plugin.Blosc.BITSHUFFLE)), True),
     "lzf": ({"compression": "lzf", "shuffle": True}, False),

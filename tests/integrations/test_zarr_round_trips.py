@@ -95,9 +95,13 @@ def test_fill_values_are_those_of_xarray(dtype: str) -> None:
     kind = np.dtype(dtype)
     value = np.array([b"ab"] if kind.kind == "S" else [7], kind)[0]
     ours = named_fill(value, kind)
-    python = value.item()
-    assert ours == coder.encode(python, kind)
     assert stored_fill(ours, kind) == value
+    try:
+        theirs = coder.encode(value.item(), kind)
+    except ValueError:
+        assert kind.kind == "c"
+        pytest.skip("this xarray has no fill values of complex numbers")
+    assert ours == theirs
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import hdf5plugin
 import numpy as np
 import pytest
 
@@ -51,9 +52,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     places: list[Any] = []
     decode = ChunkReader.decode
 
-    def noting(self: ChunkReader, place: Any) -> Any:
-        places.append(place)
-        return decode(self, place)
+    def noting(self: ChunkReader, place: Any, needed: slice | None = None) -> Any:
+        places.append((place, needed))
+        return decode(self, place, needed)
 
     monkeypatch.setattr(ChunkReader, "decode", noting)
     return places
@@ -86,3 +87,28 @@ def test_chunks_that_are_kept_are_those_of_the_file_as_it_is(tmp_path: Path) -> 
     assert array[3] == 0
     dcio.to_hdf5(tmp_path / "x.h5", "/x", np.ones(50, "i4"), region=(slice(0, 50),), progress=False)
     assert array[3] == 1
+
+
+@pytest.mark.parametrize("filters", [{}, dict(hdf5plugin.Blosc2()), dict(hdf5plugin.Bitshuffle())])
+def test_of_a_chunk_that_is_cheap_to_read_in_parts_the_second_read_keeps_the_whole(
+    tmp_path: Path, filters: Any, decoded: list[Any]
+) -> None:
+    data = np.arange(8000).reshape(200, 40)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("x", data=data, chunks=(100, 40), **filters)
+    array = dcio.open_array(tmp_path / "x.h5", "/x")
+    assert np.array_equal(array[7:9, 3:5], data[7:9, 3:5])
+    assert [needed for _, needed in decoded] == [slice(8 * (7 * 40 + 3), 8 * (8 * 40 + 5))]
+    for number in range(100):
+        assert np.array_equal(array[number], data[number])
+    assert [needed for _, needed in decoded[1:]] == [None]
+    assert np.array_equal(array[150], data[150])
+    assert len(decoded) == 3
+
+
+def test_the_parts_that_were_read_are_those_of_a_file_as_it_is() -> None:
+    cache, changed = ChunkCache(100), replace(STATE, modified=5)
+    assert [cache.was_read(STATE, 1), cache.was_read(STATE, 1), cache.was_read(changed, 1)] == [False, True, False]
+    for number in range(2, 2000):
+        assert not cache.was_read(changed, number)
+    assert not cache.was_read(changed, 1)

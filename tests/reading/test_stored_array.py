@@ -32,6 +32,8 @@ FILTERS: dict[str, dict[str, Any]] = {
     "shuffle gzip fletcher32": {"compression": "gzip", "shuffle": True, "fletcher32": True},
     "lzf": {"compression": "lzf", "shuffle": True},
     "zstd": dict(hdf5plugin.Zstd()),
+    "blosc2": dict(hdf5plugin.Blosc2()),
+    "bitshuffle": dict(hdf5plugin.Bitshuffle()),
     "blosc": dict(hdf5plugin.Blosc()),
     "scaleoffset": {"scaleoffset": 0},
 }

@@ -62,6 +62,8 @@ def test_the_places_and_codecs_are_those_of_kerchunk(inline_nbytes: int, tmp_pat
             else:
                 assert ours[key] == theirs[key], key
     missing = {key.partition("/.zarray")[0] for key in ours.keys() - theirs.keys() if key.endswith("/.zarray")}
+    # zarr from 3.2 on refuses the chunks without elements that kerchunk has for a dataset without any.
+    missing.discard("unwritten/nothing")
     # kerchunk has no codec for these.
     assert missing == {"filters/fletcher32", "filters/all three", "filters/bzip2", "kinds/opaque"}
     assert len(compared) > 150

@@ -77,9 +77,25 @@ def program(
     try:
         yield process
     finally:
+        semaphores = _semaphores(process.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+        for path in semaphores:
+            path.unlink(missing_ok=True)
+
+
+def _semaphores(group: int) -> list[Path]:
+    """Return the files of the semaphores that processes of a group have: what would remove them is killed with them."""
+    # By the numbers of the files: a process maps a semaphore under a name that it loses as the semaphore gets its own.
+    mapped: set[int] = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):
+            if os.getpgid(int(maps.parent.name)) == group:
+                lines = maps.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+                mapped |= {int(line.split()[4]) for line in lines if " /dev/shm/" in line}
+    entries = os.scandir("/dev/shm") if mapped else ()
+    return [Path(entry) for entry in entries if entry.name.startswith("sem.mp-") and entry.inode() in mapped]
 
 
 def import_for_writes() -> None:

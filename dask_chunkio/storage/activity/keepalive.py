@@ -210,11 +210,15 @@ class _Activities:
         self._lost: dict[str, None] = {}
         # Activities that are no longer found by their id, and whose locks and leases another thread is closing.
         self._closing: list[_Activity] = []
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        # The thread waits for copies that come with tasks; those who close and wait for one another do not wake it.
+        self._came = threading.Condition(self._lock)
+        self._closed_one = threading.Condition(self._lock)
+        self._is_due = False
         self._thread: threading.Thread | None = None
 
     def hold(self, handle: Keepalive, held: Held, has_begun: bool) -> None:
-        with self._changed:
+        with self._lock:
             if not has_begun:
                 self._lost.pop(held.write_id, None)
             if held.write_id in self._ended or held.write_id in self._lost:
@@ -222,28 +226,31 @@ class _Activities:
             if held.write_id not in self._by_id:
                 self._by_id[held.write_id] = _Activity(held, has_begun)
             self._by_id[held.write_id].handles.add(handle)
+            # The call that begins a write shares its lock itself; a copy has only the thread.
+            self._is_due = self._is_due or has_begun
             if self._thread is None:
                 self._thread = threading.Thread(target=self._look_after, name="dask_chunkio-keepalive", daemon=True)
                 self._thread.start()
-            self._changed.notify_all()
+            elif has_begun:
+                self._came.notify_all()
 
     def find(self, write_id: str) -> _Activity | None:
-        with self._changed:
+        with self._lock:
             return self._by_id.get(write_id)
 
     def in_folder(self, folder: str) -> list[_Activity]:
-        with self._changed:
+        with self._lock:
             return [one for one in self._by_id.values() if one.held.folder == folder]
 
     def end(self, write_id: str) -> None:
         """End a write for good, even while `Keepalive` objects of it exist."""
-        with self._changed:
+        with self._lock:
             _remember(self._ended, write_id)
         self.close_files(write_id)
 
     def close_files(self, write_id: str) -> None:
         """Close the lock and the lease of a write that is over; its `Keepalive` objects may remain."""
-        with self._changed:
+        with self._lock:
             activity = self._by_id.pop(write_id, None)
             if activity is None:
                 return
@@ -256,14 +263,14 @@ class _Activities:
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._closing.remove(activity)
-                self._changed.notify_all()
+                self._closed_one.notify_all()
 
     def wait_closed(self, folder: str, seconds: float) -> None:
         """Wait until other threads have closed the writes in a folder that they have begun to close."""
-        with self._changed:
-            self._changed.wait_for(lambda: all(one.held.folder != folder for one in self._closing), seconds)
+        with self._lock:
+            self._closed_one.wait_for(lambda: all(one.held.folder != folder for one in self._closing), seconds)
 
     def drop_if_dead(self, activity: _Activity, is_over: bool = True) -> bool:
         """Close a write that this process no longer needs, and return whether it did.
@@ -272,7 +279,7 @@ class _Activities:
         that is what the call is about to do.
         """
         write_id, is_lost = activity.held.write_id, activity.is_lost
-        with self._changed:
+        with self._lock:
             if not is_lost and activity.is_alive:
                 return False
             if self._by_id.get(write_id) is activity:
@@ -290,21 +297,26 @@ class _Activities:
         return True
 
     def _look_after(self) -> None:
-        while True:
-            with self._changed:
-                found = list(self._by_id.values())
-                if not found:
-                    self._thread = None
-                    return
-            for activity in found:
+        while found := self._next():
+            while found:
+                activity = found.pop()
                 try:
                     if not self.drop_if_dead(activity):
                         activity.look_after()
                 except Exception:
                     logger.exception("the lease of %s was not renewed", printable(activity.held.folder))
-            del found, activity
-            with self._changed:
-                self._changed.wait(_TICK)
+            del activity
+
+    def _next(self) -> list[_Activity]:
+        """Wait for the next tick or copy; return the writes to look after.  The thread ends if there are none."""
+        with self._lock:
+            if not self._is_due:
+                self._came.wait(_TICK)
+            self._is_due = False
+            found = list(self._by_id.values())
+            if not found:
+                self._thread = None
+            return found
 
 
 def _remember(found: dict[str, None], write_id: str) -> None:

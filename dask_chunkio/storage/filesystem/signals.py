@@ -41,5 +41,4 @@ def deferred() -> Iterator[None]:
 def _handlers() -> dict[int, Callable[[int, Any], Any]]:
     """Return the handlers that are written in Python."""
     # The function of C below `signal.getsignal`, which makes an enum of each of the others, in twenty times the time.
-    found = ((number, _signal.getsignal(number)) for number in _NUMBERS)
-    return {number: handler for number, handler in found if callable(handler)}
+    return {number: handler for number in _NUMBERS if callable(handler := _signal.getsignal(number))}

@@ -203,6 +203,8 @@ def decode_one(name: str, forms: list[Case], seed: int, tally: Tally) -> None:
     draw = random.Random(f"{name} {seed}")
     case = draw.choice(forms)
     payload = damaged(draw, case)
+    if draw.random() < 0.2:
+        _decode_part(draw, case, payload)
     before, most = _peak(), max(case.decoder.most_nbytes, payload.nbytes)
     signal.setitimer(signal.ITIMER_REAL, PATIENCE)
     try:
@@ -223,6 +225,14 @@ def decode_one(name: str, forms: list[Case], seed: int, tally: Tally) -> None:
         else:
             tally["same" if is_same else "other"] += 1
     _require(_peak() - before <= 4 * most + OWN_MEMORY, f"{_peak() - before} bytes more for {most}")
+
+
+def _decode_part(draw: random.Random, case: Case, payload: Payload) -> None:
+    """Decode what a reader of some of the elements needs."""
+    first, last = sorted(draw.sample(range(case.form.nbytes + 1), 2))
+    with contextlib.suppress(IntegrityError):
+        found = case.decoder.decode(payload, slice(first, last))
+        _require(found.shape == case.form.chunk_shape, "another shape of a part")
 
 
 def _by_hdf5(case: Case, payload: Payload) -> bytes:

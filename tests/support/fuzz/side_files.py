@@ -34,6 +34,7 @@ from click.testing import CliRunner
 import dask_chunkio as dcio
 from dask_chunkio.child_process import _SCRIPT
 from dask_chunkio.cli.main import main as command_line
+from dask_chunkio.cli.terminal import options_of
 from dask_chunkio.errors import ChunkIOError
 from dask_chunkio.storage.activity import activity_lock
 from tests.support.fuzz import cut_off_writes, hostile
@@ -400,6 +401,7 @@ def prepare(folder: Path) -> None:
     """Have everything imported, and set the bounds."""
     folder.mkdir()
     os.chdir(folder.parent)
+    options_of(command_line)
     cut_off_writes.write(folder / "first.h5")
     for entry in ("status_program", "resume_program", "verify"):
         with contextlib.suppress(ChunkIOError):

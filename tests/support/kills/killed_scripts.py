@@ -2,7 +2,6 @@
 
 import argparse
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -56,14 +55,14 @@ def count_kills(options: argparse.Namespace, one: Callable[[Path, random.Random]
         Makes one thing in a new folder, kills what makes it until it is made, and judges it; raises where a promise is
         not kept.
     """
-    root, started = Path(tempfile.mkdtemp(dir=options.folder or MEMORY, prefix="killed-")), time.monotonic()
+    started = time.monotonic()
     tally: Counter[str] = Counter()
     draw, number = random.Random(options.seed), 0
-    while tally["kills"] < options.kills:
-        folder = root / str(number)
-        folder.mkdir()
-        tally += one(folder, draw)
-        number += 1
-    shutil.rmtree(root)
+    with tempfile.TemporaryDirectory(dir=options.folder or MEMORY, prefix="killed-") as root:
+        while tally["kills"] < options.kills:
+            folder = Path(root, str(number))
+            folder.mkdir()
+            tally += one(folder, draw)
+            number += 1
     figures = ", ".join(f"{name} {count}" for name, count in tally.items())
     sys.stdout.write(f"seed {options.seed}: {figures}; {time.monotonic() - started:.0f} s\n")

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -35,13 +36,20 @@ def in_a_turn(write: Write) -> Iterator[None]:
     thread.join()
 
 
+def _fork() -> int:
+    with warnings.catch_warnings():
+        # Python from 3.12 on warns of what is tried here: a fork while another thread is in a transaction.
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        return os.fork()
+
+
 def forked(folder: Path) -> None:
     with Write(folder / "out.h5", exclusive=True, compression="gzip") as write:
         write.commit(0)
         for ending in (sys.exit, os._exit):
             # (A child that ends as programs do would have HDF5 close what the thread in the transaction has open.)
             with in_a_turn(write) if ending is os._exit else contextlib.nullcontext():
-                child = os.fork()
+                child = _fork()
                 if child == 0:
                     # It would wait for ever for the parent's transaction to end, were it to close what is the parent's.
                     signal.alarm(60)
