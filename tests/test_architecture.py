@@ -177,7 +177,6 @@ GUESTS = {
     "zarr": {"sources.zarr_chunks", *ZARR},
 }
 LAZY = {
-    ("planning.plan_html", "dask"),
     ("references.parquet_format", "fastparquet"),
     ("references.parquet_format", "pandas"),
     ("integrations.virtualizarr", "virtualizarr"),

@@ -38,12 +38,14 @@ OURS, THEIRS, WRITE, VERIFY = "dask-chunkio repack", "h5repack", "dask-chunkio w
 LARGE, SMALL, MADE, CHECKED = "in.h5", "small.h5", "made.h5", "verify, gzip 4"
 _HEAD = ("what, program", "seconds", "min-max", "MB/s", "peak, MB", f"its time / {OURS}'s", "min-max")
 _PROGRAM = (sys.executable, "-m", "dask_chunkio")
-# Options of both programs; what is asked: so many times as fast as h5repack.
-CASES: dict[str, tuple[tuple[str, ...], float]] = {
+# Options of both programs; what is asked, if anything: so many times as fast as h5repack.
+CASES: dict[str, tuple[tuple[str, ...], float | None]] = {
     "gzip 6 to 4": (("-f", "SHUF", "-f", "GZIP=4"), 4.0),
     "gzip 6 to 1": (("-f", "SHUF", "-f", "GZIP=1"), 10.0),
     "other chunks": (("-l", "CHUNK={other}"), 4.0),
-    "unchanged": ((), 30.0),
+    # h5repack encodes these anew; without options it copies what is stored, as fast as memory.
+    "the same filters": (("-f", "SHUF", "-f", "GZIP=6"), 30.0),
+    "no options": ((), None),
     "small objects": ((), 1.0),
 }
 # The most that a check may take, as a part of the write that made the file.
@@ -179,7 +181,7 @@ def _row(key: Key, times: Mapping[Key, Sequence[float]], nbytes: int, peaks: Seq
 def _judged(times: Mapping[Key, Sequence[float]]) -> Iterator[str]:
     """Say whether what is asked holds."""
     for case, (_, least) in CASES.items():
-        if (case, THEIRS) in times:
+        if least is not None and (case, THEIRS) in times:
             found = middle([*map(operator.truediv, times[case, THEIRS], times[case, OURS])])
             yield f"{'PASS' if found >= least else 'MISS'}  {case}: {found:.2f} x h5repack (at least {least:g})"
     part = middle([*map(operator.truediv, times[CHECKED, VERIFY], times[CHECKED, WRITE])])

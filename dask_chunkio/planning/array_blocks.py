@@ -1,7 +1,4 @@
-"""The blocks of dask arrays: the tasks that compute them, and the memory of blocks that several tasks need.
-
-The import of dask.array takes half a second: a write without dask arrays does without it.
-"""
+"""The blocks of dask arrays: the tasks that compute them, and the memory of blocks that several tasks need."""
 
 from __future__ import annotations
 

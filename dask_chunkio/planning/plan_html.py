@@ -7,6 +7,9 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
+from dask.array.core import normalize_chunks
+from dask.array.svg import svg
+
 from dask_chunkio.geometry.grid import Shape
 from dask_chunkio.printable import printable
 
@@ -109,10 +112,6 @@ def drawing(shape: Shape, block: Shape) -> str:
     if not shape or 0 in shape:
         return ""
     # Above some dozens along an axis, dask draws no more lines.
-    # The import of dask.array takes half a second, and hardly any plan is drawn.
-    from dask.array.core import normalize_chunks
-    from dask.array.svg import svg
-
     drawn = str(svg(normalize_chunks(block, shape), size=_SIZE))
     left, top, right, bottom = _bounds(drawn)
     width, height = right - left, bottom - top

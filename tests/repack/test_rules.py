@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dask_chunkio.errors import ArgumentError
@@ -13,6 +13,8 @@ from dask_chunkio.repacking.rules import FilterChoice, LayoutChoice, parse_rules
 NAMES = st.lists(st.text("ab[]*?.", min_size=1, max_size=4), min_size=1, max_size=4)
 
 
+@settings(deadline=None)
+@example(["?", "[[]"])
 @given(NAMES)
 def test_a_path_fits_itself_whatever_characters_it_has(names: list[str]) -> None:
     path = "/" + "/".join(names)
@@ -23,6 +25,7 @@ def test_a_path_fits_itself_whatever_characters_it_has(names: list[str]) -> None
     assert not Selection(exclude=(path,)).takes(f"{path}/below")
 
 
+@settings(deadline=None)
 @given(NAMES)
 def test_what_leads_to_a_path_is_visited(names: list[str]) -> None:
     path = "/" + "/".join(names)

@@ -60,6 +60,7 @@ def run_script(folder: Path, mode: str, scheduler: str) -> None:
     dcio.repack(
         folder / OLD, output, filters=["SHUF", "GZIP=2"], layouts=["/large/*:CHUNK=50x100"], verify=mode == "verify",
         in_place=mode == "in_place", overwrite=mode == "overwrite", resume=True, wait=True, callback=pause,
+        isolated=scheduler == "threads",
         scheduler=scheduler, progress=False,
     )  # fmt: skip
 
