@@ -13,7 +13,6 @@ from dask.utils import format_bytes
 from dask_chunkio.errors import ArgumentError
 from dask_chunkio.geometry.grid import BufferGrid, ChunkGrid, Shape
 from dask_chunkio.geometry.region import Region
-from dask_chunkio.planning.plan_html import dataset_html, plan_html
 from dask_chunkio.printable import printable
 from dask_chunkio.results import WriteResult
 
@@ -304,9 +303,14 @@ class WritePlan:
         return [*lines, f"CANNOT BE WRITTEN: {self.target_problem}"] if self.target_problem else lines
 
     def _repr_html_(self) -> str:
+        # The drawings are those of dask.array, whose import takes half a second.
+        from dask_chunkio.planning.plan_html import plan_html
+
         return plan_html(self.path, self._summary(), map(_html_of, self.datasets))
 
 
 def _html_of(dataset: DatasetPlan) -> str:
+    from dask_chunkio.planning.plan_html import dataset_html
+
     grids = dataset.buffers.buffer_shape, dataset.chunks.chunk_shape
     return dataset_html(dataset.name, dataset.rows(), dataset.shape, *grids)
