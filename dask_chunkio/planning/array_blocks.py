@@ -185,12 +185,17 @@ def array_blocks(sources: Sequence[Source], jobs: Sequence[DatasetJob]) -> Array
     keys = {n: tuple(others.get(key, key) for key in of_array) for n, of_array in zip(arrays, found, strict=True)}
     sizes = {others.get(key, key): n for pair in arrays.values() for array in pair for key, n in _sizes(array)}
     cutting = {key for array, aligned in arrays.values() if aligned is not array for key in _added(array, aligned)}
-    if arrays:
-        cuts = (operator.getitem, dask_array().chunk.getitem)
-        cutting |= {key for key, task in tasks.items() if getattr(task, "func", None) in cuts}
+    cutting |= set(_selecting(tasks))
     return ArrayBlocks(
         tasks, tuple(keys.get(number, ()) for number in range(len(jobs))), sizes, frozenset(cutting - sizes.keys())
     )
+
+
+def _selecting(tasks: Mapping[Key, Any]) -> Iterator[Key]:
+    """Yield the keys of tasks that select a part of a block."""
+    if tasks:
+        functions = (operator.getitem, dask_array().chunk.getitem)
+        yield from (key for key, task in tasks.items() if getattr(task, "func", None) in functions)
 
 
 def _optimized(arrays: Sequence[Any]) -> tuple[dict[Key, Any], list[tuple[Key, ...]]]:

@@ -110,16 +110,19 @@ def check_cmip7(layouts: Sequence[DatasetLayout], specs: Sequence[DatasetSpec]) 
     """
     whole = _of_time({spec.name: spec.attrs.get("bounds") for spec in specs})
     for layout in layouts:
-        shape, chunk, itemsize = layout.shape, layout.form.chunk_shape, layout.form.dtype.itemsize
-        if not shape or not layout.is_chunked or 0 in shape:
-            continue
-        if layout.name in whole and len(layout.chunks) > 1:
-            raise ArgumentError(
-                f"{layout.name}: chunks={chunk} cuts the time coordinate into {len(layout.chunks)} chunks, but "
-                f"layout='cmip7' keeps it in one; leave chunks= out, or give {shape}"
-            )
-        if layout.name not in whole and not is_large(chunk, shape, itemsize):
-            raise ArgumentError(
-                f"{layout.name}: chunks={chunk} has {math.prod(chunk) * itemsize} bytes, but layout='cmip7' needs "
-                f"{LEAST_CMIP7}; leave chunks= out, or give chunks={large_chunk_shape(shape, itemsize)}"
-            )
+        if layout.shape and layout.is_chunked and 0 not in layout.shape:
+            _check_chunks(layout, is_whole=layout.name in whole)
+
+
+def _check_chunks(layout: DatasetLayout, is_whole: bool) -> None:
+    shape, chunk, itemsize = layout.shape, layout.form.chunk_shape, layout.form.dtype.itemsize
+    if is_whole and len(layout.chunks) > 1:
+        raise ArgumentError(
+            f"{layout.name}: chunks={chunk} cuts the time coordinate into {len(layout.chunks)} chunks, but "
+            f"layout='cmip7' keeps it in one; leave chunks= out, or give {shape}"
+        )
+    if not is_whole and not is_large(chunk, shape, itemsize):
+        raise ArgumentError(
+            f"{layout.name}: chunks={chunk} has {math.prod(chunk) * itemsize} bytes, but layout='cmip7' needs "
+            f"{LEAST_CMIP7}; leave chunks= out, or give chunks={large_chunk_shape(shape, itemsize)}"
+        )

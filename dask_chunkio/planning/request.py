@@ -118,9 +118,7 @@ def parse_requests(
         If an argument is invalid.
     """
     data = _data(args)
-    of_each = _of_each(encoding)
-    if strange := sorted(of_each.keys() - data.keys()):
-        raise ArgumentError(f"encoding= names {', '.join(strange)}, but the datasets are {', '.join(data)}")
+    of_each = _of_each(encoding, data)
     common = dict(keywords)
     if len(args) == 1 and common.get("attrs"):
         raise ArgumentError("attrs= goes with one dataset; for several use encoding={'/x': {'attrs': {...}}}")
@@ -175,14 +173,17 @@ def describe_fill(
     return tuple(described)
 
 
-def _of_each(encoding: Any) -> dict[str, Mapping[str, Any]]:
+def _of_each(encoding: Any, data: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     words = "encoding= is a mapping of the names of datasets to their keywords, as {'/x': {'compression': 'gzip'}}"
     if not isinstance(encoding, Mapping | None):
         raise ArgumentTypeError(f"{words}, not a {type(encoding).__name__}")
     for name, options in (encoding or {}).items():
         if not isinstance(options, Mapping):
             raise ArgumentTypeError(f"{words}; it has {options!r} for {name!r}")
-    return {_absolute(name): options for name, options in (encoding or {}).items()}
+    found = {_absolute(name): options for name, options in (encoding or {}).items()}
+    if strange := sorted(found.keys() - data.keys()):
+        raise ArgumentError(f"encoding= names {', '.join(strange)}, but the datasets are {', '.join(data)}")
+    return found
 
 
 def _data(args: tuple[Any, ...]) -> dict[str, Any]:
