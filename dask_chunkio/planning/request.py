@@ -161,9 +161,9 @@ def describe_fill(
     >>> describe_fill(("x", np.zeros((3, 2), "i4")), None, {"region": np.s_[:3]})
     ('/x (3, 2) int32 into slice(None, 3, None)',)
     """
-    of_each = _of_each(encoding)
-    described = []
-    for name, value in _data(args).items():
+    data, described = _data(args), []
+    of_each = _of_each(encoding, data)
+    for name, value in data.items():
         region = {**keywords, **of_each.get(name, {})}.get("region")
         shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
         words = [name] + [str(one) for one in (shape, dtype) if one is not None]
