@@ -149,14 +149,15 @@ class Draft:
         check_flag("wait", wait)
         self._paths = DraftPaths(parse_filename(filename))
         self._mode: DraftMode = mode
-        self._layout = _layout_of_new(layout, mode)
         self._references = DraftReferences(references, references_url)
         self._share = parse_part(part)
         # A job that is run again goes on with its part, and waits for the one that makes the structure.
         self._resume = resume or part is not None
         self._wait = True if wait is None and part is not None else wait
-        self._run = RunArguments(resume=True, part=self._share, wait=self._wait, durability=durability)
-        self._run = replace(self._run, layout=self._layout, **self._references.keywords)
+        new, more = _layout_of_new(layout, mode), self._references.keywords
+        self._run = RunArguments(
+            resume=True, part=self._share, wait=self._wait, durability=durability, layout=new, **more
+        )
         self._held: HeldDraft | None = None
         self._fills, self._filling = 0, threading.Lock()
 
@@ -280,7 +281,7 @@ class Draft:
             file of the final name; the draft stays open.  If the references of a published file cannot be written.
         """
         held = self._require_open()
-        complete_structure(held, layout=self._layout)
+        complete_structure(held, layout=self._run.layout)
         try:
             _publish(held, self._share, self._references)
         finally:
