@@ -105,7 +105,8 @@ def call_isolated(module: str, arguments: Any, path: str, memory: int) -> Answer
     if "error" in answer:
         kind = getattr(errors, str(answer["error"]), IntegrityError)
         words = str(answer["message"])
-        raise kind(words if path in words else f"{path}: {words}; the file is damaged")
+        is_named = path in words or not issubclass(kind, IntegrityError)
+        raise kind(words if is_named else f"{path}: {words}; the file is damaged")
     raise _error_of_crash(path, int(answer["crashed"]), str(answer["where"]))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-__all__ = ["TIME_FORM", "local_time", "missing_in_words", "printable"]
+__all__ = ["TIME_FORM", "counted", "local_time", "missing_in_words", "printable"]
 
 TIME_FORM = "%Y-%m-%d %H:%M:%S %z"
 
@@ -65,6 +65,17 @@ def local_time(moment: datetime) -> str:
     '2026-11-2...:...:02 ...'
     """
     return moment.astimezone().strftime(TIME_FORM)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    Examples
+    --------
+    >>> counted(1, "array"), counted(2, "array")
+    ('1 array', '2 arrays')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def missing_in_words(parts: Sequence[int]) -> str:

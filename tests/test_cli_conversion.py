@@ -57,7 +57,7 @@ def test_a_store_becomes_a_file() -> None:
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_a_file_becomes_a_store(zarr_format: int) -> None:
     words = ("write", "in.h5", "out.zarr/", "--zarr-format", str(zarr_format), "--threads", "2")
-    assert "1 arrays in" in done(*words)
+    assert "1 array in" in done(*words)
     with quiet():
         root: Any = zarr.open_group("out.zarr", mode="r")
         assert root.metadata.zarr_format == zarr_format

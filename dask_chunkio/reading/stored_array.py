@@ -142,7 +142,10 @@ class StoredArray(DatasetRecord):
             descriptor = _opened(self.path)
             try:
                 if FileState.of(descriptor) == stored.state:
-                    return function(stored, descriptor)
+                    found = function(stored, descriptor)
+                    # Nothing keeps others from writing during the read.
+                    if FileState.of(descriptor) == stored.state:
+                        return found
             finally:
                 close_descriptor(descriptor)
             stored = self._indexed_again()

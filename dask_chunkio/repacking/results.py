@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dask_chunkio.geometry.grid import Shape
-from dask_chunkio.printable import printable
+from dask_chunkio.printable import counted, printable
 from dask_chunkio.results import bytes_in_words
 
 __all__ = ["RepackResult", "RepackedDataset"]
@@ -80,10 +80,12 @@ class RepackResult:
 
     def __str__(self) -> str:
         before, after = bytes_in_words(self.nbytes_before), bytes_in_words(self.nbytes_after)
-        changed = f"{len(self.datasets)} datasets re-encoded"
+        changed = counted(len(self.datasets), "dataset")
         if self.dry_run:
-            return printable(f"{self.path} would have about {after} ({self.source} has {before}); {changed}")
+            return printable(
+                f"{self.path} would have about {after} ({self.source} has {before}); {changed} to re-encode"
+            )
         checked = ", compared with the old file" if self.verified else ""
         return printable(
-            f"{self.path}: {after} ({self.source} has {before}); {changed} in {self.seconds:.2f} s{checked}"
+            f"{self.path}: {after} ({self.source} has {before}); {changed} re-encoded in {self.seconds:.2f} s{checked}"
         )

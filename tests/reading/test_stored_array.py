@@ -341,3 +341,24 @@ def test_a_forked_process_reads_too(tmp_path: Path) -> None:
         assert array[:].sum() == 4950
 
     assert in_child(child) == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (10,)}, {"chunks": (10,), "compression": "gzip"}])
+def test_a_read_during_which_the_file_is_written_to_is_made_again(
+    tmp_path: Path, options: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "x.h5")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=np.zeros(100), **options)
+    stored, read, changed = index_dataset(path, "/x"), StoredArray._read_outside, []
+
+    def disturbed(self: StoredArray, *words: Any) -> Any:
+        found = read(self, *words)
+        if not changed:
+            changed.append(True)
+            with h5py.File(path, "r+") as file:
+                file["x"][:] = 1
+        return found
+
+    monkeypatch.setattr(StoredArray, "_read_outside", disturbed)
+    assert whole(stored).tolist() == [1] * 100

@@ -192,8 +192,9 @@ def test_arguments(keywords: dict[str, Any], words: str | None, large: Path, tmp
     if words is None:
         dcio.repack(large, new, **keywords)
         return
-    with pytest.raises((ArgumentError, ArgumentTypeError), match=words):
+    with pytest.raises((ArgumentError, ArgumentTypeError), match=words) as caught:
         dcio.repack(large, new, **keywords)
+    assert "damaged" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["old.h5"]
 
 

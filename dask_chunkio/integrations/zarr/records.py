@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dask_chunkio.errors import SourceError
-from dask_chunkio.printable import printable
+from dask_chunkio.printable import counted, printable
 
 __all__ = ["Conversion", "ConvertedArray", "Options", "Refusal", "require_all"]
 
@@ -120,7 +120,7 @@ class Conversion:
 
     def __str__(self) -> str:
         copied = sum(one.is_copied for one in self.arrays)
-        words = f"{len(self.arrays)} arrays in {self.seconds:.2f} s, the chunks of {copied} copied as they are stored"
+        words = f"{counted(len(self.arrays), 'array')} in {self.seconds:.2f} s, the chunks of {copied} copied as they are stored"
         left = f", {len(self.skipped)} left out" if self.skipped else ""
         return printable(f"{self.path}: {words}{left}")
 
