@@ -162,8 +162,7 @@ class Draft:
         self._fills, self._filling = 0, threading.Lock()
 
     def __repr__(self) -> str:
-        state = "closed" if self._held is None else self._held.manifest.state
-        return f"<Draft of {self.filename}: {state}>"
+        return f"<Draft of {self.filename}: {'closed' if self._held is None else self._held.manifest.state}>"
 
     @property
     def filename(self) -> str:
@@ -206,8 +205,7 @@ class Draft:
         chosen = settings()
         parts = 0 if self._share is None else self._share.count
         hold = functools.partial(hold_draft, self.filename, self._mode, self._resume, chosen.lease_seconds, parts)
-        self._held = patiently(hold, chosen.wait if self._wait is None else self._wait)
-        self._fills = 0
+        self._held, self._fills = patiently(hold, chosen.wait if self._wait is None else self._wait), 0
         return self
 
     @shortens_tracebacks

@@ -350,7 +350,8 @@ def test_a_read_during_which_the_file_is_written_to_is_made_again(
     path = str(tmp_path / "x.h5")
     with h5py.File(path, "w") as file:
         file.create_dataset("x", data=np.zeros(100), **options)
-    stored, read, changed = index_dataset(path, "/x"), StoredArray._read_outside, []
+    stored, read = index_dataset(path, "/x"), StoredArray._read_outside
+    changed: list[bool] = []
 
     def disturbed(self: StoredArray, *words: Any) -> Any:
         found = read(self, *words)

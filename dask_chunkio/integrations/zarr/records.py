@@ -119,8 +119,8 @@ class Conversion:
         return sum(int(np.prod(one.shape, dtype=object)) * one.dtype.itemsize for one in self.arrays)
 
     def __str__(self) -> str:
-        copied = sum(one.is_copied for one in self.arrays)
-        words = f"{counted(len(self.arrays), 'array')} in {self.seconds:.2f} s, the chunks of {copied} copied as they are stored"
+        arrays, copied = counted(len(self.arrays), "array"), sum(one.is_copied for one in self.arrays)
+        words = f"{arrays} in {self.seconds:.2f} s, the chunks of {copied} copied as they are stored"
         left = f", {len(self.skipped)} left out" if self.skipped else ""
         return printable(f"{self.path}: {words}{left}")
 
