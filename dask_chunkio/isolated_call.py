@@ -1,7 +1,7 @@
-"""Calls of functions of this package in a process of their own, which a damaged file may crash or keep busy for ever.
+"""Calls of functions of this package in a separate process, in which a damaged file may make HDF5 crash or hang.
 
-The process starts with the first call, imports h5py and numpy but not dask, and answers the following calls in about a
-millisecond each (`dask_chunkio.isolated_process`).  It ends with this process.
+The process starts with the first call, imports h5py and numpy (dask only for `repack`), and answers the following calls
+in about a millisecond each (`dask_chunkio.isolated_process`).  It ends with this process.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _TIME_IS_OVER = frozenset(getattr(signal, name, 0) for name in ("SIGPROF", "SIGA
 
 
 def is_isolated(isolated: bool | None) -> bool:
-    """Return whether HDF5 is asked in a process of its own.
+    """Return whether HDF5 is asked in a separate process.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def is_isolated(isolated: bool | None) -> bool:
 
 
 def call_isolated(module: str, arguments: Any, path: str, memory: int) -> Answer:
-    """Call ``answer(arguments, steps)`` of a module in a process of its own.
+    """Call ``answer(arguments, steps)`` of a module in a separate process.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def _folder() -> str | None:
 
 
 def _answered(request: bytes) -> Answer:
-    """Have a request answered; try again after a crash, in which an earlier file may have had a part."""
+    """Have a request answered.  Ask once more after a crash, because an earlier file may have caused it."""
     answer: Any = None
     for _ in range(2):
         with _processes.lent() as process:

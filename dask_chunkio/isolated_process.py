@@ -1,4 +1,4 @@
-"""The process that answers `dask_chunkio.isolated_call`: whatever it reads may crash it, or keep it busy for ever.
+"""The process that answers `dask_chunkio.isolated_call`: whatever it reads may make it crash or hang.
 
 It forks a worker, which reads requests from standard input and writes answers to standard output.  A worker that
 crashes, takes more time or memory than it may, or has met damage, is replaced, in milliseconds.  The process ends, and
@@ -32,7 +32,7 @@ if sys.platform != "win32":
 __all__ = ["LENGTH", "Steps", "main", "read_exactly"]
 
 LENGTH = struct.Struct("<Q")
-# What a worker does; where it ends while it reads or writes, the rest of a message cannot be told from the next one.
+# States of a worker.  If it ends while it reads or writes, the message boundaries in the pipe are lost.
 _WAITS, _READS, _WORKS, _WRITES = range(4)
 _INPUT_ENDED = 3
 _STATE = struct.Struct("<QQ")

@@ -53,7 +53,7 @@ def open_array(
     locking : bool, optional
         False opens a file that another program has open for writing; that program must not write meanwhile.
     isolated : bool, optional
-        Whether HDF5 is asked in a process of its own, which a damaged file may crash or keep busy for ever.  By default
+        Whether HDF5 is asked in a separate process, in which a damaged file may make it crash or hang.  By default
         it is wherever such a process can be started.  False for files that you trust: it saves the start of the
         process, once.
 

@@ -54,7 +54,7 @@ class Inverse:
 class DirectDecoder:
     """A decoder that undoes a pipeline without HDF5 and without the GIL.
 
-    A payload with parts that only a plugin knows is decoded by HDF5, in a process of its own.
+    A payload with parts that only a plugin knows is decoded by HDF5, in a separate process.
 
     Parameters
     ----------

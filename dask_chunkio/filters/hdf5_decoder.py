@@ -36,7 +36,7 @@ def decoder_for(form: ChunkFormat) -> Decoder:
     """Return the decoder for chunks of a dataset.
 
     A pipeline of which each filter is safe on damaged payloads is decoded in this process, any other by HDF5 in a
-    process of its own.
+    separate process.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 A plugin's own function trusts what a payload says of itself: bzip2's never ends on a payload that is cut off, those of
 bitshuffle and blosc read beyond it.  So here the framing is checked first, memory is taken only for a size that fits
 into the chunk, and the function that decompresses is one that knows both lengths.  A plugin without such functions is
-left to HDF5, in a process of its own.
+left to HDF5, in a separate process.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _HEAD_OF_BLOCKS, _LENGTH = 12, struct.Struct(">I")
 
 
 def find_inverse(one: Filter) -> Run | None:
-    """Return the function that undoes a plugin's filter; None if HDF5 must undo it, in a process of its own.
+    """Return the function that undoes a plugin's filter; None if HDF5 must undo it, in a separate process.
 
     Parameters
     ----------

@@ -49,7 +49,7 @@ class ChunkioBackend(BackendEntrypoint):
         group, invalid_netcdf, phony_dims, decode_vlen_strings
             As the engine "h5netcdf" takes them.
         isolated
-            As `dask_chunkio.open_array` takes it: a process of its own looks at all metadata of the file first.
+            As `dask_chunkio.open_array` takes it: a separate process checks all metadata of the file first.
         """
         from dask_chunkio.integrations.xarray.engine import open_dataset
 

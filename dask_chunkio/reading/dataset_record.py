@@ -1,6 +1,6 @@
 """What HDF5 says of a dataset: type, shape, and where its data are; asked in this process, or in one of its own.
 
-The metadata of a damaged file may crash HDF5 or keep it busy for ever (`dask_chunkio.isolated_call`).
+The metadata of a damaged file may make HDF5 crash or hang (`dask_chunkio.isolated_call`).
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def require_alike(record: DatasetRecord, shape: Shape, dtype: np.dtype[Any]) -> 
 
 
 def ask_for_record(path: str, name: str, locking: bool | None = None) -> DatasetRecord:
-    """Ask HDF5 in a process of its own for the record of a dataset.
+    """Ask HDF5 in a separate process for the record of a dataset.
 
     Raises
     ------
@@ -232,7 +232,7 @@ def ask_for_record(path: str, name: str, locking: bool | None = None) -> Dataset
 
 
 def ask_for_elements(record: DatasetRecord, selection: Selection, locking: bool | None = None) -> Array | None:
-    """Have HDF5 read elements in a process of its own.
+    """Have HDF5 read elements in a separate process.
 
     Returns
     -------

@@ -53,7 +53,7 @@ if sys.platform != "win32":
 __all__ = ["decode_file", "main"]
 
 Say = Callable[[str, object], None]
-# Seconds of processor time after which HDF5 is assumed to loop for ever in one step; large data are given more.
+# Seconds of processor time after which HDF5 is assumed to hang in one step; large data are given more.
 _SECONDS = 600
 _NBYTES_A_SECOND, _CHUNKS_A_SECOND, _MOST_CHUNKS = 1 << 20, 1000, 10**8
 # Bytes that are read at a time of a dataset without chunks.

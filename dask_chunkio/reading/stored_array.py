@@ -64,7 +64,7 @@ class StoredArray(DatasetRecord):
     locking : bool or None
         As `h5py.File` takes it.
     isolated : bool
-        Whether HDF5 is asked in a process of its own.
+        Whether HDF5 is asked in a separate process.
     """
 
     locking: bool | None = None
@@ -196,7 +196,7 @@ def index_dataset(path: str, name: str, locking: bool | None = None, isolated: b
     locking : bool, optional
         As `h5py.File` takes it.
     isolated : bool, optional
-        Whether HDF5 is asked in a process of its own, which damaged metadata may crash; by default wherever such a
+        Whether HDF5 is asked in a separate process, which damaged metadata may crash; by default wherever such a
         process can be started.
 
     Raises

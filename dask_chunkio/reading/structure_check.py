@@ -1,7 +1,7 @@
-"""A look at everything in a file but the elements of fixed length, by HDF5 in a process of its own.
+"""Check in a separate process that HDF5 can read all metadata and variable-length elements of a file.
 
-Libraries such as h5netcdf read the metadata of a file in the process of the user.  What crashes HDF5, or keeps it busy
-for ever, is met here first.
+Libraries such as h5netcdf read the metadata of a file in the process of the user.  What makes HDF5 crash or hang is met
+here first.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _AT_ONCE = 1 << 16
 
 
 def check_structure(path: str, locking: bool | None = None, indexes: bool = False) -> str | None:
-    """Make sure that no group, link, attribute or type of a file crashes HDF5, or keeps it busy for ever.
+    """Make sure that no group, link, attribute or type of a file makes HDF5 crash or hang.
 
     Elements of variable length are read, too: their places are metadata.  What HDF5 refuses to read is no error here:
     whoever reads it in this process is told.  The answer is kept until the file changes.

@@ -100,10 +100,10 @@ class DraftReferences:
 
 
 def _marked(path: str) -> FileState | None:
-    """Return the state of a file, by which every later change of it shows; None if the file system has none.
+    """Return a state of a file that every later change alters; None if the file system has none.
 
-    A clock of a file system ticks every few milliseconds or seconds.  The file gets a time that is no longer now, so
-    that a change in the same tick has another one.
+    The clock of a file system ticks every few milliseconds or seconds.  The modification time is set back, because a
+    change in the same tick would leave it equal.
     """
     try:
         before = os.stat(path)

@@ -191,7 +191,7 @@ def references_of_write(target: Target, known: Mapping[str, Entries] | None = No
 
 
 def _by_child(arguments: list[Any]) -> ReferencesResult:
-    """Call `make_references` in a process of its own."""
+    """Call `make_references` in a separate process."""
     path, output = arguments[:2]
     # Isolated: a json.py in the working folder, which may be the folder of the file, must not be imported.
     words = child_command("dask_chunkio.references.child", arguments)

@@ -35,7 +35,7 @@ _BOUNDS = {
     )
     if hasattr(h5py.h5f, f"LIBVER_{constant}")
 }
-# The version of the superblock says with which bound a file was made; what its objects need, that bound allows.
+# The version of the superblock gives the version bound of the file.  That bound allows all objects in the file.
 _OF_SUPERBLOCK = {0: "earliest", 1: "earliest", 2: "v108"}
 _LATER = "v110"
 _LEAST_PAGE, _MOST_PAGE = 512, 1 << 30

@@ -149,7 +149,7 @@ def repack(
         Same as in `to_hdf5`.
     isolated : bool, optional
         As `open_array` takes it: whether another process makes the structure of the copy, and compares it, because a
-        damaged file may crash HDF5 or keep it busy for ever.
+        damaged file may make HDF5 crash or hang.
 
     Returns
     -------

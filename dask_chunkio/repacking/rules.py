@@ -99,7 +99,7 @@ class Rules:
         return bool(self.rules)
 
     def wanted(self, *names: str) -> Wanted:
-        """Return what is wanted for a dataset with these names: what names it goes before what is for all.
+        """Return the filters and the layout for a dataset with these names.  Rules that name it take precedence.
 
         Examples
         --------

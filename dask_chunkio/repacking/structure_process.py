@@ -1,7 +1,7 @@
 """The steps of a repack that read the metadata of the old file, in a process that they may crash.
 
-A damaged heap or index may crash HDF5, or keep it busy for ever.  The steps are: what becomes of each dataset; the
-structure of the copy; the comparison of the copy with the file.
+A damaged heap or index may make HDF5 crash or hang.  The steps are: what becomes of each dataset; the structure of the
+copy; the comparison of the copy with the file.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def open_dataset(
     decoding : mapping
         Keywords of `xarray.open_dataset`, which say how variables are decoded.
     isolated : bool, optional
-        Whether a process of its own looks at all metadata first; as `dask_chunkio.open_array`.
+        Whether a separate process checks all metadata first; as `dask_chunkio.open_array`.
 
     Raises
     ------

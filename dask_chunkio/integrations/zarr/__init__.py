@@ -82,8 +82,8 @@ def convert(
     durability, wait
         As in `to_hdf5`; ``wait`` only of a conversion to an HDF5 file.
     isolated : bool, optional
-        As `open_array` takes it: whether a process of its own looks at everything in an HDF5 file first, because a
-        damaged one may crash HDF5 or keep it busy for ever.
+        As `open_array` takes it: whether a separate process checks everything in an HDF5 file first, because a
+        damaged one may make HDF5 crash or hang.
 
     Returns
     -------
