@@ -39,7 +39,7 @@ def child_command(module: str, argument: object) -> list[str]:
 
     Examples
     --------
-    >>> child_command("dask_chunkio.reading.decoding", ["x.h5", 0])[-2]
+    >>> child_command("dask_chunkio.reading.verification_process", ["x.h5", 0])[-2]
     '["x.h5", 0]'
     """
     where = json.dumps([module, _PACKAGE, sys.path])

@@ -159,7 +159,7 @@ GUESTS = {
     "xarray": XARRAY | {"integrations.virtualizarr"},
     "isal": {"filters.deflate", "filters.literal_planes"},
     "deflate": {"filters.deflate", "filters.literal_planes"},
-    "xxhash": {"storage.journal.records"},
+    "xxhash": {"storage.journal.checksum"},
     "cloudpickle": {"planning.resources"},
     "psutil": {
         "storage.filesystem.kind",

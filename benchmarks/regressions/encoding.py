@@ -27,7 +27,8 @@ class Encode:
         """Make the encoder as the package does, from the filters of a dataset."""
         try:
             from dask_chunkio.filters.chunk_format import ChunkFormat
-            from dask_chunkio.filters.hdf5_encoder import encoder_for, read_filters
+            from dask_chunkio.filters.encoders import encoder_for
+            from dask_chunkio.filters.hdf5_encoder import read_filters
         except ImportError as error:
             # asv skips the benchmark for this commit.
             raise NotImplementedError from error

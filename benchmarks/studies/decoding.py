@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 
 from dask_chunkio.filters.chunk_format import Payload
-from dask_chunkio.filters.hdf5_decoder import decoder_for
+from dask_chunkio.filters.decoders import decoder_for
 from dask_chunkio.storage.hdf5.dataset import describe
 
 CHUNK = 1 << 20

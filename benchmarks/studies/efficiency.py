@@ -33,7 +33,8 @@ from benchmarks.studies.measure import (
 from benchmarks.studies.systems import OURS, SYSTEMS, Job, Pool
 from benchmarks.studies.workload import Workload, prepare
 from dask_chunkio.filters.chunk_format import ChunkFormat, Encoder
-from dask_chunkio.filters.hdf5_encoder import encoder_for, read_filters
+from dask_chunkio.filters.encoders import encoder_for
+from dask_chunkio.filters.hdf5_encoder import read_filters
 
 __all__ = ["LEAST", "alone", "efficiency", "seconds_alone"]
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from dask_chunkio.cli.locations import Location
 from dask_chunkio.errors import ArgumentError, SourceError
-from dask_chunkio.sources.codecs import missing_codec
+from dask_chunkio.sources.missing_codec import missing_codec
 
 __all__ = ["RawLayout", "SourceArray", "count_zarr_arrays", "open_source"]
 

@@ -19,7 +19,7 @@ from dask_chunkio.cli.options import (
 )
 from dask_chunkio.cli.scheduler import running_scheduler
 from dask_chunkio.cli.terminal import say
-from dask_chunkio.repacking.command import LIBVERS
+from dask_chunkio.repacking.command_words import LIBVERS
 from dask_chunkio.repacking.repack import repack as repack_file
 from dask_chunkio.repacking.results import RepackResult
 

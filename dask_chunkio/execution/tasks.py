@@ -36,7 +36,7 @@ from dask_chunkio.execution.tracebacks import shortens_tracebacks
 from dask_chunkio.filters.chunk_format import Payload
 from dask_chunkio.filters.chunking import copied, cut_chunk, fill_payload, holds_fill
 from dask_chunkio.filters.compatibility import is_partial
-from dask_chunkio.filters.hdf5_encoder import encoder_for
+from dask_chunkio.filters.encoders import encoder_for
 from dask_chunkio.filters.variable import storable_elements
 from dask_chunkio.geometry.grid import Array, selection_shape
 from dask_chunkio.model import Creation, DatasetJob, Receipt, WriteLayout

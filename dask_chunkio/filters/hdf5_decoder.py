@@ -16,44 +16,18 @@ import numpy as np
 from h5py import h5d, h5f, h5p, h5s, h5t, h5z
 
 from dask_chunkio.errors import FilterError, IntegrityError
-from dask_chunkio.filters.chunk_format import ChunkFormat, Decoder, Filter, Payload
-from dask_chunkio.filters.decoder import DirectDecoder, direct_inverses
+from dask_chunkio.filters.chunk_format import ChunkFormat, Filter, Payload
 from dask_chunkio.filters.filter_class import CLASS_VERSION, FilterClass, FilterFunction
-from dask_chunkio.filters.isolated_decoder import IsolatedDecoder
 from dask_chunkio.filters.plugin import PLUGIN_NAMES, require_filter
 from dask_chunkio.geometry.grid import Array
 
-__all__ = ["Hdf5Decoder", "decoder_for"]
+__all__ = ["Hdf5Decoder"]
 
 # HDF5 keeps the numbers from 256 to 511 for filters that are never in a file of anybody else's.
 _LENGTH_CHECK = 511
 # A pipeline has at most 32 filters, and the check of the length is one of them.
 _MOST_FILTERS = 31
 _numbers = itertools.count()
-
-
-def decoder_for(form: ChunkFormat) -> Decoder:
-    """Return the decoder for chunks of a dataset.
-
-    A pipeline of which each filter is safe on damaged payloads is decoded in this process, any other by HDF5 in a
-    separate process.
-
-    Parameters
-    ----------
-    form : ChunkFormat
-        How the chunks are stored.
-
-    Raises
-    ------
-    FilterError
-        If a filter is missing on this machine.
-
-    Examples
-    --------
-    >>> decoder_for(ChunkFormat((4,), np.dtype("<i2"), (Filter(1, 0, (4,), "deflate"),))).name
-    'deflate'
-    """
-    return IsolatedDecoder(form) if direct_inverses(form.filters) is None else DirectDecoder(form)
 
 
 class Hdf5Decoder:

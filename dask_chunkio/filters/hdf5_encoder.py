@@ -13,36 +13,18 @@ import h5py
 import numpy as np
 
 from dask_chunkio.errors import FilterError
-from dask_chunkio.filters.chunk_format import ChunkFormat, Encoder, Filter, Payload
-from dask_chunkio.filters.encoder import DirectEncoder, direct_steps
+from dask_chunkio.filters.chunk_format import ChunkFormat, Filter, Payload
+from dask_chunkio.filters.encoder import direct_steps
 from dask_chunkio.filters.plugin import PLUGIN_NAMES, require_filter
 from dask_chunkio.geometry.grid import Array
 
-__all__ = ["Hdf5Encoder", "encoder_for", "read_filters", "require_filter", "runs_outside_hdf5"]
+__all__ = ["Hdf5Encoder", "read_filters", "require_filter", "runs_outside_hdf5"]
 
 _numbers = itertools.count()
 # The keywords of a dataset that determine how its chunks are stored.
 _OF_CHUNKS = frozenset(
     {"allow_unknown_filter", "compression", "compression_opts", "fillvalue", "fletcher32", "scaleoffset", "shuffle"}
 )
-
-
-def encoder_for(form: ChunkFormat, options: Mapping[str, Any]) -> Encoder:
-    """Return the encoder for chunks of a dataset.
-
-    Parameters
-    ----------
-    form : ChunkFormat
-        How its chunks are stored.
-    options : mapping
-        The keywords of `h5py.Group.create_dataset` with which the dataset was created.
-
-    Raises
-    ------
-    FilterError
-        If a filter is missing on this machine.
-    """
-    return Hdf5Encoder(form, options) if direct_steps(form.filters) is None else DirectEncoder(form)
 
 
 def read_filters(plist: h5py.h5p.PropDCID) -> tuple[Filter, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dask_chunkio.errors import ChunkIOError
 from dask_chunkio.filters.chunking import cut_chunk
-from dask_chunkio.filters.hdf5_encoder import encoder_for
+from dask_chunkio.filters.encoders import encoder_for
 from dask_chunkio.geometry.grid import Selection
 from dask_chunkio.model import DatasetJob
 from dask_chunkio.sources.base import Source, read_checked

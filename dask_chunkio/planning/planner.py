@@ -12,7 +12,7 @@ from dask.utils import format_bytes
 from dask_chunkio.config import settings
 from dask_chunkio.errors import AlignmentError, ArgumentError
 from dask_chunkio.filters.compatibility import holds_references
-from dask_chunkio.filters.hdf5_encoder import encoder_for
+from dask_chunkio.filters.encoders import encoder_for
 from dask_chunkio.geometry.grid import Box, BufferGrid, Shape
 from dask_chunkio.geometry.share import Share
 from dask_chunkio.geometry.sizing import buffer_within, projected_nbytes, split_buffer

@@ -9,7 +9,7 @@ import numpy as np
 
 from dask_chunkio.errors import IntegrityError
 from dask_chunkio.filters.chunk_format import ChunkFormat, Payload
-from dask_chunkio.filters.hdf5_decoder import decoder_for
+from dask_chunkio.filters.decoders import decoder_for
 from dask_chunkio.filters.scratch import empty
 from dask_chunkio.geometry.grid import Array, ChunkGrid
 from dask_chunkio.reading.chunk_table import ChunkTable, Place

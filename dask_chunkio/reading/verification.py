@@ -177,7 +177,7 @@ def _said(line: str) -> tuple[str, Any]:
 @contextlib.contextmanager
 def _decoder(path: str, done: int) -> Iterator[subprocess.Popen[str]]:
     """Start a process that decodes a file, and end it with the context."""
-    words = child_command("dask_chunkio.reading.decoding", [path, done, plugin_paths()])
+    words = child_command("dask_chunkio.reading.verification_process", [path, done, plugin_paths()])
     try:
         process = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8",

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import h5py
 
 from dask_chunkio.errors import ArgumentError, ChunkIOError
-from dask_chunkio.references.codecs import codecs_of, may_skip
 from dask_chunkio.references.elements import problem_of_dtype
+from dask_chunkio.references.kerchunk_codecs import codecs_of, may_skip
 from dask_chunkio.references.model import Unsupported
 from dask_chunkio.references.output import require_replaceable
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout

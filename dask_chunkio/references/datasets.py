@@ -14,9 +14,9 @@ from dask_chunkio.filters.chunk_format import ChunkFormat
 from dask_chunkio.filters.hdf5_encoder import read_filters
 from dask_chunkio.geometry.grid import Array, Shape
 from dask_chunkio.references.attributes import FILL_ATTRIBUTE, attribute_of
-from dask_chunkio.references.codecs import codecs_of
 from dask_chunkio.references.dimensions import PhonyDimensions, dimensions_of
 from dask_chunkio.references.elements import problem_of_dtype
+from dask_chunkio.references.kerchunk_codecs import codecs_of
 from dask_chunkio.references.model import ArrayReferences, ChunkTable, Unsupported
 from dask_chunkio.references.text import TEXT_CODEC, encoded_text
 from dask_chunkio.storage.chunk_index import count_stored, list_stored

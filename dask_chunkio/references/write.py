@@ -194,7 +194,7 @@ def _by_child(arguments: list[Any]) -> ReferencesResult:
     """Call `make_references` in a separate process."""
     path, output = arguments[:2]
     # Isolated: a json.py in the working folder, which may be the folder of the file, must not be imported.
-    words = child_command("dask_chunkio.references.child", arguments)
+    words = child_command("dask_chunkio.references.references_process", arguments)
     try:
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     except (OSError, ValueError) as error:

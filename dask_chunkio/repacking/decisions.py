@@ -10,7 +10,7 @@ import h5py
 
 from dask_chunkio.errors import ArgumentError, ChunkIOError
 from dask_chunkio.filters.chunking import cut_chunk
-from dask_chunkio.filters.hdf5_encoder import encoder_for
+from dask_chunkio.filters.encoders import encoder_for
 from dask_chunkio.repacking.elements import elements_of, is_sparse
 from dask_chunkio.repacking.layouts import Described, Plan, describe, file_in_memory, is_large, planned, try_to_make
 from dask_chunkio.repacking.patterns import Selection, matches

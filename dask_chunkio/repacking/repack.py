@@ -18,7 +18,7 @@ from dask_chunkio.execution.tracebacks import shortens_tracebacks
 from dask_chunkio.filters.hdf5_encoder import require_filter
 from dask_chunkio.isolated_call import is_isolated
 from dask_chunkio.paths import local_path
-from dask_chunkio.repacking.command import command_of
+from dask_chunkio.repacking.command_words import command_of
 from dask_chunkio.repacking.new_file import parse_file_options
 from dask_chunkio.repacking.patterns import Selection
 from dask_chunkio.repacking.results import RepackResult

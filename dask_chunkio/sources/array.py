@@ -16,7 +16,7 @@ from dask_chunkio.geometry.grid import Array, Selection, Shape
 from dask_chunkio.reading.array import Hdf5Array
 from dask_chunkio.reading.stored_array import index_dataset
 from dask_chunkio.sources.base import Reader, ReadMode, Shapes
-from dask_chunkio.sources.codecs import require_codecs
+from dask_chunkio.sources.missing_codec import require_codecs
 from dask_chunkio.sources.zarr_chunks import zarr_form, zarr_payloads
 from dask_chunkio.sources.zarr_codecs import ZarrForm
 

@@ -16,8 +16,9 @@ from dask_chunkio.storage.chunk_index import UNREADABLE
 from dask_chunkio.storage.filesystem.io import pread_into, pwrite_all
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, describe, make_dataset
 from dask_chunkio.storage.hdf5.h5py_compat import keep_unlinked
+from dask_chunkio.storage.journal.checksum import checksum
 from dask_chunkio.storage.journal.journal import HELD, ROW, VOID, Entries, Reservations
-from dask_chunkio.storage.journal.records import FILLED, RESERVED, checksum
+from dask_chunkio.storage.journal.records import FILLED, RESERVED
 from dask_chunkio.storage.open_transaction import OpenTransaction
 from dask_chunkio.storage.transaction import Transactions
 

@@ -19,7 +19,7 @@ from dask_chunkio.filters.chunking import filled
 from dask_chunkio.filters.conversion import assign
 from dask_chunkio.geometry.grid import Array, Selection, Shape, selection_shape
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, describe
-from dask_chunkio.storage.journal.records import checksum
+from dask_chunkio.storage.journal.checksum import checksum
 from dask_chunkio.storage.open_transaction import OpenTransaction
 from dask_chunkio.storage.transaction import Transactions
 

@@ -13,9 +13,10 @@ from dask_chunkio.filters.chunk_format import Payload
 from dask_chunkio.geometry.grid import Array, Selection
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout
 from dask_chunkio.storage.hdf5.elements import write_elements
+from dask_chunkio.storage.journal.checksum import checksum
 from dask_chunkio.storage.journal.journal import HELD, Entries, Reservations
 from dask_chunkio.storage.journal.payloads import is_placed, read_payload
-from dask_chunkio.storage.journal.records import FILLED, RESERVED, checksum
+from dask_chunkio.storage.journal.records import FILLED, RESERVED
 from dask_chunkio.storage.target import Target
 from dask_chunkio.storage.transaction import Lock, Transactions
 from dask_chunkio.storage.visible_chunks import Change, needs_no_space, place_visible, reserve_over

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from dask_chunkio.errors import FilterError, IntegrityError
 from dask_chunkio.filters.chunk_format import ChunkFormat, Filter, Payload
 from dask_chunkio.filters.decoder import DirectDecoder, direct_inverses
+from dask_chunkio.filters.decoders import decoder_for
 from dask_chunkio.filters.encoder import DirectEncoder
-from dask_chunkio.filters.hdf5_decoder import decoder_for
 from dask_chunkio.filters.shuffle import shuffle
 from dask_chunkio.storage.hdf5.dataset import describe
 from tests.filters.test_plugin import CODECS, MAKE

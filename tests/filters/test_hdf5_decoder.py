@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from dask_chunkio.errors import FilterError, IntegrityError
 from dask_chunkio.filters.chunk_format import ChunkFormat, Filter, Payload
 from dask_chunkio.filters.decoder import DirectDecoder
-from dask_chunkio.filters.hdf5_decoder import Hdf5Decoder, decoder_for
+from dask_chunkio.filters.decoders import decoder_for
+from dask_chunkio.filters.hdf5_decoder import Hdf5Decoder
 from dask_chunkio.filters.isolated_decoder import IsolatedDecoder
 from dask_chunkio.storage.hdf5.dataset import describe
 from tests.filters.test_hdf5_encoder import FLETCHER32, SHUFFLE, STACKS, lzf, nbit, scaleoffset, stacks, szip

@@ -12,7 +12,8 @@ import pytest
 from dask_chunkio.errors import FilterError
 from dask_chunkio.filters.chunk_format import ChunkFormat, Filter
 from dask_chunkio.filters.encoder import DirectEncoder
-from dask_chunkio.filters.hdf5_encoder import Hdf5Encoder, encoder_for, require_filter
+from dask_chunkio.filters.encoders import encoder_for
+from dask_chunkio.filters.hdf5_encoder import Hdf5Encoder, require_filter
 from dask_chunkio.storage.hdf5.dataset import describe
 from tests.support.h5py_stores import dataset, encoded, noise, pipeline_dataset, stored, walk
 

@@ -20,7 +20,8 @@ from dask_chunkio.errors import FilterError
 from dask_chunkio.filters import plugin
 from dask_chunkio.filters.chunk_format import ChunkFormat, Filter
 from dask_chunkio.filters.encoder import DirectEncoder, direct_steps
-from dask_chunkio.filters.hdf5_encoder import Hdf5Encoder, encoder_for
+from dask_chunkio.filters.encoders import encoder_for
+from dask_chunkio.filters.hdf5_encoder import Hdf5Encoder
 from dask_chunkio.filters.plugin import find_plugin
 from dask_chunkio.storage.hdf5.dataset import describe
 from tests.support.h5py_stores import dataset, encoded, noise, pipeline_dataset, stored, walk

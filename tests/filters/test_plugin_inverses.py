@@ -11,7 +11,7 @@ from dask_chunkio.errors import IntegrityError
 from dask_chunkio.filters import plugin, plugin_inverses
 from dask_chunkio.filters.chunk_format import ChunkFormat, Filter, Payload
 from dask_chunkio.filters.decoder import DirectDecoder
-from dask_chunkio.filters.hdf5_decoder import decoder_for
+from dask_chunkio.filters.decoders import decoder_for
 from dask_chunkio.filters.isolated_decoder import IsolatedDecoder
 from dask_chunkio.filters.plugin import find_plugin, require_filter
 from dask_chunkio.filters.plugin_inverses import find_inverse

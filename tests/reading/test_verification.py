@@ -14,9 +14,9 @@ import pytest
 import dask_chunkio as dcio
 from dask_chunkio import child_process
 from dask_chunkio.errors import TargetError, WorkerError
-from dask_chunkio.reading import decoding
 from dask_chunkio.reading import verification as module
-from dask_chunkio.reading.decoding import decode_file
+from dask_chunkio.reading import verification_process
+from dask_chunkio.reading.verification_process import decode_file
 from tests.support.storage.writes import Write, numbers
 
 SIZE_AT = 40  # where a superblock of version 0 has the size of its file
@@ -117,14 +117,14 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, Any]]
         decode_file(str(path), done, lambda what, words: found.append((what, words)))
         return found
 
-    monkeypatch.setattr(decoding, "_bound_time", lambda *_: None)
+    monkeypatch.setattr(verification_process, "_bound_time", lambda *_: None)
     return decode
 
 
 def test_chunks_larger_than_memory_are_not_read(
     file: Path, said: Callable[..., list[tuple[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "memory_nbytes", lambda: 63)
+    monkeypatch.setattr(verification_process, "memory_nbytes", lambda: 63)
     problems = [words for what, words in said(file) if what == "problem"]
     assert problems == [f"/{name}: cannot be read (its chunks of 64 bytes do not fit into memory)" for name in "ab"]
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 import dask_chunkio as dcio
 from dask_chunkio.cli.main import main
 from dask_chunkio.errors import ArgumentError, IntegrityError, UnfinishedWriteError
-from dask_chunkio.repacking.command import command_of
+from dask_chunkio.repacking.command_words import command_of
 from dask_chunkio.repacking.new_file import parse_file_options
 from dask_chunkio.repacking.patterns import Selection
 from dask_chunkio.repacking.rules import parse_rules

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from dask_chunkio.errors import ArgumentError, IntegrityError
 from dask_chunkio.storage.journal import records
+from dask_chunkio.storage.journal.checksum import checksum
 from dask_chunkio.storage.journal.created import Created, CreatedDataset
 from dask_chunkio.storage.journal.records import (
     CREATED,
     RESERVED,
     VERSION,
-    checksum,
     first_record,
     pack_record,
     parse_json,

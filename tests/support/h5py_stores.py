@@ -11,8 +11,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from dask_chunkio.filters.chunk_format import Decoder, Payload
 from dask_chunkio.filters.chunking import cut_chunk
-from dask_chunkio.filters.hdf5_decoder import decoder_for
-from dask_chunkio.filters.hdf5_encoder import encoder_for
+from dask_chunkio.filters.decoders import decoder_for
+from dask_chunkio.filters.encoders import encoder_for
 from dask_chunkio.storage.hdf5.dataset import describe
 
 

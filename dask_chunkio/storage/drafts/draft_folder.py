@@ -13,7 +13,7 @@ from dask_chunkio.storage.activity.activity_lock import ActivityLock
 from dask_chunkio.storage.draft_paths import DraftPaths
 from dask_chunkio.storage.filesystem.io import is_at
 from dask_chunkio.storage.filesystem.side_folder import Folder
-from dask_chunkio.storage.journal.records import checksum
+from dask_chunkio.storage.journal.checksum import checksum
 from dask_chunkio.storage.take_over import remove_dead_leases, take_over
 from dask_chunkio.storage.target import Target
 

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from dask_chunkio.storage.filesystem.io import pread_into
-from dask_chunkio.storage.journal.records import checksum
+from dask_chunkio.storage.journal.checksum import checksum
 
 __all__ = ["is_placed", "read_payload"]
 

@@ -19,14 +19,12 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-import xxhash
-
 from dask_chunkio.errors import ArgumentError, IntegrityError
-from dask_chunkio.storage.filesystem.io import pread_into
+from dask_chunkio.storage.journal.checksum import Bytes, checksum, checksum_at
 
 __all__ = ["APPLYING", "CREATED", "DISCARDED", "FILLED", "FINISHED", "LEASE", "OWNER", "PART", "REDO", "RESERVED"]
-__all__ += ["HEADER_NBYTES", "VERSION", "Bytes", "claimed_nbytes", "damaged_before_others", "is_whole_at", "pack_json"]
-__all__ += ["checksum", "checksum_at", "first_record", "is_cut_off", "json_object", "pack_record", "parse_json"]
+__all__ += ["HEADER_NBYTES", "VERSION", "claimed_nbytes", "damaged_before_others", "is_whole_at", "pack_json"]
+__all__ += ["first_record", "is_cut_off", "json_object", "pack_record", "parse_json"]
 __all__ += ["fields_of", "read_records"]
 
 VERSION = 3
@@ -36,47 +34,19 @@ _MAGIC = b"DCIO"
 _HEADER = struct.Struct("<4sHHQ")
 _SUM = struct.Struct("<Q")
 _PREFIX = HEADER_NBYTES = _HEADER.size + _SUM.size
-_SMALL = 4096
-_AT_ONCE = 1 << 20
 # Python objects that are parsed from JSON take about twenty times its length.
 _MOST_JSON = 16 << 20
 # Digits of a number of 64 bits, with its sign.
 _MOST_DIGITS = 20
 
-Bytes = bytes | bytearray | memoryview
 Record = tuple[int, int, Any]
-
-
-def checksum(*parts: Bytes) -> int:
-    """Return the xxh3-64 checksum of `parts`, joined in their order."""
-    if len(parts) == 1:
-        return int(xxhash.xxh3_64_intdigest(parts[0]))
-    if sum(map(len, parts)) < _SMALL:
-        return int(xxhash.xxh3_64_intdigest(b"".join(parts)))
-    state = xxhash.xxh3_64()
-    for part in parts:
-        state.update(part)
-    return int(state.intdigest())
-
-
-def checksum_at(descriptor: int, offset: int, nbytes: int) -> int:
-    """Return the xxh3-64 checksum of a part of a file, as far as the file reaches."""
-    return _digest_at(xxhash.xxh3_64(), descriptor, offset, nbytes)
 
 
 def is_whole_at(descriptor: int, header: bytes) -> bool:
     """Return whether a file begins with a complete record whose first bytes are `header`; read the file in blocks."""
     expected: int = _SUM.unpack_from(header, _HEADER.size)[0]
     length: int = _HEADER.unpack_from(header)[3]
-    return expected == _digest_at(xxhash.xxh3_64(header[: _HEADER.size]), descriptor, _PREFIX, length)
-
-
-def _digest_at(state: Any, descriptor: int, offset: int, nbytes: int) -> int:
-    buffer, end = memoryview(bytearray(min(nbytes, _AT_ONCE))), offset + nbytes
-    while offset < end and (count := pread_into(descriptor, buffer[: end - offset], offset)):
-        state.update(buffer[:count])
-        offset += count
-    return int(state.intdigest())
+    return expected == checksum_at(descriptor, _PREFIX, length, after=header[: _HEADER.size])
 
 
 def pack_record(kind: int, body: bytes) -> bytes:

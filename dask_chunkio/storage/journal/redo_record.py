@@ -14,13 +14,11 @@ from dataclasses import dataclass
 
 from dask_chunkio.errors import IntegrityError
 from dask_chunkio.storage.filesystem.io import memory_nbytes, pread_into, pwrite_all
+from dask_chunkio.storage.journal.checksum import Bytes, checksum, checksum_at
 from dask_chunkio.storage.journal.records import (
     APPLYING,
     HEADER_NBYTES,
     REDO,
-    Bytes,
-    checksum,
-    checksum_at,
     claimed_nbytes,
     first_record,
     is_whole_at,

@@ -28,8 +28,8 @@ import numpy as np
 
 import dask_chunkio as dcio
 from dask_chunkio.errors import ChunkIOError
-from dask_chunkio.reading import decoding
 from dask_chunkio.reading import verification as verifying
+from dask_chunkio.reading import verification_process
 from dask_chunkio.storage.activity import activity_lock
 from tests.support.fuzz import cut_off_writes
 from tests.support.fuzz.side_files import snapshot
@@ -233,7 +233,7 @@ class _Forked:
             def say(*words: object) -> None:
                 os.write(writer, json.dumps(words).encode() + b"\n")
 
-            decoding.decode_file(path, done, say)
+            verification_process.decode_file(path, done, say)
             os._exit(0)
         os.close(writer)
         self.stdout = os.fdopen(reader, encoding="utf-8")
@@ -264,7 +264,7 @@ def main() -> int:
         one_run, found = (run_unfinished, unfinished(templates)) if options.unfinished else (run, finished(templates))
         if not options.started:
             mock.patch.object(verifying, "_decoder", _forked).start()
-            mock.patch.object(decoding, "_SECONDS", PATIENCE).start()
+            mock.patch.object(verification_process, "_SECONDS", PATIENCE).start()
         for seed in range(options.seed, options.seed + options.runs):
             name, words = one_run(seed, found, folder)
             is_wrong = words.startswith("wrong")

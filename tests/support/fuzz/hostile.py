@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dask_chunkio.storage.journal.checksum import checksum
 from dask_chunkio.storage.journal.records import (
     CREATED,
     FILLED,
@@ -18,7 +19,6 @@ from dask_chunkio.storage.journal.records import (
     REDO,
     RESERVED,
     VERSION,
-    checksum,
     pack_record,
     read_records,
 )

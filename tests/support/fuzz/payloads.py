@@ -28,9 +28,10 @@ import numpy as np
 from dask_chunkio.errors import IntegrityError
 from dask_chunkio.filters.chunk_format import ChunkFormat, Decoder, Payload
 from dask_chunkio.filters.decoder import DirectDecoder
+from dask_chunkio.filters.decoders import decoder_for
 from dask_chunkio.filters.deflate import DEFLATE
 from dask_chunkio.filters.fletcher32 import FLETCHER32
-from dask_chunkio.filters.hdf5_decoder import Hdf5Decoder, decoder_for
+from dask_chunkio.filters.hdf5_decoder import Hdf5Decoder
 from dask_chunkio.storage.hdf5.dataset import describe
 from tests.filters.test_hdf5_encoder import STACKS, nbit, szip
 from tests.filters.test_plugin import CODECS, SHAPED

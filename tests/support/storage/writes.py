@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dask_chunkio.filters.chunk_format import Payload
 from dask_chunkio.filters.chunking import cut_chunk
-from dask_chunkio.filters.hdf5_encoder import encoder_for
+from dask_chunkio.filters.encoders import encoder_for
 from dask_chunkio.geometry.grid import BufferGrid
 from dask_chunkio.storage import session
 from dask_chunkio.storage.begin import begin
