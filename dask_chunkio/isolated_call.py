@@ -163,17 +163,22 @@ class _Process:
         self._source = cast(io.FileIO, self._process.stdout)
         self._sink = cast(io.FileIO, self._process.stdin)
         self.is_sound = False
-        self._require_ready()
+        try:
+            self._require_ready()
+        except BaseException:  # Ctrl-C, too: nobody else would end it
+            self.end()
+            raise
 
     def _require_ready(self) -> None:
         """Wait until the process has imported what it needs."""
         watch = threading.Timer(_START, self._process.kill)
         watch.daemon = True
-        watch.start()
-        answer, _ = self._answer()
-        watch.cancel()
+        try:
+            watch.start()
+            answer, _ = self._answer()
+        finally:
+            watch.cancel()
         if "crashed" in answer:
-            self.end()
             raise WorkerError(
                 f"{sys.executable}, which is to read files in a process of its own, ended with {answer['crashed']} as "
                 f"it started; give isolated=False for files that you trust"
@@ -211,6 +216,11 @@ class _Process:
             return self._process.wait(_PATIENCE) or 1
         return 1
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether somebody else has ended the process; its worker may be left, without anybody who watches it."""
+        return self._process.poll() is not None
+
     def end(self) -> None:
         """End the process and its worker."""
         with contextlib.suppress(OSError):
@@ -236,9 +246,7 @@ class _Processes:
     @contextlib.contextmanager
     def lent(self) -> Iterator[_Process]:
         """Lend a process that no other thread has."""
-        with self._lock:
-            process = self._idle.pop() if self._idle else None
-        process = process or _Process()
+        process = self._taken() or _Process()
         try:
             yield process
         finally:
@@ -248,6 +256,17 @@ class _Processes:
                     self._idle.append(process)
             if not is_kept:
                 process.end()
+
+    def _taken(self) -> _Process | None:
+        """Take an idle process that nobody has ended meanwhile."""
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                process = self._idle.pop()
+            if not process.has_ended:
+                return process
+            process.end()
 
     def can_start(self) -> bool:
         """Return whether a process can be started; once one cannot, no other is tried."""

@@ -93,8 +93,29 @@ def test_a_process_that_somebody_kills_is_no_damage() -> None:
 
 
 def test_a_process_that_was_killed_between_two_calls_is_replaced() -> None:
-    os.kill(echo()[2], signal.SIGKILL)
-    assert echo("again")[0] == "again"
+    _, worker, process, _ = echo()
+    os.kill(process, signal.SIGKILL)
+    wait_until(lambda: psutil.Process(process).status() == psutil.STATUS_ZOMBIE)
+    words, *found, _ = echo("again")
+    assert words == "again"
+    assert not {worker, process} & set(found), "a worker that nobody watches has answered"
+    with pytest.raises(TargetError):
+        ask("refuse")
+    assert echo("and again")[0] == "and again"
+
+
+def test_ctrl_c_while_a_process_starts_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def press(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    isolated_call._processes.end()
+    before, threads = {child.pid for child in psutil.Process().children()}, threading.active_count()
+    with monkeypatch.context() as patch:
+        patch.setattr(isolated_call._Process, "_answer", press)
+        with pytest.raises(KeyboardInterrupt):
+            echo()
+    assert {child.pid for child in psutil.Process().children()} == before
+    wait_until(lambda: threading.active_count() <= threads)
 
 
 def test_threads_have_a_process_each() -> None:
