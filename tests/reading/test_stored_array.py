@@ -341,3 +341,13 @@ def test_a_forked_process_reads_too(tmp_path: Path) -> None:
         assert array[:].sum() == 4950
 
     assert in_child(child) == 0
+
+
+def test_an_open_that_waits_does_not_keep_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.arange(5)
+    monkeypatch.setattr(stored_array, "_PATIENCE", 0.01)
+    with stored_array._indexing:  # as a thread has it whose file another program has locked
+        assert index_dataset(str(path), "/x").shape == (5,)
+        assert stored_array._indexing.locked()
