@@ -240,6 +240,7 @@ class _Processes:
 
     def __init__(self) -> None:
         self._idle: list[_Process] = []
+        self._lent: set[_Process] = set()
         self._lock = threading.Lock()
         self._is_refused = False
 
@@ -247,10 +248,12 @@ class _Processes:
     def lent(self) -> Iterator[_Process]:
         """Lend a process that no other thread has."""
         process = self._taken() or _Process()
+        self._lent.add(process)
         try:
             yield process
         finally:
             with self._lock:
+                self._lent.discard(process)
                 is_kept = process.is_sound and len(self._idle) < _MOST_IDLE
                 if is_kept:
                     self._idle.append(process)
@@ -288,9 +291,11 @@ class _Processes:
     def forget(self) -> None:
         """Leave the processes to the parent, in a child that was forked."""
         self._lock = threading.Lock()
-        for process in self._idle:
+        # The threads that had the others are not in the child, whose pipes would keep them alive after the parent.
+        for process in (*self._idle, *self._lent):
             process.close()
         self._idle.clear()
+        self._lent.clear()
 
 
 _processes = _Processes()

@@ -139,28 +139,37 @@ def test_a_forked_child_has_a_process_of_its_own() -> None:
 
 
 KILLED = """
-import os, signal, sys, threading
+import os, signal, sys, threading, time
 from tests.test_isolated_call import ask, echo
 print(*echo()[1:3], flush=True)
-if sys.argv[1] == "busy":
+if sys.argv[1] != "idle":
     threading.Thread(target=ask, args=("loop",), daemon=True).start()
 sys.stdin.readline()
+if sys.argv[1] == "forked":
+    child = os.fork()
+    if not child:
+        time.sleep(60)
+        os._exit(0)
+    print(child, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.parametrize("state", ["idle", "busy"])
+@pytest.mark.parametrize("state", ["idle", "busy", "forked"])
 def test_the_process_ends_with_its_parent(state: str) -> None:
     with program("-c", KILLED, state) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         numbers = [int(word) for word in process.stdout.readline().split()]
-        if state == "busy":
+        if state != "idle":
             used = [psutil.Process(numbers[0]).cpu_times().user]
             wait_until(lambda: psutil.Process(numbers[0]).cpu_times().user > used[0] + 0.1, "it loops")
         process.stdin.write("\n")
         process.stdin.flush()
+        child = int(process.stdout.readline()) if state == "forked" else None
         wait_until(lambda: not any(map(psutil.pid_exists, numbers)), "both have ended")
+        if child is not None:
+            os.kill(child, signal.SIGKILL)  # which is still there
 
 
 # Where none can be started
