@@ -105,7 +105,9 @@ def call_isolated(module: str, arguments: Any, path: str, memory: int) -> Answer
     if "error" in answer:
         kind = getattr(errors, str(answer["error"]), IntegrityError)
         words = str(answer["message"])
-        raise kind(words if path in words else f"{path}: {words}; the file is damaged")
+        # What goes wrong with another file, such as a copy for which there is no space, says nothing of this one.
+        rest = "; the file is damaged" if issubclass(kind, IntegrityError) else ""
+        raise kind(words if path in words else f"{path}: {words}{rest}")
     raise _error_of_crash(path, int(answer["crashed"]), str(answer["where"]))
 
 

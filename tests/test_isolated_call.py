@@ -74,6 +74,8 @@ def test_memory_is_bounded() -> None:
 def test_errors_arrive_as_what_they_are() -> None:
     with pytest.raises(TargetError, match=r"^/x/y\.h5 is no file; give another one$"):
         ask("refuse")
+    with pytest.raises(TargetError, match=r"^/x/y\.h5: cannot create /z: no space$"):
+        ask("refuse", words="cannot create /z: no space")
     with pytest.raises(IntegrityError, match=r"/x/y\.h5: /a cannot be read \(KeyError: 'no object'\); the file is dam"):
         ask("fail", at="/a")
 
