@@ -105,6 +105,7 @@ def call_isolated(module: str, arguments: Any, path: str, memory: int) -> Answer
     if "error" in answer:
         kind = getattr(errors, str(answer["error"]), IntegrityError)
         words = str(answer["message"])
+        # What goes wrong with another file, such as a copy for which there is no space, says nothing of this one.
         is_named = path in words or not issubclass(kind, IntegrityError)
         raise kind(words if is_named else f"{path}: {words}; the file is damaged")
     raise _error_of_crash(path, int(answer["crashed"]), str(answer["where"]))
@@ -164,17 +165,22 @@ class _Process:
         self._source = cast(io.FileIO, self._process.stdout)
         self._sink = cast(io.FileIO, self._process.stdin)
         self.is_sound = False
-        self._require_ready()
+        try:
+            self._require_ready()
+        except BaseException:  # Ctrl-C, too: nobody else would end it
+            self.end()
+            raise
 
     def _require_ready(self) -> None:
         """Wait until the process has imported what it needs."""
         watch = threading.Timer(_START, self._process.kill)
         watch.daemon = True
-        watch.start()
-        answer, _ = self._answer()
-        watch.cancel()
+        try:
+            watch.start()
+            answer, _ = self._answer()
+        finally:
+            watch.cancel()
         if "crashed" in answer:
-            self.end()
             raise WorkerError(
                 f"{sys.executable}, which is to read files in a process of its own, ended with {answer['crashed']} as "
                 f"it started; give isolated=False for files that you trust"
@@ -212,6 +218,11 @@ class _Process:
             return self._process.wait(_PATIENCE) or 1
         return 1
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether somebody else has ended the process; its worker may be left, without anybody who watches it."""
+        return self._process.poll() is not None
+
     def end(self) -> None:
         """End the process and its worker."""
         with contextlib.suppress(OSError):
@@ -231,24 +242,36 @@ class _Processes:
 
     def __init__(self) -> None:
         self._idle: list[_Process] = []
+        self._lent: set[_Process] = set()
         self._lock = threading.Lock()
         self._is_refused = False
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[_Process]:
         """Lend a process that no other thread has."""
-        with self._lock:
-            process = self._idle.pop() if self._idle else None
-        process = process or _Process()
+        process = self._taken() or _Process()
+        self._lent.add(process)
         try:
             yield process
         finally:
             with self._lock:
+                self._lent.discard(process)
                 is_kept = process.is_sound and len(self._idle) < _MOST_IDLE
                 if is_kept:
                     self._idle.append(process)
             if not is_kept:
                 process.end()
+
+    def _taken(self) -> _Process | None:
+        """Take an idle process that nobody has ended meanwhile."""
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                process = self._idle.pop()
+            if not process.has_ended:
+                return process
+            process.end()
 
     def can_start(self) -> bool:
         """Return whether a process can be started; once one cannot, no other is tried."""
@@ -270,9 +293,11 @@ class _Processes:
     def forget(self) -> None:
         """Leave the processes to the parent, in a child that was forked."""
         self._lock = threading.Lock()
-        for process in self._idle:
+        # The threads that had the others are not in the child, whose pipes would keep them alive after the parent.
+        for process in (*self._idle, *self._lent):
             process.close()
         self._idle.clear()
+        self._lent.clear()
 
 
 _processes = _Processes()

@@ -74,6 +74,8 @@ def test_memory_is_bounded() -> None:
 def test_errors_arrive_as_what_they_are() -> None:
     with pytest.raises(TargetError, match=r"^/x/y\.h5 is no file; give another one$"):
         ask("refuse")
+    with pytest.raises(TargetError, match=r"^/x/y\.h5: cannot create /z: no space$"):
+        ask("refuse", words="cannot create /z: no space")
     with pytest.raises(IntegrityError, match=r"/x/y\.h5: /a cannot be read \(KeyError: 'no object'\); the file is dam"):
         ask("fail", at="/a")
 
@@ -93,8 +95,29 @@ def test_a_process_that_somebody_kills_is_no_damage() -> None:
 
 
 def test_a_process_that_was_killed_between_two_calls_is_replaced() -> None:
-    os.kill(echo()[2], signal.SIGKILL)
-    assert echo("again")[0] == "again"
+    _, worker, process, _ = echo()
+    os.kill(process, signal.SIGKILL)
+    wait_until(lambda: psutil.Process(process).status() == psutil.STATUS_ZOMBIE)
+    words, *found, _ = echo("again")
+    assert words == "again"
+    assert not {worker, process} & set(found), "a worker that nobody watches has answered"
+    with pytest.raises(TargetError):
+        ask("refuse")
+    assert echo("and again")[0] == "and again"
+
+
+def test_ctrl_c_while_a_process_starts_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def press(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    isolated_call._processes.end()
+    before, threads = {child.pid for child in psutil.Process().children()}, threading.active_count()
+    with monkeypatch.context() as patch:
+        patch.setattr(isolated_call._Process, "_answer", press)
+        with pytest.raises(KeyboardInterrupt):
+            echo()
+    assert {child.pid for child in psutil.Process().children()} == before
+    wait_until(lambda: threading.active_count() <= threads)
 
 
 def test_threads_have_a_process_each() -> None:
@@ -118,28 +141,37 @@ def test_a_forked_child_has_a_process_of_its_own() -> None:
 
 
 KILLED = """
-import os, signal, sys, threading
+import os, signal, sys, threading, time
 from tests.test_isolated_call import ask, echo
 print(*echo()[1:3], flush=True)
-if sys.argv[1] == "busy":
+if sys.argv[1] != "idle":
     threading.Thread(target=ask, args=("loop",), daemon=True).start()
 sys.stdin.readline()
+if sys.argv[1] == "forked":
+    child = os.fork()
+    if not child:
+        time.sleep(60)
+        os._exit(0)
+    print(child, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.parametrize("state", ["idle", "busy"])
+@pytest.mark.parametrize("state", ["idle", "busy", "forked"])
 def test_the_process_ends_with_its_parent(state: str) -> None:
     with program("-c", KILLED, state) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         numbers = [int(word) for word in process.stdout.readline().split()]
-        if state == "busy":
+        if state != "idle":
             used = [psutil.Process(numbers[0]).cpu_times().user]
             wait_until(lambda: psutil.Process(numbers[0]).cpu_times().user > used[0] + 0.1, "it loops")
         process.stdin.write("\n")
         process.stdin.flush()
+        child = int(process.stdout.readline()) if state == "forked" else None
         wait_until(lambda: not any(map(psutil.pid_exists, numbers)), "both have ended")
+        if child is not None:
+            os.kill(child, signal.SIGKILL)  # which is still there
 
 
 # Where none can be started

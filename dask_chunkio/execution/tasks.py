@@ -6,6 +6,7 @@ They run on workers.  Only this module and the modules that it uses access the t
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import math
@@ -33,9 +34,10 @@ from dask_chunkio.errors import (
 )
 from dask_chunkio.execution.malloc import keep_freed
 from dask_chunkio.execution.tracebacks import shortens_tracebacks
-from dask_chunkio.filters.chunk_format import Payload
-from dask_chunkio.filters.chunking import copied, cut_chunk, fill_payload, holds_fill
+from dask_chunkio.filters.chunk_format import ChunkFormat, Encoder, Payload
+from dask_chunkio.filters.chunking import copied, cut_chunk, fill_payload, filled, holds_fill
 from dask_chunkio.filters.compatibility import is_partial
+from dask_chunkio.filters.encoder import DirectEncoder
 from dask_chunkio.filters.encoders import encoder_for
 from dask_chunkio.filters.variable import storable_elements
 from dask_chunkio.geometry.grid import Array, selection_shape
@@ -302,7 +304,7 @@ def _commit(layout: WriteLayout, place: tuple[int, int], data: Array | Stored | 
 def _store(layout: WriteLayout, place: tuple[int, int], data: Array | Stored, lock: Lock) -> Receipt:
     job, writer = layout.jobs[place[0]], _writer(layout)
     if isinstance(data, tuple):
-        writer.commit(place, job.layout, job.chunks_of(place[1]), data, lock)
+        writer.commit(place, job.layout, job.chunks_of(place[1]), _with_encoded_fill(job, place[1], data), lock)
     elif not job.layout.is_chunked:
         _commit_by_hdf5(writer, job, place, data, lock)
     elif job.layout.region is not None:
@@ -320,8 +322,33 @@ def _encoded(target: Target, job: DatasetJob, buffer: int, data: Array) -> list[
         for cell in grid.selections(job.chunks_of(buffer)):
             session.require_going(target)
             chunk = cut_chunk(data, selection, cell, form)
-            payloads.append(fill if fill is not None and holds_fill(chunk, fill) else encoder.encode(chunk))
+            is_fill = fill is not None and holds_fill(chunk, fill)
+            payloads.append(_encoded_fill(encoder, form) if is_fill else encoder.encode(chunk))
         return payloads
+
+
+def _with_encoded_fill(job: DatasetJob, buffer: int, payloads: Stored) -> Stored:
+    """Apply the filters to the chunks that a source does not have: what is stored of them may need space."""
+    form = job.layout.form
+    if not form.filters or not any(one.is_fill for one in payloads):
+        return payloads
+    with _naming(job, buffer):
+        fill = _encoded_fill(encoder_for(form, job.options), form)
+    return tuple(fill if one.is_fill else one for one in payloads)
+
+
+def _encoded_fill(encoder: Encoder, form: ChunkFormat) -> Payload:
+    return _cached_fill(form) if isinstance(encoder, DirectEncoder) else _fill_by(encoder, form)
+
+
+@functools.lru_cache(maxsize=4)
+def _cached_fill(form: ChunkFormat) -> Payload:
+    return _fill_by(DirectEncoder(form), form)
+
+
+def _fill_by(encoder: Encoder, form: ChunkFormat) -> Payload:
+    made = encoder.encode(filled(form))
+    return Payload(bytes(made.data), made.mask, is_fill=True)
 
 
 @contextlib.contextmanager

@@ -45,6 +45,8 @@ Result = TypeVar("Result")
 
 # Several threads ask for the same dataset at once, and HDF5 would look for its chunks again and again.
 _indexing = threading.Lock()
+# Seconds for which one thread waits for the dataset of another.
+_PATIENCE = 0.5
 # A table of more chunks is not sent to other processes, some of which get the array again with every task.
 _MOST_SENT = 4096
 # A chunk of which a read takes so small a part is kept for the next one.
@@ -214,8 +216,13 @@ def index_dataset(path: str, name: str, locking: bool | None = None, isolated: b
         state = FileState.of(path)
     except OSError as error:
         raise TargetError(f"cannot read {path}: {error.strerror}") from error
-    with _indexing:
+    # A file that another program has locked, or a disk that does not answer, must not keep the reads of all others.
+    has_lock = (lock := _indexing).acquire(timeout=_PATIENCE)
+    try:
         return _indexed(path, name, state, locking, is_isolated(isolated))
+    finally:
+        if has_lock:
+            lock.release()
 
 
 @functools.lru_cache(maxsize=32)

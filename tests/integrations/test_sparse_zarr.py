@@ -195,6 +195,30 @@ def test_what_the_structure_of_a_draft_holds_is_replaced(tmp_path: Path) -> None
         require_equal(read(tmp_path / "out.json"), expected(out))
 
 
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])  # copied, and encoded
+def test_what_is_replaced_by_nothing_but_fill_values_goes_through_the_filters(codec: str, tmp_path: Path) -> None:
+    array: Any = zarr.create_array(
+        tmp_path / "in.zarr", shape=(400, 90), chunks=(100, 90), dtype="f8", fill_value=2.5,
+        compressors=[{"name": codec, "configuration": {}}],
+    )  # fmt: skip
+    array[:100] = np.arange(9000).reshape(100, 90)
+    out = tmp_path / "out.h5"
+    for more in ({"fill_time": "never"}, {}):
+        with dcio.draft(out, mode="w", references=tmp_path / "out.json") as draft:
+            with h5py.File(draft.path, "w") as file:
+                made = file.create_dataset(
+                    "x", array.shape, "f8", chunks=array.chunks, compression="gzip", fillvalue=2.5, **more
+                )
+                made[...] = 1
+            draft.fill("/x", array, progress=False)
+        with h5py.File(out) as file:
+            assert np.array_equal(file["x"], array[...])
+            found = [file["x"].id.get_chunk_info(number) for number in range(4)]
+            assert [one.filter_mask for one in found] == [0] * 4
+            assert max(one.size for one in found[1:]) < 1000
+        require_equal(read(tmp_path / "out.json"), expected(out))
+
+
 def test_a_chunk_that_another_program_makes_meanwhile_is_noticed(tmp_path: Path) -> None:
     array = sparse(tmp_path / "in.zarr", "f4", 2.5)
     draft = dcio.draft(tmp_path / "out.h5").open()

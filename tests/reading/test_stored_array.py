@@ -363,3 +363,13 @@ def test_a_read_during_which_the_file_is_written_to_is_made_again(
 
     monkeypatch.setattr(StoredArray, "_read_outside", disturbed)
     assert whole(stored).tolist() == [1] * 100
+
+
+def test_an_open_that_waits_does_not_keep_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.arange(5)
+    monkeypatch.setattr(stored_array, "_PATIENCE", 0.01)
+    with stored_array._indexing:  # as a thread has it whose file another program has locked
+        assert index_dataset(str(path), "/x").shape == (5,)
+        assert stored_array._indexing.locked()

@@ -46,8 +46,8 @@ def _leave(asked: Any) -> Any:  # noqa: ARG001
     os._exit(0)
 
 
-def _refuse(asked: Any) -> Any:  # noqa: ARG001
-    raise TargetError("/x/y.h5 is no file; give another one")
+def _refuse(asked: Any) -> Any:
+    raise TargetError(asked.get("words", "/x/y.h5 is no file; give another one"))
 
 
 def _fail(asked: Any) -> Any:  # noqa: ARG001
