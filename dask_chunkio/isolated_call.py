@@ -106,8 +106,8 @@ def call_isolated(module: str, arguments: Any, path: str, memory: int) -> Answer
         kind = getattr(errors, str(answer["error"]), IntegrityError)
         words = str(answer["message"])
         # What goes wrong with another file, such as a copy for which there is no space, says nothing of this one.
-        is_named = path in words or not issubclass(kind, IntegrityError)
-        raise kind(words if is_named else f"{path}: {words}; the file is damaged")
+        rest = "; the file is damaged" if issubclass(kind, IntegrityError) else ""
+        raise kind(words if path in words else f"{path}: {words}{rest}")
     raise _error_of_crash(path, int(answer["crashed"]), str(answer["where"]))
 
 
