@@ -12,7 +12,6 @@ __all__ = ["ChunkCache"]
 
 # As many bytes as HDF5 2.0 keeps of a dataset.
 _NBYTES = 8 << 20
-_MOST_NOTED = 1024
 
 
 class ChunkCache:
@@ -33,14 +32,18 @@ class ChunkCache:
         # The numbers of chunks of which parts were read.
         self._noted: OrderedDict[int, None] = OrderedDict()
 
-    def was_read(self, state: FileState, number: int) -> bool:
-        """Return whether a chunk is kept, or a part of it was read before; note that one is read now."""
+    def was_read(self, state: FileState, number: int, nbytes: int) -> bool:
+        """Return whether a chunk is kept, or a part of it was read a short while ago; note that one is read now.
+
+        Reads all over an array come back to a chunk when it would no longer be kept: of these, the last reads are noted
+        of as many chunks as have room.
+        """
         with self._lock:
             self._adopt(state)
             if number in self._chunks or number in self._noted:
                 return True
             self._noted[number] = None
-            if len(self._noted) > _MOST_NOTED:
+            while len(self._noted) > self._most // nbytes:
                 self._noted.popitem(last=False)
             return False
 

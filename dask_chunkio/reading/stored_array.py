@@ -295,7 +295,9 @@ class _Kept:
 
     def keeps(self, chunks: ChunkReader, number: int) -> bool:
         """Return whether a chunk is to be kept: at the second read, if a part of it costs less than the whole."""
-        return self.cache is not None and (not chunks.decodes_parts or self.cache.was_read(self.state, number))
+        return self.cache is not None and (
+            not chunks.decodes_parts or self.cache.was_read(self.state, number, chunks.form.nbytes)
+        )
 
     def read(self, chunks: ChunkReader, number: int) -> Array | None:
         """Return a chunk that is kept, or read it and keep it."""

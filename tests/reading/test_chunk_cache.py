@@ -108,7 +108,13 @@ def test_of_a_chunk_that_is_cheap_to_read_in_parts_the_second_read_keeps_the_who
 
 def test_the_parts_that_were_read_are_those_of_a_file_as_it_is() -> None:
     cache, changed = ChunkCache(100), replace(STATE, modified=5)
-    assert [cache.was_read(STATE, 1), cache.was_read(STATE, 1), cache.was_read(changed, 1)] == [False, True, False]
-    for number in range(2, 2000):
-        assert not cache.was_read(changed, number)
-    assert not cache.was_read(changed, 1)
+    found = [cache.was_read(STATE, 1, 40), cache.was_read(STATE, 1, 40), cache.was_read(changed, 1, 40)]
+    assert found == [False, True, False]
+
+
+def test_as_many_reads_are_noted_as_chunks_have_room() -> None:
+    cache = ChunkCache(100)
+    assert not any(cache.was_read(STATE, number, 40) for number in (1, 2, 3))
+    assert [cache.was_read(STATE, number, 40) for number in (2, 3, 1)] == [True, True, False]
+    assert not cache.was_read(STATE, 4, 101)
+    assert not cache.was_read(STATE, 4, 101)
