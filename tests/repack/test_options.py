@@ -124,3 +124,25 @@ def test_verbose_shows_all_datasets(tmp_path: Path) -> None:
     long = run(tmp_path / "old.h5", tmp_path / "long.h5", "-f", "GZIP=1", "-v").output
     assert "and 5 more" in short
     assert long.count(" -> ") == 25
+
+
+def test_no_isolation_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a process is asked")
+
+    monkeypatch.setattr("dask_chunkio.repacking.structure_process.call_isolated", refuse)
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file["x"] = np.arange(10)
+    words = [
+        "repack",
+        str(tmp_path / "old.h5"),
+        str(tmp_path / "new.h5"),
+        "--no-isolation",
+        "-f",
+        "GZIP=1",
+        "--no-progress",
+    ]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    with h5py.File(tmp_path / "new.h5") as file:
+        assert file["x"][...].tolist() == list(range(10))
