@@ -157,7 +157,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.parametrize("state", ["idle", "busy", "forked"])
+@pytest.mark.parametrize("state", [pytest.param("idle", marks=pytest.mark.heavy), "busy", "forked"])
 def test_the_process_ends_with_its_parent(state: str) -> None:
     with program("-c", KILLED, state) as process:
         assert process.stdin is not None

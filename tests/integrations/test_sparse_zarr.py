@@ -91,8 +91,10 @@ CODECS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
-@pytest.mark.parametrize("case", CODECS)
+SCHEDULED = [(case, scheduler) for case in CODECS for scheduler in ("synchronous", "threads")]
+
+
+@pytest.mark.parametrize(("case", "scheduler"), [*SCHEDULED, ("none", "processes"), ("gzip, decoded", "processes")])
 def test_every_way_of_storing(case: str, scheduler: str, tmp_path: Path) -> None:
     array = sparse(tmp_path / "in.zarr", "f4", 2.5, **CODECS[case])
     with h5py.File(to_hdf5(tmp_path, scheduler=scheduler)) as file:

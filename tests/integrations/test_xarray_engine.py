@@ -14,6 +14,7 @@ import xarray as xr
 
 from dask_chunkio import errors
 from dask_chunkio.integrations.xarray_engine import ChunkioBackend
+from dask_chunkio.reading import file_state
 
 DAYS = np.datetime64("2000-01-01") + np.arange(40) * np.timedelta64(1, "D")
 
@@ -123,7 +124,8 @@ def test_what_is_no_local_file_is_refused(name: str) -> None:
         xr.open_dataset(name, engine=ChunkioBackend)
 
 
-def test_what_cannot_be_opened_is_named(path: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_opened_is_named(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_state, "_PATIENCE", 0.0)
     with pytest.raises(FileNotFoundError, match=r"none\.nc"):
         open_dataset(tmp_path / "none.nc")
     (tmp_path / "text.nc").write_text("text")
@@ -133,7 +135,7 @@ def test_what_cannot_be_opened_is_named(path: Path, tmp_path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         with pytest.raises(errors.TargetBusyError, match=r"x\.nc is open for writing in another program"):
-            open_dataset(path)
+            open_dataset(path, isolated=False)
     finally:
         os.close(descriptor)
 

@@ -63,7 +63,7 @@ def require_right(left_out: Sequence[str] = ()) -> None:
     require_equal(read("x.json"), right)
 
 
-@pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads", pytest.param("processes", marks=pytest.mark.heavy)])
 def test_what_was_filled_is_not_looked_up(listed: list[str], scheduler: str) -> None:
     with draft("x.h5", references="x.json") as new:
         make(new.path)
