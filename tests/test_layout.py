@@ -34,7 +34,7 @@ def require_cloud(path: Path, name: str = "/x", data: Any = DATA) -> None:
         np.testing.assert_array_equal(file[name][...], data)
 
 
-@pytest.mark.parametrize("scheduler", ["threads", "synchronous", "processes"])
+@pytest.mark.parametrize("scheduler", ["threads", "synchronous", pytest.param("processes", marks=pytest.mark.heavy)])
 @pytest.mark.parametrize(
     "source", [np.asarray, lambda data: da.from_array(data, chunks=(60, 20))], ids=["array", "dask"]
 )
