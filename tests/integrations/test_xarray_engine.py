@@ -131,6 +131,10 @@ def test_what_cannot_be_opened_is_named(path: Path, tmp_path: Path, monkeypatch:
     (tmp_path / "text.nc").write_text("text")
     with pytest.raises(errors.TargetError, match=r"text\.nc cannot be opened as an HDF5 file"):
         open_dataset(tmp_path / "text.nc")
+    with h5py.File(tmp_path / "plain.h5", "w") as file:
+        file["x"] = [1, 2, 3]
+    with pytest.raises(errors.TargetError, match=r"plain\.h5 cannot be opened as a netCDF file: .*phony_dims"):
+        open_dataset(tmp_path / "plain.h5")
     descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -55,7 +55,7 @@ def open_dataset(
     TargetBusyError
         If another program has it open for writing.
     TargetError
-        If it is not HDF5, or cannot be read.
+        If it is not HDF5 or not netCDF, or cannot be read.
     UnfinishedWriteError
         If a write was cut off while it changed the file.
     IntegrityError
@@ -73,9 +73,12 @@ def open_dataset(
     except (ChunkIOError, FileNotFoundError):
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
-        if not _is_of_damage(error):
-            raise
-        raise IntegrityError(f"{path}: HDF5 cannot read all metadata ({error}); the file is damaged") from error
+        raised_by = _package_of(error)
+        if raised_by == "h5py" or isinstance(error, AttributeError | IndexError | RecursionError):
+            raise IntegrityError(f"{path}: HDF5 cannot read all metadata ({error}); the file is damaged") from error
+        if raised_by == "h5netcdf":
+            raise TargetError(f"{path} cannot be opened as a netCDF file: {error}") from error
+        raise
 
 
 def _opened(path: str, opening: Mapping[str, Any], decoding: Mapping[str, Any], isolates: bool) -> xarray.Dataset:
@@ -102,11 +105,10 @@ def _require_end(path: str, cycle: str | None, opening: Mapping[str, Any]) -> No
         )
 
 
-def _is_of_damage(error: BaseException) -> bool:
-    """Return whether metadata are damaged; what else xarray raises is about the content of a sound file."""
+def _package_of(error: BaseException) -> str:
+    """Return the package that has raised an error."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    is_of_hdf5 = str(frame.f_globals.get("__name__", "")).partition(".")[0] == "h5py"
-    return is_of_hdf5 or isinstance(error, AttributeError | IndexError | RecursionError)
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 class _Store(H5NetCDFStore):
