@@ -269,7 +269,12 @@ def assert_same_chunks(ours: Any, theirs: Any) -> None:
         elif theirs.compression == "gzip":
             assert mask == expected[origin][0]
         else:
-            assert (mask, payload) == expected[origin]
+            assert (mask, without_threads(payload)) == (expected[origin][0], without_threads(expected[origin][1]))
+
+
+def without_threads(payload: bytes) -> bytes:
+    """Return a payload without the numbers of threads that the header of a Blosc2 frame has: they once differed."""
+    return payload[:63] + payload[65:66] + payload[68:] if payload.startswith(b"\x9e\xa8b2frame") else payload
 
 
 def assert_same(ours: Any, theirs: Any, result: dcio.WriteResult) -> None:
