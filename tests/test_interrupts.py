@@ -69,6 +69,9 @@ def test_what_is_waited_for_is_said_and_tasks_stop(
         reads.append(start)
         if start == 40:
             press()
+            if scheduler == "threads":
+                # The main thread has to have heard of it, before all is read.
+                wait_until(lambda: "interrupted; waiting for" in caplog.text)
 
     with pytest.raises(KeyboardInterrupt) as caught:
         to_hdf5(path, "/x", Scripted(before), scheduler=scheduler, read=read)
