@@ -1,6 +1,7 @@
 import fcntl
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,5 +42,13 @@ def test_blocks_that_the_file_system_shares_are_not_copied(tmp_path: Path, monke
 
     monkeypatch.setattr(fcntl, "ioctl", share)
     monkeypatch.setattr(shutil, "copyfile", refuse)
+    copy_file(str(old), str(new))
+    assert new.read_bytes() == b"content"
+
+
+def test_a_system_without_fcntl_copies_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_bytes(b"content")
+    monkeypatch.setitem(sys.modules, "fcntl", None)
     copy_file(str(old), str(new))
     assert new.read_bytes() == b"content"
