@@ -38,8 +38,7 @@ class PhonyDimensions:
         return tuple(str(name) for name in found)
 
     def _free(self, axis: int, length: int, used: list[str | None]) -> str:
-        numbers = [axis, *range(len(self._lengths) + len(used) + 1)]
-        for number in numbers:
+        for number in (axis, *range(len(self._lengths) + len(used) + 1)):
             name = f"phony_dim_{number}"
             if name not in used and self._lengths.setdefault(name, length) == length:
                 return name
