@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import dask.base
 import dask.array as da
 import h5py
 import numpy as np
@@ -92,7 +93,7 @@ def test_arguments_that_cannot_be_used(path: Path, arguments: Any, error: Any, w
 def test_a_dask_array_of_a_file(path: Path, scheduler: str) -> None:
     array = dcio.from_hdf5(path, "/g/x", (20, 24))
     assert array.chunks == ((20, 20, 20), (24, 16))
-    whole, part = dask.compute(array, array[7, 3:9], scheduler=scheduler)
+    whole, part = dask.base.compute(array, array[7, 3:9], scheduler=scheduler)
     assert np.array_equal(whole, DATA)
     assert part.tolist() == DATA[7, 3:9].tolist()
 
