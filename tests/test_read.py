@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import dask
-import dask.base
 import dask.array as da
+import dask.base
 import h5py
 import numpy as np
 import pytest
