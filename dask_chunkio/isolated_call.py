@@ -6,20 +6,16 @@ in about a millisecond each (`dask_chunkio.isolated_process`).  It ends with thi
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import io
 import json
 import logging
 import os
-import signal
-import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any
 
 from dask_chunkio import errors
+from dask_chunkio.child_pool import ChildPool, ChildProcess, is_sent_by_others, is_time_over
 from dask_chunkio.child_process import can_start_children, child_command
 from dask_chunkio.errors import IntegrityError, WorkerError
 from dask_chunkio.isolated_process import LENGTH, read_exactly
@@ -38,12 +34,7 @@ _VARIABLES = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "BLOSC_NTHREA
 # Seconds in which Python starts: where Python is part of another program, `sys.executable` may be that program.
 _START = 120.0
 _MOST_IDLE = 2
-# Seconds in which a process that has closed its output ends.
-_PATIENCE = 10
-# Signals that somebody else sends.
-_NOT_ITS_OWN = frozenset({signal.SIGTERM, signal.SIGINT, *([signal.SIGKILL] if hasattr(signal, "SIGKILL") else [])})
-# What a process ends by that takes more time than it may.
-_TIME_IS_OVER = frozenset(getattr(signal, name, 0) for name in ("SIGPROF", "SIGALRM", "SIGXCPU")) - {0}
+_REMEDY = "; give isolated=False for files that you trust"
 
 
 def is_isolated(isolated: bool | None) -> bool:
@@ -125,19 +116,19 @@ def _answered(request: bytes) -> Answer:
     for _ in range(2):
         with _processes.lent() as process:
             answer, arrays = process.ask(request)
-        if "crashed" not in answer or -answer["crashed"] in _TIME_IS_OVER | _NOT_ITS_OWN:
+        if "crashed" not in answer or is_time_over(answer["crashed"]) or is_sent_by_others(answer["crashed"]):
             break
     return answer, arrays
 
 
 def _error_of_crash(path: str, code: int, where: str) -> IntegrityError | WorkerError:
     at = f" at {where}" if where else ""
-    if -code in _NOT_ITS_OWN:
+    if is_sent_by_others(code):
         return WorkerError(
             f"the process that reads {path} was ended by signal {-code}{at}; if the system did so for want of memory, "
             f"read it where there is more"
         )
-    if -code in _TIME_IS_OVER:
+    if is_time_over(code):
         return IntegrityError(
             f"{path}{at}: HDF5 takes more time than any valid file needs; it is damaged, or a link leads to what is no "
             f"file, or the disk does not answer"
@@ -146,25 +137,12 @@ def _error_of_crash(path: str, code: int, where: str) -> IntegrityError | Worker
     return IntegrityError(f"{path}{at}: HDF5 crashes, with {how}; the file is damaged")
 
 
-class _Process:
+class _Process(ChildProcess):
     """A process that answers one request at a time (`dask_chunkio.isolated_process`)."""
 
     def __init__(self) -> None:
         command = child_command("dask_chunkio.isolated_process", _MODULES)
-        try:
-            # In a session of its own: Ctrl-C is for the parent.
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
-                env={**os.environ, **_VARIABLES}, start_new_session=True,
-            )  # fmt: skip
-        except (OSError, ValueError, RuntimeError) as error:  # the last in a sub-interpreter
-            raise WorkerError(
-                f"cannot start {sys.executable}, which is to read files in a process of its own: {error}; give "
-                f"isolated=False for files that you trust"
-            ) from error
-        self._source = cast(io.FileIO, self._process.stdout)
-        self._sink = cast(io.FileIO, self._process.stdin)
-        self.is_sound = False
+        super().__init__(command, _VARIABLES, "read files in a process of its own", _REMEDY)
         try:
             self._require_ready()
         except BaseException:  # Ctrl-C, too: nobody else would end it
@@ -173,7 +151,7 @@ class _Process:
 
     def _require_ready(self) -> None:
         """Wait until the process has imported what it needs."""
-        watch = threading.Timer(_START, self._process.kill)
+        watch = threading.Timer(_START, self.kill)
         watch.daemon = True
         try:
             watch.start()
@@ -183,18 +161,16 @@ class _Process:
         if "crashed" in answer:
             raise WorkerError(
                 f"{sys.executable}, which is to read files in a process of its own, ended with {answer['crashed']} as "
-                f"it started; give isolated=False for files that you trust"
+                f"it started{_REMEDY}"
             )
 
     def ask(self, request: bytes) -> tuple[dict[str, Any], list[bytes]]:
         """Have a request answered; a process that ends instead has crashed."""
         self.is_sound = False
         try:
-            rest = memoryview(LENGTH.pack(len(request)) + request)
-            while rest:
-                rest = rest[self._sink.write(rest) or 0 :]
+            self.send(LENGTH.pack(len(request)) + request)
         except OSError:
-            return {"crashed": self._code(), "where": ""}, []
+            return {"crashed": self.exit_code(), "where": ""}, []
         return self._answer()
 
     def _answer(self) -> tuple[dict[str, Any], list[bytes]]:
@@ -202,80 +178,27 @@ class _Process:
             answer = json.loads(self._read(LENGTH.unpack(self._read(LENGTH.size))[0]))
             arrays = [self._read(int(length)) for length in answer["lengths"]]
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
-            return {"crashed": self._code(), "where": ""}, []
+            return {"crashed": self.exit_code(), "where": ""}, []
         self.is_sound = True
         return answer, arrays
 
     def _read(self, nbytes: int) -> bytes:
-        found = read_exactly(self._source, nbytes)
+        found = read_exactly(self.source, nbytes)
         if len(found) < nbytes:
             raise ValueError("the process has ended")
         return found
 
-    def _code(self) -> int:
-        """Return how the process ended that has closed its output."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return self._process.wait(_PATIENCE) or 1
-        return 1
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether somebody else has ended the process; its worker may be left, without anybody who watches it."""
-        return self._process.poll() is not None
-
-    def end(self) -> None:
-        """End the process and its worker."""
-        with contextlib.suppress(OSError):
-            os.killpg(self._process.pid, signal.SIGKILL) if hasattr(os, "killpg") else self._process.kill()
-        self.close()
-        self._process.wait()
-
-    def close(self) -> None:
-        """Close the pipes, which ends the process if no other has them."""
-        for pipe in (self._source, self._sink):
-            with contextlib.suppress(OSError):
-                pipe.close()
-
-
-class _Processes:
-    """The processes of this one that answer: each is lent to one thread at a time, and a few are kept."""
+class _Processes(ChildPool[_Process]):
+    """The processes that answer."""
 
     def __init__(self) -> None:
-        self._idle: list[_Process] = []
-        self._lent: set[_Process] = set()
-        self._lock = threading.Lock()
+        super().__init__(_Process, _MOST_IDLE)
         self._is_refused = False
-
-    @contextlib.contextmanager
-    def lent(self) -> Iterator[_Process]:
-        """Lend a process that no other thread has."""
-        process = self._taken() or _Process()
-        self._lent.add(process)
-        try:
-            yield process
-        finally:
-            with self._lock:
-                self._lent.discard(process)
-                is_kept = process.is_sound and len(self._idle) < _MOST_IDLE
-                if is_kept:
-                    self._idle.append(process)
-            if not is_kept:
-                process.end()
-
-    def _taken(self) -> _Process | None:
-        """Take an idle process that nobody has ended meanwhile."""
-        while True:
-            with self._lock:
-                if not self._idle:
-                    return None
-                process = self._idle.pop()
-            if not process.has_ended:
-                return process
-            process.end()
 
     def can_start(self) -> bool:
         """Return whether a process can be started; once one cannot, no other is tried."""
-        if self._idle or self._is_refused:
+        if self.idle or self._is_refused:
             return not self._is_refused
         try:
             with self.lent():
@@ -285,22 +208,6 @@ class _Processes:
             logger.warning("%s; until then HDF5 reads them in this process", error)
             return False
 
-    def end(self) -> None:
-        """End the idle processes."""
-        while self._idle:
-            self._idle.pop().end()
-
-    def forget(self) -> None:
-        """Leave the processes to the parent, in a child that was forked."""
-        self._lock = threading.Lock()
-        # The threads that had the others are not in the child, whose pipes would keep them alive after the parent.
-        for process in (*self._idle, *self._lent):
-            process.close()
-        self._idle.clear()
-        self._lent.clear()
-
 
 _processes = _Processes()
-atexit.register(_processes.end)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_processes.forget)
+_processes.end_with_this_process()

@@ -1,8 +1,7 @@
 """The process that answers `dask_chunkio.isolated_call`: whatever it reads may make it crash or hang.
 
-It forks a worker, which reads requests from standard input and writes answers to standard output.  A worker that
-crashes, takes more time or memory than it may, or has met damage, is replaced, in milliseconds.  The process ends, and
-with it the worker, when nobody has the other end of its standard input open any more.
+A worker that crashes, takes more time or memory than it may, or has met damage, is replaced
+(`dask_chunkio.forked_worker`).
 
 Each message is the length of its words (JSON), the words, and the arrays of which they give the lengths.
 """
@@ -13,91 +12,32 @@ import contextlib
 import importlib
 import io
 import json
-import mmap
 import os
-import select
-import signal
 import struct
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from dask_chunkio.child_process import reserve_output
 from dask_chunkio.errors import ChunkIOError
-
-if sys.platform != "win32":
-    import resource
+from dask_chunkio.forked_worker import INPUT_ENDED, ForkedWorker, bound_memory, bound_time, restore_signals
 
 __all__ = ["LENGTH", "Steps", "main", "read_exactly"]
 
 LENGTH = struct.Struct("<Q")
-# States of a worker.  If it ends while it reads or writes, the message boundaries in the pipe are lost.
-_WAITS, _READS, _WORKS, _WRITES = range(4)
-_INPUT_ENDED = 3
-_STATE = struct.Struct("<QQ")
 _MOST_NAME = 2000
-# Bytes that the slowest step takes in a second of the processor's time, and how many times as long it may wait.
-_NBYTES_A_SECOND, _PATIENCE = 1 << 20, 10
+# Bytes that the slowest step takes in a second of the processor's time.
+_NBYTES_A_SECOND = 1 << 20
 _PIECE = 1 << 20
 
 
 def main() -> None:
     """Import the modules that the only argument names, and answer requests until standard input ends."""
-    _restore_signals()
+    restore_signals()
     for name in json.loads(sys.argv[1]):
         importlib.import_module(name)
-    worker = _Worker(io.FileIO(0), _reserved_output())
+    worker = _Worker()
     worker.answer({"result": "ready"})
-    if not hasattr(os, "fork"):
-        while worker.serve() != _INPUT_ENDED:
-            pass
-        return
-    while True:
-        code = _ended(worker)
-        if worker.state == _WORKS:  # whatever the code is: a library may call exit(0)
-            worker.answer({"crashed": code, "where": worker.steps.name})
-        elif code == _INPUT_ENDED or worker.state != _WAITS:
-            return
-
-
-def _restore_signals() -> None:
-    """Undo what the parent ignores or blocks: what takes too long has to be ended, and its end to be noticed."""
-    if sys.platform == "win32":
-        return
-    for number in (signal.SIGCHLD, signal.SIGALRM, signal.SIGPROF):
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def _reserved_output() -> io.FileIO:
-    """Reserve standard output for answers, and write no core files of crashes."""
-    if sys.platform != "win32":
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    return io.FileIO(reserve_output(), "w")
-
-
-def _ended(worker: _Worker) -> int:
-    """Have a worker serve in a forked process, and return how that ended; kill it when this process's parent ends."""
-    ends = os.pipe()
-    reader, writer = io.FileIO(ends[0]), io.FileIO(ends[1], "w")
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            reader.close()
-            code = worker.serve()
-        finally:
-            os._exit(code)
-    writer.close()
-    # The pipe ends with the worker, whatever ends it; standard input with the last one who could ask.
-    waiting = select.poll()
-    waiting.register(reader, select.POLLHUP)
-    waiting.register(0, 0)
-    if reader.fileno() not in dict(waiting.poll()):
-        os.kill(child, signal.SIGKILL)
-    reader.close()
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    worker.run()
 
 
 class Steps:
@@ -105,18 +45,18 @@ class Steps:
 
     Parameters
     ----------
-    memory : mmap.mmap
+    memory : memoryview
         Memory that a worker shares with its parent, for the name.
     """
 
-    def __init__(self, memory: mmap.mmap) -> None:
+    def __init__(self, memory: memoryview) -> None:
         self._memory, self._seconds = memory, 0.0
 
     @property
     def name(self) -> str:
         """The name of the last step."""
-        length = min(_STATE.unpack_from(self._memory)[1], _MOST_NAME)
-        return self._memory[_STATE.size : _STATE.size + length].decode("utf-8", "replace")
+        length = min(LENGTH.unpack_from(self._memory)[0], _MOST_NAME)
+        return bytes(self._memory[LENGTH.size : LENGTH.size + length]).decode("utf-8", "replace")
 
     def begin(self, name: str, nbytes: int = 0) -> None:
         """Begin a step.
@@ -129,9 +69,9 @@ class Steps:
             How many bytes that takes.
         """
         told = name.encode("utf-8", "surrogateescape")[:_MOST_NAME]
-        self._memory[_STATE.size : _STATE.size + len(told)] = told
-        _STATE.pack_into(self._memory, 0, _STATE.unpack_from(self._memory)[0], len(told))
-        self._bound(self._seconds + nbytes / _NBYTES_A_SECOND)
+        self._memory[LENGTH.size : LENGTH.size + len(told)] = told
+        LENGTH.pack_into(self._memory, 0, len(told))
+        bound_time(self._seconds + nbytes / _NBYTES_A_SECOND)
 
     def start(self, seconds: float, nbytes: int) -> None:
         """Begin an answer.
@@ -144,59 +84,38 @@ class Steps:
             Memory that the answer may take.
         """
         self._seconds = seconds
-        _bound_memory(nbytes)
+        bound_memory(nbytes)
         self.begin("")
 
     def end(self) -> None:
         """Wait for the next request for as long as it takes."""
-        self._bound(0)
-
-    def _bound(self, seconds: float) -> None:
-        if sys.platform != "win32":
-            signal.setitimer(signal.ITIMER_PROF, seconds)
-            # A pipe or a device in place of a file keeps a process waiting, without processor time.
-            signal.setitimer(signal.ITIMER_REAL, _PATIENCE * seconds)
+        bound_time(0)
 
 
-def _bound_memory(nbytes: int) -> None:
-    if sys.platform == "win32":
-        return
-    with contextlib.suppress(OSError, ValueError):  # macOS does not tell, and does not bound
-        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-        most = resource.getrlimit(resource.RLIMIT_AS)[1]
-        end = used + nbytes
-        resource.setrlimit(resource.RLIMIT_AS, (end if most == resource.RLIM_INFINITY else min(end, most), most))
+class _Worker(ForkedWorker):
+    """Answers requests; at which step it is, is in the memory that it shares with its parent."""
 
-
-class _Worker:
-    """Answers requests; what it does is in memory that it shares with its parent."""
-
-    def __init__(self, source: io.FileIO, target: io.FileIO) -> None:
-        self._source, self._target = source, target
-        self._memory = mmap.mmap(-1, _STATE.size + _MOST_NAME)
-        self.steps = Steps(self._memory)
-
-    @property
-    def state(self) -> int:
-        """What it does, or did as it ended."""
-        return int(_STATE.unpack_from(self._memory)[0])
-
-    def _does(self, state: int) -> None:
-        _STATE.pack_into(self._memory, 0, state, _STATE.unpack_from(self._memory)[1])
+    def __init__(self) -> None:
+        super().__init__(LENGTH.size + _MOST_NAME)
+        self.steps = Steps(self.memory)
 
     def serve(self) -> int:
         """Answer requests until one meets damage, or the input ends; return a code for the end."""
         while True:
-            self._does(_WAITS)
-            head = read_exactly(self._source, 1)
-            self._does(_READS)
-            rest = head and read_exactly(self._source, LENGTH.size - 1)
-            request = rest and read_exactly(self._source, LENGTH.unpack(head + rest)[0])
+            self.waits()
+            head = read_exactly(self.source, 1)
+            self.reads()
+            rest = head and read_exactly(self.source, LENGTH.size - 1)
+            request = rest and read_exactly(self.source, LENGTH.unpack(head + rest)[0])
             if not request:
-                return _INPUT_ENDED
-            self._does(_WORKS)
+                return INPUT_ENDED
+            self.works()
             if not self._answered(json.loads(request)):
                 return 0
+
+    def answer_crash(self, code: int) -> None:
+        """Say at which step the worker ended."""
+        self.answer({"crashed": code, "where": self.steps.name})
 
     def _answered(self, request: dict[str, Any]) -> bool:
         """Answer a request; return whether nothing was wrong."""
@@ -228,14 +147,7 @@ class _Worker:
         self.steps.end()
         parts = [memoryview(one).cast("B") for one in arrays]
         told = json.dumps({**words, "lengths": [len(part) for part in parts]}).encode()
-        self._does(_WRITES)
-        for part in (memoryview(LENGTH.pack(len(told)) + told), *parts):
-            self._write(part)
-        self._does(_WAITS)
-
-    def _write(self, rest: memoryview) -> None:
-        while rest:
-            rest = rest[self._target.write(rest) or 0 :]
+        self.write(memoryview(LENGTH.pack(len(told)) + told), *parts)
 
 
 def read_exactly(source: io.FileIO, nbytes: int) -> bytes:

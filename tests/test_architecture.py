@@ -21,9 +21,11 @@ TESTS = Path(__file__).parent
 # From the ground up; a name that ends in a dot stands for a folder.
 FLOORS = (
     {
+        "child_pool",
         "child_process",
         "errors",
         "events",
+        "forked_worker",
         "isolated_call",
         "isolated_process",
         "keywords",

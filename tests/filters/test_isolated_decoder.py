@@ -23,7 +23,7 @@ from dask_chunkio.filters.filter_class import CLASS_VERSION, FilterClass, Filter
 from dask_chunkio.filters.isolated_decoder import IsolatedDecoder
 from dask_chunkio.storage.hdf5.dataset import describe
 from tests.support.h5py_stores import dataset, stored, walk
-from tests.support.processes import in_child, wait_until
+from tests.support.processes import in_child, program, run_python, wait_until
 
 FORM = ChunkFormat((8,), np.dtype("<i2"), (Filter(2, 0, (2,), "shuffle"),))
 PAYLOAD = Payload(bytes((1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 1)))
@@ -33,7 +33,7 @@ CHUNK = [1, 2, 3, 4, 5, 6, 7, 264]
 @pytest.fixture(autouse=True)
 def _processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Processes of each test alone."""
-    own = isolated_decoder._Processes()
+    own = isolated_decoder._new_pool()
     monkeypatch.setattr(isolated_decoder, "_processes", own)
     yield
     own.end()
@@ -47,7 +47,7 @@ def sz3(shape: tuple[int, ...] = (64, 64)) -> tuple[IsolatedDecoder, bytes, Any]
 
 
 def supervisors() -> list[psutil.Process]:
-    return [psutil.Process(one._process.pid) for one in isolated_decoder._processes._idle]
+    return [psutil.Process(one.pid) for one in isolated_decoder._processes.idle]
 
 
 def test_one_process_decodes_one_chunk_after_another() -> None:
@@ -158,8 +158,6 @@ def test_threads_decode_at_once_each_by_a_process() -> None:
 def test_more_threads_than_cores_wait_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process for each thread would be started for one chunk and ended again."""
     monkeypatch.setattr(isolated_decoder, "_MOST_PROCESSES", 1)
-    own = isolated_decoder._Processes()
-    monkeypatch.setattr(isolated_decoder, "_processes", own)
     started: list[object] = []
 
     class Counted(isolated_decoder._Process):
@@ -168,6 +166,8 @@ def test_more_threads_than_cores_wait_for_a_process(monkeypatch: pytest.MonkeyPa
             super().__init__()
 
     monkeypatch.setattr(isolated_decoder, "_Process", Counted)
+    own = isolated_decoder._new_pool()
+    monkeypatch.setattr(isolated_decoder, "_processes", own)
     decoder = IsolatedDecoder(FORM)
     with ThreadPoolExecutor(6) as pool:
         assert [found.tolist() for found in pool.map(decoder.decode, [PAYLOAD] * 30)] == [CHUNK] * 30
@@ -216,3 +216,71 @@ def test_no_process_outlives_this_one() -> None:
     pids = [int(word) for word in done.stdout.split()]
     assert len(pids) == 2
     wait_until(lambda: not any(map(psutil.pid_exists, pids)), "they have ended")
+
+
+def test_a_worker_that_nobody_watches_does_not_decode() -> None:
+    """A process that was killed while it was idle leaves its worker."""
+    decoder = IsolatedDecoder(FORM)
+    decoder.decode(PAYLOAD)
+    (first,) = supervisors()
+    first.kill()
+    wait_until(lambda: first.status() == psutil.STATUS_ZOMBIE, "it died")
+    assert decoder.decode(PAYLOAD).tolist() == CHUNK
+    assert first not in supervisors()
+
+
+BLOCKING = """
+import bz2, signal
+import numpy as np
+from dask_chunkio import errors
+from dask_chunkio.filters.chunk_format import ChunkFormat, Filter, Payload
+from dask_chunkio.filters.isolated_decoder import IsolatedDecoder
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.signal(signal.SIGPROF, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM, signal.SIGPROF})
+decoder = IsolatedDecoder(ChunkFormat((1000,), np.dtype("u1"), (Filter(307, 0, (9,), "bzip2"),)))
+whole = bz2.compress(bytes(1000))
+try:
+    decoder.decode(Payload(whole[:-5]))
+except errors.IntegrityError as error:
+    print(error, flush=True)
+print(bytes(decoder.decode(Payload(whole))) == bytes(1000))
+"""
+
+
+@pytest.mark.heavy
+def test_a_payload_without_an_end_is_ended_whatever_signals_the_parent_ignores_or_blocks() -> None:
+    lines = run_python("-c", BLOCKING, timeout=100, check=True).stdout.splitlines()
+    assert lines == ["its payload takes more time to decode than any that is valid", "True"]
+
+
+FORKED = """
+import os, signal, sys, threading, time
+import numpy as np
+from dask_chunkio.filters import isolated_decoder
+from dask_chunkio.filters.chunk_format import ChunkFormat, Filter, Payload
+from dask_chunkio.filters.isolated_decoder import IsolatedDecoder
+decoder = IsolatedDecoder(ChunkFormat((8,), np.dtype("u1"), (Filter(2, 0, (2,), "shuffle"),)))
+decoder.decode(Payload(bytes(8)))
+with isolated_decoder._processes.lent():  # as a thread has it that decodes
+    child = os.fork()
+    if not child:
+        time.sleep(60)
+        os._exit(0)
+    print(child, flush=True)
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_child_that_is_forked_while_a_thread_decodes_keeps_no_process_alive() -> None:
+    with program("-c", FORKED) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        child = psutil.Process(int(process.stdout.readline()))
+        others = [one for one in psutil.Process(process.pid).children(recursive=True) if one != child]
+        assert len(others) == 2
+        process.stdin.write("\n")
+        process.stdin.flush()
+        wait_until(lambda: not any(one.is_running() for one in others), "both have ended")
+        child.kill()  # which is still there
