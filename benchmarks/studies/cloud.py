@@ -30,7 +30,7 @@ import numpy as np
 import pyfive
 
 import dask_chunkio
-from benchmarks.studies.measure import machine, markdown_table, save, working_folder
+from benchmarks.studies.measure import add_usual_options, machine, markdown_table, save, working_folder
 
 ELEMENTS = 2048
 _MOST_REQUESTS = 3
@@ -193,10 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.cloud", description=__doc__)
     parser.add_argument("--chunks", type=int, default=100_000, help="number of chunks of 4 kB (default: 100000)")
-    parser.add_argument("--folder", help="where to write (default: /dev/shm, or else the temporary folder)")
-    parser.add_argument("--markdown", metavar="FILE", help="write the table there, too")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
-    parser.add_argument("--tiny", action="store_true", help="a run of seconds, to see that it works")
+    add_usual_options(parser)
     return parser.parse_args(argv)
 
 

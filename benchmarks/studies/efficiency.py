@@ -20,6 +20,7 @@ import h5py
 from benchmarks.studies import data
 from benchmarks.studies.codecs import CODECS, Codec
 from benchmarks.studies.measure import (
+    add_usual_options,
     busy,
     interleaved,
     machine,
@@ -126,10 +127,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}))
     parser.add_argument("--codecs", nargs="+", choices=_CODECS, default=_CODECS, metavar="CODEC", help="some of them")
     parser.add_argument("--runs", type=int, default=5, help="interleaved rounds (default: 5)")
-    parser.add_argument("--folder", help="where to write (default: /dev/shm, or else the temporary folder)")
-    parser.add_argument("--markdown", metavar="FILE", help="write the table there, too")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
-    parser.add_argument("--tiny", action="store_true", help="a run of seconds, to see that it works")
+    add_usual_options(parser)
     return parser.parse_args(argv)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import dask_chunkio
 from benchmarks.studies.measure import (
     PeakMemory,
+    add_usual_options,
     busy,
     interleaved,
     machine,
@@ -104,10 +105,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="how many chunks, from few to many")
     parser.add_argument("--runs", type=int, default=3, help="interleaved rounds (default: 3)")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--folder", help="where to write (default: /dev/shm, or else the temporary folder)")
-    parser.add_argument("--markdown", metavar="FILE", help="write the table there, too")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
-    parser.add_argument("--tiny", action="store_true", help="a run of seconds, to see that it works")
+    add_usual_options(parser)
     return parser.parse_args(argv)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import gc
 import json
@@ -22,6 +23,7 @@ import h5py
 
 __all__ = [
     "PeakMemory",
+    "add_usual_options",
     "busy",
     "interleaved",
     "machine",
@@ -39,6 +41,14 @@ Key = TypeVar("Key")
 
 _HIGH_WATER = Path("/proc/self/status")
 _RESET = Path("/proc/self/clear_refs")
+
+
+def add_usual_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that most studies have."""
+    parser.add_argument("--folder", help="where to write (default: /dev/shm, or else the temporary folder)")
+    parser.add_argument("--markdown", metavar="FILE", help="write the table there, too")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--tiny", action="store_true", help="a run of seconds, to see that it works")
 
 
 def seconds(call: Callable[[], object]) -> float:

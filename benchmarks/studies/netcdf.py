@@ -22,6 +22,7 @@ import xarray
 
 from benchmarks.studies.data import make
 from benchmarks.studies.measure import (
+    add_usual_options,
     busy,
     interleaved,
     machine,
@@ -78,10 +79,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--level", type=int, default=4, help="level of gzip (default: 4, that of xarray)")
     parser.add_argument("--workers", type=int, default=2, help="threads, or processes (default: 2)")
     parser.add_argument("--runs", type=int, default=5, help="interleaved rounds (default: 5)")
-    parser.add_argument("--folder", help="where to write (default: /dev/shm, or else the temporary folder)")
-    parser.add_argument("--markdown", metavar="FILE", help="write the table there, too")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
-    parser.add_argument("--tiny", action="store_true", help="a run of seconds, to see that it works")
+    add_usual_options(parser)
     return parser.parse_args(argv)
 
 

@@ -28,6 +28,7 @@ from neuroconv.tools.nwb_helpers import (
 from neuroconv.tools.testing.mock_interfaces import MockRecordingInterface
 
 from benchmarks.studies.measure import (
+    add_usual_options,
     busy,
     interleaved,
     machine,
@@ -86,10 +87,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--gb", type=float, default=4.0, help="size of the recording (default: 4)")
     parser.add_argument("--workers", type=int, default=2, help="threads, or jobs of hdmf-zarr (default: 2)")
     parser.add_argument("--runs", type=int, default=3, help="interleaved rounds (default: 3)")
-    parser.add_argument("--folder", help="where to write (default: /dev/shm, or else the temporary folder)")
-    parser.add_argument("--markdown", metavar="FILE", help="write the table there, too")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
-    parser.add_argument("--tiny", action="store_true", help="a run of seconds, to see that it works")
+    add_usual_options(parser)
     return parser.parse_args(argv)
 
 

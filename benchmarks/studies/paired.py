@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from benchmarks.studies import data, trees
-from benchmarks.studies.measure import busy, machine, markdown_table, middle, save, working_folder
+from benchmarks.studies.measure import add_usual_options, busy, machine, markdown_table, middle, save, working_folder
 
 __all__ = ["interval", "main"]
 
@@ -195,10 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--buffers", type=int, default=400, help="commits of the serial part (default: 400)")
     parser.add_argument("--small", type=int, default=20, help="small writes in a row (default: 20)")
     parser.add_argument("--least", type=float, default=LEAST, help=f"least ratio of old to new (default: {LEAST})")
-    parser.add_argument("--folder", help="where to write (default: /dev/shm, or else the temporary folder)")
-    parser.add_argument("--markdown", metavar="FILE", help="write the table there, too")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
-    parser.add_argument("--tiny", action="store_true", help="a run of seconds, to see that it works")
+    add_usual_options(parser)
     return parser
 
 

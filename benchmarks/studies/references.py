@@ -20,7 +20,16 @@ from unittest import mock
 import numpy as np
 
 import dask_chunkio
-from benchmarks.studies.measure import busy, interleaved, machine, markdown_table, middle, save, working_folder
+from benchmarks.studies.measure import (
+    add_usual_options,
+    busy,
+    interleaved,
+    machine,
+    markdown_table,
+    middle,
+    save,
+    working_folder,
+)
 from dask_chunkio.execution import tasks
 from dask_chunkio.references.write import references_of_write
 
@@ -57,10 +66,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.references", description=__doc__)
     parser.add_argument("--chunks", type=int, default=100_000, help="chunks of 4 kB (default: 100000)")
     parser.add_argument("--runs", type=int, default=5, help="interleaved rounds (default: 5)")
-    parser.add_argument("--folder", help="where to write (default: /dev/shm, or else the temporary folder)")
-    parser.add_argument("--markdown", metavar="FILE", help="write the table there, too")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
-    parser.add_argument("--tiny", action="store_true", help="a run of seconds, to see that it works")
+    add_usual_options(parser)
     return parser.parse_args(argv)
 
 

@@ -24,6 +24,7 @@ import numpy as np
 import dask_chunkio as dcio
 from benchmarks.studies.data import chunk_shape, make
 from benchmarks.studies.measure import (
+    add_usual_options,
     busy,
     interleaved,
     machine,
@@ -88,10 +89,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--objects", type=int, default=100_000, help="number of small datasets (default: 100000)")
     parser.add_argument("--threads", type=int, default=2, help="of our programs (default: 2)")
     parser.add_argument("--runs", type=int, default=5, help="interleaved rounds (default: 5)")
-    parser.add_argument("--folder", help="where to write (default: /dev/shm, or else the temporary folder)")
-    parser.add_argument("--markdown", metavar="FILE", help="write the table there, too")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
-    parser.add_argument("--tiny", action="store_true", help="a run of seconds, to see that it works")
+    add_usual_options(parser)
     return parser.parse_args(argv)
 
 

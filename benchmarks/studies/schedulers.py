@@ -20,7 +20,17 @@ import numpy as np
 from distributed import Client, LocalCluster
 
 import dask_chunkio
-from benchmarks.studies.measure import busy, interleaved, machine, markdown_table, middle, save, seconds, working_folder
+from benchmarks.studies.measure import (
+    add_usual_options,
+    busy,
+    interleaved,
+    machine,
+    markdown_table,
+    middle,
+    save,
+    seconds,
+    working_folder,
+)
 from dask_chunkio.cli.scheduler import running_scheduler
 
 ELEMENTS = 2048
@@ -67,10 +77,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--many", type=int, default=1000, help="buffers of the large write (default: 1000)")
     parser.add_argument("--workers", type=int, default=2, help="threads, or processes (default: 2)")
     parser.add_argument("--runs", type=int, default=5, help="interleaved rounds (default: 5)")
-    parser.add_argument("--folder", help="where to write (default: /dev/shm, or else the temporary folder)")
-    parser.add_argument("--markdown", metavar="FILE", help="write the table there, too")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
-    parser.add_argument("--tiny", action="store_true", help="a run of seconds, to see that it works")
+    add_usual_options(parser)
     return parser.parse_args(argv)
 
 

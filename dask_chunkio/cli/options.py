@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import numpy as np
@@ -21,15 +21,14 @@ __all__ = [
     "layout",
     "lengths",
     "location",
-    "memory_limit_option",
     "part",
     "progress_option",
-    "scheduler_file_option",
-    "scheduler_option",
+    "running_options",
     "threads_option",
     "workers_option",
 ]
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 _Values = Callable[[click.Context, click.Parameter, Any], Any]
 
 
@@ -111,21 +110,29 @@ threads_option = click.option(
     metavar="N",
     help="Threads of each worker process; with --scheduler threads the same as --workers.  [default: 1]",
 )
-scheduler_option = click.option(
+_scheduler_option = click.option(
     "--scheduler",
     default="threads",
     show_default=True,
     metavar="threads|processes|synchronous|ADDRESS",
     help="Scheduler that runs the write; ADDRESS is that of a running dask scheduler, such as tcp://host:8786.",
 )
-scheduler_file_option = click.option(
+_scheduler_file_option = click.option(
     "--scheduler-file", type=click.Path(), metavar="FILE",
     help="Instead of --scheduler: the file in which a running dask scheduler has written its address.",
 )  # fmt: skip
-memory_limit_option = click.option(
+_memory_limit_option = click.option(
     "--memory-limit", metavar="SIZE",
     help="Memory that one worker process may use, such as 2GB; buffers are chosen to fit.  [default: the free memory]",
 )  # fmt: skip
 progress_option = click.option(
     "--progress/--no-progress", default=None, help="Show a progress bar.  [default: on a terminal]"
 )
+
+
+def running_options(command: Command) -> Command:
+    """Give a command the options that say where it runs: the scheduler, its workers and their memory."""
+    options = (workers_option, threads_option, _scheduler_option, _scheduler_file_option, _memory_limit_option)
+    for option in reversed(options):
+        command = option(command)
+    return command

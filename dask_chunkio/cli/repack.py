@@ -9,14 +9,7 @@ from typing import Any
 import click
 from dask.utils import format_bytes
 
-from dask_chunkio.cli.options import (
-    memory_limit_option,
-    progress_option,
-    scheduler_file_option,
-    scheduler_option,
-    threads_option,
-    workers_option,
-)
+from dask_chunkio.cli.options import progress_option, running_options
 from dask_chunkio.cli.scheduler import running_scheduler
 from dask_chunkio.cli.terminal import say
 from dask_chunkio.repacking.command_words import LIBVERS
@@ -116,11 +109,7 @@ _DATASETS_SHOWN = 20
     type=click.Choice(["process", "power"]),
     help="Failure that committed data survive.  [default: process]",
 )
-@workers_option
-@threads_option
-@scheduler_option
-@scheduler_file_option
-@memory_limit_option
+@running_options
 @progress_option
 def repack(**options: Any) -> None:  # fmt: skip
     """Copy the whole HDF5 file IN to OUT, with the chunks and filters that are asked for.

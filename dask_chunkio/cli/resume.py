@@ -11,14 +11,7 @@ import click
 import h5py
 
 from dask_chunkio.cli.locations import Location
-from dask_chunkio.cli.options import (
-    memory_limit_option,
-    progress_option,
-    scheduler_file_option,
-    scheduler_option,
-    threads_option,
-    workers_option,
-)
+from dask_chunkio.cli.options import progress_option, running_options
 from dask_chunkio.cli.repack import repack
 from dask_chunkio.cli.terminal import in_one_line, say
 from dask_chunkio.cli.write import run_one_write, write
@@ -31,11 +24,7 @@ __all__ = ["resume"]
 
 @click.command()
 @click.argument("file", type=click.Path())
-@workers_option
-@threads_option
-@scheduler_option
-@scheduler_file_option
-@memory_limit_option
+@running_options
 @progress_option
 def resume(file: str, **options: Any) -> None:
     """Resume an unfinished write of FILE that 'dask-chunkio write' began, or a repack, with the same arguments.

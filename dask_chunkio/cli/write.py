@@ -18,13 +18,9 @@ from dask_chunkio.cli.options import (
     layout,
     lengths,
     location,
-    memory_limit_option,
     part,
     progress_option,
-    scheduler_file_option,
-    scheduler_option,
-    threads_option,
-    workers_option,
+    running_options,
 )
 from dask_chunkio.cli.scheduler import running_scheduler
 from dask_chunkio.cli.terminal import LEFTOVERS, in_options, options_of, say
@@ -99,11 +95,7 @@ class _Kept(click.Command):
     metavar="cloud|cmip7",
     help="Layout of a new file: all metadata in its first page, for readers over a network; cmip7: large chunks, too.",
 )
-@workers_option
-@threads_option
-@scheduler_option
-@scheduler_file_option
-@memory_limit_option
+@running_options
 @click.option("--overwrite", is_flag=True, help="Replace the dataset if DST has it already.")
 @click.option("--resume", is_flag=True, help="Resume an unfinished write of DST, if there is one.")
 @click.option(
