@@ -22,7 +22,7 @@ from dask_chunkio.repacking.command_words import command_of
 from dask_chunkio.repacking.new_file import parse_file_options
 from dask_chunkio.repacking.patterns import Selection
 from dask_chunkio.repacking.results import RepackResult
-from dask_chunkio.repacking.rules import Rules, parse_rules
+from dask_chunkio.repacking.rules import Rules, parse_rules, parse_texts
 from dask_chunkio.repacking.structure_process import Decided, Request, compare, make_structure, survey
 from dask_chunkio.storage.hdf5.raw_access import require_raw_access
 from dask_chunkio.storage.journal.draft_manifest import DraftMode, DraftPurpose
@@ -198,14 +198,14 @@ def repack(
         user_block_file=user_block_file,
         meta_block_size=meta_block_size,
     )
+    filters, layouts = parse_texts("filters", filters), parse_texts("layouts", layouts)
     rules = parse_rules(filters, layouts, _minimum(minimum))
     for code in rules.codes:
         require_filter(code)
     selection = Selection(_patterns("include", include), _patterns("exclude", exclude))
     request = Request(
-        source, _rules(filters), _rules(layouts), minimum, selection, options, settings().chunk_nbytes,
-        is_isolated(isolated),
-    )  # fmt: skip
+        source, filters, layouts, minimum, selection, options, settings().chunk_nbytes, is_isolated(isolated)
+    )
     making = {"in_place": in_place, "overwrite": overwrite, "verify": verify, "durability": durability}
     making["no_isolation"] = isolated is False
     job = _Job(request, path, rules, {**run, "compute_kwargs": compute_kwargs}, making)
@@ -256,10 +256,6 @@ def _estimated(job: _Job) -> RepackResult:
     )
 
 
-def _rules(values: str | Sequence[str]) -> tuple[str, ...]:
-    return (values,) if isinstance(values, str) else tuple(values)
-
-
 def _paths(source: Any, output: Any, in_place: bool, dry_run: bool) -> tuple[str, str]:
     """Return the absolute paths of the file and of the copy."""
     old = os.path.realpath(local_path("input", source))
@@ -290,7 +286,7 @@ def _minimum(value: Any) -> int:
 
 
 def _patterns(name: str, values: Any) -> tuple[str, ...]:
-    found = (values,) if isinstance(values, str) else tuple(values)
-    if strange := [one for one in found if not isinstance(one, str) or not one.strip("/")]:
+    found = parse_texts(name, values, "'/raw/*'")
+    if strange := [one for one in found if not one.strip("/")]:
         raise ArgumentTypeError(f"{name}= has {strange[0]!r}; give paths or patterns such as '/raw/*'")
     return found

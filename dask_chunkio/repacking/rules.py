@@ -10,8 +10,9 @@ from dask_chunkio.errors import ArgumentError, ArgumentTypeError
 from dask_chunkio.geometry.grid import Shape
 from dask_chunkio.repacking.patterns import matches
 
-__all__ = ["FilterChoice", "LayoutChoice", "Rules", "Wanted", "parse_rules"]
+__all__ = ["FilterChoice", "LayoutChoice", "Rules", "Wanted", "parse_rules", "parse_texts"]
 
+_EXAMPLE = "'GZIP=4' or '/a,/b:CHUNK=10x20'"
 _OPTIONAL = 1
 _DEFLATE, _SHUFFLE, _FLETCHER32, _SZIP, _NBIT, _SCALEOFFSET = 1, 2, 3, 4, 5, 6
 _SZIP_MASKS = {"EC": 4, "NN": 32}
@@ -148,17 +149,31 @@ def parse_rules(filters: Iterable[str] = (), layouts: Iterable[str] = (), minimu
     ArgumentError, ArgumentTypeError
         If one is not of h5repack's form.
     """
-    rules = [_parsed("filters", text, _filter_rule) for text in _texts("filters", filters)]
-    rules += [_parsed("layouts", text, _layout_rule) for text in _texts("layouts", layouts)]
+    rules = [_parsed("filters", text, _filter_rule) for text in parse_texts("filters", filters)]
+    rules += [_parsed("layouts", text, _layout_rule) for text in parse_texts("layouts", layouts)]
     if sum(rule.filter is not None for rule in rules) > _MOST_FILTERS:
         raise ArgumentError(f"filters= has more than {_MOST_FILTERS} filters, the most that HDF5 applies")
     return Rules(tuple(rules), minimum)
 
 
-def _texts(name: str, values: Any) -> list[str]:
-    texts: list[str] = [values] if isinstance(values, str) else list(values)
+def parse_texts(name: str, values: Any, example: str = _EXAMPLE) -> tuple[str, ...]:
+    """Return the texts of an argument: one, or any number of them.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it is something else.
+
+    Examples
+    --------
+    >>> parse_texts("filters", "NONE"), parse_texts("filters", ["SHUF", "GZIP=4"])
+    (('NONE',), ('SHUF', 'GZIP=4'))
+    """
+    if not isinstance(values, Iterable):
+        raise ArgumentTypeError(f"{name}={values!r} is no sequence of texts; give texts such as {example}")
+    texts = (values,) if isinstance(values, str) else tuple(values)
     if strange := [value for value in texts if not isinstance(value, str)]:
-        raise ArgumentTypeError(f"{name}= has {strange[0]!r}; give texts such as 'GZIP=4' or '/a,/b:CHUNK=10x20'")
+        raise ArgumentTypeError(f"{name}= has {strange[0]!r}; give texts such as {example}")
     return texts
 
 

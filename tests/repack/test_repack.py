@@ -172,6 +172,10 @@ def test_what_is_left_out(large: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keywords", "words"),
     [
+        ({"filters": 7}, "filters=7 is no sequence of texts"),
+        ({"layouts": None}, "layouts=None is no sequence of texts"),
+        ({"include": 7}, "include=7 is no sequence of texts"),
+        ({"exclude": [7]}, "exclude= has 7"),
         ({"filters": "ZIP=4"}, "is not a filter"),
         ({"filters": "GZIP"}, "GZIP=4"),
         ({"filters": "GZIP=10"}, "from 0 to 9"),
@@ -196,6 +200,13 @@ def test_arguments(keywords: dict[str, Any], words: str | None, large: Path, tmp
         dcio.repack(large, new, **keywords)
     assert "damaged" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["old.h5"]
+
+
+def test_rules_of_a_generator_are_used(large: Path, tmp_path: Path) -> None:
+    rules: Any = (one for one in ["SHUF", "GZIP=1"])
+    dcio.repack(large, tmp_path / "new.h5", filters=rules, layouts=["/plain:CHUNK=50x50"])
+    with h5py.File(tmp_path / "new.h5") as file:
+        assert (file["plain"].shuffle, file["plain"].compression, file["plain"].chunks) == (True, "gzip", (50, 50))
 
 
 def test_names(large: Path, tmp_path: Path) -> None:
