@@ -12,6 +12,7 @@ from dask_chunkio.storage import session
 from dask_chunkio.storage.activity import keepalive
 from dask_chunkio.storage.activity.keepalive import Held, Keepalive, let_go, settle
 from dask_chunkio.storage.activity.lease import remove_lease
+from tests.support.processes import wait_until
 from tests.support.storage.writes import Write
 
 
@@ -71,3 +72,23 @@ def test_whoever_looks_waits_for_a_thread_that_lets_go_just_now(
     may_remove.set()
     looking.join(60)
     assert seen == [False]
+
+
+def test_a_copy_that_comes_with_a_task_is_looked_after_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call that begins a write looks after it itself; a worker has only the thread, which may be waiting."""
+    activities = keepalive._Activities()
+    monkeypatch.setattr(keepalive, "_activities", activities)
+    monkeypatch.setattr(keepalive, "_TICK", 1000.0)
+
+    def held(write_id: str) -> Held:
+        return Held(str(tmp_path), str(tmp_path / "lock"), write_id, "key", lambda _: True)
+
+    mine = Keepalive(held("mine"), has_begun=False)
+    wait_until(lambda: bool(activities._came._waiters), "the thread waits")  # type: ignore[attr-defined]
+    copy = Keepalive(held("copy"))
+    wait_until(lambda: len(list(tmp_path.glob("lease-*"))) == 1, "its lease is there")
+    del mine, copy
+    for write_id in ("mine", "copy"):
+        let_go(write_id)
+    with activities._lock:
+        activities._came.notify_all()
