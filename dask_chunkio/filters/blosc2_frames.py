@@ -142,7 +142,7 @@ class Blosc2:
             raise IntegrityError("its blosc2 chunk has blocks without a length")
         target, context = empty(nbytes), self._contexts.address
         skipped = _skipped(-(-nbytes // block), block, needed)
-        # Set anew for each chunk: the library says nowhere that it always forgets what was to be skipped of the last one.
+        # Set anew for each chunk: the library does not promise to forget what was to be skipped of the last one.
         made = self._skip(context, skipped.ctypes.data, len(skipped))
         if made >= 0:
             made = self._decompress(context, source.ctypes.data, stored, target.ctypes.data, nbytes)
