@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 
 import h5py
 
-from dask_chunkio.errors import ArgumentError, IntegrityError, TargetBusyError, TargetChangedError
+from dask_chunkio.errors import ArgumentError, ChunkIOError, IntegrityError, TargetBusyError, TargetChangedError
+from dask_chunkio.storage.chunk_index import UNREADABLE
 from dask_chunkio.storage.completeness import StoredDataset, completed
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, describe, describe_made, make_dataset, preview
 from dask_chunkio.storage.hdf5.file_layout import is_paged
 from dask_chunkio.storage.journal.created import Created, CreatedDataset
 from dask_chunkio.storage.journal.owner import Owner
 from dask_chunkio.storage.journal.part import PartState, conflict, enter_part
+from dask_chunkio.storage.open_transaction import OpenTransaction
 from dask_chunkio.storage.preconditions import opened_to_look, require_replaceable
 from dask_chunkio.storage.take_over import remove_dead_leases
 from dask_chunkio.storage.target import Target, cannot_join, cannot_resume
@@ -157,12 +159,30 @@ def _require_as_judged(file: h5py.File, target: Target, specs: Sequence[DatasetS
 def describe_datasets(
     transactions: Transactions, created: Created, specs: Sequence[DatasetSpec]
 ) -> tuple[DatasetLayout, ...]:
-    """Describe the datasets that were created, inside a transaction."""
+    """Describe the datasets that were created, inside a transaction.
+
+    Raises
+    ------
+    IntegrityError
+        If HDF5 cannot read what it has stored of one.
+    """
     names = [made.name for made in created.datasets]
     with transactions.opened() as state:
         paths = names if transactions.journal.finished else [created.path(number) for number in range(len(names))]
-        described = [spec.there or describe(state.dataset(path)) for path, spec in zip(paths, specs, strict=True)]
+        described = [spec.there or _described(state, path) for path, spec in zip(paths, specs, strict=True)]
         return tuple(replace(layout, name=name) for layout, name in zip(described, names, strict=True))
+
+
+def _described(state: OpenTransaction, path: str) -> DatasetLayout:
+    try:
+        return describe(state.dataset(path))
+    except ChunkIOError:
+        raise
+    except UNREADABLE as error:
+        raise IntegrityError(
+            f"{path}: HDF5 cannot read how it is stored ({error}): the file's metadata is damaged; discard the write "
+            f"and start it again"
+        ) from error
 
 
 def _take_over_datasets(

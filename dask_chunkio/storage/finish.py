@@ -23,6 +23,7 @@ from dask_chunkio.storage.journal.part import missing_parts
 from dask_chunkio.storage.journal.payloads import is_placed
 from dask_chunkio.storage.journal.records import FINISHED, pack_record
 from dask_chunkio.storage.open_transaction import OpenTransaction
+from dask_chunkio.storage.payload_overlap import find_overlap
 from dask_chunkio.storage.preconditions import require_replaceable
 from dask_chunkio.storage.publish import publish
 from dask_chunkio.storage.target import Target
@@ -247,6 +248,7 @@ def _finish_file(
         transactions.payloads.settle()
         if not transactions.journal.finished:
             _require_all(transactions, layouts)
+            _require_apart(transactions, layouts)
             notes = _repair_indices(transactions, layouts, specs)
             _commit_last(transactions, layouts)
     tables = (transactions.journal.table(number) for number in range(len(layouts)))
@@ -283,6 +285,22 @@ def _require_all(transactions: Transactions, layouts: Sequence[DatasetLayout]) -
             raise IntegrityError(
                 f"{layout.name}: {total - missing} of {total} chunks are committed; go on with resume=True"
             )
+
+
+def _require_apart(transactions: Transactions, layouts: Sequence[DatasetLayout]) -> None:
+    """Refuse payloads that overlap: one has destroyed the other, and no index shows it.
+
+    Raises
+    ------
+    IntegrityError
+        If two do.
+    """
+    if (found := find_overlap(transactions.journal.tables)) is not None:
+        first, second = (f"{layouts[number].name} at {layouts[number].origin(chunk)}" for number, chunk in found)
+        raise IntegrityError(
+            f"{transactions.target.file}: HDF5 gave the same space to the chunk of {first} and to that of {second}: "
+            f"the file's metadata is damaged; discard the write and start it again"
+        )
 
 
 def _repair_indices(

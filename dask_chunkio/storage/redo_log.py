@@ -106,6 +106,28 @@ class RedoLog:
             return redo.journal
         return b""
 
+    def restore_superblock(self) -> bool:
+        """Undo a change of the superblock since the last transaction, of a file that nothing else may change.
+
+        A superblock of version 0 has no checksum.  If the end of the file that it records is too low, HDF5 gives space
+        away in which there are payloads.
+
+        Returns
+        -------
+        bool
+            Whether there was a change.
+        """
+        mark, _ = self._read_mark()
+        if mark is None or not mark.superblock:
+            return False
+        found = bytearray(len(mark.superblock))
+        pread_into(self._disk.descriptor, memoryview(found), 0)
+        # (The mark of a transaction whose records a power failure took is of a later state than the file.)
+        if found == mark.superblock or not mark.is_last(self._journal):
+            return False
+        pwrite_all(self._disk.descriptor, mark.superblock, 0)
+        return True
+
     def _write(self, record: bytes, durable: bool) -> None:
         pwrite_all(self._log, record, 0)
         if durable:

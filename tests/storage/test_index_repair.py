@@ -151,32 +151,84 @@ class Interrupted(dcio.GenericDataChunkIterator):
         return np.dtype("i2")
 
 
+FLIPPED: dict[str, Any] = {"compression": "gzip", "scheduler": "synchronous"}
+
+
+def interrupted(path: Path, source: Interrupted, **call: Any) -> Path:
+    """Begin a write that its source interrupts, and return the hidden file."""
+    source.broken = True
+    with pytest.raises(SourceError):
+        dcio.to_hdf5(path, "/x", source, **call)
+    source.broken = False
+    return path.with_name("out.h5.writing") / "data.h5"
+
+
+def flip(path: Path, at: int, bit: int) -> None:
+    with open(path, "r+b") as file:
+        file.seek(at)
+        (old,) = file.read(1)
+        file.seek(at)
+        file.write(bytes([old ^ 1 << bit]))
+
+
 @pytest.mark.parametrize("libver", [None, "latest"])
 def test_no_flipped_bit_of_metadata_ends_in_wrong_data(tmp_path: Path, libver: str | None) -> None:
     """Every outcome is whole data, or an error and nothing under the final name."""
-    path, draw, wrong = tmp_path / "out.h5", random.Random(), []
+    path, draw = tmp_path / "out.h5", random.Random()
+    wrong: list[tuple[int, int, Exception | None]] = []
     source = Interrupted(chunk_shape=(4, 5), buffer_shape=(12, 10))
-    call: dict[str, Any] = {"compression": "gzip", "scheduler": "synchronous", "libver": libver}
     for _ in range(int(os.environ.get("CHUNKIO_BIT_FLIPS", "25"))):
-        source.broken = True
-        with pytest.raises(SourceError):
-            dcio.to_hdf5(path, "/x", source, **call)
-        hidden = tmp_path / "out.h5.writing" / "data.h5"
-        content = bytearray(hidden.read_bytes())
-        at, bit = draw.randrange(len(content)), draw.randrange(8)
-        content[at] ^= 1 << bit
-        hidden.write_bytes(content)
-        source.broken = False
+        hidden = interrupted(path, source, **FLIPPED, libver=libver)
+        at, bit = draw.randrange(hidden.stat().st_size), draw.randrange(8)
+        flip(hidden, at, bit)
         try:
-            dcio.to_hdf5(path, "/x", source, resume=True, **call)
+            dcio.to_hdf5(path, "/x", source, resume=True, **FLIPPED, libver=libver)
             with h5py.File(path) as file:
                 if not np.array_equal(file["x"][...], numbers((48, 10))):
-                    wrong.append((at, bit))
+                    wrong.append((at, bit, None))
         except ChunkIOError:
-            assert not path.exists()
+            assert not path.exists(), (at, bit)
+        except Exception as error:
+            wrong.append((at, bit, error))
         dcio.discard(path, force=True)
         path.unlink(missing_ok=True)
     assert wrong == []
+
+
+@pytest.mark.parametrize("libver", [None, "latest"])
+@pytest.mark.parametrize("bit", [0, 7, *(pytest.param(bit, marks=pytest.mark.heavy) for bit in range(1, 7))])
+def test_a_changed_superblock_is_put_right(
+    tmp_path: Path, libver: str | None, bit: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of version 0 it has no checksum: with a lower end of the file, HDF5 gives away space that payloads have."""
+    path, source = tmp_path / "out.h5", Interrupted(chunk_shape=(4, 5), buffer_shape=(12, 10))
+    # The signature, an address, and the end of the file.
+    for at in (0, 24, 40, 41):
+        flip(interrupted(path, source, **FLIPPED, libver=libver), at, bit)
+        caplog.clear()
+        dcio.to_hdf5(path, "/x", source, resume=True, **FLIPPED, libver=libver)
+        assert [text for text in caplog.messages if "its superblock is not what was committed" in text]
+        with h5py.File(path) as file:
+            np.testing.assert_array_equal(file["x"][...], numbers((48, 10)))
+        path.unlink()
+
+
+def test_a_superblock_that_is_as_committed_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, source = tmp_path / "out.h5", Interrupted(chunk_shape=(4, 5), buffer_shape=(12, 10))
+    interrupted(path, source, **FLIPPED)
+    dcio.to_hdf5(path, "/x", source, resume=True, **FLIPPED)
+    assert caplog.messages == []
+
+
+def test_properties_that_hdf5_cannot_read_are_an_error_that_says_so(tmp_path: Path) -> None:
+    path, source = tmp_path / "out.h5", Interrupted(chunk_shape=(4, 5), buffer_shape=(12, 10))
+    hidden = interrupted(path, source, **FLIPPED)
+    # The message of the fill value: its version, when space is taken and filled, and that a value is defined.
+    at = hidden.read_bytes().index(b"\x05\0\x08\0\x01\0\0\0\x02\x03\x02\x01") + 15
+    flip(hidden, at, 7)
+    with pytest.raises(IntegrityError, match=r"/x: HDF5 cannot read how it is stored .* discard the write"):
+        dcio.to_hdf5(path, "/x", source, resume=True, **FLIPPED)
+    assert not path.exists()
 
 
 LIBVERS: tuple[tuple[str, tuple[Any, ...]], ...] = (

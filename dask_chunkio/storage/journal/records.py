@@ -27,7 +27,7 @@ __all__ += ["HEADER_NBYTES", "VERSION", "claimed_nbytes", "damaged_before_others
 __all__ += ["first_record", "is_cut_off", "json_object", "pack_record", "parse_json"]
 __all__ += ["fields_of", "read_records"]
 
-VERSION = 3
+VERSION = 4
 CREATED, RESERVED, REDO, OWNER, FILLED, FINISHED, APPLYING, DISCARDED, LEASE, PART = range(1, 11)
 
 _MAGIC = b"DCIO"

@@ -32,6 +32,8 @@ SECTOR = 512
 _HEAD = struct.Struct("<QQQQQQQ")
 _RUN = struct.Struct("<QQ")
 _MARK = struct.Struct("<QQQ")
+# The start of a superblock, up to the end of the file that it records: as much as every transaction writes.
+_SUPERBLOCK_NBYTES = 48
 _MOST = 1 << 62
 _AT_ONCE = 1 << 20
 # Memory that a run takes besides its bytes.
@@ -158,7 +160,12 @@ class RedoRecord:
     @property
     def mark(self) -> Mark:
         """The mark that identifies this transaction among all of the same write."""
-        return Mark(self.journal_at, len(self.journal), checksum(self.journal))
+        return Mark(self.journal_at, len(self.journal), checksum(self.journal), self._superblock)
+
+    @property
+    def _superblock(self) -> bytes:
+        first = (bytes(data[:_SUPERBLOCK_NBYTES]) for offset, data in self.runs if not offset)
+        return next(first, b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,21 +180,28 @@ class Mark:
         Offset of these records in the journal, and their length.
     sum : int
         Their checksum.
+    superblock : bytes
+        The first bytes of the file after the transaction, if it writes them.
     """
 
     journal_at: int
     nbytes: int
     sum: int
+    superblock: bytes = b""
 
     def pack(self) -> bytes:
         """Return the record."""
-        return pack_record(APPLYING, _MARK.pack(self.journal_at, self.nbytes, self.sum))
+        return pack_record(APPLYING, _MARK.pack(self.journal_at, self.nbytes, self.sum) + self.superblock)
 
     def is_entered(self, journal: int) -> bool:
         """Return whether the journal has the records."""
         if self.journal_at + self.nbytes > os.fstat(journal).st_size:
             return False
         return checksum_at(journal, self.journal_at, self.nbytes) == self.sum
+
+    def is_last(self, journal: int) -> bool:
+        """Return whether these are the last records of the journal."""
+        return self.journal_at + self.nbytes == os.fstat(journal).st_size and self.is_entered(journal)
 
 
 def read_mark(data: bytes, name: str) -> Mark | None:
@@ -199,8 +213,10 @@ def read_mark(data: bytes, name: str) -> Mark | None:
         If another version of this package wrote it.
     """
     record = first_record(data, name)
-    is_mark = record is not None and record[0] == APPLYING and len(record[2]) == _MARK.size
-    return Mark(*_MARK.unpack(record[2])) if record is not None and is_mark else None
+    if record is None or record[0] != APPLYING or not 0 <= len(record[2]) - _MARK.size <= _SUPERBLOCK_NBYTES:
+        return None
+    journal_at, nbytes, records_sum = _MARK.unpack_from(record[2])
+    return Mark(journal_at, nbytes, records_sum, bytes(record[2][_MARK.size :]))
 
 
 def read_redo_record(data: Bytes, name: str = "the log") -> RedoRecord | None:
