@@ -8,6 +8,7 @@ library gets a chunk with a codec and filters of its own only.  What is valid an
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 import struct
 from collections.abc import Iterator
@@ -36,6 +37,8 @@ _ZEROS = 1
 _OFFSET = 8
 _MOST_DIMENSIONS, _MOST_PADDED = 8, 4
 _SMALL = 64 << 10
+# What the chunks of a dataset have in common, and longer texts of a header that are not remembered.
+_REMEMBERED, _MOST_REMEMBERED = 64, 512
 
 
 class NotPlainError(Exception):
@@ -77,6 +80,7 @@ class Blosc2:
         parameters = defaults()
         parameters.nthreads = 1
         self._contexts = ThreadContexts(lambda: create(parameters), free)
+        self._remembered_offset = functools.lru_cache(_REMEMBERED)(self._offset)
 
     def decode(self, data: Data, most: int, needed: slice | None = None) -> Data:
         """Return what the only chunk of a frame holds.
@@ -100,15 +104,16 @@ class Blosc2:
         header, length, nbytes, stored, itemsize, chunk = self._header(data)
         if chunk < nbytes or itemsize < 1:
             raise NotPlainError
-        shape, blocks = self._shapes(data, header)
+        fields = bytes(memoryview(data)[_METALAYERS:header])
+        shape, blocks = (_remembered_shapes if len(fields) <= _MOST_REMEMBERED else _shapes)(fields)
         if (math.prod(shape) * itemsize if shape else nbytes) > most:
             raise IntegrityError(f"its blosc2 payload declares {nbytes} bytes, and its chunk has at most {most}")
         if nbytes > _MOST_PADDED * most + _SMALL:
             raise NotPlainError
         source = np.frombuffer(data, np.uint8)[:length]
-        offset = self._chunk(source[header + stored :], _OFFSET).view("<i8")[0]
+        offset = self._offset_in(source[header + stored :])
         needed = needed if shape[1:] == blocks[1:] else None
-        found = self._found(source[header : header + stored], int(offset), nbytes, needed)
+        found = self._found(source[header : header + stored], offset, nbytes, needed)
         return found.data if not shape else _unblocked(found, itemsize, shape, blocks).data
 
     def _header(self, data: Data) -> tuple[int, int, int, int, int, int]:
@@ -118,6 +123,15 @@ class Blosc2:
         if magic != _MAGIC or not _METALAYERS <= header <= length <= len(data) or stored > length - header:
             raise IntegrityError("its blosc2 payload is no frame, or a damaged one")
         return header, length, nbytes, stored, itemsize, chunk
+
+    def _offset_in(self, source: Array) -> int:
+        """Return the offset of the chunk, which is a chunk of its own; that of most frames is the same."""
+        if len(source) >= _CHUNK.size and (stored := _CHUNK.unpack_from(source.data)[3]) <= _MOST_REMEMBERED:
+            return self._remembered_offset(bytes(source[:stored]))
+        return self._offset(source)
+
+    def _offset(self, source: Array | bytes) -> int:
+        return int(self._chunk(np.frombuffer(source, np.uint8), _OFFSET).view("<i8")[0])
 
     def _found(self, source: Array, offset: int, nbytes: int, needed: slice | None) -> Array:
         if offset < 0:
@@ -151,20 +165,24 @@ class Blosc2:
             raise IntegrityError(f"its blosc2 chunk is damaged (error {made} of Blosc2)")
         return target
 
-    def _shapes(self, data: Data, header: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return the shapes of the chunk and of its blocks, if it has more than one dimension; else nothing."""
-        fields = _fields(memoryview(data)[_METALAYERS:header])
-        try:
-            kind, _, count = next(fields), next(fields), next(fields)
-            names = {next(fields): next(fields) for _ in range(count)}
-            contents = [next(fields) for _ in range(next(fields))]
-            if kind != 3 or not names:
-                return (), ()
-            if len(contents) != 1 or b"b2nd" not in names:
-                raise NotPlainError
-            return _b2nd(_fields(memoryview(contents[0])))
-        except (StopIteration, RuntimeError, TypeError, IndexError, struct.error) as error:
-            raise IntegrityError("its blosc2 payload has a damaged header") from error
+
+def _shapes(metalayers: bytes) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes of the chunk and of its blocks, if it has more than one dimension; else nothing."""
+    fields = _fields(memoryview(metalayers))
+    try:
+        kind, _, count = next(fields), next(fields), next(fields)
+        names = {next(fields): next(fields) for _ in range(count)}
+        contents = [next(fields) for _ in range(next(fields))]
+        if kind != 3 or not names:
+            return (), ()
+        if len(contents) != 1 or b"b2nd" not in names:
+            raise NotPlainError
+        return _b2nd(_fields(memoryview(contents[0])))
+    except (StopIteration, RuntimeError, TypeError, IndexError, struct.error) as error:
+        raise IntegrityError("its blosc2 payload has a damaged header") from error
+
+
+_remembered_shapes = functools.lru_cache(_REMEMBERED)(_shapes)
 
 
 def _skipped(count: int, block: int, needed: slice | None) -> Array:
@@ -193,8 +211,8 @@ def _unblocked(found: Array, itemsize: int, shape: tuple[int, ...], blocks: tupl
     counts = tuple(-(-length // block) for length, block in zip(shape, blocks, strict=True))
     if len(found) != math.prod(counts) * math.prod(blocks) * itemsize:
         raise IntegrityError(f"its blosc2 payload has {len(found)} bytes for an array of {shape}")
-    if counts == (1,) * len(shape) and blocks == shape:
-        return found
+    if blocks[1:] == shape[1:]:
+        return found[: math.prod(shape) * itemsize]
     # Numbers are copied faster than other elements of the same size.
     elements = found.view(f"u{itemsize}" if itemsize in (1, 2, 4, 8) else f"V{itemsize}")
     axes = [axis for number in range(len(shape)) for axis in (number, number + len(shape))]

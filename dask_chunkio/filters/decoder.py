@@ -18,7 +18,7 @@ from dask_chunkio.filters.deflate import DEFLATE, inflate
 from dask_chunkio.filters.fletcher32 import FLETCHER32, remove_fletcher32
 from dask_chunkio.filters.isolated_decoder import IsolatedDecoder
 from dask_chunkio.filters.plugin import PLUGIN_NAMES, require_filter
-from dask_chunkio.filters.plugin_inverses import decodes_parts, find_inverse
+from dask_chunkio.filters.plugin_inverses import decodes_parts, find_inverse, takes_part
 from dask_chunkio.filters.shuffle import SHUFFLE, unshuffle
 from dask_chunkio.geometry.grid import Array
 
@@ -40,14 +40,17 @@ class Inverse:
         for bytes that the filter cannot have made.
     is_parallel : bool
         Whether several threads may run it at once.
-    decodes_parts : bool
+    takes_part : bool
         Whether `run` also takes a slice of the bytes that are needed.
+    decodes_parts : bool
+        Whether it takes less time for a small part, wherever that is.
     """
 
     filter: Filter
     engine: str
     run: Callable[..., Data]
     is_parallel: bool = True
+    takes_part: bool = False
     decodes_parts: bool = False
 
 
@@ -79,6 +82,7 @@ class DirectDecoder:
             names = ", ".join(step.name for step in form.filters)
             raise FilterError(f"one of the filters {names} can only be undone by HDF5; use decoder_for")
         self._form, self._inverses = form, inverses
+        self._unskipped_lengths = self._lengths(0)
 
     @property
     def name(self) -> str:
@@ -126,12 +130,13 @@ class DirectDecoder:
         return np.frombuffer(data, self._form.dtype).reshape(self._form.chunk_shape)
 
     def _undone(self, payload: Payload, needed: slice | None) -> Data:
-        data, lengths = payload.data, self._lengths(payload.mask)
+        data = payload.data
+        lengths = self._lengths(payload.mask) if payload.mask else self._unskipped_lengths
         for position in reversed(range(len(self._inverses))):
             if not payload.mask >> position & 1:
                 inverse = self._inverses[position]
                 # The result of the first filter's inverse is the chunk.
-                part = (needed,) if needed is not None and not position and inverse.decodes_parts else ()
+                part = (needed,) if needed is not None and not position and inverse.takes_part else ()
                 data = inverse.run(inverse.filter, data, lengths[position], *part)
         return data
 
@@ -176,7 +181,7 @@ def _plugin_inverse(one: Filter) -> Inverse | None:
     run = find_inverse(one)
     if run is None:
         return None
-    return Inverse(one, f"{PLUGIN_NAMES[one.code]} by its library", run, decodes_parts=decodes_parts(one))
+    return Inverse(one, f"{PLUGIN_NAMES[one.code]} by its library", run, True, takes_part(one), decodes_parts(one))
 
 
 def _inflate(_: Filter, data: Data, most: int) -> Data:

@@ -23,8 +23,9 @@ from dask_chunkio.filters.chunk_format import Data, Filter
 from dask_chunkio.filters.plugin import PLUGIN_NAMES, Plugin, find_plugin
 from dask_chunkio.filters.scratch import empty
 from dask_chunkio.filters.thread_contexts import ThreadContexts
+from dask_chunkio.filters.zstd_stream import zstd_start
 
-__all__ = ["Run", "decodes_parts", "find_inverse"]
+__all__ = ["Run", "decodes_parts", "find_inverse", "takes_part"]
 
 Run = Callable[..., Data]
 
@@ -49,7 +50,7 @@ def find_inverse(one: Filter) -> Run | None:
     -------
     callable or None
         Takes the filter, bytes, how many bytes the result may have, and, if the filter is one of those that
-        `decodes_parts` names, optionally a slice of the bytes that are needed of the result.  It raises
+        `takes_part` names, optionally a slice of the bytes that are needed of the result.  It raises
         `IntegrityError` for bytes that the filter cannot have made.
 
     Examples
@@ -66,6 +67,11 @@ def find_inverse(one: Filter) -> Run | None:
 def decodes_parts(one: Filter) -> bool:
     """Return whether the inverse of a filter can leave out what is not needed: its blocks are encoded one by one."""
     return one.code in (_BITSHUFFLE, _BLOSC2)
+
+
+def takes_part(one: Filter) -> bool:
+    """Return whether the inverse of a filter takes a slice: it leaves out other blocks, or what is behind the part."""
+    return decodes_parts(one) or one.code == _ZSTD
 
 
 @functools.cache
@@ -131,16 +137,22 @@ def _zstd(library: ctypes.CDLL) -> Run:
         _function(library, "ZSTD_createDCtx", _ADDRESS), _function(library, "ZSTD_freeDCtx", _SIZE, _ADDRESS)
     )
     is_error = _function(library, "ZSTD_isError", _UNSIGNED, _SIZE)
+    decompress_start = zstd_start(library)
     unknown, invalid = 2**64 - 1, 2**64 - 2
 
-    def run(one: Filter, data: Data, most: int) -> Data:
+    def run(one: Filter, data: Data, most: int, needed: slice | None = None) -> Data:
         source = _bytes(data)
         nbytes = declared(source.ctypes.data, len(source))
         if nbytes == invalid:
             raise _damaged(one, "has no valid header")
+        is_start = needed is not None and nbytes != unknown and needed.stop < nbytes
         nbytes = most if nbytes == unknown else nbytes
         _require_room(one, nbytes, most)
         target = empty(nbytes)
+        if is_start and needed is not None and decompress_start is not None:
+            if not decompress_start(source, target, needed.stop):
+                raise _damaged(one, "is damaged")
+            return target.data
         made = decompress(contexts.address, target.ctypes.data, nbytes, source.ctypes.data, len(source))
         if is_error(made):
             contexts.drop()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +14,7 @@ from dask_chunkio.geometry.grid import Array, Selection
 from dask_chunkio.reading.chunk_cache import ChunkCache
 from dask_chunkio.reading.indexing import Wanted, runs
 from dask_chunkio.reading.stored_array import StoredArray
+from dask_chunkio.reading.thread_team import ThreadTeam, call_each
 
 __all__ = ["BlockReader", "processors"]
 
@@ -25,7 +25,7 @@ class _Own:
 
     pid: int
     cache: ChunkCache = field(default_factory=ChunkCache)
-    executor: Executor | None = None
+    team: ThreadTeam | None = None
 
 
 class BlockReader:
@@ -48,7 +48,7 @@ class BlockReader:
 
     def read(self, selection: Selection) -> Array:
         """Return the elements of a selection: for each axis a slice inside the array, without a step."""
-        return self._stored.read(selection, self._executor_for(selection), self._of_this_process().cache)
+        return self._stored.read(selection, self._team_for(selection), self._of_this_process().cache)
 
     def read_wanted(self, wanted: Wanted) -> Array:
         """Return the elements that are wanted along each axis."""
@@ -69,26 +69,24 @@ class BlockReader:
             part = self._stored.read(tuple(piece for piece, _ in box), cache=self._of_this_process().cache)
             found[target] = _taken(part, [inside for _, inside in box])
 
-        executor = self._threads_of(len(boxes))
-        for _ in map(fill, range(len(boxes))) if executor is None else executor.map(fill, range(len(boxes))):
-            pass
+        call_each(self._team_of(len(boxes)), fill, range(len(boxes)))
         return found
 
-    def _executor_for(self, selection: Selection) -> Executor | None:
+    def _team_for(self, selection: Selection) -> ThreadTeam | None:
         chunks = math.prod(
             -(-axis.stop // length) - axis.start // length
             for axis, length in zip(selection, self._stored.grid.chunk_shape, strict=True)
         )
-        return self._threads_of(chunks)
+        return self._team_of(chunks)
 
-    def _threads_of(self, tasks: int) -> Executor | None:
+    def _team_of(self, tasks: int) -> ThreadTeam | None:
         threads = self._threads or processors()
         if threads == 1 or tasks < 2 or not self._stored.is_direct:
             return None
         own = self._of_this_process()
-        if own.executor is None:
-            own.executor = ThreadPoolExecutor(threads, "dask_chunkio-read")
-        return own.executor
+        if own.team is None:
+            own.team = ThreadTeam(threads, "dask_chunkio-read")
+        return own.team
 
     def _of_this_process(self) -> _Own:
         # A forked process has none of the threads of its parent, and a lock that one of them held is never released.

@@ -11,7 +11,6 @@ import itertools
 import mmap
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
@@ -36,6 +35,7 @@ from dask_chunkio.reading.dataset_record import (
     require_alike,
 )
 from dask_chunkio.reading.file_state import FileState
+from dask_chunkio.reading.thread_team import ThreadTeam, call_each
 from dask_chunkio.storage.filesystem.descriptors import close_descriptor, in_child
 from dask_chunkio.storage.filesystem.io import open_to_read
 
@@ -88,15 +88,15 @@ class StoredArray(DatasetRecord):
             values["table"] = None
         return type(self), tuple(values.values())
 
-    def read(self, selection: Selection, executor: Executor | None = None, cache: ChunkCache | None = None) -> Array:
+    def read(self, selection: Selection, team: ThreadTeam | None = None, cache: ChunkCache | None = None) -> Array:
         """Return the elements of a selection.
 
         Parameters
         ----------
         selection : tuple of slice
             For each axis a slice with a start and a stop inside the array, and no step.
-        executor : concurrent.futures.Executor, optional
-            Whose threads read and decode the chunks; by default this thread does.
+        team : ThreadTeam, optional
+            Whose threads read and decode the chunks; by default only this thread does.
         cache : ChunkCache, optional
             Keeps chunks of which this read takes a small part.
 
@@ -111,7 +111,7 @@ class StoredArray(DatasetRecord):
         """
         if not self.is_direct:
             return self._read_by_hdf5(selection)
-        return self._with_file(lambda stored, file: stored._read_outside(file, selection, executor, cache))
+        return self._with_file(lambda stored, file: stored._read_outside(file, selection, team, cache))
 
     def payloads(self, chunks: Sequence[int]) -> tuple[Payload, ...] | None:
         """Return chunks as they are stored, undecoded; None if they have to be read and encoded.
@@ -159,7 +159,7 @@ class StoredArray(DatasetRecord):
         return ChunkReader(descriptor, f"{self.path}, {self.name}", self.grid, self.form, self.table)
 
     def _read_outside(
-        self, descriptor: int, selection: Selection, executor: Executor | None, cache: ChunkCache | None
+        self, descriptor: int, selection: Selection, team: ThreadTeam | None, cache: ChunkCache | None
     ) -> Array:
         if self.offset is not None:
             # A map ends with the last array that uses it; the copy does not.
@@ -168,8 +168,7 @@ class StoredArray(DatasetRecord):
             return copied(whole[(*selection, ...)])
         found = np.empty(selection_shape(selection), self.dtype)
         pieces = _Pieces(self._chunks_of(descriptor), selection, found, _Kept(cache, self.state))
-        for _ in (map if executor is None else executor.map)(pieces.read, pieces.numbers()):
-            pass
+        call_each(team, pieces.read, pieces.each())
         return found
 
     def _read_by_hdf5(self, selection: Selection) -> Array:
@@ -241,28 +240,24 @@ def _opened(path: str) -> int:
         raise TargetError(f"cannot read {path}: {error.strerror}") from error
 
 
+# Of a chunk along an axis: its cell in the grid, what is selected inside it, and where that is in the result.
+_Along = tuple[int, slice, slice]
+
+
 class _Pieces:
     """The chunks that a selection touches, each read into its part of the result."""
 
     def __init__(self, chunks: ChunkReader, selection: Selection, found: Array, kept: _Kept) -> None:
         self._chunks, self._selection, self._found, self._kept = chunks, selection, found, kept
 
-    def numbers(self) -> Iterator[int]:
-        grid = self._chunks.grid
-        spans = [
-            range(axis.start // length, -(-axis.stop // length))
-            for axis, length in zip(self._selection, grid.chunk_shape, strict=True)
-        ]
-        return map(grid.number, itertools.product(*spans))
+    def each(self) -> Iterator[tuple[_Along, ...]]:
+        """Return the chunks in C order, as `read` takes them."""
+        return itertools.product(*map(_chunks_along, self._selection, self._chunks.grid.chunk_shape))
 
-    def read(self, number: int) -> None:
+    def read(self, piece: tuple[_Along, ...]) -> None:
         """Read one chunk, decode it, and copy what is selected of it."""
-        inside, target, grid = [], [], self._chunks.grid
-        for at, length, axis in zip(grid.origin(number), grid.chunk_shape, self._selection, strict=True):
-            start, stop = max(at, axis.start), min(at + length, axis.stop)
-            inside.append(slice(start - at, stop - at))
-            target.append(slice(start - axis.start, stop - axis.start))
-        part = self._found[tuple(target)]
+        cells, inside, target = zip(*piece, strict=True) if piece else ((), (), ())
+        number, part = self._chunks.grid.number(cells), self._found[target]
         is_small = part.nbytes * _SMALL_PART <= self._chunks.form.nbytes
         if is_small and self._kept.keeps(self._chunks, number):
             self._copy(part, self._kept.read(self._chunks, number), inside)
@@ -279,11 +274,21 @@ class _Pieces:
         found = slice(first * itemsize, (last + 1) * itemsize)
         return None if found == slice(0, self._chunks.form.nbytes) else found
 
-    def _copy(self, part: Array, chunk: Array | None, inside: list[slice]) -> None:
+    def _copy(self, part: Array, chunk: Array | None, inside: tuple[slice, ...]) -> None:
         if chunk is None:
             part[...] = self._chunks.fill
         else:
-            as_bytes(part)[...] = as_bytes(chunk[tuple(inside)])
+            as_bytes(part)[...] = as_bytes(chunk[inside])
+
+
+def _chunks_along(axis: slice, length: int) -> list[_Along]:
+    """Return the chunks that a slice touches along an axis with chunks of a length."""
+    found: list[_Along] = []
+    for cell in range(axis.start // length, -(-axis.stop // length)):
+        at = cell * length
+        start, stop = max(at, axis.start), min(at + length, axis.stop)
+        found.append((cell, slice(start - at, stop - at), slice(start - axis.start, stop - axis.start)))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

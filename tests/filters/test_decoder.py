@@ -96,7 +96,7 @@ def test_the_needed_part_of_a_chunk_is_that_of_the_whole(
 
 
 @pytest.mark.heavy
-@given(arrays(), st.sampled_from(["bitshuffle", "blosc2"]), st.sampled_from(AROUND), st.data())
+@given(arrays(), st.sampled_from(["bitshuffle", "blosc2", "zstd"]), st.sampled_from(AROUND), st.data())
 @settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 def test_the_needed_part_of_a_chunk_is_that_of_the_whole_at_length(
     array: Any, name: str, around: Any, draw: st.DataObject
@@ -104,7 +104,7 @@ def test_the_needed_part_of_a_chunk_is_that_of_the_whole_at_length(
     parts_decoded(array, name, around, draw)
 
 
-@pytest.mark.parametrize("name", ["bitshuffle", "blosc2"])
+@pytest.mark.parametrize("name", ["bitshuffle", "blosc2", "zstd"])
 @pytest.mark.parametrize("value", ["walk", "zeros", "noise"])
 @pytest.mark.parametrize("length", [100_000, 70_001, 61_445])
 def test_every_part_of_a_chunk_of_many_blocks(name: str, value: str, length: int) -> None:
@@ -113,13 +113,28 @@ def test_every_part_of_a_chunk_of_many_blocks(name: str, value: str, length: int
     )
     with dataset(data.shape, data.dtype, data.shape, **DIRECT[name]) as made:
         decoder = decoder_for(describe(made).form)
-        assert decoder.decodes_parts
+        assert decoder.decodes_parts == (name != "zstd")
         ((mask, payload),) = stored(made, data).values()
         for first in (0, 1, 3, 8191, 8192, 40_000, 4 * length - 33, 4 * length - 1):
             for last in (first + 1, first + 5, first + 8192, 4 * length // 2, 4 * length):
                 if first < last <= 4 * length:
                     found = decoder.decode(Payload(payload, mask), slice(first, last))
                     assert found.tobytes()[first:last] == data.tobytes()[first:last]
+
+
+def test_the_start_of_a_damaged_chunk_of_zstd_is_refused_or_right() -> None:
+    data = noise((500_000,), "i2")
+    with dataset(data.shape, data.dtype, data.shape, **DIRECT["zstd"]) as made:
+        decoder = decoder_for(describe(made).form)
+        ((_, payload),) = stored(made, data).values()
+    assert len(payload) > 500_000
+    cut = Payload(payload[: len(payload) // 2])
+    for needed in (None, slice(0, 1_000_000), slice(0, 900_000), slice(899_999, 900_000)):
+        with pytest.raises(IntegrityError, match="is damaged"):
+            decoder.decode(cut, needed)
+    assert decoder.decode(cut, slice(100, 4000)).tobytes()[100:4000] == data.tobytes()[100:4000]
+    # The next chunk of this thread.
+    assert decoder.decode(Payload(payload), slice(0, 4000)).tobytes()[:4000] == data.tobytes()[:4000]
 
 
 def test_a_part_of_a_damaged_chunk_is_refused_or_right() -> None:

@@ -1,4 +1,5 @@
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -12,10 +13,12 @@ def addresses(*lengths: int) -> list[int]:
 
 
 def test_memory_is_lent_once_in_a_context_and_again_in_the_next() -> None:
-    first = addresses(1000, 1000, 500)
-    assert len(set(first)) == 3
-    assert addresses(1000, 800, 500) == first
-    assert addresses(2000)[0] != first[0], "it has become larger"
+    # A thread that has lent nothing yet.
+    with ThreadPoolExecutor(1) as thread:
+        first = thread.submit(addresses, 1000, 1000, 500).result()
+        assert len(set(first)) == 3
+        assert thread.submit(addresses, 1000, 800, 500).result() == first
+        assert thread.submit(addresses, 2000).result()[0] != first[0], "it has become larger"
 
 
 def test_nothing_is_lent_outside_of_a_context() -> None:

@@ -4,7 +4,6 @@ import os
 import pickle
 import shutil
 import signal
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from dask_chunkio import errors
 from dask_chunkio.reading import file_state, stored_array
 from dask_chunkio.reading.file_state import FileState
 from dask_chunkio.reading.stored_array import StoredArray, index_dataset
+from dask_chunkio.reading.thread_team import ThreadTeam
 from dask_chunkio.storage.side_paths import SidePaths
 from tests.support.processes import in_child, program
 from tests.support.system_calls import kill_at
@@ -85,8 +85,7 @@ def test_what_h5py_reads(tmp_path: Path, axes: Any, how: Any, draw: st.DataObjec
     assert found.dtype == expected.dtype
     assert whole(found).tobytes() == expected.tobytes()
     assert found.read(selection).tobytes() == expected[selection].tobytes()
-    with ThreadPoolExecutor(3) as pool:
-        assert found.read(selection, pool).tobytes() == expected[selection].tobytes()
+    assert found.read(selection, ThreadTeam(3, "x")).tobytes() == expected[selection].tobytes()
 
 
 @pytest.mark.parametrize("fillvalue", [None, 7])
