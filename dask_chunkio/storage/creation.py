@@ -14,6 +14,7 @@ from dask_chunkio.storage.completeness import StoredDataset, completed
 from dask_chunkio.storage.hdf5.dataset import DatasetLayout, DatasetSpec, describe, describe_made, make_dataset, preview
 from dask_chunkio.storage.hdf5.file_layout import is_paged
 from dask_chunkio.storage.journal.created import Created, CreatedDataset
+from dask_chunkio.storage.journal.journal import require_chunk_counts
 from dask_chunkio.storage.journal.owner import Owner
 from dask_chunkio.storage.journal.part import PartState, conflict, enter_part
 from dask_chunkio.storage.open_transaction import OpenTransaction
@@ -118,6 +119,7 @@ def _make_datasets(transactions: Transactions, specs: Sequence[DatasetSpec]) -> 
             for number, spec in enumerate(specs)
         )
         created = replace(created, datasets=tuple(map(describe_made, specs, layouts)))
+        require_chunk_counts(created)
         transactions.commit(state, _owner(transactions, 1).pack() + created.pack())
     return Made(layouts)
 

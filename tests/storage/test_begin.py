@@ -698,5 +698,16 @@ def test_a_recovery_that_was_cut_off_as_it_removed_the_folder_is_completed(
     assert not Path(f"{target}.writing").exists()
 
 
+@pytest.mark.parametrize("place", ["new", "existing"])
+def test_more_chunks_than_can_be_counted_are_refused_before_anything_is_made(tmp_path: Path, place: str) -> None:
+    path = tmp_path / "out.h5"
+    if place == "existing":
+        dcio.to_hdf5(path, "/old", X, chunks=(4, 8))
+    huge = np.broadcast_to(np.uint8(7), (10**12,))
+    with pytest.raises(ArgumentError, match=r"/x: .* has 1000000000000 chunks, .* give it larger chunks"):
+        dcio.to_hdf5(path, "/x", huge, chunks=(1,), buffer_shape=(10**6,), compression="gzip")
+    assert [one.name for one in tmp_path.iterdir()] == (["out.h5"] if place == "existing" else [])
+
+
 def _cut_off(*_: Any) -> None:
     raise KeyboardInterrupt

@@ -53,6 +53,7 @@ from dask_chunkio.storage.journal.records import (
 )
 
 __all__ = ["HELD", "ROW", "VOID", "Entries", "Journal", "Reservations", "owners_in", "read_journal"]
+__all__ += ["require_chunk_counts"]
 
 _BUFFER = struct.Struct("<QQQQ")
 _ENTRY = np.dtype([("chunk", "<u8"), ("offset", "<u8"), ("nbytes", "<u8"), ("checksum", "<u8"), ("mask", "<u8")])
@@ -314,6 +315,22 @@ def read_journal(path: str) -> Iterator[Journal]:
 def owners_in(records: bytes, name: str) -> list[Owner]:
     """Return the owners that records name; `name` is that of the file, for messages."""
     return [Owner.unpack(body) for kind, _, body in read_records(records, name) if kind == OWNER]
+
+
+def require_chunk_counts(created: Created) -> None:
+    """Refuse datasets with more chunks than a journal can be read with.
+
+    Raises
+    ------
+    ArgumentError
+        If there is one.
+    """
+    for made in created.datasets:
+        if made.chunk_count > _MOST_CHUNKS:
+            raise ArgumentError(
+                f"{made.name}: an array of {made.shape} in chunks of {made.chunks} has {made.chunk_count} chunks, and "
+                f"this machine has memory for the places of {_MOST_CHUNKS}; give it larger chunks"
+            )
 
 
 def _by_dataset(bodies: Sequence[bytes]) -> dict[int, list[bytes]]:
