@@ -52,7 +52,7 @@ STORAGE_FLOORS = (
     {"filesystem."},
     {"journal."},
     {"activity.", "hdf5."},
-    {"draft_paths", "side_paths", "target", "made_folder", "store_folder", "tokens", "chunk_index"},
+    {"draft_paths", "side_paths", "target", "made_folder", "store_folder", "tokens", "chunk_index", "payload_overlap"},
     {"completeness", "redo_log", "take_over", "open_transaction", "open_files", "payload_file"},
     {"transaction", "read_lock"},
     {"extent", "index_repair", "visible_chunks", "preconditions", "creation", "publish", "inspection."},

@@ -23,7 +23,7 @@ from dask_chunkio.filters.chunk_format import Data, Filter
 from dask_chunkio.filters.plugin import PLUGIN_NAMES, Plugin, find_plugin
 from dask_chunkio.filters.scratch import empty
 from dask_chunkio.filters.thread_contexts import ThreadContexts
-from dask_chunkio.filters.zstd_stream import zstd_start
+from dask_chunkio.filters.zstd_stream import ZstdStart
 
 __all__ = ["Run", "decodes_parts", "find_inverse", "takes_part"]
 
@@ -137,7 +137,7 @@ def _zstd(library: ctypes.CDLL) -> Run:
         _function(library, "ZSTD_createDCtx", _ADDRESS), _function(library, "ZSTD_freeDCtx", _SIZE, _ADDRESS)
     )
     is_error = _function(library, "ZSTD_isError", _UNSIGNED, _SIZE)
-    decompress_start = zstd_start(library)
+    start = _zstd_start(library)
     unknown, invalid = 2**64 - 1, 2**64 - 2
 
     def run(one: Filter, data: Data, most: int, needed: slice | None = None) -> Data:
@@ -149,8 +149,8 @@ def _zstd(library: ctypes.CDLL) -> Run:
         nbytes = most if nbytes == unknown else nbytes
         _require_room(one, nbytes, most)
         target = empty(nbytes)
-        if is_start and needed is not None and decompress_start is not None:
-            if not decompress_start(source, target, needed.stop):
+        if is_start and needed is not None and start is not None:
+            if not start.decode(source, target, needed.stop):
                 raise _damaged(one, "is damaged")
             return target.data
         made = decompress(contexts.address, target.ctypes.data, nbytes, source.ctypes.data, len(source))
@@ -160,6 +160,13 @@ def _zstd(library: ctypes.CDLL) -> Run:
         return target[:made].data
 
     return run
+
+
+def _zstd_start(library: ctypes.CDLL) -> ZstdStart | None:
+    try:
+        return ZstdStart(library)
+    except AttributeError:
+        return None
 
 
 def _lz4(library: ctypes.CDLL) -> Run:

@@ -7,13 +7,13 @@ large as the whole frame, each block is written to its place at once.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 
 from dask_chunkio.filters.thread_contexts import ThreadContexts
 from dask_chunkio.geometry.grid import Array
 
-__all__ = ["zstd_start"]
+__all__ = ["ZstdStart"]
 
+# A parameter, and what is reset.
 _STABLE_OUTPUT, _SESSION = 1001, 1
 # Bytes of a block, at most.
 _BLOCK = 128 << 10
@@ -25,59 +25,62 @@ class _Buffer(ctypes.Structure):
     _fields_ = (("data", ctypes.c_void_p), ("size", ctypes.c_size_t), ("position", ctypes.c_size_t))
 
 
-def zstd_start(library: ctypes.CDLL) -> Callable[[Array, Array, int], bool] | None:
-    """Return the function that decodes the start of a frame; None if a library has no such functions.
+class ZstdStart:
+    """The functions of the Zstandard library that decode the start of a frame.
 
     Parameters
     ----------
     library : ctypes.CDLL
-        A library with the functions of Zstandard.
+        The library of the plugin.
 
-    Returns
-    -------
-    callable or None
-        Takes the frame, the memory for all that it declares, and how many bytes are needed.  It returns whether it
-        could decode these.  The memory behind them may hold anything.
+    Raises
+    ------
+    AttributeError
+        If the library hides its functions, or has no stable output buffers (before 1.4.5).
     """
-    try:
-        functions = [library[f"ZSTD_{name}"] for name in ("createDCtx", "freeDCtx", "DCtx_setParameter", "DCtx_reset")]
-        stream, is_error = library["ZSTD_decompressStream"], library["ZSTD_isError"]
-    except AttributeError:
-        return None
-    create, free, set_parameter, reset = functions
-    address, size, number, buffer = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.POINTER(_Buffer)
-    create.restype, create.argtypes, free.restype, free.argtypes = address, (), size, (address,)
-    set_parameter.restype, set_parameter.argtypes = size, (address, number, number)
-    reset.restype, reset.argtypes = size, (address, number)
-    stream.restype, stream.argtypes = size, (address, buffer, buffer)
-    is_error.restype, is_error.argtypes = ctypes.c_uint, (size,)
-    if (context := create()) is None:
-        return None
-    is_missing = is_error(set_parameter(context, _STABLE_OUTPUT, 1))
-    free(context)
-    if is_missing:  # before 1.4.5
-        return None
 
-    def make() -> int | None:
-        if (made := create()) is not None:
-            set_parameter(made, _STABLE_OUTPUT, 1)
-        return int(made) if made else None
+    def __init__(self, library: ctypes.CDLL) -> None:
+        address, size, number, buffer = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.POINTER(_Buffer)
+        names = ("createDCtx", "freeDCtx", "DCtx_setParameter", "DCtx_reset", "decompressStream", "isError")
+        self._create, free, self._set, self._reset, self._stream, self._is_error = (library[f"ZSTD_{n}"] for n in names)
+        self._create.restype, self._create.argtypes = address, ()
+        free.restype, free.argtypes = size, (address,)
+        self._set.restype, self._set.argtypes = size, (address, number, number)
+        self._reset.restype, self._reset.argtypes = size, (address, number)
+        self._stream.restype, self._stream.argtypes = size, (address, buffer, buffer)
+        self._is_error.restype, self._is_error.argtypes = ctypes.c_uint, (size,)
+        self._contexts = ThreadContexts(self._made, free)
+        if self._is_error(self._set(self._contexts.address, _STABLE_OUTPUT, 1)):
+            raise AttributeError("this library has no stable output buffers")
 
-    contexts = ThreadContexts(make, free)
+    def _made(self) -> int | None:
+        context: int | None = self._create()
+        if context is not None:
+            self._set(context, _STABLE_OUTPUT, 1)
+        return context
 
-    def decompress(source: Array, target: Array, needed: int) -> bool:
-        context = contexts.address
-        reset(context, _SESSION)
+    def decode(self, source: Array, target: Array, needed: int) -> bool:
+        """Decode the first bytes of a frame; return whether that could be done.
+
+        Parameters
+        ----------
+        source : numpy.ndarray
+            The bytes of the frame.
+        target : numpy.ndarray
+            Memory for all bytes that the frame declares.  Those behind the needed ones may have any value afterwards.
+        needed : int
+            How many bytes are needed.
+        """
+        context = self._contexts.address
+        self._reset(context, _SESSION)
         given = _Buffer(source.ctypes.data, 0, 0)
         made = _Buffer(target.ctypes.data, len(target), 0)
-        # About as many bytes as are needed at first, then a few blocks at a time.
+        # About as many bytes as are needed at first, then a block at a time.
         step = len(source) * needed // max(1, len(target)) + _BLOCK // 2
         while made.position < needed and given.size < len(source):
             given.size = min(len(source), given.size + step)
-            if is_error(stream(context, made, given)):
-                contexts.drop()
+            if self._is_error(self._stream(context, made, given)):
+                self._contexts.drop()
                 return False
             step = _BLOCK
         return bool(made.position >= needed)
-
-    return decompress

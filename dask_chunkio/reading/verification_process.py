@@ -53,8 +53,8 @@ if sys.platform != "win32":
 __all__ = ["decode_file", "main"]
 
 Say = Callable[[str, object], None]
-# Seconds of processor time after which HDF5 is assumed to hang in one step; large data are given more.
-_SECONDS = 600
+# Seconds of processor time after which HDF5 is assumed to hang in one step; large files and data are given more.
+_SECONDS = 20
 _NBYTES_A_SECOND, _CHUNKS_A_SECOND, _MOST_CHUNKS = 1 << 20, 1000, 10**8
 # Bytes that are read at a time of a dataset without chunks.
 _SLAB_NBYTES = 16 << 20
@@ -78,6 +78,8 @@ def main() -> None:
     sys.stdout = os.fdopen(reserve_output(), "w", encoding="utf-8")
     path, done, plugins = json.loads(sys.argv[1])
     add_plugin_paths(plugins)
+    if sys.platform != "win32":
+        _lower(resource.RLIMIT_AS, memory_nbytes())
     decode_file(path, done, _say)
 
 
@@ -99,38 +101,61 @@ def decode_file(path: str, done: int, say: Say) -> None:
     say : callable
         Reports one result.
     """
-    _bound_time()
     try:
+        report = _Report(say, _SECONDS + os.stat(path).st_size // _NBYTES_A_SECOND)
+        report.begin_step()
         with h5py.File(path, "r") as file, _searched(path) as searched:
             say("started", None)
-            for number, dataset in enumerate(_datasets(file, say)):
+            for number, dataset in enumerate(_datasets(file, report)):
                 if number >= done:
                     say("in", dataset.name)
-                    with _noted(dataset.name, "cannot be read", say):
-                        _decode(dataset, searched, say)
+                    with report.noted(dataset.name, "cannot be read"):
+                        _decode(dataset, searched, report)
     except Exception as error:
         say("refused", _words(error))
         return
     say("finished", None)
 
 
-@contextlib.contextmanager
-def _noted(name: str, what: str, say: Say, seconds: int = 0) -> Iterator[None]:
-    """Report any error in the context as a problem; h5py and numpy raise many kinds where metadata are invalid."""
-    _bound_time(seconds)
-    try:
-        yield
-    except Exception as error:
-        say("problem", printable(f"{name}: {what} ({_words(error)})"))
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """Reports results; each step of the work has a bound of processor time.
+
+    Parameters
+    ----------
+    say : callable
+        Reports one result.
+    seconds : int
+        Processor time of a step; large data are given more.
+    """
+
+    say: Say
+    seconds: int
+
+    def begin_step(self, more: int = 0) -> None:
+        """Bound the processor time of a step, which takes `more` seconds for its data: nothing else interrupts HDF5."""
+        _bound_time(self.seconds + more)
+
+    @contextlib.contextmanager
+    def noted(self, name: str, what: str, more: int = 0) -> Iterator[None]:
+        """Begin a step, and report any error in it as a problem; h5py raises many kinds where metadata are invalid."""
+        self.begin_step(more)
+        try:
+            yield
+        except Exception as error:
+            self.say("problem", printable(f"{name}: {what} ({_words(error)})"))
 
 
-def _bound_time(seconds: int = 0) -> None:
-    """Limit the processor time of a step to the sum of `_SECONDS` and `seconds`: nothing else interrupts HDF5."""
+def _bound_time(seconds: int) -> None:
     if sys.platform != "win32":
         used = resource.getrusage(resource.RUSAGE_SELF)
-        end = int(used.ru_utime + used.ru_stime) + _SECONDS + seconds
-        most = resource.getrlimit(resource.RLIMIT_CPU)[1]
-        resource.setrlimit(resource.RLIMIT_CPU, (end if most == resource.RLIM_INFINITY else min(end, most), most))
+        _lower(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + seconds)
+
+
+def _lower(limit: int, value: int) -> None:
+    if sys.platform != "win32":
+        most = resource.getrlimit(limit)[1]
+        resource.setrlimit(limit, (value if most == resource.RLIM_INFINITY else min(value, most), most))
 
 
 def _words(error: Exception) -> str:
@@ -138,17 +163,17 @@ def _words(error: Exception) -> str:
     return words if isinstance(error, (OSError, RuntimeError)) else f"{type(error).__name__}: {words}"
 
 
-def _datasets(file: h5py.File, say: Say) -> Iterator[h5py.Dataset]:
+def _datasets(file: h5py.File, report: _Report) -> Iterator[h5py.Dataset]:
     """Yield each dataset of a file once, following only hard links, and skipping objects that cannot be opened."""
     groups, seen = [file["/"]], {_address(file["/"])}
     while groups:
         group = groups.pop()
         names: list[str] = []
-        with _noted(group.name, "its members cannot be listed", say):
+        with report.noted(group.name, "its members cannot be listed"):
             names.extend(group)
         inside = []
         for name in names:
-            with _noted(f"{group.name.rstrip('/')}/{name}", "cannot be opened", say):
+            with report.noted(f"{group.name.rstrip('/')}/{name}", "cannot be opened"):
                 if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                     continue
                 found = group[name]
@@ -166,21 +191,21 @@ def _address(found: h5py.Group | h5py.Dataset | h5py.Datatype) -> int:
     return int(h5py.h5o.get_info(found.id).addr)
 
 
-def _decode(dataset: h5py.Dataset, searched: _Searched, say: Say) -> None:
-    if not _is_decodable(dataset, say):
+def _decode(dataset: h5py.Dataset, searched: _Searched, report: _Report) -> None:
+    if not _is_decodable(dataset, report):
         return
     if dataset.shape is None or 0 in dataset.shape or _is_never_written(dataset):
-        say("checked", 0)
+        report.say("checked", 0)
     elif dataset.chunks is None:
-        _read_by_hdf5(dataset, _slabs(dataset, searched.staged.size), say)
+        _read_by_hdf5(dataset, _slabs(dataset, searched.staged.size), report)
     else:
         _require_memory(dataset)
-        stored = _stored(dataset, searched, say)
+        stored = _stored(dataset, searched, report)
         chunks = _decodable_outside(dataset, searched, stored)
         if chunks is None:
-            _read_by_hdf5(dataset, _cells(dataset, stored.origins.tolist()), say)
+            _read_by_hdf5(dataset, _cells(dataset, stored.origins.tolist()), report)
         else:
-            _decode_outside(dataset.name, chunks, say)
+            _decode_outside(dataset.name, chunks, report)
 
 
 def _is_never_written(dataset: h5py.Dataset) -> bool:
@@ -190,17 +215,17 @@ def _is_never_written(dataset: h5py.Dataset) -> bool:
     return bool(is_own and dataset.id.get_offset() is None)
 
 
-def _read_by_hdf5(dataset: h5py.Dataset, selections: Iterable[Selection], say: Say) -> None:
+def _read_by_hdf5(dataset: h5py.Dataset, selections: Iterable[Selection], report: _Report) -> None:
     checked = 0
     try:
         for selection in selections:
             checked += 1
             nbytes = math.prod(selection_shape(selection)) * dataset.dtype.itemsize
-            with _noted(dataset.name, f"[{_words_of(selection)}] cannot be read", say, nbytes // _NBYTES_A_SECOND):
+            with report.noted(dataset.name, f"[{_words_of(selection)}] cannot be read", nbytes // _NBYTES_A_SECOND):
                 dataset[selection]
     finally:
-        say("checked", checked)
-        say("read", int(dataset.id.get_storage_size()))
+        report.say("checked", checked)
+        report.say("read", int(dataset.id.get_storage_size()))
 
 
 def _decodable_outside(dataset: h5py.Dataset, searched: _Searched, stored: StoredChunks) -> ChunkReader | None:
@@ -216,21 +241,23 @@ def _decodable_outside(dataset: h5py.Dataset, searched: _Searched, stored: Store
     return None if table is None else ChunkReader(searched.descriptor, dataset.name, grid, layout.form, table)
 
 
-def _decode_outside(name: str, chunks: ChunkReader, say: Say) -> None:
+def _decode_outside(name: str, chunks: ChunkReader, report: _Report) -> None:
     """Decode all chunks of a dataset by several threads."""
     numbers, nbytes = chunks.table.numbers.tolist(), chunks.table.nbytes.tolist()
-    _bound_time(len(numbers) * chunks.form.nbytes // _NBYTES_A_SECOND)
+    report.begin_step(len(numbers) * chunks.form.nbytes // _NBYTES_A_SECOND)
     checked = read = 0
     with ThreadPoolExecutor(processors()) as pool:
         for number, length, problem in zip(numbers, nbytes, pool.map(_problem(chunks), numbers), strict=True):
             checked, read = checked + 1, read + length
             if problem is not None:
-                say("problem", printable(f"{name}: [{_words_of(chunks.grid[number])}] cannot be read ({problem})"))
+                report.say(
+                    "problem", printable(f"{name}: [{_words_of(chunks.grid[number])}] cannot be read ({problem})")
+                )
             if read >= _REPORTED_NBYTES:
-                say("read", read)
+                report.say("read", read)
                 read = 0
-    say("read", read)
-    say("checked", checked)
+    report.say("read", read)
+    report.say("checked", checked)
 
 
 def _problem(chunks: ChunkReader) -> Callable[[int], str | None]:
@@ -250,13 +277,13 @@ def _words_of(selection: Selection) -> str:
     return ", ".join(f"{axis.start}:{axis.stop}" for axis in selection)
 
 
-def _is_decodable(dataset: h5py.Dataset, say: Say) -> bool:
+def _is_decodable(dataset: h5py.Dataset, report: _Report) -> bool:
     """Return whether the plugins of a dataset are available; otherwise report why it cannot be read."""
-    with _noted(dataset.name, "its filters cannot be read", say):
+    with report.noted(dataset.name, "its filters cannot be read"):
         try:
             require_decoder(dataset)
         except FilterError as error:
-            say("undecodable", str(error))
+            report.say("undecodable", str(error))
         else:
             return True
     return False
@@ -306,13 +333,15 @@ def _require_memory(dataset: h5py.Dataset) -> None:
         raise OSError(f"its chunks of {nbytes} bytes do not fit into memory")
 
 
-def _stored(dataset: h5py.Dataset, searched: _Searched, say: Say) -> StoredChunks:
+def _stored(dataset: h5py.Dataset, searched: _Searched, report: _Report) -> StoredChunks:
     """Return the stored chunks of a dataset; report those that no reader finds by their coordinates."""
     most = math.prod(map(math.ceil, np.divide(dataset.shape, dataset.chunks)))
     seconds = int(min(most, _MOST_CHUNKS)) // _CHUNKS_A_SECOND
-    with _noted(dataset.name, "its index of chunks cannot be read", say, seconds):
+    with report.noted(dataset.name, "its index of chunks cannot be read", seconds):
         stored = list_stored(dataset)
         for origin in misfiled(searched.staged, searched.file[dataset.name], stored):
-            say("problem", f"{dataset.name}: the chunk at {origin} is stored, and is not found by its coordinates")
+            report.say(
+                "problem", f"{dataset.name}: the chunk at {origin} is stored, and is not found by its coordinates"
+            )
         return stored
     return StoredChunks(np.zeros((0, len(dataset.shape)), np.int64), np.zeros(0, ROW))

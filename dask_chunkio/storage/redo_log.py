@@ -16,10 +16,12 @@ it is never dropped.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable
 
 from dask_chunkio.errors import IntegrityError
+from dask_chunkio.printable import printable
 from dask_chunkio.storage.filesystem.disk import Disk
 from dask_chunkio.storage.filesystem.io import (
     copy_whole_file,
@@ -36,6 +38,8 @@ from dask_chunkio.storage.side_paths import DAMAGED_LOG
 from dask_chunkio.storage.target import Durability, Target
 
 __all__ = ["RedoLog"]
+
+logger = logging.getLogger("dask_chunkio")
 
 _MARK_NBYTES = 512
 
@@ -68,6 +72,8 @@ class RedoLog:
     def replay(self, durability: Callable[[], Durability]) -> bytes:
         """Apply the transaction of a process that died while it applied it, or drop one that was never applied.
 
+        Then the superblock of a new file is what the last transaction has written.
+
         Parameters
         ----------
         durability : callable
@@ -83,6 +89,11 @@ class RedoLog:
         IntegrityError
             If the log is damaged, or another program has changed what it would write; nothing is changed then.
         """
+        replayed = self._replayed(durability)
+        self._restore_superblock()
+        return replayed
+
+    def _replayed(self, durability: Callable[[], Durability]) -> bytes:
         size = os.fstat(self._log).st_size
         if size == 0:
             self._require_nothing_applied()
@@ -106,27 +117,22 @@ class RedoLog:
             return redo.journal
         return b""
 
-    def restore_superblock(self) -> bool:
-        """Undo a change of the superblock since the last transaction, of a file that nothing else may change.
+    def _restore_superblock(self) -> None:
+        """Undo a change of the superblock since the last transaction, in a new file; other programs may change others.
 
         A superblock of version 0 has no checksum.  If the end of the file that it records is too low, HDF5 gives space
         away in which there are payloads.
-
-        Returns
-        -------
-        bool
-            Whether there was a change.
         """
-        mark, _ = self._read_mark()
+        mark, _ = self._read_mark() if self._target.mode == "new" else (None, False)
         if mark is None or not mark.superblock:
-            return False
+            return
         found = bytearray(len(mark.superblock))
         pread_into(self._disk.descriptor, memoryview(found), 0)
         # (The mark of a transaction whose records a power failure took is of a later state than the file.)
-        if found == mark.superblock or not mark.is_last(self._journal):
-            return False
-        pwrite_all(self._disk.descriptor, mark.superblock, 0)
-        return True
+        if found != mark.superblock and mark.is_last(self._journal):
+            pwrite_all(self._disk.descriptor, mark.superblock, 0)
+            words = "its superblock is not what was committed (a damaged disk?), and was written again"
+            logger.warning("%s", printable(f"{self._target.file}: {words}"))
 
     def _write(self, record: bytes, durable: bool) -> None:
         pwrite_all(self._log, record, 0)

@@ -8,14 +8,12 @@ process is known to be the sole writer of a new file, it keeps HDF5 open.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 import traceback
 from collections.abc import Iterator
 
 from dask_chunkio.errors import IntegrityError, UnfinishedWriteError
-from dask_chunkio.printable import printable
 from dask_chunkio.storage.filesystem.locks import locked
 from dask_chunkio.storage.filesystem.placement_barrier import Lock, PlacementBarrier
 from dask_chunkio.storage.filesystem.process_exit import inside_hdf5
@@ -32,8 +30,6 @@ from dask_chunkio.storage.redo_log import RedoLog
 from dask_chunkio.storage.target import Durability, Target
 
 __all__ = ["PATIENCE", "Lock", "Transactions"]
-
-logger = logging.getLogger("dask_chunkio")
 
 # Seconds that a transaction waits for other programs that have an existing file open.
 PATIENCE = 60.0
@@ -124,7 +120,6 @@ class Transactions:
             self.files.require_in_place()
             self.files.see_other_hosts()
             replayed = self._redo_log.replay(self._durability_before)
-            self._restore_superblock()
             self.journal.refresh()
             self.replayed_owners = owners_in(replayed, self.target.log)
             if not anybody:
@@ -219,14 +214,6 @@ class Transactions:
                 state.h5.close()
 
     # Steps of a transaction
-
-    def _restore_superblock(self) -> None:
-        # Other programs may change all files but a new one.
-        if self.target.mode == "new" and self._open is None and self._redo_log.restore_superblock():
-            logger.warning(
-                "%s: its superblock is not what was committed (a damaged disk?), and was written again",
-                printable(self.target.file),
-            )
 
     def _stays_open(self) -> bool:
         # Other programs may write an existing file between transactions, also that of a draft, so only a new file stays
