@@ -26,6 +26,7 @@ from dask_chunkio.storage.filesystem.disk import Disk
 from dask_chunkio.storage.filesystem.io import (
     copy_whole_file,
     flush,
+    is_at,
     memory_nbytes,
     pread_into,
     pwrite_all,
@@ -129,10 +130,14 @@ class RedoLog:
         found = bytearray(len(mark.superblock))
         pread_into(self._disk.descriptor, memoryview(found), 0)
         # (The mark of a transaction whose records a power failure took is of a later state than the file.)
-        if found != mark.superblock and mark.is_last(self._journal):
+        if found != mark.superblock and mark.is_last(self._journal) and self._is_hidden():
             pwrite_all(self._disk.descriptor, mark.superblock, 0)
             words = "its superblock is not what was committed (a damaged disk?), and was written again"
             logger.warning("%s", printable(f"{self._target.file}: {words}"))
+
+    def _is_hidden(self) -> bool:
+        """Return whether the file has no name yet by which other programs may have opened it."""
+        return os.fstat(self._disk.descriptor).st_nlink == 1 and is_at(self._disk.descriptor, self._target.file)
 
     def _write(self, record: bytes, durable: bool) -> None:
         pwrite_all(self._log, record, 0)

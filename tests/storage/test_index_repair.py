@@ -220,6 +220,21 @@ def test_a_superblock_that_is_as_committed_stays(tmp_path: Path, caplog: pytest.
     assert caplog.messages == []
 
 
+def test_the_superblock_of_a_file_that_has_its_name_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Other programs may have changed it since."""
+    path = tmp_path / "out.h5"
+    with Write(path, exclusive=False) as write:
+        write.commit_missing()
+        transactions = write.writer.transactions
+        os.link(write.target.file, path)
+        with h5py.File(path, "r+") as file:
+            file["y"] = np.arange(100)
+        changed = path.read_bytes()
+        with transactions.transaction(nullcontext, anybody=True):
+            assert path.read_bytes() == changed
+    assert caplog.messages == []
+
+
 def test_properties_that_hdf5_cannot_read_are_an_error_that_says_so(tmp_path: Path) -> None:
     path, source = tmp_path / "out.h5", Interrupted(chunk_shape=(4, 5), buffer_shape=(12, 10))
     hidden = interrupted(path, source, **FLIPPED)
