@@ -57,6 +57,8 @@ FILTERS: dict[str, tuple[dict[str, Any], tuple[Any, Any]]] = {
 }
 # Readings of which a bound is asked: at least so many times as fast as h5py.
 LEAST = {"gzip 4 + shuffle": 3.0, "zstd": 1.8, "blosc2": 1.8, "bitshuffle": 1.8}
+# Readers of another format that are to take longer.
+_OF_ZARR = ("zarr", "tensorstore")
 # MB/s of h5py from which nothing is asked.
 _FAST = 1000
 
@@ -203,6 +205,15 @@ def _row(key: tuple[str, str, str], times: Mapping[tuple[str, str, str], Sequenc
 
 
 def _judged(times: Mapping[tuple[str, str, str], Sequence[float]], nbytes: int) -> Iterator[str]:
+    """Say whether what is asked holds."""
+    yield from _judged_by_h5py(times, nbytes)
+    for (name, what, reader), taken in times.items():
+        if reader in _OF_ZARR:
+            found = middle([*map(operator.truediv, taken, times[name, what, OURS])])
+            yield f"{'PASS' if found > 1 else 'MISS'}  {name}, {what}: {found:.2f} x {reader} (more than 1)"
+
+
+def _judged_by_h5py(times: Mapping[tuple[str, str, str], Sequence[float]], nbytes: int) -> Iterator[str]:
     """Say whether what is asked of the whole array holds."""
     for name, least in LEAST.items():
         theirs = times[name, "whole", "h5py"]
