@@ -70,7 +70,7 @@ class RedoLog:
         self._write(redo.pack(), durable)
         self._apply(redo, durable)
 
-    def replay(self, durability: Callable[[], Durability]) -> bytes:
+    def replay(self, durability: Callable[[], Durability], is_open: bool = False) -> bytes:
         """Apply the transaction of a process that died while it applied it, or drop one that was never applied.
 
         Then the superblock of a new file is what the last transaction has written.
@@ -79,6 +79,8 @@ class RedoLog:
         ----------
         durability : callable
             Returns the durability of the write that wrote the log; only called if no transaction is being applied.
+        is_open : bool
+            Whether HDF5 has the file open since the last transaction, and needs nothing of it.
 
         Returns
         -------
@@ -91,7 +93,8 @@ class RedoLog:
             If the log is damaged, or another program has changed what it would write; nothing is changed then.
         """
         replayed = self._replayed(durability)
-        self._restore_superblock()
+        if not is_open:
+            self._restore_superblock()
         return replayed
 
     def _replayed(self, durability: Callable[[], Durability]) -> bytes:

@@ -119,7 +119,7 @@ class Transactions:
         ):
             self.files.require_in_place()
             self.files.see_other_hosts()
-            replayed = self._redo_log.replay(self._durability_before)
+            replayed = self._redo_log.replay(self._durability_before, self._open is not None)
             self.journal.refresh()
             self.replayed_owners = owners_in(replayed, self.target.log)
             if not anybody:
