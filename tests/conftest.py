@@ -49,10 +49,11 @@ def pytest_configure(config: pytest.Config) -> None:
     place = MEMORY if by_default else Path(tempfile.gettempdir())
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(place))
     os.environ["TMPDIR"] = tempfile.tempdir = str(_run_folder(config, place))
+    # (dask evaluates variables whose names begin with DASK_ as Python, which warns of some paths.)
     if by_default or not in_memory:
-        os.environ["DASK_CHUNKIO_MEMORY"] = os.environ["TMPDIR"]
+        os.environ["CHUNKIO_MEMORY"] = os.environ["TMPDIR"]
     else:
-        os.environ["DASK_CHUNKIO_MEMORY"] = str(_run_folder(config, MEMORY))
+        os.environ["CHUNKIO_MEMORY"] = str(_run_folder(config, MEMORY))
 
 
 def _run_folder(config: pytest.Config, place: Path) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 
 # Where programs make files that need not reach the disk; pytest has a folder there, and removes it.
-MEMORY = os.environ.get("DASK_CHUNKIO_MEMORY") or ("/dev/shm" if os.path.isdir("/dev/shm") else None)
+MEMORY = os.environ.get("CHUNKIO_MEMORY") or ("/dev/shm" if os.path.isdir("/dev/shm") else None)
 HIDDEN = ".dask_chunkio-"
 
 # What is at a path, and the attributes.
