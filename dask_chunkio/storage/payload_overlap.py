@@ -43,8 +43,6 @@ def find_overlap(tables: Sequence[Entries]) -> tuple[tuple[int, int], tuple[int,
 
 def _number(chunks: Sequence[Entries], at: int) -> tuple[int, int]:
     """Return the dataset and the chunk of a row among the rows of all datasets."""
-    for dataset, held in enumerate(chunks):
-        if at < len(held):
-            return dataset, int(held[at])
-        at -= len(held)
-    raise IndexError(at)
+    ends = np.cumsum([len(held) for held in chunks])
+    dataset = int(np.searchsorted(ends, at, side="right"))
+    return dataset, int(chunks[dataset][at - int(ends[dataset])])
