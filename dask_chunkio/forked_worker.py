@@ -19,6 +19,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 from dask_chunkio.child_process import reserve_output
+from dask_chunkio.process_limits import limit_memory, write_no_core
 
 if sys.platform != "win32":
     import resource
@@ -136,13 +137,10 @@ def bound_memory(nbytes: int) -> None:
         return
     with contextlib.suppress(OSError, ValueError):  # macOS does not tell, and does not bound
         used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-        most = resource.getrlimit(resource.RLIMIT_AS)[1]
-        end = used + nbytes
-        resource.setrlimit(resource.RLIMIT_AS, (end if most == resource.RLIM_INFINITY else min(end, most), most))
+        limit_memory(used + nbytes)
 
 
 def _reserved_output() -> io.FileIO:
     """Reserve standard output for answers, and write no core files of crashes."""
-    if sys.platform != "win32":
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    write_no_core()
     return io.FileIO(reserve_output(), "w")

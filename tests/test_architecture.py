@@ -23,6 +23,7 @@ FLOORS = (
     {
         "child_pool",
         "child_process",
+        "process_limits",
         "errors",
         "events",
         "forked_worker",

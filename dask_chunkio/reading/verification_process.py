@@ -37,6 +37,7 @@ from dask_chunkio.filters.plugin import add_plugin_paths, require_decoder
 from dask_chunkio.filters.scratch import reused
 from dask_chunkio.geometry.grid import ChunkGrid, Selection, selection_shape
 from dask_chunkio.printable import printable
+from dask_chunkio.process_limits import limit_memory, limit_processor_time
 from dask_chunkio.reading.block_reader import processors
 from dask_chunkio.reading.chunk_reader import ChunkReader
 from dask_chunkio.reading.chunk_table import chunk_table
@@ -46,9 +47,6 @@ from dask_chunkio.storage.filesystem.io import memory_nbytes, open_to_read
 from dask_chunkio.storage.hdf5.dataset import describe
 from dask_chunkio.storage.hdf5.staged_file import StagedFile
 from dask_chunkio.storage.journal.journal import ROW
-
-if sys.platform != "win32":
-    import resource
 
 __all__ = ["decode_file", "main"]
 
@@ -78,8 +76,7 @@ def main() -> None:
     sys.stdout = os.fdopen(reserve_output(), "w", encoding="utf-8")
     path, done, plugins = json.loads(sys.argv[1])
     add_plugin_paths(plugins)
-    if sys.platform != "win32":
-        _lower(resource.RLIMIT_AS, memory_nbytes())
+    limit_memory(memory_nbytes())
     decode_file(path, done, _say)
 
 
@@ -134,7 +131,7 @@ class _Report:
 
     def begin_step(self, more: int = 0) -> None:
         """Bound the processor time of a step, which takes `more` seconds for its data: nothing else interrupts HDF5."""
-        _bound_time(self.seconds + more)
+        limit_processor_time(self.seconds + more)
 
     @contextlib.contextmanager
     def noted(self, name: str, what: str, more: int = 0) -> Iterator[None]:
@@ -144,18 +141,6 @@ class _Report:
             yield
         except Exception as error:
             self.say("problem", printable(f"{name}: {what} ({_words(error)})"))
-
-
-def _bound_time(seconds: int) -> None:
-    if sys.platform != "win32":
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        _lower(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + seconds)
-
-
-def _lower(limit: int, value: int) -> None:
-    if sys.platform != "win32":
-        most = resource.getrlimit(limit)[1]
-        resource.setrlimit(limit, (value if most == resource.RLIM_INFINITY else min(value, most), most))
 
 
 def _words(error: Exception) -> str:

@@ -13,12 +13,10 @@ from typing import Any
 
 from dask_chunkio.child_process import reserve_output
 from dask_chunkio.errors import ChunkIOError
+from dask_chunkio.process_limits import limit_memory, limit_processor_time
 from dask_chunkio.references.scan import DAMAGED
 from dask_chunkio.references.write import make_references
 from dask_chunkio.storage.filesystem.io import memory_nbytes
-
-if sys.platform != "win32":
-    import resource
 
 __all__ = ["main"]
 
@@ -45,14 +43,7 @@ def main() -> None:
 
 
 def _limit(path: str) -> None:
-    """Limit time and memory of this process: a damaged file may make HDF5 loop, or ask for any number of bytes."""
-    if sys.platform == "win32":
-        return
+    """Limit time and memory of this process by the size of a file."""
     size = os.stat(path).st_size if os.path.exists(path) else 0
-    _lower(resource.RLIMIT_CPU, _SECONDS + size // _NBYTES_A_SECOND)
-    _lower(resource.RLIMIT_AS, min(_NBYTES + _NBYTES_FOR_A_BYTE * size, memory_nbytes()))
-
-
-def _lower(limit: int, value: int) -> None:
-    most = resource.getrlimit(limit)[1]
-    resource.setrlimit(limit, (value if most == resource.RLIM_INFINITY else min(value, most), most))
+    limit_processor_time(_SECONDS + size // _NBYTES_A_SECOND)
+    limit_memory(min(_NBYTES + _NBYTES_FOR_A_BYTE * size, memory_nbytes()))

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dask_chunkio.errors import FilterError, IntegrityError
+from dask_chunkio.filters import plugin_inverses, zstd_stream
 from dask_chunkio.filters.chunk_format import ChunkFormat, Filter, Payload
 from dask_chunkio.filters.decoder import DirectDecoder, direct_inverses
 from dask_chunkio.filters.decoders import decoder_for
@@ -135,6 +136,19 @@ def test_the_start_of_a_damaged_chunk_of_zstd_is_refused_or_right() -> None:
     assert decoder.decode(cut, slice(100, 4000)).tobytes()[100:4000] == data.tobytes()[100:4000]
     # The next chunk of this thread.
     assert decoder.decode(Payload(payload), slice(0, 4000)).tobytes()[:4000] == data.tobytes()[:4000]
+
+
+def test_a_library_of_zstd_without_stable_output_decodes_whole_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those before 1.4.5 have none."""
+    monkeypatch.setattr(zstd_stream, "_STABLE_OUTPUT", 10**6)
+    monkeypatch.setattr(plugin_inverses, "_found", plugin_inverses._found.__wrapped__)
+    data = walk((50_000,)).astype("i4")
+    with dataset(data.shape, data.dtype, data.shape, **DIRECT["zstd"]) as made:
+        decoder = decoder_for(describe(made).form)
+        ((_, payload),) = stored(made, data).values()
+    assert decoder.decode(Payload(payload), slice(0, 4000)).tobytes() == data.tobytes()
+    with pytest.raises(IntegrityError):
+        decoder.decode(Payload(payload[: len(payload) // 2]), slice(0, 4000))
 
 
 def test_a_part_of_a_damaged_chunk_is_refused_or_right() -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from dask_chunkio.errors import TargetError, WorkerError
 from dask_chunkio.reading import verification as module
 from dask_chunkio.reading import verification_process
 from dask_chunkio.reading.verification_process import decode_file
+from tests.support.processes import run_python
 from tests.support.storage.writes import Write, numbers
 
 SIZE_AT = 40  # where a superblock of version 0 has the size of its file
@@ -117,8 +119,34 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, Any]]
         decode_file(str(path), done, lambda what, words: found.append((what, words)))
         return found
 
-    monkeypatch.setattr(verification_process, "_bound_time", lambda *_: None)
+    monkeypatch.setattr(verification_process, "limit_processor_time", lambda _: None)
     return decode
+
+
+def test_each_step_has_a_bound_by_the_size_of_the_file(
+    tmp_path: Path, said: Callable[..., list[tuple[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, bounds = tmp_path / "x.h5", set[int]()
+    with h5py.File(path, "w") as file:
+        file["x"] = np.zeros(3 << 20, "u1")
+        file.create_dataset("y", (9 << 20,), "u1", chunks=(1 << 20,), compression="gzip")[...] = 1
+    monkeypatch.setattr(verification_process, "limit_processor_time", bounds.add)
+    said(path)
+    # 3 MiB of the file, and as much for the data of a dataset.
+    assert {20 + 3, 20 + 3 + 3, 20 + 3 + 9} == bounds
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limits")
+def test_the_process_takes_no_more_memory_than_the_machine_has(file: Path) -> None:
+    script = """
+        import json, resource, sys
+        from dask_chunkio.reading import verification_process
+        verification_process.memory_nbytes = lambda: 8 << 30
+        sys.argv[1] = json.dumps([sys.argv[1], 0, []])
+        verification_process.main()
+        sys.stderr.write(str(resource.getrlimit(resource.RLIMIT_AS)[0]))
+    """
+    assert run_python("-c", textwrap.dedent(script), file).stderr == str(8 << 30)
 
 
 def test_chunks_larger_than_memory_are_not_read(
